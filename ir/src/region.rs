@@ -1,0 +1,312 @@
+//! `Region`, `Block`, `Inst`, `Exit`: the containers.
+//!
+//! A value is named by the index of the instruction that defines it, in the whole region's list; it may only be
+//! used further down in the same block. Discipline of the lifter that passes and engines rely on:
+//!
+//! 1. Each guest instruction starts with `insn`.
+//! 2. Within a guest instruction everything that may fault stands before the first `put`, so a fault finds
+//!    the registers as before the instruction. (A store stands before the puts, too.)
+//! 3. Conditional or repeated work inside one guest instruction (REP) is made of several blocks; each of them
+//!    leaves the architectural state as the processor would between two iterations.
+
+use crate::addr::GuestAddr;
+use crate::op::{Format, Op};
+use crate::types::Type;
+
+/// A value: index of its defining instruction in `Region::insts`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct Value(pub u32);
+
+impl Value {
+    /// In an optional operand slot: no value.
+    pub const NONE: Value = Value(u32::MAX);
+
+    /// `None` for [`Value::NONE`].
+    pub fn expand(self) -> Option<Value> {
+        (self != Self::NONE).then_some(self)
+    }
+}
+
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "v{}", self.0)
+    }
+}
+
+impl std::fmt::Debug for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+/// A block of the region: index into `Region::blocks`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct BlockId(pub u32);
+
+impl std::fmt::Display for BlockId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "block{}", self.0)
+    }
+}
+
+impl std::fmt::Debug for BlockId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+macro_rules! named_codes {
+    ($(#[$meta:meta])* $ty:ident { $( $(#[$doc:meta])* $variant:ident $name:literal, )* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u8)]
+        pub enum $ty { $( $(#[$doc])* $variant, )* }
+
+        impl $ty {
+            /// Every code, in the order of the discriminants.
+            pub const ALL: &'static [$ty] = &[ $( $ty::$variant, )* ];
+
+            /// Text form.
+            pub fn name(self) -> &'static str { match self { $( $ty::$variant => $name, )* } }
+
+            /// The code with this discriminant.
+            pub fn from_code(code: u16) -> $ty { Self::ALL[code as usize] }
+
+            /// The code with this text form.
+            pub fn from_name(name: &str) -> Option<$ty> { Self::ALL.iter().copied().find(|c| c.name() == name) }
+        }
+    };
+}
+
+named_codes! {
+    /// Integer comparison, with Cranelift's names.
+    Cc {
+        Equal "eq", NotEqual "ne",
+        SignedLessThan "slt", SignedGreaterThanOrEqual "sge", SignedGreaterThan "sgt", SignedLessThanOrEqual "sle",
+        UnsignedLessThan "ult", UnsignedGreaterThanOrEqual "uge", UnsignedGreaterThan "ugt", UnsignedLessThanOrEqual "ule",
+    }
+}
+
+named_codes! {
+    /// Floating comparison, with Cranelift's names.
+    FloatCc {
+        Ordered "ord", Unordered "uno", Equal "eq", NotEqual "ne", OrderedNotEqual "one", UnorderedOrEqual "ueq",
+        LessThan "lt", LessThanOrEqual "le", GreaterThan "gt", GreaterThanOrEqual "ge",
+        UnorderedOrLessThan "ult", UnorderedOrLessThanOrEqual "ule",
+        UnorderedOrGreaterThan "ugt", UnorderedOrGreaterThanOrEqual "uge",
+    }
+}
+
+named_codes! {
+    /// What a read-modify-write does to the old value.
+    RmwOp { Add "add", Sub "sub", And "and", Or "or", Xor "xor", Xchg "xchg", }
+}
+
+named_codes! {
+    /// A guest fault other than a page fault, which the memory access itself raises.
+    FaultKind {
+        /// #DE: SIGFPE, FPE_INTDIV.
+        DivideError "de",
+        /// #UD: SIGILL.
+        InvalidOpcode "ud",
+        /// #GP: SIGSEGV, SI_KERNEL.
+        GeneralProtection "gp",
+        /// #BP of INT3: SIGTRAP, pc behind the instruction.
+        Breakpoint "bp",
+        /// #XM: unmasked SSE exception, SIGFPE.
+        SimdFloat "xm",
+        /// #MF: unmasked x87 exception, SIGFPE.
+        X87Float "mf",
+        /// #DB of INT1: SIGTRAP.
+        Debug "db",
+        /// The lifter does not know the instruction: SIGILL, with a line on stderr that names it.
+        Unimplemented "unimplemented",
+    }
+}
+
+/// One operation with its operands; see [`Format`] for what the fields hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Inst {
+    pub op: Op,
+    pub ty: Type,
+    pub aux: u16,
+    pub args: [u32; 4],
+}
+
+/// A decoded memory operand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mem {
+    /// Base address value, if any.
+    pub base: Option<Value>,
+    /// Index value, if any.
+    pub index: Option<Value>,
+    /// log2 of the index's scale, 0..4.
+    pub scale: u8,
+    /// Signed displacement.
+    pub disp: i32,
+}
+
+impl Mem {
+    /// `[base]`.
+    pub fn base(base: Value) -> Mem {
+        Mem { base: Some(base), index: None, scale: 0, disp: 0 }
+    }
+}
+
+impl Inst {
+    /// The 64-bit immediate of [`Format::Imm`] and the pc of [`Format::Insn`].
+    pub fn imm(&self) -> u64 {
+        u64::from(self.args[0]) | u64::from(self.args[1]) << 32
+    }
+
+    /// Splits a 64-bit immediate into operand slots.
+    pub fn imm_args(imm: u64) -> [u32; 4] {
+        [imm as u32, (imm >> 32) as u32, 0, 0]
+    }
+
+    /// The memory operand of `load`, `store`, `rmw` and `cas`.
+    pub fn mem(&self) -> Mem {
+        match self.op.format() {
+            Format::Cas => {
+                Mem { base: Some(Value(self.args[0])), index: None, scale: 0, disp: self.args[2] as i32 }
+            }
+            _ => Mem {
+                base: Value(self.args[0]).expand(),
+                index: Value(self.args[1]).expand(),
+                scale: (self.aux & 3) as u8,
+                disp: self.args[2] as i32,
+            },
+        }
+    }
+
+    /// The operation of an `rmw`.
+    pub fn rmw_op(&self) -> RmwOp {
+        RmwOp::from_code(self.aux >> 4 & 15)
+    }
+
+    /// The operand slots of `args` that hold values, in order (bit i = slot i); absent optional ones included.
+    pub fn value_slots(&self) -> u8 {
+        match self.op.format() {
+            Format::Nullary | Format::Imm | Format::Pool | Format::Get | Format::Insn => 0,
+            Format::Put | Format::Unary | Format::Extract | Format::FaultIf => 0b0001,
+            Format::Binary | Format::Compare | Format::Shuffle | Format::Insert | Format::Load => 0b0011,
+            Format::Ternary | Format::Call => 0b0111,
+            Format::Store | Format::Rmw | Format::Cas => 0b1011,
+        }
+    }
+
+    /// The values used.
+    pub fn uses(&self) -> impl Iterator<Item = Value> + '_ {
+        let slots = self.value_slots();
+        (0..4).filter(move |i| slots >> i & 1 != 0).filter_map(|i| Value(self.args[i]).expand())
+    }
+
+    /// Type of the value that this instruction defines, `Type::None` if it defines none.
+    pub fn result_type(&self) -> Type {
+        use Op::*;
+        match self.op {
+            Nop | Insn | Count | Put | Store | Fence | FaultIf => Type::None,
+            Icmp | Fcmp if self.ty.is_vector() => Type::V128,
+            Icmp | Fcmp | Parity | UaddOverflow | SaddOverflow | SsubOverflow | UmulOverflow | SmulOverflow
+            | UaddOverflowCin | SaddOverflowCin | UsubOverflowBin | SsubOverflowBin | HalfCarry => Type::I1,
+            ExtractLane => self.ty.lane(),
+            HighBits => Type::I32,
+            _ => self.ty.value_type(),
+        }
+    }
+}
+
+/// Where control goes: a block of the same region, or a guest pc outside it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    Block(BlockId),
+    Pc(GuestAddr),
+}
+
+/// How a block ends. Names state the intent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// Not yet known (while building).
+    None,
+    /// Unconditional.
+    Goto(Target),
+    /// `cond` (`i1`) chooses.
+    Branch { cond: Value, taken: Target, fallthrough: Target },
+    /// Jump to a computed pc (`i64`).
+    Indirect(Value),
+    /// Call of a known function; the return address has been pushed. `ret` is the pc behind the call.
+    Call { target: Target, ret: GuestAddr },
+    /// Call through a computed pc.
+    CallIndirect { target: Value, ret: GuestAddr },
+    /// Return to the popped pc.
+    Return(Value),
+    /// SYSCALL; `next` is the pc behind it. RCX, R11 and RAX are the shim's to write.
+    Syscall { next: GuestAddr },
+    /// Raises a fault with guest pc `pc` in the frame.
+    Fault { kind: FaultKind, pc: GuestAddr },
+}
+
+impl Exit {
+    /// Known targets, in order.
+    pub fn targets(&self) -> impl Iterator<Item = Target> {
+        let (a, b) = match *self {
+            Exit::Goto(t) | Exit::Call { target: t, .. } => (Some(t), None),
+            Exit::Branch { taken, fallthrough, .. } => (Some(taken), Some(fallthrough)),
+            _ => (None, None),
+        };
+        a.into_iter().chain(b)
+    }
+
+    /// The value that decides or names the target.
+    pub fn value(&self) -> Option<Value> {
+        match *self {
+            Exit::Branch { cond: v, .. } | Exit::Indirect(v) | Exit::Return(v) => Some(v),
+            Exit::CallIndirect { target, .. } => Some(target),
+            _ => None,
+        }
+    }
+}
+
+/// A straight line of instructions with one exit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Block {
+    /// Guest pc of the first instruction; blocks inside one guest instruction (REP) share its pc.
+    pub pc: GuestAddr,
+    /// Range of the block's instructions in `Region::insts`.
+    pub start: u32,
+    pub end: u32,
+    pub exit: Exit,
+}
+
+/// A unit of translation. Block 0 is the entry.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Region {
+    pub blocks: Vec<Block>,
+    pub insts: Vec<Inst>,
+    /// 128-bit constants, low word first.
+    pub pool: Vec<[u64; 2]>,
+    /// The guest bytes that were translated, as (start, length): what invalidation looks at. Sorted, disjoint.
+    pub source: Vec<(GuestAddr, u32)>,
+    /// Number of guest instructions.
+    pub guest_insns: u32,
+}
+
+impl Region {
+    /// Guest pc of the entry.
+    pub fn pc(&self) -> GuestAddr {
+        self.blocks[0].pc
+    }
+
+    /// The instructions of a block.
+    pub fn block_insts(&self, block: BlockId) -> &[Inst] {
+        let b = &self.blocks[block.0 as usize];
+        &self.insts[b.start as usize..b.end as usize]
+    }
+
+    /// The block ids, in order.
+    pub fn block_ids(&self) -> impl Iterator<Item = BlockId> + use<> {
+        (0..self.blocks.len() as u32).map(BlockId)
+    }
+}

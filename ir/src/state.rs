@@ -1,0 +1,170 @@
+//! `CpuState`: one guest thread's register file, and beside it what generated code reaches through the same
+//! pointer. Layout is fixed (`repr(C)`): the backend addresses fields by `offset_of!`.
+
+use crate::reg::{Reg, RegKind};
+use std::sync::atomic::AtomicU32;
+
+/// A 128-bit register as two 64-bit words, low first.
+pub type V128 = [u64; 2];
+
+/// Registers of one guest thread, and the words of the runtime that generated code uses.
+#[repr(C, align(64))]
+pub struct CpuState {
+    /// RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8..R15.
+    pub gpr: [u64; 16],
+    /// Guest pc: of the next instruction while outside generated code.
+    pub rip: u64,
+    /// Linear address that FS: is relative to.
+    pub fs_base: u64,
+    /// Linear address that GS: is relative to.
+    pub gs_base: u64,
+    /// CF PF AF ZF SF OF DF as bytes of 0 or 1 (order of `Reg::CF..=Reg::DF`), one byte unused.
+    pub flags: [u8; 8],
+    /// The other bits of RFLAGS, in place (TF, AC, ID; bit 1 and IF are added when RFLAGS is read).
+    pub flags_rest: u32,
+    /// SSE control and status (SDM vol. 1 10.2.3).
+    pub mxcsr: u32,
+    /// Low 128 bits of the vector registers.
+    pub xmm: [V128; 16],
+    /// Bits 128..256 of the vector registers.
+    pub ymmh: [V128; 16],
+    /// The x87 unit.
+    pub x87: X87,
+    /// Where helpers take vector arguments (by argument index) and leave a vector result (slot 0).
+    pub scratch: [V128; 4],
+    /// What generated code needs of the runtime.
+    pub rt: Rt,
+}
+
+/// The x87 register stack. `regs[i]` is *physical* register i (R0..R7): mantissa and sign+exponent.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct X87 {
+    /// 80-bit registers: `[mantissa, sign and exponent in the low 16 bits]`.
+    pub regs: [V128; 8],
+    /// Control word; 0x37f after FNINIT.
+    pub control: u16,
+    /// Status word without TOP (bits 11..13 are kept in `top`).
+    pub status: u16,
+    /// One bit a physical register: 1 = empty (the complement of FXSAVE's abridged tag).
+    pub empty: u8,
+    /// Physical number of ST(0), 0..8.
+    pub top: u8,
+    /// Last opcode, instruction and operand pointers, as FSAVE shows them (kept 0 unless tracked).
+    pub opcode: u16,
+    pub fip: u64,
+    pub fdp: u64,
+}
+
+/// Words of the runtime that generated code uses; addresses are host addresses.
+#[repr(C)]
+pub struct Rt {
+    /// Nonzero asks the thread to leave generated code at the next safepoint (signals, stop-the-world).
+    pub interrupt: AtomicU32,
+    /// Why generated code came back: set by the exit stubs (`backend::abi::ExitReason`).
+    pub exit_reason: u32,
+    /// Detail of the exit: cell index, fault kind, ... as the reason says.
+    pub exit_detail: u64,
+    /// Host stack pointer at which `enter` was called: a fault in generated code unwinds to it.
+    pub host_sp: u64,
+    /// Table of exit cells (8 bytes each), shared by all threads.
+    pub cells: u64,
+    /// Table of helper entry points, indexed by `Helper as usize`.
+    pub helpers: u64,
+    /// Per-thread direct-mapped table of (guest pc, host code) for indirect jumps.
+    pub jump_cache: u64,
+    /// Guest instructions executed, where counting was asked for.
+    pub counters: u64,
+}
+
+impl CpuState {
+    /// State of a thread as the kernel starts a program: all zero but the control words
+    /// (`arch/x86/kernel/fpu`: FCW 0x37f, MXCSR 0x1f80).
+    pub fn new() -> Self {
+        Self {
+            gpr: [0; 16],
+            rip: 0,
+            fs_base: 0,
+            gs_base: 0,
+            flags: [0; 8],
+            flags_rest: 0,
+            mxcsr: 0x1f80,
+            xmm: [[0; 2]; 16],
+            ymmh: [[0; 2]; 16],
+            x87: X87 {
+                regs: [[0; 2]; 8],
+                control: 0x37f,
+                status: 0,
+                empty: 0xff,
+                top: 0,
+                opcode: 0,
+                fip: 0,
+                fdp: 0,
+            },
+            scratch: [[0; 2]; 4],
+            rt: Rt {
+                interrupt: AtomicU32::new(0),
+                exit_reason: 0,
+                exit_detail: 0,
+                host_sp: 0,
+                cells: 0,
+                helpers: 0,
+                jump_cache: 0,
+                counters: 0,
+            },
+        }
+    }
+
+    /// Copies all guest registers (not the runtime's words) from `other`: what a new thread or a forked child inherits.
+    pub fn copy_guest_from(&mut self, other: &CpuState) {
+        self.gpr = other.gpr;
+        self.rip = other.rip;
+        self.fs_base = other.fs_base;
+        self.gs_base = other.gs_base;
+        self.flags = other.flags;
+        self.flags_rest = other.flags_rest;
+        self.mxcsr = other.mxcsr;
+        self.xmm = other.xmm;
+        self.ymmh = other.ymmh;
+        self.x87 = other.x87;
+    }
+
+    /// RFLAGS as PUSHF and signal frames show it: reserved bit 1 and IF set (SDM vol. 1 3.4.3).
+    pub fn rflags(&self) -> u64 {
+        let [cf, pf, af, zf, sf, of, df, _] = self.flags.map(u64::from);
+        cf | 1 << 1 | pf << 2 | af << 4 | zf << 6 | sf << 7 | 1 << 9 | df << 10 | of << 11 | u64::from(self.flags_rest)
+    }
+
+    /// Sets the flags from an RFLAGS image: status flags, DF, and TF, NT, AC, ID; the rest is not the program's to change.
+    pub fn set_rflags(&mut self, rflags: u64) {
+        let bit = |n: u32| (rflags >> n & 1) as u8;
+        self.flags = [bit(0), bit(2), bit(4), bit(6), bit(7), bit(11), bit(10), 0];
+        self.flags_rest = rflags as u32 & FLAGS_REST_MASK;
+    }
+
+    /// Byte offset of a register's storage from the start of `CpuState`.
+    pub fn offset_of(reg: Reg) -> usize {
+        use std::mem::offset_of;
+        match reg.kind() {
+            RegKind::Gpr(n) => offset_of!(CpuState, gpr) + 8 * n,
+            RegKind::Xmm(n) => offset_of!(CpuState, xmm) + 16 * n,
+            RegKind::YmmHi(n) => offset_of!(CpuState, ymmh) + 16 * n,
+            RegKind::Flag(n) => offset_of!(CpuState, flags) + n,
+            RegKind::Special => match reg {
+                Reg::FLAGS_REST => offset_of!(CpuState, flags_rest),
+                Reg::FS_BASE => offset_of!(CpuState, fs_base),
+                Reg::GS_BASE => offset_of!(CpuState, gs_base),
+                _ => offset_of!(CpuState, mxcsr),
+            },
+        }
+    }
+}
+
+impl Default for CpuState {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Bits of RFLAGS that live in `flags_rest`: TF (8), NT (14), AC (18), ID (21).
+pub const FLAGS_REST_MASK: u32 = 1 << 8 | 1 << 14 | 1 << 18 | 1 << 21;
