@@ -1,0 +1,235 @@
+//! Reading and checking: from bytes to a [`LoadPlan`], one function a question.
+
+use super::error::{ElfError, FileType, Machine, Part};
+use super::{ImageKind, LoadPlan, Prot, Segment, StackKind, USER_END};
+use calque_ir::GuestAddr;
+use calque_ir::addr::GUEST_PAGE;
+use goblin::container::{Container, Ctx, Endian};
+use goblin::elf::Elf;
+use goblin::elf::header::*;
+use goblin::elf::program_header::*;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// Size of the 64-bit ELF header and of one program header (gABI, chapter 4 and 5).
+const EHDR_SIZE: u64 = 64;
+const PHDR_SIZE: u64 = 56;
+/// Largest program header table that Linux reads (`load_elf_phdrs`).
+const MAX_PHDRS: u64 = 65536;
+/// Longest path with its NUL (`linux/limits.h`).
+const PATH_MAX: u64 = 4096;
+/// Address space that one image may take: more than any program has, little enough to leave room for the rest.
+const MAX_SPAN: u64 = 1 << 46;
+
+impl LoadPlan {
+    /// Reads an ELF file.
+    pub fn parse(bytes: &[u8]) -> Result<LoadPlan, ElfError> {
+        let header = header(bytes)?;
+        let phdrs = program_headers(bytes, &header)?;
+        let segments = segments(&phdrs, bytes.len() as u64)?;
+        let plan = LoadPlan {
+            kind: if header.e_type == ET_DYN { ImageKind::PositionIndependent } else { ImageKind::Fixed },
+            entry: entry(header.e_entry, &segments)?,
+            phdr: phdr_address(&header, &phdrs, &segments),
+            phnum: header.e_phnum,
+            phentsize: header.e_phentsize,
+            interpreter: interpreter(&phdrs, bytes)?,
+            stack: stack(&phdrs),
+            align: alignment(&phdrs),
+            segments,
+        };
+        Ok(plan)
+    }
+}
+
+/// The header of a 64-bit little-endian x86-64 program.
+fn header(bytes: &[u8]) -> Result<Header, ElfError> {
+    if !bytes.starts_with(ELFMAG) {
+        return Err(foreign(bytes));
+    }
+    let short = ElfError::Truncated { what: Part::Header, end: EHDR_SIZE, size: bytes.len() as u64 };
+    let Some(ident) = bytes.get(..20) else { return Err(short) };
+    machine(ident)?;
+    if bytes.len() < EHDR_SIZE as usize {
+        return Err(short);
+    }
+    let header = Elf::parse_header(bytes).map_err(|_| ElfError::BadHeader("it cannot be read"))?;
+    match ident[EI_OSABI] {
+        ELFOSABI_NONE | ELFOSABI_GNU => {}
+        ELFOSABI_FREEBSD => return Err(ElfError::OtherSystem("FreeBSD")),
+        ELFOSABI_NETBSD => return Err(ElfError::OtherSystem("NetBSD")),
+        ELFOSABI_OPENBSD => return Err(ElfError::OtherSystem("OpenBSD")),
+        ELFOSABI_SOLARIS => return Err(ElfError::OtherSystem("Solaris")),
+        // Linux does not look; nor do we where no other system is named.
+        _ => {}
+    }
+    match header.e_type {
+        ET_EXEC | ET_DYN => Ok(header),
+        other => Err(ElfError::Type(FileType(other))),
+    }
+}
+
+/// Checks class, byte order and machine. `ident` is the first 20 bytes: they read alike in both classes.
+fn machine(ident: &[u8]) -> Result<(), ElfError> {
+    let number = [ident[18], ident[19]];
+    let (number, big) = match ident[EI_DATA] {
+        ELFDATA2LSB => (u16::from_le_bytes(number), false),
+        ELFDATA2MSB => (u16::from_be_bytes(number), true),
+        _ => return Err(ElfError::BadHeader("it names no byte order")),
+    };
+    let bits = match ident[EI_CLASS] {
+        ELFCLASS32 => 32,
+        ELFCLASS64 => 64,
+        _ => return Err(ElfError::BadHeader("it is neither 32-bit nor 64-bit")),
+    };
+    match (number, bits) {
+        (EM_X86_64, 64) if big => Err(ElfError::BadHeader("big-endian x86-64 does not exist")),
+        (EM_X86_64, 64) => Ok(()),
+        (EM_X86_64, _) => Err(ElfError::X32),
+        (number, bits) => Err(ElfError::Machine(Machine { number, bits })),
+    }
+}
+
+/// What a file is that does not start like an ELF file.
+fn foreign(bytes: &[u8]) -> ElfError {
+    #[rustfmt::skip]
+    const FORMATS: [(&[u8], &str); 9] = [
+        (b"MZ",               "a Windows or DOS program"),
+        (b"\xcf\xfa\xed\xfe", "a macOS program"),
+        (b"\xca\xfe\xba\xbe", "a macOS universal program or a Java class"),
+        (b"PK\x03\x04",       "a zip or jar archive"),
+        (b"!<arch>\n",        "a static library or Debian package"),
+        (b"\x1f\x8b",         "a gzip archive"),
+        (b"\xfd7zXZ\0",       "an xz archive"),
+        (b"\x28\xb5\x2f\xfd", "a zstd archive"),
+        (b"\0asm",            "a WebAssembly module"),
+    ];
+    let text = |b: &u8| matches!(b, b'\t' | b'\n' | b'\r' | 0x20..=0x7e | 0x80..);
+    if bytes.is_empty() {
+        ElfError::Empty
+    } else if bytes.starts_with(b"#!") {
+        ElfError::Script
+    } else if ELFMAG.starts_with(bytes) {
+        ElfError::Truncated { what: Part::Header, end: EHDR_SIZE, size: bytes.len() as u64 }
+    } else if let Some((_, name)) = FORMATS.iter().find(|(magic, _)| bytes.starts_with(magic)) {
+        ElfError::OtherFormat(name)
+    } else if bytes.iter().take(256).all(text) {
+        ElfError::Text
+    } else {
+        ElfError::NotElf
+    }
+}
+
+fn program_headers(bytes: &[u8], header: &Header) -> Result<Vec<ProgramHeader>, ElfError> {
+    if header.e_phnum == 0 {
+        return Err(ElfError::NothingToLoad);
+    }
+    let table = u64::from(header.e_phnum) * PHDR_SIZE;
+    if u64::from(header.e_phentsize) != PHDR_SIZE || table > MAX_PHDRS {
+        return Err(ElfError::BadHeader("program headers of a wrong size or number"));
+    }
+    let size = bytes.len() as u64;
+    let end = header.e_phoff.saturating_add(table);
+    if end > size {
+        return Err(ElfError::Truncated { what: Part::ProgramHeaders, end, size });
+    }
+    let ctx = Ctx::new(Container::Big, Endian::Little);
+    ProgramHeader::parse(bytes, header.e_phoff as usize, usize::from(header.e_phnum), ctx)
+        .map_err(|_| ElfError::BadHeader("the program headers cannot be read"))
+}
+
+fn segments(phdrs: &[ProgramHeader], size: u64) -> Result<Vec<Segment>, ElfError> {
+    let mut placed = Vec::new();
+    for (index, p) in phdrs.iter().enumerate().filter(|(_, p)| p.p_type == PT_LOAD && p.p_memsz != 0) {
+        placed.push((index, segment(index, p, size)?));
+    }
+    placed.sort_by_key(|(_, s)| s.vaddr);
+    if let Some([a, b]) = placed.array_windows().find(|[(_, a), (_, b)]| b.vaddr < a.end()) {
+        return Err(ElfError::Overlap(a.0, b.0));
+    }
+    let (Some((_, low)), Some((_, high))) = (placed.first(), placed.last()) else {
+        return Err(ElfError::NothingToLoad);
+    };
+    let span = high.end().0 - low.vaddr.0;
+    if span > MAX_SPAN {
+        return Err(ElfError::TooLarge(span));
+    }
+    placed.sort_by_key(|(index, _)| *index);
+    Ok(placed.into_iter().map(|(_, s)| s).collect())
+}
+
+/// Checks one PT_LOAD entry (I2).
+fn segment(index: usize, p: &ProgramHeader, size: u64) -> Result<Segment, ElfError> {
+    let bad = |what| Err(ElfError::BadSegment { index, what });
+    if p.p_filesz > p.p_memsz {
+        return bad("is larger in the file than in memory");
+    }
+    if p.p_vaddr.checked_add(p.p_memsz).is_none_or(|end| end > USER_END) {
+        return bad("reaches past the end of user space");
+    }
+    if p.p_vaddr % GUEST_PAGE != p.p_offset % GUEST_PAGE {
+        return bad("lies differently in its page in memory and in the file");
+    }
+    let end = p.p_offset.saturating_add(p.p_filesz);
+    if p.p_filesz != 0 && end > size {
+        return Err(ElfError::Truncated { what: Part::Segment(index), end, size });
+    }
+    Ok(Segment {
+        vaddr: GuestAddr(p.p_vaddr),
+        memsz: p.p_memsz,
+        offset: p.p_offset,
+        filesz: p.p_filesz,
+        prot: Prot { read: p.p_flags & PF_R != 0, write: p.p_flags & PF_W != 0, exec: p.p_flags & PF_X != 0 },
+    })
+}
+
+fn entry(entry: u64, segments: &[Segment]) -> Result<GuestAddr, ElfError> {
+    let addr = GuestAddr(entry);
+    if segments.iter().any(|s| s.prot.exec && s.vaddr <= addr && addr < s.end()) {
+        return Ok(addr);
+    }
+    Err(if entry == 0 { ElfError::NoEntry } else { ElfError::BadEntry(entry) })
+}
+
+/// AT_PHDR: where PT_PHDR says, else the segment that holds that part of the file (`load_elf_binary`).
+fn phdr_address(header: &Header, phdrs: &[ProgramHeader], segments: &[Segment]) -> Option<GuestAddr> {
+    if let Some(p) = phdrs.iter().find(|p| p.p_type == PT_PHDR) {
+        return Some(GuestAddr(p.p_vaddr));
+    }
+    let holder = segments.iter().find(|s| s.offset <= header.e_phoff && header.e_phoff - s.offset < s.filesz)?;
+    holder.vaddr.checked_add(header.e_phoff - holder.offset)
+}
+
+/// The path in PT_INTERP: 1 to 4095 bytes and a NUL.
+fn interpreter(phdrs: &[ProgramHeader], bytes: &[u8]) -> Result<Option<PathBuf>, ElfError> {
+    let Some(p) = phdrs.iter().find(|p| p.p_type == PT_INTERP) else { return Ok(None) };
+    let end = p.p_offset.saturating_add(p.p_filesz);
+    if !(2..=PATH_MAX).contains(&p.p_filesz) {
+        return Err(ElfError::BadInterpreter);
+    }
+    if end > bytes.len() as u64 {
+        return Err(ElfError::Truncated { what: Part::Interpreter, end, size: bytes.len() as u64 });
+    }
+    let text = &bytes[p.p_offset as usize..end as usize];
+    match text.split_last() {
+        Some((0, path)) => {
+            let path = path.split(|b| *b == 0).next().unwrap_or_default();
+            Ok(Some(PathBuf::from(OsStr::from_bytes(path))))
+        }
+        _ => Err(ElfError::BadInterpreter),
+    }
+}
+
+fn stack(phdrs: &[ProgramHeader]) -> StackKind {
+    match phdrs.iter().find(|p| p.p_type == PT_GNU_STACK) {
+        Some(p) if p.p_flags & PF_X != 0 => StackKind::Executable,
+        _ => StackKind::Data,
+    }
+}
+
+/// `maximum_alignment` of the kernel: what is no power of two counts for nothing; capped where no layout could hold it.
+fn alignment(phdrs: &[ProgramHeader]) -> u64 {
+    let loads = phdrs.iter().filter(|p| p.p_type == PT_LOAD && p.p_align.is_power_of_two());
+    loads.map(|p| p.p_align).max().unwrap_or(GUEST_PAGE).clamp(GUEST_PAGE, 1 << 40)
+}
