@@ -9,6 +9,8 @@ use thiserror::Error;
 pub enum ElfError {
     #[error("the file is empty")]
     Empty,
+    #[error("cannot be read: {0}")]
+    Unreadable(std::io::ErrorKind),
     #[error("a script, not an ELF program")]
     Script,
     #[error("a text file without a '#!' line: name the interpreter to run it with")]

@@ -9,9 +9,14 @@ use goblin::elf::Elf;
 use goblin::elf::header::*;
 use goblin::elf::program_header::*;
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+/// How much of a file tells what it is.
+const HEAD_SIZE: u64 = 256;
 /// Size of the 64-bit ELF header and of one program header (gABI, chapter 4 and 5).
 const EHDR_SIZE: u64 = 64;
 const PHDR_SIZE: u64 = 56;
@@ -22,33 +27,75 @@ const PATH_MAX: u64 = 4096;
 /// Address space that one image may take: more than any program has, little enough to leave room for the rest.
 const MAX_SPAN: u64 = 1 << 46;
 
-impl LoadPlan {
-    /// Reads an ELF file.
-    pub fn parse(bytes: &[u8]) -> Result<LoadPlan, ElfError> {
-        let header = header(bytes)?;
-        let phdrs = program_headers(bytes, &header)?;
-        let segments = segments(&phdrs, bytes.len() as u64)?;
-        let plan = LoadPlan {
-            kind: if header.e_type == ET_DYN { ImageKind::PositionIndependent } else { ImageKind::Fixed },
-            entry: entry(header.e_entry, &segments)?,
-            phdr: phdr_address(&header, &phdrs, &segments),
-            phnum: header.e_phnum,
-            phentsize: header.e_phentsize,
-            interpreter: interpreter(&phdrs, bytes)?,
-            stack: stack(&phdrs),
-            align: alignment(&phdrs),
-            segments,
-        };
-        Ok(plan)
+/// Where the bytes come from. Reads are small and bounded, however large the file claims to be (I4).
+trait Source {
+    fn size(&self) -> u64;
+    /// `len` bytes at `offset`, which the caller knows to lie inside.
+    fn get(&self, offset: u64, len: usize) -> Result<Vec<u8>, ElfError>;
+}
+
+impl Source for [u8] {
+    fn size(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn get(&self, offset: u64, len: usize) -> Result<Vec<u8>, ElfError> {
+        let rest = self.get(offset as usize..).and_then(|rest| rest.get(..len));
+        rest.map(<[u8]>::to_vec).ok_or(ElfError::Unreadable(io::ErrorKind::UnexpectedEof))
     }
 }
 
-/// The header of a 64-bit little-endian x86-64 program.
-fn header(bytes: &[u8]) -> Result<Header, ElfError> {
+/// An open file and its size.
+struct OpenFile<'a>(&'a File, u64);
+
+impl Source for OpenFile<'_> {
+    fn size(&self) -> u64 {
+        self.1
+    }
+
+    fn get(&self, offset: u64, len: usize) -> Result<Vec<u8>, ElfError> {
+        let mut bytes = vec![0; len];
+        self.0.read_exact_at(&mut bytes, offset).map_err(|e| ElfError::Unreadable(e.kind()))?;
+        Ok(bytes)
+    }
+}
+
+impl LoadPlan {
+    /// Reads an ELF file that lies in memory.
+    pub fn parse(bytes: &[u8]) -> Result<LoadPlan, ElfError> {
+        plan(bytes)
+    }
+
+    /// Reads as much of an open file as the plan needs: a few hundred bytes.
+    pub fn read(file: &File) -> Result<LoadPlan, ElfError> {
+        let size = file.metadata().map_err(|e| ElfError::Unreadable(e.kind()))?.len();
+        plan(&OpenFile(file, size))
+    }
+}
+
+fn plan<S: Source + ?Sized>(file: &S) -> Result<LoadPlan, ElfError> {
+    let header = header(&file.get(0, file.size().min(HEAD_SIZE) as usize)?, file.size())?;
+    let phdrs = program_headers(file, &header)?;
+    let segments = segments(&phdrs, file.size())?;
+    Ok(LoadPlan {
+        kind: if header.e_type == ET_DYN { ImageKind::PositionIndependent } else { ImageKind::Fixed },
+        entry: entry(header.e_entry, &segments)?,
+        phdr: phdr_address(&header, &phdrs, &segments),
+        phnum: header.e_phnum,
+        phentsize: header.e_phentsize,
+        interpreter: interpreter(&phdrs, file)?,
+        stack: stack(&phdrs),
+        align: alignment(&phdrs),
+        segments,
+    })
+}
+
+/// The header of a 64-bit little-endian x86-64 program; `bytes` is the start of a file of `size` bytes.
+fn header(bytes: &[u8], size: u64) -> Result<Header, ElfError> {
     if !bytes.starts_with(ELFMAG) {
         return Err(foreign(bytes));
     }
-    let short = ElfError::Truncated { what: Part::Header, end: EHDR_SIZE, size: bytes.len() as u64 };
+    let short = ElfError::Truncated { what: Part::Header, end: EHDR_SIZE, size };
     let Some(ident) = bytes.get(..20) else { return Err(short) };
     machine(ident)?;
     if bytes.len() < EHDR_SIZE as usize {
@@ -114,14 +161,14 @@ fn foreign(bytes: &[u8]) -> ElfError {
         ElfError::Truncated { what: Part::Header, end: EHDR_SIZE, size: bytes.len() as u64 }
     } else if let Some((_, name)) = FORMATS.iter().find(|(magic, _)| bytes.starts_with(magic)) {
         ElfError::OtherFormat(name)
-    } else if bytes.iter().take(256).all(text) {
+    } else if bytes.iter().all(text) {
         ElfError::Text
     } else {
         ElfError::NotElf
     }
 }
 
-fn program_headers(bytes: &[u8], header: &Header) -> Result<Vec<ProgramHeader>, ElfError> {
+fn program_headers<S: Source + ?Sized>(file: &S, header: &Header) -> Result<Vec<ProgramHeader>, ElfError> {
     if header.e_phnum == 0 {
         return Err(ElfError::NothingToLoad);
     }
@@ -129,13 +176,13 @@ fn program_headers(bytes: &[u8], header: &Header) -> Result<Vec<ProgramHeader>, 
     if u64::from(header.e_phentsize) != PHDR_SIZE || table > MAX_PHDRS {
         return Err(ElfError::BadHeader("program headers of a wrong size or number"));
     }
-    let size = bytes.len() as u64;
+    let size = file.size();
     let end = header.e_phoff.saturating_add(table);
     if end > size {
         return Err(ElfError::Truncated { what: Part::ProgramHeaders, end, size });
     }
     let ctx = Ctx::new(Container::Big, Endian::Little);
-    ProgramHeader::parse(bytes, header.e_phoff as usize, usize::from(header.e_phnum), ctx)
+    ProgramHeader::parse(&file.get(header.e_phoff, table as usize)?, 0, usize::from(header.e_phnum), ctx)
         .map_err(|_| ElfError::BadHeader("the program headers cannot be read"))
 }
 
@@ -202,16 +249,16 @@ fn phdr_address(header: &Header, phdrs: &[ProgramHeader], segments: &[Segment]) 
 }
 
 /// The path in PT_INTERP: 1 to 4095 bytes and a NUL.
-fn interpreter(phdrs: &[ProgramHeader], bytes: &[u8]) -> Result<Option<PathBuf>, ElfError> {
+fn interpreter<S: Source + ?Sized>(phdrs: &[ProgramHeader], file: &S) -> Result<Option<PathBuf>, ElfError> {
     let Some(p) = phdrs.iter().find(|p| p.p_type == PT_INTERP) else { return Ok(None) };
     let end = p.p_offset.saturating_add(p.p_filesz);
     if !(2..=PATH_MAX).contains(&p.p_filesz) {
         return Err(ElfError::BadInterpreter);
     }
-    if end > bytes.len() as u64 {
-        return Err(ElfError::Truncated { what: Part::Interpreter, end, size: bytes.len() as u64 });
+    if end > file.size() {
+        return Err(ElfError::Truncated { what: Part::Interpreter, end, size: file.size() });
     }
-    let text = &bytes[p.p_offset as usize..end as usize];
+    let text = file.get(p.p_offset, p.p_filesz as usize)?;
     match text.split_last() {
         Some((0, path)) => {
             let path = path.split(|b| *b == 0).next().unwrap_or_default();

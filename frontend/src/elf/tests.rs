@@ -143,7 +143,9 @@ fn checks_the_interpreter() {
 #[test]
 fn reads_the_machine_s_own_programs() {
     let own = std::fs::read("/proc/self/exe").unwrap();
-    match LoadPlan::parse(&own) {
+    let plan = LoadPlan::parse(&own);
+    assert_eq!(plan, LoadPlan::read(&std::fs::File::open("/proc/self/exe").unwrap()));
+    match plan {
         Ok(plan) => {
             assert_eq!(plan.kind, ImageKind::PositionIndependent);
             assert!(plan.phdr.is_some());
