@@ -7,6 +7,10 @@
 //! Invariants: helpers never touch guest memory (the lifter loads and stores around them), never fault, and of the
 //! guest's registers only see what their effect says.
 
+mod f80;
+pub mod x87;
+mod x87_image;
+
 use crate::state::CpuState;
 use crate::types::Type;
 
@@ -25,6 +29,9 @@ pub enum HelperEffect {
 
 /// A helper's body, for those that need nothing but [`CpuState`].
 pub type HelperFn = fn(&mut CpuState, u64, u64, u64) -> u64;
+
+/// A helper as generated code calls it.
+pub type HelperEntry = extern "C" fn(&mut CpuState, u64, u64, u64) -> u64;
 
 macro_rules! helpers {
     ($( $(#[doc = $doc:literal])* $variant:ident $name:literal ($($arg:ident),*) -> $ret:ident, $effect:ident, $body:expr; )*) => {
@@ -51,6 +58,19 @@ macro_rules! helpers {
 
             /// The body; `None` for those of [`HelperEffect::Host`], which the runtime provides.
             pub fn body(self) -> Option<HelperFn> { match self { $( Helper::$variant => $body, )* } }
+
+            /// The body with the C convention, for the table that generated code calls through.
+            pub fn entry(self) -> Option<HelperEntry> {
+                match self {
+                    $( Helper::$variant => {
+                        const BODY: Option<HelperFn> = $body;
+                        extern "C" fn entry(cpu: &mut CpuState, a: u64, b: u64, c: u64) -> u64 {
+                            BODY.map_or(0, |body| body(cpu, a, b, c))
+                        }
+                        BODY.is_some().then_some(entry as HelperEntry)
+                    } )*
+                }
+            }
         }
     };
 }
@@ -84,6 +104,99 @@ helpers! {
     Rdtsc "rdtsc" () -> I64, Host, None;
     /// TSC_AUX: node and cpu, as Linux sets it for RDTSCP and RDPID.
     TscAux "tsc_aux" () -> I32, Host, None;
+
+    /// `i1`: whether an unmasked x87 exception is pending; see `helper/x87.rs` for "waiting" helpers, whose `i1` result says the same.
+    X87Pending "x87_pending" () -> I1, X87, Some(x87::pending);
+    /// Waiting: pushes an `f32`.
+    X87LoadF32 "x87_load_f32" (I32) -> I1, X87, Some(x87::load_f32);
+    /// Waiting: pushes an `f64`.
+    X87LoadF64 "x87_load_f64" (I64) -> I1, X87, Some(x87::load_f64);
+    /// Waiting: pushes an 80-bit number: significand, sign and exponent.
+    X87LoadF80 "x87_load_f80" (I64, I16) -> I1, X87, Some(x87::load_f80);
+    /// Waiting: pushes a sign-extended integer.
+    X87LoadInt "x87_load_int" (I64) -> I1, X87, Some(x87::load_int);
+    /// Waiting: pushes a packed decimal.
+    X87LoadBcd "x87_load_bcd" (I64, I16) -> I1, X87, Some(x87::load_bcd);
+    /// Waiting: pushes ST(a).
+    X87LoadSt "x87_load_st" (I32) -> I1, X87, Some(x87::load_st);
+    /// Waiting: pushes constant a (order of FLD1..FLDZ).
+    X87LoadConst "x87_load_const" (I32) -> I1, X87, Some(x87::load_const);
+    /// ST(0) as `f32` bits; like all `x87_store_*` it raises what the conversion does, and does not pop.
+    X87StoreF32 "x87_store_f32" () -> I32, X87, Some(x87::store_f32);
+    /// ST(0) as `f64` bits.
+    X87StoreF64 "x87_store_f64" () -> I64, X87, Some(x87::store_f64);
+    /// Significand of ST(0).
+    X87StoreF80Low "x87_store_f80_low" () -> I64, X87, Some(x87::store_f80_low);
+    /// Sign and exponent of ST(0).
+    X87StoreF80High "x87_store_f80_high" () -> I16, X87, Some(x87::store_f80_high);
+    /// ST(0) as an integer of a bits, truncated if b is 1, else rounded by the control word.
+    X87StoreInt "x87_store_int" (I32, I32) -> I64, X87, Some(x87::store_int);
+    /// Low 16 digits of ST(0) as packed decimal.
+    X87StoreBcdLow "x87_store_bcd_low" () -> I64, X87, Some(x87::store_bcd_low);
+    /// High two digits and sign.
+    X87StoreBcdHigh "x87_store_bcd_high" () -> I16, X87, Some(x87::store_bcd_high);
+    /// Waiting: copies ST(0) to ST(a & 7); a + 256 pops.
+    X87StoreSt "x87_store_st" (I32) -> I1, X87, Some(x87::store_st);
+    /// Pops after an `x87_store_*`, unless that raised an unmasked exception.
+    X87Pop "x87_pop" () -> None, X87, Some(x87::pop_after_store);
+    /// Waiting: ST(b & 7) = ST(b & 7) op ST(c), a the `Arith` code; b + 256 pops.
+    X87ArithSt "x87_arith_st" (I32, I32, I32) -> I1, X87, Some(x87::arith_st);
+    /// Waiting: ST(0) = ST(0) op the `f32` b.
+    X87ArithF32 "x87_arith_f32" (I32, I32) -> I1, X87, Some(x87::arith_f32);
+    /// Waiting: ST(0) = ST(0) op the `f64` b.
+    X87ArithF64 "x87_arith_f64" (I32, I64) -> I1, X87, Some(x87::arith_f64);
+    /// Waiting: ST(0) = ST(0) op the sign-extended integer b.
+    X87ArithInt "x87_arith_int" (I32, I64) -> I1, X87, Some(x87::arith_int);
+    /// Waiting: compares ST(0) with ST(a) into C3 C2 C0; b: 1 for quiet, + 256 a pop.
+    X87CompareSt "x87_compare_st" (I32, I32) -> I1, X87, Some(x87::compare_st);
+    /// Waiting: compares ST(0) with the `f32` a.
+    X87CompareF32 "x87_compare_f32" (I32, I32) -> I1, X87, Some(x87::compare_f32);
+    /// Waiting: compares ST(0) with the `f64` a.
+    X87CompareF64 "x87_compare_f64" (I64, I32) -> I1, X87, Some(x87::compare_f64);
+    /// Waiting: compares ST(0) with the sign-extended integer a.
+    X87CompareInt "x87_compare_int" (I64, I32) -> I1, X87, Some(x87::compare_int);
+    /// Compares ST(0) with ST(a), b as above; ZF, PF and CF in their places in RFLAGS.
+    X87CompareFlags "x87_compare_flags" (I32, I32) -> I32, X87, Some(x87::compare_flags);
+    /// Waiting: exchanges ST(0) and ST(a).
+    X87Exchange "x87_exchange" (I32) -> I1, X87, Some(x87::exchange);
+    /// Waiting: empties ST(a & 7); a + 256 pops.
+    X87Free "x87_free" (I32) -> I1, X87, Some(x87::free);
+    /// Waiting: ST(0) = ST(a) if b.
+    X87Cmov "x87_cmov" (I32, I1) -> I1, X87, Some(x87::cmov);
+    /// Waiting: the `StackOp` of code a.
+    X87Op "x87_op" (I32) -> I1, X87, Some(x87::stack_op);
+    /// FNINIT.
+    X87Init "x87_init" () -> None, X87, Some(x87::init);
+    /// FNCLEX.
+    X87ClearExceptions "x87_clear_exceptions" () -> None, X87, Some(x87::clear_exceptions);
+    /// The control word.
+    X87Control "x87_control" () -> I16, X87, Some(x87::control);
+    /// Waiting: sets the control word.
+    X87SetControl "x87_set_control" (I16) -> I1, X87, Some(x87::set_control);
+    /// The status word.
+    X87Status "x87_status" () -> I16, X87, Some(x87::status);
+    /// Word a (0..7) of the FNSTENV image.
+    X87EnvWord "x87_env_word" (I32) -> I32, X87, Some(x87_image::env_word);
+    /// Sets control, status and tag word.
+    X87SetEnv "x87_set_env" (I16, I16, I16) -> None, X87, Some(x87_image::set_env);
+    /// Masks all exceptions.
+    X87MaskAll "x87_mask_all" () -> None, X87, Some(x87_image::mask_all);
+    /// Significand of ST(a), whatever its tag.
+    X87RegLow "x87_reg_low" (I32) -> I64, X87, Some(x87_image::reg_low);
+    /// Sign and exponent of ST(a).
+    X87RegHigh "x87_reg_high" (I32) -> I16, X87, Some(x87_image::reg_high);
+    /// Sets ST(a) to significand b, sign and exponent c, leaving its tag.
+    X87SetReg "x87_set_reg" (I32, I64, I16) -> None, X87, Some(x87_image::set_reg);
+    /// The first 8 bytes of FXSAVE's image.
+    X87FxsaveHead "x87_fxsave_head" () -> I64, X87, Some(x87_image::fxsave_head);
+    /// Sets what they hold.
+    X87SetFxsaveHead "x87_set_fxsave_head" (I64) -> None, X87, Some(x87_image::set_fxsave_head);
+    /// MMX register a.
+    MmxGet "mmx_get" (I32) -> I64, X87, Some(x87_image::mmx_get);
+    /// Writes b to MMX register a.
+    MmxSet "mmx_set" (I32, I64) -> None, X87, Some(x87_image::mmx_set);
+    /// EMMS.
+    Emms "emms" () -> None, X87, Some(x87_image::emms);
 }
 
 fn sdiv_faults(_: &mut CpuState, hi: u64, lo: u64, d: u64) -> u64 {
