@@ -1,0 +1,785 @@
+//! The x87 unit: register stack, status word and the responses to exceptions (SDM vol. 1 chapter 8). The numbers
+//! are `f80.rs`'s; here is what becomes of them.
+//!
+//! Guest memory is the lifter's: it loads operands and passes them as bits (an 80-bit one as `i64` and `i16`), and
+//! stores what a `Store*` helper returns before it pops.
+//!
+//! Invariants:
+//! 1. *Waiting* helpers (result `i1`) do nothing but return 1 while an unmasked exception is pending (ES): the
+//!    lifter raises #MF from that result. Instructions that store ask `x87_pending` first.
+//! 2. An unmasked invalid operation, division by zero, denormal operand or stack fault leaves the stack as it was;
+//!    the others deliver their result (`F80` wraps it), and the fault comes with the next waiting instruction.
+//! 3. ES and B are 1 exactly when a raised exception is unmasked: `X87::summarize` runs after every change to
+//!    the status or control word.
+//!
+//! Quirks: a store whose conversion raises an unmasked exception writes the masked result to memory (the processor
+//! writes nothing); the last instruction and operand pointers stay 0. The transcendental functions are computed in
+//! `f64` and widened: 53 of 64 bits are good.
+
+pub use super::f80::Arith;
+use super::f80::{
+    self, BIAS, Class, DE, DOUBLE, Done, Env, F80, IE, Nans, OE, PE, Quotient, Relation, Rounding, SINGLE, UE, ZE,
+};
+use crate::state::{CpuState, X87};
+
+/// Stack fault.
+const SF: u16 = 1 << 6;
+/// Error summary: an unmasked exception is pending.
+const ES: u16 = 1 << 7;
+const C0: u16 = 1 << 8;
+const C1: u16 = 1 << 9;
+const C2: u16 = 1 << 10;
+const C3: u16 = 1 << 14;
+const BUSY: u16 = 1 << 15;
+const CONDITIONS: u16 = C0 | C1 | C2 | C3;
+const EXCEPTIONS: u16 = 0x3f;
+
+/// In the argument that names the destination or the kind: pop once or twice afterwards.
+pub const POP: u64 = 1 << 8;
+pub const POP_TWICE: u64 = 2 << 8;
+/// In the kind argument of comparisons: quiet NaNs are not invalid (FUCOM).
+pub const QUIET: u64 = 1;
+
+/// Operations on the top of the stack without an operand, as the argument of `x87_op`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum StackOp {
+    Chs,
+    Abs,
+    Tst,
+    Xam,
+    Sqrt,
+    Rndint,
+    Scale,
+    Xtract,
+    Prem,
+    Prem1,
+    IncStp,
+    DecStp,
+    Sin,
+    Cos,
+    SinCos,
+    Ptan,
+    Patan,
+    F2xm1,
+    Yl2x,
+    Yl2xp1,
+    Nop,
+}
+
+impl StackOp {
+    const ALL: [StackOp; 21] = {
+        use StackOp::*;
+        [
+            Chs, Abs, Tst, Xam, Sqrt, Rndint, Scale, Xtract, Prem, Prem1, IncStp, DecStp, Sin, Cos, SinCos, Ptan, Patan,
+            F2xm1, Yl2x, Yl2xp1, Nop,
+        ]
+    };
+}
+
+/// FLD1, FLDL2T, FLDL2E, FLDPI, FLDLG2, FLDLN2, FLDZ: exponent and sign, significand cut off, and whether the nearest is one more.
+const CONSTANTS: [(u16, u64, bool); 7] = [
+    (0x3fff, 0x8000_0000_0000_0000, false),
+    (0x4000, 0xd49a_784b_cd1b_8afe, false),
+    (0x3fff, 0xb8aa_3b29_5c17_f0bb, true),
+    (0x4000, 0xc90f_daa2_2168_c234, true),
+    (0x3ffd, 0x9a20_9a84_fbcf_f798, true),
+    (0x3ffe, 0xb172_17f7_d1cf_79ab, true),
+    (0, 0, false),
+];
+
+impl X87 {
+    fn physical(&self, i: u64) -> usize {
+        (usize::from(self.top) + i as usize) & 7
+    }
+
+    fn is_empty(&self, i: u64) -> bool {
+        self.empty >> self.physical(i) & 1 != 0
+    }
+
+    fn reg(&self, i: u64) -> F80 {
+        let [mant, se] = self.regs[self.physical(i)];
+        F80 { mant, se: se as u16 }
+    }
+
+    fn set(&mut self, i: u64, v: F80) {
+        let p = self.physical(i);
+        self.regs[p] = [v.mant, u64::from(v.se)];
+        self.empty &= !(1 << p);
+    }
+
+    fn pop(&mut self) {
+        self.empty |= 1 << self.top;
+        self.top = (self.top + 1) & 7;
+    }
+
+    /// Pops as often as the `POP` bits of an argument say.
+    fn pop_as(&mut self, arg: u64) {
+        for _ in 0..arg >> 8 & 3 {
+            self.pop();
+        }
+    }
+
+    fn env(&self) -> Env {
+        Env::new(self.control)
+    }
+
+    fn pending(&self) -> bool {
+        self.status & ES != 0
+    }
+
+    /// I3.
+    fn summarize(&mut self) {
+        let unmasked = self.status & !self.control & EXCEPTIONS != 0;
+        self.status = self.status & !(ES | BUSY) | if unmasked { ES | BUSY } else { 0 };
+    }
+
+    /// Records exceptions and C1; whether the operation goes on (I2).
+    fn raise(&mut self, raised: u16, c1: bool) -> bool {
+        self.status = self.status & !C1 | raised | if c1 { C1 } else { 0 };
+        self.summarize();
+        raised & (IE | ZE | DE) & !self.control == 0
+    }
+
+    /// Stack underflow: an operand is empty.
+    fn underflow(&mut self) -> bool {
+        self.raise(IE | SF, false)
+    }
+
+    /// Whether one of the registers is empty.
+    fn any_empty(&self, regs: &[u64]) -> bool {
+        regs.iter().any(|&i| self.is_empty(i))
+    }
+
+    /// Writes a result to ST(i) unless an unmasked exception forbids; whether it did.
+    fn deliver(&mut self, i: u64, done: Done) -> bool {
+        let go_on = self.raise(done.raised, done.up);
+        if go_on {
+            self.set(i, done.value);
+        }
+        go_on
+    }
+
+    /// The result, or the indefinite if one of the operands is empty.
+    fn deliver_from(&mut self, operands: &[u64], i: u64, compute: impl FnOnce(&X87) -> Done) -> bool {
+        let done = if self.any_empty(operands) { Done::invalid().with(SF) } else { compute(self) };
+        self.deliver(i, done)
+    }
+
+    /// Pushes a result of an operation.
+    fn push(&mut self, done: Done) {
+        let full = !self.is_empty(7);
+        let done = if full { Done { up: true, ..Done::invalid().with(SF) } } else { done };
+        if self.raise(done.raised, done.up) {
+            self.top = self.top.wrapping_sub(1) & 7;
+            self.set(0, done.value);
+        }
+    }
+
+    fn set_conditions(&mut self, bits: u16) {
+        self.status = self.status & !CONDITIONS | bits;
+    }
+
+    /// Status word with TOP in place.
+    pub fn status_word(&self) -> u16 {
+        self.status | u16::from(self.top) << 11
+    }
+
+    /// Sets the status word and with it TOP.
+    pub fn set_status_word(&mut self, v: u16) {
+        self.top = (v >> 11 & 7) as u8;
+        self.status = v & !(7 << 11);
+        self.summarize();
+    }
+
+    /// Sets the control word; bit 6 reads as 1, bits 7 and 13..16 as 0.
+    pub fn set_control_word(&mut self, v: u16) {
+        self.control = v & 0x1f7f | 0x40;
+        self.summarize();
+    }
+
+    /// The full tag word: 0 valid, 1 zero, 2 special, 3 empty, for each physical register (SDM vol. 1 8.1.7).
+    pub fn tag_word(&self) -> u16 {
+        (0..8).fold(0, |word, p| {
+            let [mant, se] = self.regs[p];
+            let tag = match (F80 { mant, se: se as u16 }).class() {
+                _ if self.empty >> p & 1 != 0 => 3,
+                Class::Normal => 0,
+                Class::Zero => 1,
+                _ => 2,
+            };
+            word | tag << (2 * p)
+        })
+    }
+
+    /// Sets which registers are empty from a full tag word.
+    pub fn set_tag_word(&mut self, word: u16) {
+        self.empty = (0..8).fold(0, |empty, p| empty | u8::from(word >> (2 * p) & 3 == 3) << p);
+    }
+
+    /// FNINIT.
+    pub fn init(&mut self) {
+        (self.control, self.status, self.empty, self.top) = (0x37f, 0, 0xff, 0);
+        (self.opcode, self.fip, self.fdp) = (0, 0, 0);
+    }
+}
+
+/// Runs a waiting operation (I1).
+fn waiting(cpu: &mut CpuState, operation: impl FnOnce(&mut X87)) -> u64 {
+    if cpu.x87.pending() {
+        return 1;
+    }
+    operation(&mut cpu.x87);
+    0
+}
+
+/// Whether an unmasked exception is pending.
+pub(super) fn pending(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    u64::from(cpu.x87.pending())
+}
+
+/// Pushes an `f32`.
+pub(super) fn load_f32(cpu: &mut CpuState, bits: u64, _: u64, _: u64) -> u64 {
+    waiting(cpu, |x| x.push(loaded(F80::from_f32(bits as u32))))
+}
+
+/// Pushes an `f64`.
+pub(super) fn load_f64(cpu: &mut CpuState, bits: u64, _: u64, _: u64) -> u64 {
+    waiting(cpu, |x| x.push(loaded(F80::from_f64(bits))))
+}
+
+/// A widened number as FLD takes it: a signaling NaN is made quiet.
+fn loaded((value, denormal): (F80, u16)) -> Done {
+    f80::nan_operand(value).unwrap_or(Done::exact(value)).with(denormal)
+}
+
+/// Pushes an 80-bit number, whatever it is.
+pub(super) fn load_f80(cpu: &mut CpuState, mant: u64, se: u64, _: u64) -> u64 {
+    waiting(cpu, |x| x.push(Done::exact(F80 { mant, se: se as u16 })))
+}
+
+/// Pushes a sign-extended integer.
+pub(super) fn load_int(cpu: &mut CpuState, v: u64, _: u64, _: u64) -> u64 {
+    waiting(cpu, |x| x.push(Done::exact(F80::from_i64(v as i64))))
+}
+
+/// Pushes an 18-digit packed decimal (SDM vol. 1 4.7): 16 digits, then 2 digits and the sign.
+pub(super) fn load_bcd(cpu: &mut CpuState, low: u64, high: u64, _: u64) -> u64 {
+    waiting(cpu, |x| {
+        let digits = u128::from(high & 0xff) << 64 | u128::from(low);
+        let magnitude = (0..18).rev().fold(0u64, |v, i| v * 10 + (digits >> (4 * i) & 15) as u64);
+        let value = F80::from_i64(magnitude as i64);
+        let sign = (high as u16) & 0x8000;
+        x.push(Done::exact(F80 { se: value.se | sign, ..value }));
+    })
+}
+
+/// Pushes a copy of ST(i).
+pub(super) fn load_st(cpu: &mut CpuState, i: u64, _: u64, _: u64) -> u64 {
+    waiting(cpu, |x| {
+        let empty = x.is_empty(i) && x.is_empty(7);
+        x.push(if empty { Done::invalid().with(SF) } else { Done::exact(x.reg(i)) });
+    })
+}
+
+/// Pushes constant `k`, rounded as the control word says.
+pub(super) fn load_const(cpu: &mut CpuState, k: u64, _: u64, _: u64) -> u64 {
+    waiting(cpu, |x| {
+        let (se, cut, nearest_is_up) = CONSTANTS[k as usize];
+        let inexact = (1..6).contains(&k);
+        let up = match x.env().rounding {
+            Rounding::Nearest => nearest_is_up,
+            Rounding::Up => inexact,
+            Rounding::Down | Rounding::Zero => false,
+        };
+        x.push(Done::exact(F80 { mant: cut + u64::from(up), se }));
+    })
+}
+
+/// ST(0) as `f32` bits.
+pub(super) fn store_f32(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    store_bits(&mut cpu.x87, 0xffc0_0000, |v, env| f80::to_narrow(v, &SINGLE, env))
+}
+
+/// ST(0) as `f64` bits.
+pub(super) fn store_f64(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    store_bits(&mut cpu.x87, 0xfff8 << 48, |v, env| f80::to_narrow(v, &DOUBLE, env))
+}
+
+/// ST(0) as an integer of `width` bits; `truncate` for FISTTP.
+pub(super) fn store_int(cpu: &mut CpuState, width: u64, truncate: u64, _: u64) -> u64 {
+    store_bits(&mut cpu.x87, 1 << (width - 1), |v, env| {
+        f80::to_int(v, width as u32, if truncate != 0 { Rounding::Zero } else { env.rounding })
+    })
+}
+
+fn store_bits(x: &mut X87, indefinite: u64, convert: impl FnOnce(F80, Env) -> f80::Bits) -> u64 {
+    if x.is_empty(0) {
+        x.underflow();
+        return indefinite;
+    }
+    let bits = convert(x.reg(0), x.env());
+    x.raise(bits.raised, bits.up);
+    bits.bits
+}
+
+/// Significand of ST(0), for FSTP m80; records an underflow of the stack.
+pub(super) fn store_f80_low(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    let x = &mut cpu.x87;
+    if x.is_empty(0) {
+        x.underflow();
+        return F80::INDEFINITE.mant;
+    }
+    x.raise(0, false);
+    x.reg(0).mant
+}
+
+/// Sign and exponent of ST(0).
+pub(super) fn store_f80_high(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    let x = &cpu.x87;
+    u64::from(if x.is_empty(0) { F80::INDEFINITE.se } else { x.reg(0).se })
+}
+
+/// Low 16 digits of ST(0) as packed decimal, for FBSTP; records exceptions.
+pub(super) fn store_bcd_low(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    let x = &mut cpu.x87;
+    let (bcd, raised, up) = to_bcd(x);
+    x.raise(raised, up);
+    bcd as u64
+}
+
+/// High two digits and the sign.
+pub(super) fn store_bcd_high(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    (to_bcd(&cpu.x87).0 >> 64) as u64
+}
+
+/// ST(0) as packed decimal, with exceptions and C1.
+fn to_bcd(x: &X87) -> (u128, u16, bool) {
+    const INDEFINITE: u128 = 0xffff_c000_0000_0000_0000;
+    const LIMIT: u64 = 1_000_000_000_000_000_000;
+    if x.is_empty(0) {
+        return (INDEFINITE, IE | SF, false);
+    }
+    let v = x.reg(0);
+    if !matches!(v.class(), Class::Zero | Class::Denormal | Class::Normal) {
+        return (INDEFINITE, IE, false);
+    }
+    match f80::to_magnitude(v, x.env().rounding) {
+        Some((mut magnitude, inexact, up)) if magnitude < LIMIT => {
+            let sign = u128::from(v.sign()) << 79;
+            let digits = (0..18).fold(0u128, |bcd, i| {
+                let digit = u128::from(magnitude % 10);
+                magnitude /= 10;
+                bcd | digit << (4 * i)
+            });
+            (sign | digits, if inexact { PE } else { 0 }, up)
+        }
+        _ => (INDEFINITE, IE, false),
+    }
+}
+
+/// Copies ST(0) to ST(i), `dst` = i and `POP`.
+pub(super) fn store_st(cpu: &mut CpuState, dst: u64, _: u64, _: u64) -> u64 {
+    waiting(cpu, |x| {
+        if x.deliver_from(&[0], dst & 7, |x| Done::exact(x.reg(0))) {
+            x.pop_as(dst);
+        }
+    })
+}
+
+/// Pops after a store, unless the store raised an unmasked exception other than precision (I2). None was pending
+/// before it, so whatever is unmasked now is the store's own.
+pub(super) fn pop_after_store(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    let x = &mut cpu.x87;
+    if x.status & !x.control & (IE | DE | ZE | OE | UE) == 0 {
+        x.pop();
+    }
+    0
+}
+
+/// ST(dst) = ST(dst) op ST(src); `dst` with `POP`.
+pub(super) fn arith_st(cpu: &mut CpuState, op: u64, dst: u64, src: u64) -> u64 {
+    waiting(cpu, |x| {
+        let i = dst & 7;
+        let compute = |x: &X87| f80::arith(Arith::from_code(op), x.reg(i), x.reg(src), 0, x.env());
+        if x.deliver_from(&[i, src], i, compute) {
+            x.pop_as(dst);
+        }
+    })
+}
+
+fn arith_memory(cpu: &mut CpuState, op: u64, (operand, denormal): (F80, u16)) -> u64 {
+    waiting(cpu, |x| {
+        let compute = |x: &X87| f80::arith(Arith::from_code(op), x.reg(0), operand, denormal, x.env());
+        x.deliver_from(&[0], 0, compute);
+    })
+}
+
+/// ST(0) = ST(0) op an `f32`.
+pub(super) fn arith_f32(cpu: &mut CpuState, op: u64, bits: u64, _: u64) -> u64 {
+    arith_memory(cpu, op, F80::from_f32(bits as u32))
+}
+
+/// ST(0) = ST(0) op an `f64`.
+pub(super) fn arith_f64(cpu: &mut CpuState, op: u64, bits: u64, _: u64) -> u64 {
+    arith_memory(cpu, op, F80::from_f64(bits))
+}
+
+/// ST(0) = ST(0) op a sign-extended integer.
+pub(super) fn arith_int(cpu: &mut CpuState, op: u64, v: u64, _: u64) -> u64 {
+    arith_memory(cpu, op, (F80::from_i64(v as i64), 0))
+}
+
+/// Whether a comparison lets quiet NaNs pass, of its `kind` argument.
+fn nans(kind: u64) -> Nans {
+    if kind & QUIET != 0 { Nans::Quiet } else { Nans::Signal }
+}
+
+/// Relation of ST(0) to the operand, `None` when a register is empty.
+fn relation(x: &X87, operand: Option<(F80, u16)>, kind: u64) -> (Relation, u16) {
+    match operand {
+        Some((b, denormal)) if !x.is_empty(0) => {
+            let (relation, raised) = f80::compare(x.reg(0), b, nans(kind));
+            // A NaN hides the denormal.
+            (relation, if relation == Relation::Unordered { raised } else { raised | denormal })
+        }
+        _ => (Relation::Unordered, IE | SF),
+    }
+}
+
+/// Compares into C3, C2, C0 (SDM vol. 1 table 8-6).
+fn compare_conditions(cpu: &mut CpuState, operand: impl FnOnce(&X87) -> Option<(F80, u16)>, kind: u64) -> u64 {
+    waiting(cpu, |x| {
+        let operand = operand(x);
+        let (relation, raised) = relation(x, operand, kind);
+        if !x.raise(raised, false) {
+            return;
+        }
+        x.set_conditions(match relation {
+            Relation::Greater => 0,
+            Relation::Less => C0,
+            Relation::Equal => C3,
+            Relation::Unordered => C3 | C2 | C0,
+        });
+        x.pop_as(kind);
+    })
+}
+
+/// Compares ST(0) with ST(i).
+pub(super) fn compare_st(cpu: &mut CpuState, i: u64, kind: u64, _: u64) -> u64 {
+    compare_conditions(cpu, |x| (!x.is_empty(i)).then(|| (x.reg(i), 0)), kind)
+}
+
+/// Compares ST(0) with an `f32`.
+pub(super) fn compare_f32(cpu: &mut CpuState, bits: u64, kind: u64, _: u64) -> u64 {
+    compare_conditions(cpu, |_| Some(F80::from_f32(bits as u32)), kind)
+}
+
+/// Compares ST(0) with an `f64`.
+pub(super) fn compare_f64(cpu: &mut CpuState, bits: u64, kind: u64, _: u64) -> u64 {
+    compare_conditions(cpu, |_| Some(F80::from_f64(bits)), kind)
+}
+
+/// Compares ST(0) with a sign-extended integer.
+pub(super) fn compare_int(cpu: &mut CpuState, v: u64, kind: u64, _: u64) -> u64 {
+    compare_conditions(cpu, |_| Some((F80::from_i64(v as i64), 0)), kind)
+}
+
+/// Compares ST(0) with ST(i) and returns ZF, PF and CF in their places (FCOMI, FUCOMI).
+pub(super) fn compare_flags(cpu: &mut CpuState, i: u64, kind: u64, _: u64) -> u64 {
+    const CF: u64 = 1;
+    const PF: u64 = 1 << 2;
+    const ZF: u64 = 1 << 6;
+    let x = &mut cpu.x87;
+    let operand = (!x.is_empty(i)).then(|| (x.reg(i), 0));
+    let (relation, raised) = relation(x, operand, kind);
+    if x.raise(raised, false) {
+        x.pop_as(kind);
+    }
+    match relation {
+        Relation::Greater => 0,
+        Relation::Less => CF,
+        Relation::Equal => ZF,
+        Relation::Unordered => ZF | PF | CF,
+    }
+}
+
+/// Exchanges ST(0) and ST(i).
+pub(super) fn exchange(cpu: &mut CpuState, i: u64, _: u64, _: u64) -> u64 {
+    waiting(cpu, |x| {
+        let empty = x.any_empty(&[0, i]);
+        if !x.raise(if empty { IE | SF } else { 0 }, false) {
+            return;
+        }
+        let take = |x: &X87, i| if x.is_empty(i) { F80::INDEFINITE } else { x.reg(i) };
+        let (a, b) = (take(x, 0), take(x, i));
+        x.set(0, b);
+        x.set(i, a);
+    })
+}
+
+/// Marks ST(i) empty; `arg` with `POP` for FFREEP.
+pub(super) fn free(cpu: &mut CpuState, arg: u64, _: u64, _: u64) -> u64 {
+    waiting(cpu, |x| {
+        let p = x.physical(arg & 7);
+        x.empty |= 1 << p;
+        x.pop_as(arg);
+    })
+}
+
+/// ST(0) = ST(i) if `cond`; either register empty is a stack fault whatever the condition.
+pub(super) fn cmov(cpu: &mut CpuState, i: u64, cond: u64, _: u64) -> u64 {
+    waiting(cpu, |x| {
+        let source = if cond != 0 { i } else { 0 };
+        x.deliver_from(&[0, i], 0, |x| Done::exact(x.reg(source)));
+    })
+}
+
+/// A [`StackOp`].
+pub(super) fn stack_op(cpu: &mut CpuState, op: u64, _: u64, _: u64) -> u64 {
+    let op = StackOp::ALL[op as usize];
+    waiting(cpu, |x| match op {
+        StackOp::Nop => {}
+        StackOp::IncStp => x.turn(1),
+        StackOp::DecStp => x.turn(7),
+        StackOp::Xam => x.examine(),
+        StackOp::Tst => {
+            let (relation, raised) = relation(x, Some((F80::ZERO, 0)), 0);
+            if x.raise(raised, false) {
+                x.set_conditions(match relation {
+                    Relation::Greater => 0,
+                    Relation::Less => C0,
+                    Relation::Equal => C3,
+                    Relation::Unordered => C3 | C2 | C0,
+                });
+            }
+        }
+        StackOp::Chs => x.unary(|v, _| Done::exact(v.negated())),
+        StackOp::Abs => x.unary(|v, _| Done::exact(F80 { se: v.se & 0x7fff, ..v })),
+        StackOp::Sqrt => x.unary(f80::sqrt),
+        StackOp::Rndint => x.unary(f80::to_integral),
+        StackOp::Scale => {
+            x.deliver_from(&[0, 1], 0, |x| f80::scale(x.reg(0), x.reg(1), x.env().full()));
+        }
+        StackOp::Prem => x.remainder(Quotient::Truncated),
+        StackOp::Prem1 => x.remainder(Quotient::Nearest),
+        StackOp::Xtract => x.extract(),
+        StackOp::F2xm1 => x.unary(|v, env| transcendental(v, env, |v| (v * std::f64::consts::LN_2).exp_m1())),
+        StackOp::Sin => x.trigonometric(f64::sin, None),
+        StackOp::Cos => x.trigonometric(f64::cos, None),
+        StackOp::SinCos => x.trigonometric(f64::sin, Some(f64::cos)),
+        StackOp::Ptan => x.trigonometric(f64::tan, Some(|_| 1.0)),
+        StackOp::Patan => x.binary_and_pop(|x, y, env| patan(y, x, env)),
+        StackOp::Yl2x => x.binary_and_pop(|x, y, env| y_log2(y, x, env)),
+        StackOp::Yl2xp1 => x.binary_and_pop(|x, y, env| y_log2_plus1(y, x, env)),
+    })
+}
+
+impl X87 {
+    /// FINCSTP and FDECSTP.
+    fn turn(&mut self, by: u8) {
+        self.top = (self.top + by) & 7;
+        self.status &= !C1;
+    }
+
+    /// FXAM (SDM vol. 2A).
+    fn examine(&mut self) {
+        let v = self.reg(0);
+        let class = match v.class() {
+            _ if self.is_empty(0) => C3 | C0,
+            Class::Unsupported => 0,
+            Class::Quiet | Class::Signaling => C0,
+            Class::Normal => C2,
+            Class::Infinite => C2 | C0,
+            Class::Zero => C3,
+            Class::Denormal => C3 | C2,
+        };
+        self.set_conditions(class | if v.sign() { C1 } else { 0 });
+    }
+
+    fn unary(&mut self, compute: impl FnOnce(F80, Env) -> Done) {
+        self.deliver_from(&[0], 0, |x| compute(x.reg(0), x.env()));
+    }
+
+    /// ST(1) = f(ST(0), ST(1)), then pops.
+    fn binary_and_pop(&mut self, compute: impl FnOnce(F80, F80, Env) -> Done) {
+        if self.deliver_from(&[0, 1], 1, |x| compute(x.reg(0), x.reg(1), x.env().full())) {
+            self.pop();
+        }
+    }
+
+    /// FPREM and FPREM1: C2 says "partial", C0 C3 C1 are the quotient's low bits from the third down.
+    fn remainder(&mut self, quotient: Quotient) {
+        let mut bits = Some(0);
+        let delivered = self.deliver_from(&[0, 1], 0, |x| {
+            let (done, low) = f80::remainder(x.reg(0), x.reg(1), quotient, x.env());
+            bits = low;
+            done
+        });
+        if !delivered {
+            return;
+        }
+        self.set_conditions(match bits {
+            None => C2,
+            Some(q) => {
+                let bit = |n: u8, flag: u16| if q >> n & 1 != 0 { flag } else { 0 };
+                bit(0, C1) | bit(1, C3) | bit(2, C0)
+            }
+        });
+    }
+
+    /// FXTRACT: ST(0) becomes the exponent, then the significand is pushed.
+    fn extract(&mut self) {
+        if self.is_empty(0) || !self.is_empty(7) {
+            let overflow = !self.is_empty(0);
+            if self.raise(IE | SF, overflow) {
+                self.set(0, F80::INDEFINITE);
+                self.top = self.top.wrapping_sub(1) & 7;
+                self.set(0, F80::INDEFINITE);
+            }
+            return;
+        }
+        let v = self.reg(0);
+        let (exponent, significand) = match v.class() {
+            Class::Zero => (Done { value: F80::infinity(true), raised: ZE, up: false }, v),
+            Class::Infinite => (Done::exact(F80::infinity(false)), v),
+            Class::Normal | Class::Denormal => {
+                let (exp, sig) = v.normalized();
+                let exponent = Done::exact(F80::from_i64(i64::from(exp - BIAS))).with(v.denormal_flag());
+                (exponent, F80::pack(v.sign(), BIAS, sig))
+            }
+            _ => f80::nan_operand(v).map(|done| (done, done.value)).expect("a NaN or unsupported"),
+        };
+        if self.deliver(0, exponent) {
+            self.top = self.top.wrapping_sub(1) & 7;
+            self.set(0, significand);
+        }
+    }
+
+    /// FSIN, FCOS; with a second function, which is pushed: FSINCOS, FPTAN. C2 and nothing else from 2^63 on.
+    fn trigonometric(&mut self, first: fn(f64) -> f64, second: Option<fn(f64) -> f64>) {
+        let v = self.reg(0);
+        let in_range = v.class() != Class::Normal || v.normalized().0 < BIAS + 63;
+        if !in_range && !self.is_empty(0) {
+            self.status = self.status & !C1 | C2;
+            return;
+        }
+        if second.is_some() && !self.is_empty(7) {
+            if self.raise(IE | SF, true) {
+                self.set(0, F80::INDEFINITE);
+                self.top = self.top.wrapping_sub(1) & 7;
+                self.set(0, F80::INDEFINITE);
+            }
+            return;
+        }
+        self.status &= !C2;
+        let compute = |f: fn(f64) -> f64, env| match v.class() {
+            Class::Infinite => Done::invalid(),
+            _ => transcendental(v, env, f),
+        };
+        let delivered = self.deliver_from(&[0], 0, |x| compute(first, x.env()));
+        if let (true, Some(second)) = (delivered, second) {
+            let nan = matches!(self.reg(0).class(), Class::Quiet);
+            let value = if nan { self.reg(0) } else { compute(second, self.env()).value };
+            self.top = self.top.wrapping_sub(1) & 7;
+            self.set(0, value);
+        }
+    }
+}
+
+/// A function computed in `f64`: exact for a zero that stays one, else inexact. An argument too small for an `f64`
+/// is its own result.
+fn transcendental(v: F80, env: Env, f: impl Fn(f64) -> f64) -> Done {
+    if let Some(done) = f80::nan_operand(v) {
+        return done;
+    }
+    let result = f(v.to_host());
+    let zero = v.class() == Class::Zero;
+    let tiny = !zero && v.normalized().0 < BIAS - 500;
+    let done = match tiny && result.abs() < 0.5 {
+        true => Done::exact(v),
+        false => Done::exact(F80::from_host(result)),
+    };
+    let denormal = v.denormal_flag();
+    if denormal & !env.masked != 0 {
+        return done.with(denormal);
+    }
+    done.with(denormal | if zero { 0 } else { PE })
+}
+
+/// What is common to functions of two arguments: NaNs first, then `f` in `f64`, inexact unless it says otherwise.
+fn binary_transcendental(x: F80, y: F80, f: impl FnOnce() -> Done) -> Done {
+    f80::nan_result(x, y).unwrap_or_else(|| f().with(x.denormal_flag() | y.denormal_flag()))
+}
+
+fn inexact(v: f64) -> Done {
+    Done::exact(F80::from_host(v)).with(PE)
+}
+
+/// arctan(y/x) in the right quadrant: FPATAN is defined for every pair of numbers.
+fn patan(y: F80, x: F80, _: Env) -> Done {
+    binary_transcendental(x, y, || {
+        let exact_zero = y.class() == Class::Zero && !x.sign();
+        let result = y.to_host().atan2(x.to_host());
+        if exact_zero { Done::exact(y) } else { inexact(result) }
+    })
+}
+
+/// y * log2(x): FYL2X (SDM vol. 2A table 3-58).
+fn y_log2(y: F80, x: F80, _: Env) -> Done {
+    use Class::{Infinite, Zero};
+    binary_transcendental(x, y, || match (y.class(), x.class()) {
+        (Zero, Zero | Infinite) => Done::invalid(),
+        (_, Zero) if y.class() == Infinite => Done::exact(F80::infinity(!y.sign())),
+        (_, Zero) => Done { value: F80::infinity(!y.sign()), raised: ZE, up: false },
+        _ if x.sign() => Done::invalid(),
+        (Infinite, _) if x == F80::ONE => Done::invalid(),
+        (_, _) if x == F80::ONE => Done::exact(F80::zero(y.sign())),
+        (Zero, _) => Done::exact(F80::zero(y.sign() != (x.normalized().0 < BIAS))),
+        (Infinite, Infinite) => Done::exact(y),
+        (_, Infinite) => Done::exact(F80::infinity(y.sign())),
+        _ => {
+            // The exponent apart, so that the whole range of x is good.
+            let (exp, sig) = x.normalized();
+            let log = f64::from(exp - BIAS) + F80::pack(false, BIAS, sig).to_host().log2();
+            inexact(y.to_host() * log)
+        }
+    })
+}
+
+/// y * log2(x + 1): FYL2XP1, for x near 0.
+fn y_log2_plus1(y: F80, x: F80, _: Env) -> Done {
+    use Class::{Infinite, Zero};
+    binary_transcendental(x, y, || match (y.class(), x.class()) {
+        (Infinite, Zero) => Done::invalid(),
+        (Zero, _) | (_, Zero) => Done::exact(F80::zero(y.sign() != x.sign())),
+        _ => inexact(y.to_host() * x.to_host().ln_1p() * std::f64::consts::LOG2_E),
+    })
+}
+
+/// FNINIT.
+pub(super) fn init(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    cpu.x87.init();
+    0
+}
+
+/// FNCLEX.
+pub(super) fn clear_exceptions(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    cpu.x87.status &= !(EXCEPTIONS | SF | ES | BUSY);
+    0
+}
+
+/// FNSTCW.
+pub(super) fn control(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    u64::from(cpu.x87.control)
+}
+
+/// FLDCW.
+pub(super) fn set_control(cpu: &mut CpuState, v: u64, _: u64, _: u64) -> u64 {
+    waiting(cpu, |x| x.set_control_word(v as u16))
+}
+
+/// FNSTSW.
+pub(super) fn status(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    u64::from(cpu.x87.status_word())
+}

@@ -1,0 +1,98 @@
+//! Memory images of the x87 unit, a word at a time: the environment of FNSTENV (SDM vol. 1 figure 8-9), FNSAVE's
+//! registers, FXSAVE's area (SDM vol. 1 table 10-2), and the MMX registers, which alias the significands.
+
+use crate::state::{CpuState, X87};
+
+/// Word `i` (0..7) of the 32-bit protected-mode environment, the only format of 64-bit mode.
+pub(super) fn env_word(cpu: &mut CpuState, i: u64, _: u64, _: u64) -> u64 {
+    let x = &cpu.x87;
+    const RESERVED: u32 = 0xffff_0000;
+    let word = match i {
+        0 => u32::from(x.control) | RESERVED,
+        1 => u32::from(x.status_word()) | RESERVED,
+        2 => u32::from(x.tag_word()) | RESERVED,
+        3 => x.fip as u32,
+        4 => u32::from(x.opcode & 0x7ff) << 16,
+        5 => x.fdp as u32,
+        _ => RESERVED,
+    };
+    u64::from(word)
+}
+
+/// Sets the environment from its words 0, 1 and 2.
+pub(super) fn set_env(cpu: &mut CpuState, control: u64, status: u64, tags: u64) -> u64 {
+    let x = &mut cpu.x87;
+    x.set_control_word(control as u16);
+    x.set_status_word(status as u16);
+    x.set_tag_word(tags as u16);
+    (x.opcode, x.fip, x.fdp) = (0, 0, 0);
+    0
+}
+
+/// What FNSTENV does after storing: masks all exceptions.
+pub(super) fn mask_all(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    let control = cpu.x87.control | 0x3f;
+    cpu.x87.set_control_word(control);
+    0
+}
+
+fn stack_reg(x: &X87, i: u64) -> usize {
+    (usize::from(x.top) + i as usize) & 7
+}
+
+/// Significand of ST(i), empty or not.
+pub(super) fn reg_low(cpu: &mut CpuState, i: u64, _: u64, _: u64) -> u64 {
+    cpu.x87.regs[stack_reg(&cpu.x87, i)][0]
+}
+
+/// Sign and exponent of ST(i), empty or not.
+pub(super) fn reg_high(cpu: &mut CpuState, i: u64, _: u64, _: u64) -> u64 {
+    cpu.x87.regs[stack_reg(&cpu.x87, i)][1] & 0xffff
+}
+
+/// Sets ST(i), leaving its tag.
+pub(super) fn set_reg(cpu: &mut CpuState, i: u64, low: u64, high: u64) -> u64 {
+    let p = stack_reg(&cpu.x87, i);
+    cpu.x87.regs[p] = [low, high & 0xffff];
+    0
+}
+
+/// The first 8 bytes of FXSAVE's area: control word, status word, abridged tags, opcode.
+pub(super) fn fxsave_head(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    let x = &cpu.x87;
+    u64::from(x.control)
+        | u64::from(x.status_word()) << 16
+        | u64::from(!x.empty) << 32
+        | u64::from(x.opcode & 0x7ff) << 48
+}
+
+/// Sets what they hold.
+pub(super) fn set_fxsave_head(cpu: &mut CpuState, head: u64, _: u64, _: u64) -> u64 {
+    let x = &mut cpu.x87;
+    x.set_control_word(head as u16);
+    x.set_status_word((head >> 16) as u16);
+    x.empty = !(head >> 32) as u8;
+    (x.opcode, x.fip, x.fdp) = ((head >> 48) as u16 & 0x7ff, 0, 0);
+    0
+}
+
+/// MMX register `i`. Every MMX instruction resets TOP and marks all registers valid (SDM vol. 1 9.5).
+pub(super) fn mmx_get(cpu: &mut CpuState, i: u64, _: u64, _: u64) -> u64 {
+    let x = &mut cpu.x87;
+    (x.top, x.empty) = (0, 0);
+    x.regs[i as usize & 7][0]
+}
+
+/// Writes MMX register `i`; sign and exponent become ones.
+pub(super) fn mmx_set(cpu: &mut CpuState, i: u64, v: u64, _: u64) -> u64 {
+    let x = &mut cpu.x87;
+    (x.top, x.empty) = (0, 0);
+    x.regs[i as usize & 7] = [v, 0xffff];
+    0
+}
+
+/// EMMS: all registers empty.
+pub(super) fn emms(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    cpu.x87.empty = 0xff;
+    0
+}
