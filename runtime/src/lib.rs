@@ -1,1 +1,37 @@
+//! The runtime: a guest process inside the host process.
+//!
+//! | file                | what                                                                              |
+//! |---------------------|-----------------------------------------------------------------------------------|
+//! | `process.rs`        | `Process`: what all guest threads share                                           |
+//! | `thread.rs`         | `Thread`: registers, signal state, ids of one guest thread                        |
+//! | `options.rs`        | `RunOptions`, and the arguments that hand them to a re-executed child             |
+//! | `access.rs`         | the only place that turns a guest address into a pointer                          |
+//! | `memory/`           | `GuestMap`: layout, interval map, mmap and friends with Linux semantics           |
+//! | `load.rs`, `stack.rs` | from an ELF file to a thread at its entry                                       |
+//! | `dispatch.rs`       | `Thread::run`: picks the engine, delivers signals, makes system calls             |
+//! | `tier.rs`, `compile_queue.rs` | translations, heat, background compilation                              |
+//! | `smc.rs`            | pages with translated code: write protection and invalidation                     |
+//! | `fault.rs`          | whose a host fault is: an access window's, generated code's, or our own bug       |
+//! | `gate.rs`           | time, cpuid, random numbers: everything that is not a function of guest state     |
+//! | `signal/`, `spawn.rs`, `fork.rs`, `exec.rs`, `crash.rs` | signals, threads, children, crash reports     |
+//! | `stats.rs`          | the counters of `--stats`                                                         |
+//! | `arch/`             | what differs between hosts                                                        |
 
+pub mod access;
+mod arch;
+pub mod fault;
+pub mod memory;
+pub mod options;
+pub mod process;
+pub mod signal;
+pub mod syscall;
+pub mod thread;
+
+pub use access::Fault;
+pub use calque_ir::{CpuState, GuestAddr, GuestRange};
+pub use memory::{GuestMap, Mapping, Prot};
+pub use nix::errno::Errno;
+pub use options::{Engine, RunOptions};
+pub use process::{ExeInfo, Process};
+pub use syscall::{Outcome, Restart, Syscalls};
+pub use thread::{GuestFault, Thread};

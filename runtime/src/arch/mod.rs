@@ -1,0 +1,79 @@
+//! What differs between hosts; each item has its documentation here.
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(target_arch = "aarch64")]
+use aarch64 as host;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as host;
+
+/// `unsafe fn copy(dst, src, len) -> usize`: copies forwards, either side may be guest memory; returns the number of
+/// bytes *not* copied because of a fault, which is at most 8 bytes coarse.
+pub use host::copy;
+
+/// `unsafe fn load8(addr: u64) -> Result<u8, ()>` and wider: one access of that width, as the processor would.
+pub use host::{load8, load16, load32, load64, load128};
+
+/// `unsafe fn store8(addr: u64, value) -> Result<(), ()>` and wider.
+pub use host::{store8, store16, store32, store64, store128};
+
+/// `unsafe fn cas8(addr, expected, new) -> Result<old, ()>` and wider: sequentially consistent, any alignment the
+/// host can do.
+pub use host::{cas8, cas16, cas32, cas64, cas128};
+
+/// `unsafe fn xchg8(addr, new) -> Result<old, ()>` and wider, sequentially consistent.
+pub use host::{xchg8, xchg16, xchg32, xchg64};
+
+/// `unsafe fn add8(addr, addend) -> Result<old, ()>` and wider, sequentially consistent.
+pub use host::{add8, add16, add32, add64};
+
+/// `fn context_pc(&ucontext_t) -> u64`: pc at which the host was interrupted.
+pub use host::context_pc;
+
+/// `fn context_set_pc(&mut ucontext_t, u64)`.
+pub use host::context_set_pc;
+
+/// `fn context_set_fault(&mut ucontext_t)`: tells the primitive at whose landing the context will resume that it
+/// has failed.
+pub use host::context_set_fault;
+
+/// `fn context_is_write(&ucontext_t) -> bool`: whether the memory access that faulted was a write.
+pub use host::context_is_write;
+
+/// The address that a memory fault was about.
+#[allow(unsafe_code)]
+pub fn fault_address(info: &libc::siginfo_t) -> u64 {
+    // SAFETY: callers ask for SIGSEGV and SIGBUS only, whose siginfo holds an address.
+    unsafe { info.si_addr() as u64 }
+}
+
+/// `fn set_fp_mode(mxcsr: u32) -> HostFp`: lets host arithmetic round, flush and mask as the guest's MXCSR says; yields
+/// what to restore.
+pub use host::{HostFp, set_fp_mode};
+
+/// `fn restore_fp_mode(HostFp, mxcsr: u32) -> u32`: the guest's MXCSR with the exception flags raised meanwhile.
+pub use host::restore_fp_mode;
+
+/// One access that may fault: where it is and where to go on. Both relative to the field's own address.
+#[repr(C)]
+struct Fixup {
+    access: i32,
+    landing: i32,
+}
+
+/// The landing pad of the access primitive whose faulting instruction is at `pc`.
+#[allow(unsafe_code)]
+pub fn fixup(pc: u64) -> Option<u64> {
+    unsafe extern "C" {
+        static __start_calque_fixup: Fixup;
+        static __stop_calque_fixup: Fixup;
+    }
+    let (start, end) = (&raw const __start_calque_fixup, &raw const __stop_calque_fixup);
+    let count = (end as usize - start as usize) / size_of::<Fixup>();
+    // SAFETY: the linker puts the two symbols around the section that the primitives fill with `Fixup`s.
+    let table = unsafe { std::slice::from_raw_parts(start, count) };
+    let absolute = |field: &i32| (std::ptr::from_ref(field) as u64).wrapping_add_signed(i64::from(*field));
+    table.iter().find(|f| absolute(&f.access) == pc).map(|f| absolute(&f.landing))
+}

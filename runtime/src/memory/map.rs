@@ -1,0 +1,600 @@
+//! `GuestMap`.
+//!
+//! # Safety
+//! The mapping calls are unsafe because they can pull memory away from under Rust. Here they only ever name addresses
+//! that the map knows to be the guest's, or claim free ones with MAP_FIXED_NOREPLACE (M1).
+
+#![allow(unsafe_code)]
+
+use super::layout::{GUEST_END, GUEST_START, LOW_END, LOW_START, MMAP_TOP};
+use crate::arch;
+use calque_ir::{GuestAddr, GuestRange};
+use nix::errno::Errno;
+use rangemap::{RangeMap, RangeSet};
+use std::io;
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+bitflags::bitflags! {
+    /// Protection as the guest asked for it, with the values of PROT_*.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct Prot: i32 {
+        const READ = libc::PROT_READ;
+        const WRITE = libc::PROT_WRITE;
+        const EXEC = libc::PROT_EXEC;
+    }
+}
+
+impl Prot {
+    /// What the host's page tables get (M2), code pages aside.
+    fn host(self) -> Prot {
+        let readable = if self.contains(Prot::EXEC) { Prot::READ } else { Prot::empty() };
+        (self | readable) - Prot::EXEC
+    }
+}
+
+/// What one interval of guest memory is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Kind {
+    prot: Prot,
+    shared: bool,
+    backing: Backing,
+}
+
+/// Where contents come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Backing {
+    Anonymous,
+    /// "[stack]", "[heap]".
+    Named(&'static str),
+    File {
+        file: Arc<FileId>,
+        /// File offset minus address, wrapping: equal for neighbours that continue each other.
+        delta: u64,
+    },
+}
+
+/// A mapped file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FileId {
+    pub path: PathBuf,
+    pub dev: u64,
+    pub ino: u64,
+}
+
+/// One mapping, as `/proc/self/maps` and crash reports show it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mapping {
+    pub range: GuestRange,
+    pub prot: Prot,
+    pub shared: bool,
+    /// The mapped file and the offset of `range.start` in it.
+    pub file: Option<(Arc<FileId>, u64)>,
+    /// "[heap]", "[stack]".
+    pub name: Option<&'static str>,
+}
+
+/// The guest's address space. All methods may be called from any thread.
+pub struct GuestMap {
+    state: Mutex<State>,
+    /// Whether `State::stale` has something: checked by the dispatcher without locking.
+    any_stale: AtomicBool,
+    /// Counts changes of what is executable or readable as code; caches of lookups compare it.
+    generation: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    map: RangeMap<u64, Kind>,
+    /// Pages that hold translated code, write-protected on the host where the guest may write.
+    code: RangeSet<u64>,
+    /// Ranges whose translations are no longer valid.
+    stale: Vec<GuestRange>,
+    brk_start: u64,
+    brk: u64,
+}
+
+/// Guest page size, as a mask of the offset bits.
+const OFFSET: u64 = calque_ir::addr::GUEST_PAGE - 1;
+
+fn page_up(n: u64) -> Option<u64> {
+    n.checked_add(OFFSET).map(|n| n & !OFFSET)
+}
+
+/// A page-aligned, nonempty range inside the guest's part of the address space.
+fn checked_range(addr: GuestAddr, len: u64, on_error: Errno) -> Result<std::ops::Range<u64>, Errno> {
+    if addr.0 & OFFSET != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let end = page_up(len).and_then(|len| addr.0.checked_add(len)).ok_or(on_error)?;
+    if end > GUEST_END { Err(on_error) } else { Ok(addr.0..end) }
+}
+
+fn host_result(result: *mut libc::c_void) -> Result<u64, Errno> {
+    if result == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(result as u64) }
+}
+
+impl GuestMap {
+    /// An empty address space.
+    pub fn new() -> io::Result<GuestMap> {
+        // SAFETY: a query.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        if page as u64 != OFFSET + 1 {
+            return Err(io::Error::other(format!(
+                "this kernel has {} KiB pages; x86-64 programs need 4 KiB pages, so use a kernel with those",
+                page / 1024
+            )));
+        }
+        Ok(GuestMap {
+            state: Mutex::default(),
+            any_stale: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// `mmap(2)`. `flags` are x86-64's MAP_*; those other than the placement ones have the same values on every host.
+    pub fn mmap(
+        &self,
+        addr: GuestAddr,
+        len: u64,
+        prot: i32,
+        flags: i32,
+        fd: RawFd,
+        offset: u64,
+    ) -> Result<GuestAddr, Errno> {
+        let fixed = flags & (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) != 0;
+        let prot = Prot::from_bits_truncate(prot);
+        if len == 0 || offset & OFFSET != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let len = page_up(len).filter(|&len| len < GUEST_END).ok_or(Errno::ENOMEM)?;
+        let backing = if flags & libc::MAP_ANONYMOUS != 0 { Backing::Anonymous } else { backing_of(fd)? };
+        let host_flags = flags & !(libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE | MAP_32BIT | libc::MAP_GROWSDOWN);
+        let mut state = self.lock();
+        let place = |at: u64, how: i32| {
+            // SAFETY: claims free addresses (NOREPLACE), or the guest's own (M1).
+            host_result(unsafe {
+                libc::mmap(at as *mut _, len as usize, prot.host().bits(), host_flags | how, fd, offset as i64)
+            })
+        };
+        let at = if fixed {
+            let range = checked_range(addr, len, Errno::ENOMEM)?;
+            if range.start < GUEST_START {
+                return Err(Errno::EPERM);
+            }
+            if flags & libc::MAP_FIXED_NOREPLACE != 0 && state.map.overlaps(&range) {
+                return Err(Errno::EEXIST);
+            }
+            state.claim_holes(&range)?;
+            self.drop_code(&mut state, &range);
+            place(range.start, libc::MAP_FIXED).inspect_err(|_| state.release_holes(&range))?
+        } else {
+            state.place_free(addr.0, len, flags & MAP_32BIT != 0, |at| place(at, libc::MAP_FIXED_NOREPLACE))?
+        };
+        let backing = match backing {
+            Backing::File { file, .. } => Backing::File { file, delta: offset.wrapping_sub(at) },
+            other => other,
+        };
+        let shared = flags & libc::MAP_TYPE != libc::MAP_PRIVATE;
+        state.map.insert(at..at + len, Kind { prot, shared, backing });
+        self.changed(prot);
+        Ok(GuestAddr(at))
+    }
+
+    /// `munmap(2)`.
+    pub fn munmap(&self, addr: GuestAddr, len: u64) -> Result<(), Errno> {
+        let range = checked_range(addr, len, Errno::EINVAL)?;
+        if range.is_empty() {
+            return Err(Errno::EINVAL);
+        }
+        let mut state = self.lock();
+        self.drop_code(&mut state, &range);
+        let mapped: Vec<_> = state.overlaps(&range).map(|(r, _)| r).collect();
+        for part in mapped {
+            // SAFETY: the guest's own.
+            unsafe { libc::munmap(part.start as *mut _, (part.end - part.start) as usize) };
+        }
+        state.map.remove(range);
+        self.changed(Prot::EXEC);
+        Ok(())
+    }
+
+    /// `mprotect(2)`.
+    pub fn mprotect(&self, addr: GuestAddr, len: u64, prot: i32) -> Result<(), Errno> {
+        let range = checked_range(addr, len, Errno::ENOMEM)?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let prot = Prot::from_bits_truncate(prot);
+        let mut state = self.lock();
+        let complete = state.map.gaps(&range).next().is_none();
+        self.drop_code(&mut state, &range);
+        let parts: Vec<_> = state.overlaps(&range).map(|(r, kind)| (r, kind.clone())).collect();
+        for (part, kind) in parts {
+            // SAFETY: the guest's own.
+            let result =
+                unsafe { libc::mprotect(part.start as *mut _, (part.end - part.start) as usize, prot.host().bits()) };
+            if result != 0 {
+                return Err(Errno::last());
+            }
+            state.map.insert(part, Kind { prot, ..kind });
+        }
+        self.changed(Prot::EXEC);
+        if complete { Ok(()) } else { Err(Errno::ENOMEM) }
+    }
+
+    /// `mremap(2)`.
+    pub fn mremap(
+        &self,
+        old: GuestAddr,
+        old_len: u64,
+        new_len: u64,
+        flags: i32,
+        new: GuestAddr,
+    ) -> Result<GuestAddr, Errno> {
+        let from = checked_range(old, old_len, Errno::EINVAL)?;
+        let new_len = page_up(new_len).filter(|&len| len != 0 && len < GUEST_END).ok_or(Errno::EINVAL)?;
+        if from.is_empty() || flags & libc::MREMAP_DONTUNMAP != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let mut state = self.lock();
+        let mut parts = state.overlaps(&from);
+        let kind = match (parts.next(), parts.next()) {
+            (Some((part, kind)), None) if part == from => kind.clone(),
+            _ => return Err(Errno::EFAULT),
+        };
+        drop(parts);
+        self.drop_code(&mut state, &from);
+        let (old_len, at) = (from.end - from.start, from.start);
+        let fixed = flags & libc::MREMAP_FIXED != 0;
+        let remap = |how: i32, to: u64| {
+            // SAFETY: source and destination are the guest's own or just claimed (M1).
+            host_result(unsafe {
+                libc::mremap(at as *mut _, old_len as usize, new_len as usize, how, to as *mut libc::c_void)
+            })
+        };
+        let to = if fixed {
+            let target = checked_range(new, new_len, Errno::EINVAL)?;
+            if flags & libc::MREMAP_MAYMOVE == 0 || (target.start < from.end && from.start < target.end) {
+                return Err(Errno::EINVAL);
+            }
+            state.claim_holes(&target)?;
+            self.drop_code(&mut state, &target);
+            remap(libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, target.start)?
+        } else if new_len <= old_len || (state.is_free(&(from.end..at + new_len)) && remap(0, 0).is_ok()) {
+            if new_len < old_len {
+                remap(0, 0)?;
+            }
+            at
+        } else if flags & libc::MREMAP_MAYMOVE != 0 {
+            let to = state.place_free(0, new_len, false, |to| {
+                claim(to, new_len)?;
+                Ok(to)
+            })?;
+            let moved = remap(libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, to);
+            moved.inspect_err(|_| release(to, new_len))?
+        } else {
+            return Err(Errno::ENOMEM);
+        };
+        state.map.remove(from);
+        let backing = match kind.backing {
+            Backing::File { file, delta } => Backing::File { file, delta: delta.wrapping_add(at).wrapping_sub(to) },
+            other => other,
+        };
+        state.map.insert(to..to + new_len, Kind { backing, ..kind });
+        self.changed(Prot::EXEC);
+        Ok(GuestAddr(to))
+    }
+
+    /// Sets where the heap starts: the first page behind the program.
+    pub fn set_brk_start(&self, addr: GuestAddr) {
+        let mut state = self.lock();
+        state.brk_start = (addr.0 + OFFSET) & !OFFSET;
+        state.brk = state.brk_start;
+    }
+
+    /// `brk(2)` as the kernel has it: the new break, or the old one where it cannot be moved.
+    pub fn brk(&self, addr: GuestAddr) -> GuestAddr {
+        let (old, start) = {
+            let state = self.lock();
+            (state.brk, state.brk_start)
+        };
+        let Some((old_end, new_end)) = page_up(old).zip(page_up(addr.0)) else { return GuestAddr(old) };
+        if addr.0 < start || new_end >= GUEST_END {
+            return GuestAddr(old);
+        }
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+        let moved = match new_end.cmp(&old_end) {
+            std::cmp::Ordering::Equal => true,
+            std::cmp::Ordering::Less => self.munmap(GuestAddr(new_end), old_end - new_end).is_ok(),
+            std::cmp::Ordering::Greater => {
+                let (at, len) = (GuestAddr(old_end), new_end - old_end);
+                let mapped = self.mmap(at, len, (Prot::READ | Prot::WRITE).bits(), flags, -1, 0).is_ok();
+                if mapped {
+                    self.set_name(at, len, "[heap]");
+                }
+                mapped
+            }
+        };
+        if moved {
+            self.lock().brk = addr.0;
+            addr
+        } else {
+            GuestAddr(old)
+        }
+    }
+
+    /// `madvise(2)`.
+    pub fn madvise(&self, addr: GuestAddr, len: u64, advice: i32) -> Result<(), Errno> {
+        let range = checked_range(addr, len, Errno::ENOMEM)?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let mut state = self.lock();
+        let complete = state.map.gaps(&range).next().is_none();
+        let parts: Vec<_> = state.overlaps(&range).map(|(r, _)| r).collect();
+        if matches!(advice, libc::MADV_DONTNEED | libc::MADV_FREE | libc::MADV_REMOVE) {
+            self.drop_code(&mut state, &range);
+        }
+        for part in parts {
+            // SAFETY: the guest's own.
+            if unsafe { libc::madvise(part.start as *mut _, (part.end - part.start) as usize, advice) } != 0 {
+                return Err(Errno::last());
+            }
+        }
+        if complete { Ok(()) } else { Err(Errno::ENOMEM) }
+    }
+
+    /// Names an anonymous range for `/proc/self/maps`.
+    pub fn set_name(&self, addr: GuestAddr, len: u64, name: &'static str) {
+        let mut state = self.lock();
+        let range = addr.0..addr.0 + len;
+        let parts: Vec<_> = state.overlaps(&range).map(|(r, kind)| (r, kind.clone())).collect();
+        for (part, kind) in parts {
+            state.map.insert(part, Kind { backing: Backing::Named(name), ..kind });
+        }
+    }
+
+    /// Whether every byte of the range is mapped.
+    pub fn is_mapped(&self, addr: GuestAddr, len: u64) -> bool {
+        let Some(range) = GuestRange::new(addr, len) else { return false };
+        self.lock().map.gaps(&(range.start.0..range.end.0)).next().is_none()
+    }
+
+    /// The mapping around `addr`.
+    pub fn mapping(&self, addr: GuestAddr) -> Option<Mapping> {
+        self.lock().map.get_key_value(&addr.0).map(|(range, kind)| mapping(range.clone(), kind))
+    }
+
+    /// All mappings in order of addresses.
+    pub fn mappings(&self) -> Vec<Mapping> {
+        self.lock().map.iter().map(|(range, kind)| mapping(range.clone(), kind)).collect()
+    }
+
+    /// `/proc/self/maps` as the guest sees it (`fs/proc/task_mmu.c`, `show_map_vma`).
+    pub fn proc_maps(&self) -> String {
+        self.mappings().iter().map(maps_line).collect()
+    }
+
+    /// Counts changes that may concern code; two equal readings mean that nothing has changed between.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn changed(&self, prot: Prot) {
+        if prot.contains(Prot::EXEC) {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Marks the page of `addr` as holding translated code; from now on writes to it are noticed (M3). False if the
+    /// guest may not execute it. Call *before* reading the bytes that are translated.
+    pub fn mark_code(&self, addr: GuestAddr) -> bool {
+        let page = addr.page().0;
+        let mut state = self.lock();
+        let Some(kind) = state.map.get(&page) else { return false };
+        if !kind.prot.contains(Prot::EXEC) {
+            return false;
+        }
+        if !state.code.contains(&page) {
+            if kind.prot.contains(Prot::WRITE) {
+                protect(&(page..page + OFFSET + 1), kind.prot.host() - Prot::WRITE);
+            }
+            state.code.insert(page..page + OFFSET + 1);
+        }
+        true
+    }
+
+    /// A write to `addr` has faulted: whether that was a write-protected code page, which is now an ordinary
+    /// writable page whose translations are stale. Called by the host fault handler (M4).
+    pub fn unprotect_code(&self, addr: GuestAddr) -> bool {
+        let page = addr.page().0;
+        let mut state = self.lock();
+        let writable = state.map.get(&page).is_some_and(|kind| kind.prot.contains(Prot::WRITE));
+        // A page that another thread has just unprotected counts, too: the access is simply made again.
+        if writable && page < GUEST_END {
+            let known = state.code.contains(&page);
+            self.drop_code(&mut state, &(page..page + OFFSET + 1));
+            return known || host_writable(page);
+        }
+        false
+    }
+
+    /// The kernel is about to write to guest memory by itself: lifts the write protection of code pages there.
+    pub fn prepare_kernel_write(&self, addr: GuestAddr, len: u64) {
+        let end = addr.0.saturating_add(len).min(GUEST_END);
+        let range = addr.page().0..page_up(end).unwrap_or(GUEST_END);
+        let mut state = self.lock();
+        if !range.is_empty() && state.code.overlaps(&range) {
+            self.drop_code(&mut state, &range);
+        }
+    }
+
+    /// Takes the ranges whose translations have become invalid (M3).
+    pub fn take_stale(&self) -> Vec<GuestRange> {
+        if !self.any_stale.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let mut state = self.lock();
+        self.any_stale.store(false, Ordering::Relaxed);
+        std::mem::take(&mut state.stale)
+    }
+
+    /// Forgets the code marks in `range`, gives its pages their full protection back, and reports it as stale.
+    fn drop_code(&self, state: &mut State, range: &std::ops::Range<u64>) {
+        let marked: Vec<_> =
+            state.code.overlapping(range).map(|r| r.start.max(range.start)..r.end.min(range.end)).collect();
+        for part in marked {
+            let writable: Vec<_> = state
+                .overlaps(&part)
+                .filter(|(_, kind)| kind.prot.contains(Prot::WRITE))
+                .map(|(r, kind)| (r, kind.prot.host()))
+                .collect();
+            for (pages, prot) in writable {
+                protect(&pages, prot);
+            }
+            state.stale.push(GuestRange { start: GuestAddr(part.start), end: GuestAddr(part.end) });
+            state.code.remove(part);
+            self.any_stale.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl State {
+    /// The mapped parts of `range`.
+    fn overlaps<'a>(
+        &'a self,
+        range: &'a std::ops::Range<u64>,
+    ) -> impl Iterator<Item = (std::ops::Range<u64>, &'a Kind)> + 'a {
+        self.map.overlapping(range).map(|(r, kind)| (r.start.max(range.start)..r.end.min(range.end), kind))
+    }
+
+    fn is_free(&self, range: &std::ops::Range<u64>) -> bool {
+        range.end <= GUEST_END && !self.map.overlaps(range)
+    }
+
+    /// Reserves the unmapped parts of `range`, so that MAP_FIXED over the whole cannot hit the translator (M1).
+    fn claim_holes(&self, range: &std::ops::Range<u64>) -> Result<(), Errno> {
+        let mut claimed: Vec<std::ops::Range<u64>> = Vec::new();
+        for hole in self.map.gaps(range) {
+            if let Err(error) = claim(hole.start, hole.end - hole.start) {
+                claimed.iter().for_each(|hole| release(hole.start, hole.end - hole.start));
+                return Err(if error == Errno::EEXIST { Errno::ENOMEM } else { error });
+            }
+            claimed.push(hole);
+        }
+        Ok(())
+    }
+
+    fn release_holes(&self, range: &std::ops::Range<u64>) {
+        self.map.gaps(range).for_each(|hole| release(hole.start, hole.end - hole.start));
+    }
+
+    /// Finds room for `len` bytes: at `hint` if that is free, else as high as possible, and places it.
+    fn place_free(
+        &self,
+        hint: u64,
+        len: u64,
+        low: bool,
+        place: impl Fn(u64) -> Result<u64, Errno>,
+    ) -> Result<u64, Errno> {
+        let hint = hint & !OFFSET;
+        if hint >= GUEST_START && hint.checked_add(len).is_some_and(|end| self.is_free(&(hint..end))) {
+            match place(hint) {
+                Err(Errno::EEXIST) => {}
+                other => return other,
+            }
+        }
+        let area = if low { LOW_START..LOW_END } else { GUEST_START..MMAP_TOP };
+        let mut top = area.end;
+        while let Some(at) = self.highest_gap(area.start, top, len) {
+            match place(at) {
+                // The translator lives there: further down.
+                Err(Errno::EEXIST) => top = at.saturating_sub(OBSTACLE_STEP),
+                other => return other,
+            }
+        }
+        Err(Errno::ENOMEM)
+    }
+
+    /// The highest start of `len` free bytes in `bottom..top`.
+    fn highest_gap(&self, bottom: u64, mut top: u64, len: u64) -> Option<u64> {
+        loop {
+            let start = top.checked_sub(len).filter(|&start| start >= bottom)?;
+            match self.map.overlapping(&(start..top)).next_back() {
+                None => return Some(start),
+                Some((range, _)) => top = range.start,
+            }
+        }
+    }
+}
+
+/// How far to move down past a host mapping that the map does not know (bytes).
+const OBSTACLE_STEP: u64 = 16 << 20;
+
+/// `MAP_32BIT` (arch/x86/include/uapi/asm/mman.h).
+const MAP_32BIT: i32 = 0x40;
+
+fn claim(at: u64, len: u64) -> Result<(), Errno> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
+    // SAFETY: NOREPLACE touches nothing that exists.
+    host_result(unsafe { libc::mmap(at as *mut _, len as usize, libc::PROT_NONE, flags, -1, 0) }).map(drop)
+}
+
+fn release(at: u64, len: u64) {
+    // SAFETY: what `claim` has just reserved.
+    unsafe { libc::munmap(at as *mut _, len as usize) };
+}
+
+fn protect(range: &std::ops::Range<u64>, prot: Prot) {
+    // SAFETY: a guest mapping; the protection is at most the guest's.
+    unsafe { libc::mprotect(range.start as *mut _, (range.end - range.start) as usize, prot.bits()) };
+}
+
+/// Whether the host lets us write to a page of the guest's: rewrites a byte with itself, atomically.
+fn host_writable(page: u64) -> bool {
+    // SAFETY: a guest address; a fault is an error.
+    unsafe { arch::add8(page, 0).is_ok() }
+}
+
+fn backing_of(fd: RawFd) -> Result<Backing, Errno> {
+    // SAFETY: `stat` is plain data and written by the call.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    if unsafe { libc::fstat(fd, &mut stat) } != 0 {
+        return Err(Errno::last());
+    }
+    let path = std::fs::read_link(Path::new("/proc/self/fd").join(fd.to_string())).unwrap_or_default();
+    Ok(Backing::File { file: Arc::new(FileId { path, dev: stat.st_dev, ino: stat.st_ino }), delta: 0 })
+}
+
+fn mapping(range: std::ops::Range<u64>, kind: &Kind) -> Mapping {
+    let (file, name) = match &kind.backing {
+        Backing::Anonymous => (None, None),
+        Backing::Named(name) => (None, Some(*name)),
+        Backing::File { file, delta } => (Some((Arc::clone(file), range.start.wrapping_add(*delta))), None),
+    };
+    let range = GuestRange { start: GuestAddr(range.start), end: GuestAddr(range.end) };
+    Mapping { range, prot: kind.prot, shared: kind.shared, file, name }
+}
+
+fn maps_line(m: &Mapping) -> String {
+    let flag = |prot, letter| if m.prot.contains(prot) { letter } else { '-' };
+    let (r, w, x) = (flag(Prot::READ, 'r'), flag(Prot::WRITE, 'w'), flag(Prot::EXEC, 'x'));
+    let p = if m.shared { 's' } else { 'p' };
+    let (offset, dev, ino) = m.file.as_ref().map_or((0, 0, 0), |(file, offset)| (*offset, file.dev, file.ino));
+    let (major, minor) = (nix::sys::stat::major(dev), nix::sys::stat::minor(dev));
+    let (start, end) = (m.range.start.0, m.range.end.0);
+    let fields = format!("{start:08x}-{end:08x} {r}{w}{x}{p} {offset:08x} {major:02x}:{minor:02x} {ino}");
+    let name = match (&m.file, m.name) {
+        (Some((file, _)), _) => file.path.to_string_lossy().into_owned(),
+        (None, name) => name.unwrap_or("").to_owned(),
+    };
+    if name.is_empty() { format!("{fields} \n") } else { format!("{fields:<72} {name}\n") }
+}

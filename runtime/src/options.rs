@@ -1,0 +1,98 @@
+//! How a guest is run. Users need none of these; tests and measurements do.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Which engines may run guest code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Engine {
+    /// The IR interpreter only.
+    Interp,
+    /// Compiled code only: every region is compiled before its first execution.
+    Jit,
+    /// The interpreter for cold code, compiled regions for hot code.
+    #[default]
+    Auto,
+}
+
+impl Engine {
+    /// The name that `--engine` takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Engine::Interp => "interp",
+            Engine::Jit => "jit",
+            Engine::Auto => "auto",
+        }
+    }
+}
+
+/// Options of one run; children get the same ones ([`RunOptions::to_args`]).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RunOptions {
+    pub engine: Engine,
+    /// Executions of a block by the interpreter after which its region is compiled.
+    pub hot: u32,
+    /// Compile in the guest's thread when a block gets hot instead of in the background.
+    pub sync_compile: bool,
+    /// Where the interpreter and libraries of dynamic programs are looked for before the host's root.
+    pub sysroot: Option<PathBuf>,
+    /// Print every system call on stderr.
+    pub strace: bool,
+    /// Print counters on stderr at exit.
+    pub stats: bool,
+    /// Print a report when the guest dies by a fault.
+    pub crash_report: bool,
+    /// Bytes of host code to keep before evicting.
+    pub cache_budget: usize,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self {
+            engine: Engine::Auto,
+            hot: 50,
+            sync_compile: false,
+            sysroot: None,
+            strace: false,
+            stats: false,
+            crash_report: true,
+            cache_budget: 256 << 20,
+        }
+    }
+}
+
+impl RunOptions {
+    /// The arguments of `calque run` that give these options, without the program: for children that go on
+    /// under Calque.
+    pub fn to_args(&self) -> Vec<OsString> {
+        let default = Self::default();
+        let mut args: Vec<OsString> = Vec::new();
+        let mut push = |arg: String| args.push(arg.into());
+        if self.engine != default.engine {
+            push(format!("--engine={}", self.engine.name()));
+        }
+        if self.hot != default.hot {
+            push(format!("--hot={}", self.hot));
+        }
+        if self.sync_compile {
+            push("--sync-compile".into());
+        }
+        if self.strace {
+            push("--strace".into());
+        }
+        if self.stats {
+            push("--stats".into());
+        }
+        if !self.crash_report {
+            push("--no-crash-report".into());
+        }
+        if self.cache_budget != default.cache_budget {
+            push(format!("--cache-size={}", self.cache_budget));
+        }
+        if let Some(sysroot) = &self.sysroot {
+            args.push("--sysroot".into());
+            args.push(sysroot.into());
+        }
+        args
+    }
+}

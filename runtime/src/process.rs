@@ -1,0 +1,91 @@
+//! `Process`: what all guest threads share. There is one in a host process, because guest addresses are host
+//! addresses and signal dispositions are the process's.
+//!
+//! # Safety
+//! Only `exit` is unsafe: it ends the process without destructors.
+
+#![allow(unsafe_code)]
+
+use crate::memory::GuestMap;
+use crate::options::RunOptions;
+use crate::signal::SignalActions;
+use crate::syscall::Syscalls;
+use calque_ir::{GuestAddr, GuestRange};
+use std::ffi::CString;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+/// The guest process of this host process, for signal handlers.
+static CURRENT: OnceLock<Arc<Process>> = OnceLock::new();
+
+/// The guest process of this host process.
+pub fn current() -> Option<&'static Arc<Process>> {
+    CURRENT.get()
+}
+
+/// A guest process.
+pub struct Process {
+    pub mem: GuestMap,
+    pub options: RunOptions,
+    pub signals: SignalActions,
+    pub syscalls: Arc<dyn Syscalls>,
+    /// Known once the program is loaded.
+    exe: OnceLock<ExeInfo>,
+}
+
+/// The running program, as `/proc/self/*` and children need it.
+#[derive(Clone, Debug)]
+pub struct ExeInfo {
+    /// Absolute path of the executable on the host.
+    pub path: PathBuf,
+    /// Arguments and environment it was started with.
+    pub argv: Vec<CString>,
+    pub envp: Vec<CString>,
+    /// Auxiliary vector as the guest's stack holds it: type, value.
+    pub auxv: Vec<(u64, u64)>,
+    /// Pc of the first instruction of the program itself, not of its interpreter.
+    pub entry: GuestAddr,
+    /// Added to the addresses in the executable's file.
+    pub bias: u64,
+    /// The initial stack.
+    pub stack: GuestRange,
+}
+
+impl Process {
+    /// The process, with nothing loaded.
+    ///
+    /// # Panics
+    /// When called twice in one host process.
+    pub fn new(options: RunOptions, syscalls: Arc<dyn Syscalls>) -> io::Result<Arc<Process>> {
+        let process = Arc::new(Process {
+            mem: GuestMap::new()?,
+            options,
+            signals: SignalActions::default(),
+            syscalls,
+            exe: OnceLock::new(),
+        });
+        assert!(CURRENT.set(Arc::clone(&process)).is_ok(), "one guest process in a host process");
+        Ok(process)
+    }
+
+    /// Ends the process with this exit code, after whatever `--stats` prints.
+    pub fn exit(&self, code: i32) -> ! {
+        // SAFETY: ends the process; Rust's destructors have nothing to do that the kernel does not.
+        unsafe { libc::_exit(code) }
+    }
+
+    /// The kernel is about to write `len` bytes at `addr` by itself (`read`, `recv`, ...): translations of code
+    /// there become stale.
+    pub fn prepare_kernel_write(&self, addr: GuestAddr, len: u64) {
+        self.mem.prepare_kernel_write(addr, len);
+    }
+
+    /// The running program.
+    ///
+    /// # Panics
+    /// Before one is loaded.
+    pub fn exe(&self) -> &ExeInfo {
+        self.exe.get().expect("a program is loaded")
+    }
+}

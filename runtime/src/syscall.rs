@@ -1,0 +1,38 @@
+//! The seam to the `syscalls` crate.
+
+use crate::thread::Thread;
+
+/// What a guest SYSCALL instruction does; implemented by the crate `syscalls`.
+pub trait Syscalls: Send + Sync {
+    /// Carries out the system call in the thread's registers (number in RAX; RDI, RSI, RDX, R10, R8, R9) and
+    /// leaves its result in RAX.
+    ///
+    /// The dispatcher has already done what the instruction itself does: RIP points behind it, RCX = RIP,
+    /// R11 = RFLAGS (SDM vol. 2 SYSCALL). Calls that replace the whole state (`rt_sigreturn`) just write it.
+    fn syscall(&self, thread: &mut Thread) -> Outcome;
+}
+
+/// How a thread goes on after a system call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// RAX (or the whole state) is written; go on at RIP.
+    Continue,
+    /// A signal came before the call had an effect; RAX still holds the number.
+    Interrupted(Restart),
+    /// This thread ends with this code; others go on.
+    ExitThread(i32),
+    /// The process ends with this code (`exit_group`).
+    ExitProcess(i32),
+}
+
+/// What becomes of an interrupted call once the signal is delivered (the kernel's internal `ERESTART*`,
+/// `include/linux/errno.h`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Restart {
+    /// `ERESTARTSYS`: EINTR if a handler without SA_RESTART runs, else again.
+    IfSaRestart,
+    /// `ERESTARTNOINTR`: always again.
+    Always,
+    /// `ERESTARTNOHAND`: EINTR if any handler runs, else again.
+    IfNoHandler,
+}

@@ -1,0 +1,66 @@
+//! `Thread`: what belongs to one guest thread. Its host thread is the only one that touches it; what others
+//! need to reach (the interrupt word, the tid) they reach through `Process::threads`.
+
+use crate::process::Process;
+use crate::signal::ThreadSignals;
+use calque_ir::{CpuState, FaultKind, GuestAddr};
+use std::sync::Arc;
+
+/// One guest thread, run by one host thread.
+pub struct Thread {
+    pub process: Arc<Process>,
+    /// Registers; boxed, so that their address is stable for generated code and signal handlers.
+    pub cpu: Box<CpuState>,
+    /// Thread id, the host kernel's.
+    pub tid: i32,
+    /// Mask, alternate stack, pending faults.
+    pub signals: ThreadSignals,
+    /// Where to store 0 and wake a futex at thread exit (`set_tid_address`, `CLONE_CHILD_CLEARTID`).
+    pub clear_child_tid: Option<GuestAddr>,
+}
+
+/// Something the guest did that the processor answers with an exception. CPU state is as before the instruction,
+/// except for [`FaultKind::Breakpoint`], where RIP stands behind it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GuestFault {
+    /// #PF: what a signal's `si_addr` and error code show.
+    Memory {
+        addr: GuestAddr,
+        access: Access,
+        cause: MemoryCause,
+    },
+    /// Any other exception.
+    Trap(FaultKind),
+}
+
+/// What a faulting access wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    Read,
+    Write,
+    Execute,
+}
+
+/// Why memory could not be accessed: the signal and its code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MemoryCause {
+    /// SIGSEGV, SEGV_MAPERR: nothing is mapped there.
+    Unmapped,
+    /// SIGSEGV, SEGV_ACCERR: the protection forbids it.
+    Protection,
+    /// SIGBUS, BUS_ADRERR: behind the end of a mapped file.
+    PastEndOfFile,
+}
+
+impl Thread {
+    /// A thread of `process` with the registers of a program start, for the calling host thread.
+    pub fn new(process: &Arc<Process>) -> Thread {
+        Thread {
+            process: Arc::clone(process),
+            cpu: Box::new(CpuState::new()),
+            tid: nix::unistd::gettid().as_raw(),
+            signals: ThreadSignals::default(),
+            clear_child_tid: None,
+        }
+    }
+}
