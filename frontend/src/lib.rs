@@ -1,1 +1,16 @@
+//! The x86-64 side of Calque: ELF files to load plans, guest bytes to IR.
+//!
+//! | module      | what                                                              |
+//! |-------------|-------------------------------------------------------------------|
+//! | `elf/`      | what `execve` would do with a file, as a load plan                |
+//! | `decode.rs` | guest bytes to iced-x86 instructions, through the `CodeReader` trait |
+//! | `lift/`     | instructions to IR: the table, its families, blocks and regions   |
 
+#![forbid(unsafe_code)]
+
+pub mod decode;
+pub mod elf;
+pub mod lift;
+
+pub use decode::CodeReader;
+pub use lift::{LiftOptions, Profile, lift_block, lift_region};

@@ -1,0 +1,116 @@
+//! Guest bytes to iced-x86 instructions.
+//!
+//! Bytes come through [`CodeReader`], so the frontend never touches guest memory itself. [`Window`] holds a run
+//! of them; one iced decoder walks the run, which is what makes decoding cheap (setting a decoder up costs
+//! about as much as decoding two instructions).
+
+use calque_ir::GuestAddr;
+use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
+
+/// Longest instruction (SDM vol. 2 2.3.11).
+pub const MAX_INSN: usize = 15;
+
+/// Executable guest bytes.
+pub trait CodeReader {
+    /// Copies bytes from `pc` on, as far as they are mapped and executable, and returns how many; 0 if the first isn't.
+    fn read(&self, pc: GuestAddr, buf: &mut [u8; MAX_INSN]) -> usize;
+
+    /// The same for a buffer of any length: fewer bytes than asked for say nothing about the bytes behind them
+    /// unless there are fewer than 15. Worth overriding where a long copy costs no more than a short one.
+    fn read_run(&self, pc: GuestAddr, buf: &mut [u8]) -> usize {
+        let mut insn = [0; MAX_INSN];
+        let n = self.read(pc, &mut insn).min(buf.len());
+        buf[..n].copy_from_slice(&insn[..n]);
+        n
+    }
+}
+
+/// Bytes at a fixed address, for tests and `calque lift`.
+pub struct Bytes<'a> {
+    pub pc: GuestAddr,
+    pub bytes: &'a [u8],
+}
+
+impl CodeReader for Bytes<'_> {
+    fn read(&self, pc: GuestAddr, buf: &mut [u8; MAX_INSN]) -> usize {
+        self.read_run(pc, buf)
+    }
+
+    fn read_run(&self, pc: GuestAddr, buf: &mut [u8]) -> usize {
+        let rest = pc.0.checked_sub(self.pc.0).and_then(|at| self.bytes.get(at as usize..)).unwrap_or(&[]);
+        let n = rest.len().min(buf.len());
+        buf[..n].copy_from_slice(&rest[..n]);
+        n
+    }
+}
+
+/// What stands at a pc.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decoded {
+    /// A valid instruction.
+    Insn,
+    /// Bytes that are no instruction in 64-bit mode: #UD.
+    Invalid,
+    /// The instruction's bytes are not all executable: #PF.
+    Unfetchable,
+}
+
+/// A run of guest bytes, refilled as decoding passes its end.
+pub struct Window {
+    bytes: [u8; Window::SIZE],
+}
+
+impl Window {
+    const SIZE: usize = 128;
+
+    /// An empty window.
+    pub fn new() -> Self {
+        Self { bytes: [0; Self::SIZE] }
+    }
+
+    /// Decodes from `pc` on and hands each result to `step` until that returns `false`. The pc is the instruction's
+    /// `ip`, also for the two failures, after which `step` must return `false`.
+    pub fn walk(&mut self, code: &dyn CodeReader, pc: GuestAddr, mut step: impl FnMut(Decoded, &Instruction) -> bool) {
+        let mut insn = Instruction::default();
+        let mut at = pc.0;
+        loop {
+            let len = code.read_run(GuestAddr(at), &mut self.bytes);
+            let mut decoder = Decoder::with_ip(64, &self.bytes[..len], at, DecoderOptions::NONE);
+            loop {
+                decoder.decode_out(&mut insn);
+                let what = outcome(&decoder, &insn);
+                if what == Decoded::Unfetchable && insn.ip() != at {
+                    break;
+                }
+                if !step(what, &insn) {
+                    return;
+                }
+            }
+            at = insn.ip();
+        }
+    }
+
+    /// Decodes the one instruction at `pc`.
+    pub fn one(&mut self, code: &dyn CodeReader, pc: GuestAddr) -> (Decoded, Instruction) {
+        let mut out = (Decoded::Unfetchable, Instruction::default());
+        self.walk(code, pc, |what, insn| {
+            out = (what, *insn);
+            false
+        });
+        out
+    }
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn outcome(decoder: &Decoder<'_>, insn: &Instruction) -> Decoded {
+    match decoder.last_error() {
+        DecoderError::None if !insn.is_invalid() => Decoded::Insn,
+        DecoderError::NoMoreBytes => Decoded::Unfetchable,
+        _ => Decoded::Invalid,
+    }
+}

@@ -1,0 +1,153 @@
+//! Look-ahead: which status flags may still be read behind an exit.
+//!
+//! A few instructions at each known target are decoded; flags that all paths overwrite before reading are dead and need
+//! not be put. Unknown targets (returns, indirect jumps, system calls) keep all flags alive.
+//!
+//! In precise mode an instruction that may fault reads all flags: a signal handler sees them.
+
+use super::flags::FlagSet;
+use super::{Insn, LiftOptions};
+use crate::decode::{CodeReader, Decoded, Window};
+use calque_ir::{Exit, GuestAddr, Target};
+use iced_x86::{FlowControl, Mnemonic, OpKind, RflagsBits};
+
+/// Instructions decoded per path; the flags of most blocks die within four.
+const DEPTH: u32 = 8;
+
+/// The flags that may be read behind `exit`.
+pub(super) fn live_flags(code: &dyn CodeReader, exit: &Exit, opts: &LiftOptions) -> FlagSet {
+    let mut ahead = Ahead { code, precise: opts.precise, window: Window::new() };
+    let mut live = FlagSet::NONE;
+    let mut known = false;
+    for target in exit.targets() {
+        known = true;
+        live = live.or(match target {
+            Target::Pc(pc) => ahead.live_at(pc, DEPTH),
+            Target::Block(_) => FlagSet::ALL,
+        });
+    }
+    if known { live } else { FlagSet::ALL }
+}
+
+struct Ahead<'a> {
+    code: &'a dyn CodeReader,
+    precise: bool,
+    window: Window,
+}
+
+/// Where a path goes on.
+enum Next {
+    Unknown,
+    At(GuestAddr),
+    Both(GuestAddr, GuestAddr),
+}
+
+impl Ahead<'_> {
+    /// Flags that are read on some path from `pc` before being overwritten, as far as `depth` instructions show.
+    fn live_at(&mut self, pc: GuestAddr, depth: u32) -> FlagSet {
+        let (mut live, mut killed) = (FlagSet::NONE, FlagSet::NONE);
+        let (mut left, mut next) = (depth, Next::Unknown);
+        let (code, precise) = (self.code, self.precise);
+        self.window.walk(code, pc, |what, i| {
+            if what != Decoded::Insn || left == 0 || precise && may_fault(i) {
+                return false;
+            }
+            left -= 1;
+            live = live.or(from_rflags(i.rflags_read()).without(killed));
+            killed = killed.or(kills(i));
+            if live.or(killed) == FlagSet::ALL {
+                return false;
+            }
+            next = successor(i);
+            i.flow_control() == FlowControl::Next
+        });
+        if live.or(killed) == FlagSet::ALL {
+            return live;
+        }
+        let rest = match next {
+            Next::At(pc) if left > 0 => self.live_at(pc, left),
+            Next::Both(a, b) if left > 1 => self.live_at(a, left / 2).or(self.live_at(b, left / 2)),
+            _ => FlagSet::ALL,
+        };
+        live.or(rest.without(killed))
+    }
+}
+
+fn successor(i: &Insn) -> Next {
+    let near = i.op0_kind() == OpKind::NearBranch64;
+    let target = GuestAddr(i.near_branch_target());
+    match i.flow_control() {
+        FlowControl::UnconditionalBranch | FlowControl::Call if near => Next::At(target),
+        FlowControl::ConditionalBranch if near => Next::Both(target, GuestAddr(i.next_ip())),
+        _ => Next::Unknown,
+    }
+}
+
+/// The flags that an instruction always overwrites (or leaves undefined).
+fn kills(i: &Insn) -> FlagSet {
+    let by_count = matches!(
+        i.mnemonic(),
+        Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Shld | Mnemonic::Shrd
+            | Mnemonic::Rol | Mnemonic::Ror | Mnemonic::Rcl | Mnemonic::Rcr
+    ) && i.op_kind(i.op_count() - 1) == OpKind::Register;
+    // A count in CL or RCX may be zero, and then no flag changes.
+    if by_count || i.has_rep_prefix() || i.has_repne_prefix() {
+        return FlagSet::NONE;
+    }
+    from_rflags(i.rflags_modified())
+}
+
+fn from_rflags(bits: u32) -> FlagSet {
+    const MAP: [(u32, FlagSet); 6] = [
+        (RflagsBits::CF, FlagSet::CF),
+        (RflagsBits::PF, FlagSet::PF),
+        (RflagsBits::AF, FlagSet::AF),
+        (RflagsBits::ZF, FlagSet::ZF),
+        (RflagsBits::SF, FlagSet::SF),
+        (RflagsBits::OF, FlagSet::OF),
+    ];
+    MAP.iter().filter(|(bit, _)| bits & bit != 0).fold(FlagSet::NONE, |set, (_, flag)| set.or(*flag))
+}
+
+/// Whether an instruction may raise a fault, so that its flags-before must be in the registers in precise mode.
+pub(super) fn may_fault(i: &Insn) -> bool {
+    let explicit = (0..i.op_count()).any(|n| {
+        !matches!(i.op_kind(n), OpKind::Register | OpKind::NearBranch64)
+            && (OpKind::MemorySegSI..=OpKind::Memory).contains(&i.op_kind(n))
+    });
+    let divides = matches!(i.mnemonic(), Mnemonic::Div | Mnemonic::Idiv);
+    let no_memory = matches!(i.mnemonic(), Mnemonic::Lea | Mnemonic::Nop);
+    explicit && !no_memory || divides || i.is_stack_instruction() || i.flow_control() == FlowControl::Exception
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::Bytes;
+
+    fn live(bytes: &[u8], precise: bool) -> FlagSet {
+        let pc = GuestAddr(0x1000);
+        let opts = LiftOptions { precise, ..LiftOptions::default() };
+        live_flags(&Bytes { pc, bytes }, &Exit::Goto(Target::Pc(pc)), &opts)
+    }
+
+    #[test]
+    fn overwritten_flags_are_dead() {
+        assert_eq!(live(&[0x48, 0x01, 0xd8], false), FlagSet::NONE); // add rax,rbx
+        assert_eq!(live(&[0x48, 0xff, 0xc0, 0x48, 0x01, 0xd8], false), FlagSet::NONE); // inc rax; add
+        assert_eq!(live(&[0x0f, 0x92, 0xc0, 0x48, 0x01, 0xd8], false), FlagSet::CF); // setb al; add
+    }
+
+    #[test]
+    fn unknown_keeps_flags_alive() {
+        assert_eq!(live(&[0xc3], false), FlagSet::ALL); // ret
+        assert_eq!(live(&[0x48, 0xd3, 0xe0, 0xc3], false), FlagSet::ALL); // shl rax,cl; ret
+        assert_eq!(live(&[0x48, 0x03, 0x03], true), FlagSet::ALL); // add rax,[rbx], precise
+    }
+
+    #[test]
+    fn both_paths_count() {
+        // je +3; add rax,rbx; (target) adc rax,rbx
+        assert_eq!(live(&[0x74, 0x03, 0x48, 0x01, 0xd8, 0x48, 0x11, 0xd8], false), FlagSet::ZF.or(FlagSet::CF));
+    }
+}

@@ -1,0 +1,610 @@
+//! Status flags as deferred recipes.
+//!
+//! Nearly every x86 instruction writes flags and nearly no flag is read. So a flag-setting instruction emits
+//! nothing for them: it leaves a *recipe* (what was computed from what), and each of the six flags remembers which
+//! recipe it comes from. A consumer asks for a condition ([`Lifter::cond`]) or for one flag ([`Lifter::flag`]);
+//! with a known recipe a condition becomes one compare of operands or result, else it is put together from flags.
+//!
+//! Invariants:
+//! 1. A flag whose bit in `dirty` is clear has its register (`Reg::CF`...) up to date.
+//! 2. Recipes and their values live in the open block only. Before it closes, the dirty flags that may still be
+//!    read are put ([`Lifter::flush_flags`]); `ahead.rs` decides which those are.
+//! 3. A flag that the SDM leaves undefined is [`Source::Undefined`]: its register keeps what it held.
+//!
+//! Compares follow what the hosts do best (one instruction each): equality after a subtraction that is kept asks the
+//! *result*, so that the old value need not stay alive; order asks the operands.
+
+use super::Lifter;
+use calque_ir::{Cc, FloatCc, Op, Reg, Type, Value};
+
+/// A set of status flags: bit i is `Reg::STATUS[i]` (CF PF AF ZF SF OF).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct FlagSet(pub(crate) u8);
+
+#[allow(missing_docs)]
+impl FlagSet {
+    pub(crate) const NONE: FlagSet = FlagSet(0);
+    pub(crate) const CF: FlagSet = FlagSet(1 << 0);
+    pub(crate) const PF: FlagSet = FlagSet(1 << 1);
+    pub(crate) const AF: FlagSet = FlagSet(1 << 2);
+    pub(crate) const ZF: FlagSet = FlagSet(1 << 3);
+    pub(crate) const SF: FlagSet = FlagSet(1 << 4);
+    pub(crate) const OF: FlagSet = FlagSet(1 << 5);
+    pub(crate) const ALL: FlagSet = FlagSet(0x3f);
+
+    pub(crate) const fn or(self, other: FlagSet) -> FlagSet {
+        FlagSet(self.0 | other.0)
+    }
+
+    pub(crate) const fn and(self, other: FlagSet) -> FlagSet {
+        FlagSet(self.0 & other.0)
+    }
+
+    pub(crate) const fn without(self, other: FlagSet) -> FlagSet {
+        FlagSet(self.0 & !other.0)
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) fn contains(self, flag: Flag) -> bool {
+        self.0 >> flag as u8 & 1 != 0
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = Flag> {
+        Flag::ALL.into_iter().filter(move |f| self.contains(*f))
+    }
+}
+
+/// A status flag: its place in `Reg::STATUS` and [`FlagSet`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub(crate) enum Flag {
+    Cf,
+    Pf,
+    Af,
+    Zf,
+    Sf,
+    Of,
+}
+
+impl Flag {
+    /// In the order of `Reg::STATUS`.
+    pub(crate) const ALL: [Flag; 6] = [Flag::Cf, Flag::Pf, Flag::Af, Flag::Zf, Flag::Sf, Flag::Of];
+
+    /// The register that holds it.
+    pub(crate) fn reg(self) -> Reg {
+        Reg::STATUS[self as usize]
+    }
+
+    /// The set of just this flag.
+    pub(crate) fn set(self) -> FlagSet {
+        FlagSet(1 << self as u8)
+    }
+}
+
+/// A condition of Jcc, SETcc, CMOVcc, in the order of its encoding (SDM vol. 1 appendix B); odd ones are the negated even ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+#[allow(missing_docs)]
+pub(crate) enum Cond {
+    O,
+    No,
+    B,
+    Ae,
+    E,
+    Ne,
+    Be,
+    A,
+    S,
+    Ns,
+    P,
+    Np,
+    L,
+    Ge,
+    Le,
+    G,
+}
+
+impl Cond {
+    /// The condition without its negation, and whether it is negated.
+    fn split(self) -> (Cond, bool) {
+        use Cond::*;
+        let base = [O, B, E, Be, S, P, L, Le][self as usize >> 1];
+        (base, self as u8 & 1 != 0)
+    }
+
+    /// The flags it reads.
+    pub(crate) fn reads(self) -> FlagSet {
+        let sf_of = FlagSet::SF.or(FlagSet::OF);
+        match self.split().0 {
+            Cond::O => FlagSet::OF,
+            Cond::B => FlagSet::CF,
+            Cond::E => FlagSet::ZF,
+            Cond::Be => FlagSet::CF.or(FlagSet::ZF),
+            Cond::S => FlagSet::SF,
+            Cond::P => FlagSet::PF,
+            Cond::L => sf_of,
+            _ => sf_of.or(FlagSet::ZF),
+        }
+    }
+}
+
+/// What an instruction computed, as far as flags are concerned. `r` is the result, of the operation's width.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Recipe {
+    /// a + b.
+    Add { a: Value, b: Value, r: Value },
+    /// a + b + carry (`i1`).
+    Adc { a: Value, b: Value, c: Value, r: Value },
+    /// a - b, the result written somewhere: SUB, NEG (a = 0), CMPXCHG.
+    Sub { a: Value, b: Value, r: Value },
+    /// a - b for the flags only: CMP, SCAS.
+    Cmp { a: Value, b: Value },
+    /// a - b - borrow (`i1`).
+    Sbb { a: Value, b: Value, c: Value, r: Value },
+    /// AND, OR, XOR, TEST: CF = OF = AF = 0.
+    Logic { r: Value },
+    /// a + 1 without CF.
+    Inc { a: Value, r: Value },
+    /// a - 1 without CF.
+    Dec { a: Value, r: Value },
+    /// a shifted left by n, 1 <= n; `n` is of a's width and may pass it for narrow operands.
+    Shl { a: Value, n: Value, r: Value },
+    /// a shifted right by n, zeros in.
+    Shr { a: Value, n: Value, r: Value },
+    /// a shifted right by n, sign bits in.
+    Sar { a: Value, n: Value, r: Value },
+    /// Comparison of floats as UCOMISS leaves it (SDM vol. 2 UCOMISD): ZF PF CF, the others 0.
+    Float { a: Value, b: Value },
+    /// The last recipe if `is_zero` is 0, else the flags as they were: a shift whose count may be zero.
+    Unless { is_zero: Value, then: usize, old: [Source; 6] },
+}
+
+/// Where a flag's value comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source {
+    /// Its register.
+    Stored,
+    /// A constant.
+    Const(bool),
+    /// An `i1` value.
+    Known(Value),
+    /// A recipe, by index.
+    Recipe(usize),
+    /// Nothing: undefined, the register is as good as anything.
+    Undefined,
+}
+
+/// State of the six flags within the open block.
+#[derive(Default)]
+pub(crate) struct Flags {
+    sources: [Source; 6],
+    dirty: FlagSet,
+    recipes: Vec<(Recipe, Type)>,
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Source::Stored
+    }
+}
+
+impl Flags {
+    /// All flags in their registers: the state at the start of a block.
+    pub(crate) fn reset(&mut self) {
+        self.sources = [Source::Stored; 6];
+        self.dirty = FlagSet::NONE;
+        self.recipes.clear();
+    }
+
+    /// Flags whose registers are out of date.
+    pub(crate) fn dirty(&self) -> FlagSet {
+        self.dirty
+    }
+
+    fn set(&mut self, flags: FlagSet, source: Source) {
+        for f in flags.iter() {
+            self.sources[f as usize] = source;
+        }
+        self.dirty = match source {
+            Source::Stored | Source::Undefined => self.dirty.without(flags),
+            _ => self.dirty.or(flags),
+        };
+    }
+
+    fn push(&mut self, recipe: Recipe, ty: Type) -> usize {
+        self.recipes.push((recipe, ty));
+        self.recipes.len() - 1
+    }
+}
+
+impl Recipe {
+    /// The flags it defines, and those it leaves undefined.
+    fn writes(&self) -> (FlagSet, FlagSet) {
+        let no_cf = FlagSet::ALL.without(FlagSet::CF);
+        match self {
+            Recipe::Inc { .. } | Recipe::Dec { .. } => (no_cf, FlagSet::NONE),
+            Recipe::Logic { .. } | Recipe::Shl { .. } | Recipe::Shr { .. } | Recipe::Sar { .. } => {
+                (FlagSet::ALL.without(FlagSet::AF), FlagSet::AF)
+            }
+            _ => (FlagSet::ALL, FlagSet::NONE),
+        }
+    }
+}
+
+/// Setting flags.
+impl Lifter<'_> {
+    /// All status flags now come from `recipe`, whose operands have type `ty`.
+    pub(crate) fn set_flags(&mut self, recipe: Recipe, ty: Type) {
+        let (defined, undefined) = recipe.writes();
+        if defined.or(undefined) == FlagSet::ALL {
+            self.flags.recipes.clear();
+        }
+        let k = self.flags.push(recipe, ty);
+        self.flags.set(defined, Source::Recipe(k));
+        self.flags.set(undefined, Source::Undefined);
+    }
+
+    /// The same, but the flags stay as they were where `is_zero` (`i1`) holds.
+    pub(crate) fn set_flags_unless(&mut self, is_zero: Value, recipe: Recipe, ty: Type) {
+        let (defined, _) = recipe.writes();
+        let then = self.flags.push(recipe, ty);
+        let old = self.flags.sources;
+        let k = self.flags.push(Recipe::Unless { is_zero, then, old }, ty);
+        self.flags.set(defined, Source::Recipe(k));
+    }
+
+    /// One flag becomes an `i1` value.
+    pub(crate) fn set_flag(&mut self, flag: Flag, value: Value) {
+        self.flags.set(flag.set(), Source::Known(value));
+    }
+
+    /// Flags become a constant.
+    pub(crate) fn set_flags_const(&mut self, flags: FlagSet, value: bool) {
+        self.flags.set(flags, Source::Const(value));
+    }
+
+    /// Flags become undefined.
+    pub(crate) fn set_flags_undefined(&mut self, flags: FlagSet) {
+        self.flags.set(flags, Source::Undefined);
+    }
+
+    /// Puts the dirty flags among `live`. They may go on being asked for from their recipes.
+    pub(crate) fn flush_flags(&mut self, live: FlagSet) {
+        for f in self.flags.dirty.and(live).iter() {
+            let v = self.flag(f);
+            self.b.put(f.reg(), v);
+            self.flags.dirty = self.flags.dirty.without(f.set());
+        }
+    }
+}
+
+/// Asking for flags.
+impl Lifter<'_> {
+    /// The value (`i1`) of one flag.
+    pub(crate) fn flag(&mut self, flag: Flag) -> Value {
+        let v = self.flag_from(self.flags.sources[flag as usize], flag);
+        self.flags.sources[flag as usize] = match self.flags.sources[flag as usize] {
+            // Keep the recipe: conditions over several flags are cheaper from it.
+            kept @ Source::Recipe(_) => kept,
+            _ => Source::Known(v),
+        };
+        v
+    }
+
+    fn flag_from(&mut self, source: Source, flag: Flag) -> Value {
+        match source {
+            Source::Stored | Source::Undefined => self.b.get(Type::I1, flag.reg()),
+            Source::Const(v) => self.b.iconst(Type::I1, u64::from(v)),
+            Source::Known(v) => v,
+            Source::Recipe(k) => self.flag_of_recipe(k, flag),
+        }
+    }
+
+    fn flag_of_recipe(&mut self, k: usize, flag: Flag) -> Value {
+        let (recipe, ty) = self.flags.recipes[k];
+        if let Recipe::Unless { is_zero, then, old } = recipe {
+            let new = self.flag_of_recipe(then, flag);
+            let old = self.flag_from(old[flag as usize], flag);
+            return self.b.select(Type::I1, is_zero, old, new);
+        }
+        match flag {
+            Flag::Cf => self.carry(recipe, ty),
+            Flag::Pf => self.parity(recipe, ty),
+            Flag::Af => self.half_carry(recipe, ty),
+            Flag::Zf => self.zero(recipe, ty),
+            Flag::Sf => self.sign(recipe, ty),
+            Flag::Of => self.overflow(recipe, ty),
+        }
+    }
+
+    fn carry(&mut self, recipe: Recipe, ty: Type) -> Value {
+        match recipe {
+            Recipe::Add { a, r, .. } => self.b.icmp(Cc::UnsignedLessThan, ty, r, a),
+            Recipe::Adc { a, b, c, .. } => self.b.ternary(Op::UaddOverflowCin, ty, a, b, c),
+            Recipe::Sub { a, b, .. } | Recipe::Cmp { a, b } => self.b.icmp(Cc::UnsignedLessThan, ty, a, b),
+            Recipe::Sbb { a, b, c, .. } => self.b.ternary(Op::UsubOverflowBin, ty, a, b, c),
+            Recipe::Shl { a, n, .. } => self.shl_carry(a, n, ty),
+            Recipe::Shr { a, n, .. } => self.shr_carry(a, n, ty, Op::Ushr),
+            Recipe::Sar { a, n, .. } => self.shr_carry(a, n, ty, Op::Sshr),
+            Recipe::Float { a, b } => self.b.fcmp(FloatCc::UnorderedOrLessThan, ty, a, b),
+            Recipe::Logic { .. } => self.b.iconst(Type::I1, 0),
+            Recipe::Inc { .. } | Recipe::Dec { .. } | Recipe::Unless { .. } => unreachable!("no carry in {recipe:?}"),
+        }
+    }
+
+    /// Bit `width - n` of a: the last one shifted out to the left. Counts past a narrow width give 0, as processors do.
+    fn shl_carry(&mut self, a: Value, n: Value, ty: Type) -> Value {
+        if let Some(n) = self.b.as_const(n) {
+            return match u64::from(ty.bits()).checked_sub(n) {
+                Some(at) => self.bit(a, at as u32, ty),
+                None => self.b.iconst(Type::I1, 0),
+            };
+        }
+        let (wide, a, n) = self.shift_in_wide(a, n, ty, Op::Uextend);
+        let less = self.minus_one(n, wide);
+        let r = self.b.binary(Op::Ishl, wide, a, less);
+        self.bit(r, ty.bits() - 1, wide)
+    }
+
+    /// Bit `n - 1` of a.
+    fn shr_carry(&mut self, a: Value, n: Value, ty: Type, shift: Op) -> Value {
+        let extend = if shift == Op::Sshr { Op::Sextend } else { Op::Uextend };
+        if let Some(n) = self.b.as_const(n).filter(|n| *n <= u64::from(ty.bits())) {
+            return self.bit(a, n as u32 - 1, ty);
+        }
+        let (wide, a, n) = self.shift_in_wide(a, n, ty, extend);
+        let less = self.minus_one(n, wide);
+        let r = self.b.binary(shift, wide, a, less);
+        self.bit(r, 0, wide)
+    }
+
+    /// n - 1 as a shift count that is in range for n = 0, too.
+    fn minus_one(&mut self, n: Value, ty: Type) -> Value {
+        let one = self.b.iconst(ty, 1);
+        let less = self.b.binary(Op::Isub, ty, n, one);
+        let mask = self.b.iconst(ty, u64::from(ty.bits()) - 1);
+        self.b.binary(Op::Band, ty, less, mask)
+    }
+
+    /// Operands of a shift whose count (below 32) may pass a narrow width: extended to 32 bits.
+    fn shift_in_wide(&mut self, a: Value, n: Value, ty: Type, extend: Op) -> (Type, Value, Value) {
+        if ty.bits() >= 32 {
+            return (ty, a, n);
+        }
+        (Type::I32, self.b.unary(extend, Type::I32, a), self.b.unary(Op::Uextend, Type::I32, n))
+    }
+
+    fn parity(&mut self, recipe: Recipe, ty: Type) -> Value {
+        match recipe {
+            Recipe::Float { a, b } => self.b.fcmp(FloatCc::Unordered, ty, a, b),
+            _ => {
+                let r = self.result(recipe, ty);
+                self.b.unary(Op::Parity, ty, r)
+            }
+        }
+    }
+
+    fn half_carry(&mut self, recipe: Recipe, ty: Type) -> Value {
+        let (a, b) = match recipe {
+            Recipe::Add { a, b, .. } | Recipe::Adc { a, b, .. } => (a, b),
+            Recipe::Sub { a, b, .. } | Recipe::Sbb { a, b, .. } | Recipe::Cmp { a, b } => (a, b),
+            Recipe::Inc { a, .. } | Recipe::Dec { a, .. } => (a, self.b.iconst(ty, 1)),
+            _ => return self.b.iconst(Type::I1, 0),
+        };
+        let r = self.result(recipe, ty);
+        self.b.ternary(Op::HalfCarry, ty, a, b, r)
+    }
+
+    fn zero(&mut self, recipe: Recipe, ty: Type) -> Value {
+        match recipe {
+            Recipe::Cmp { a, b } => self.b.icmp(Cc::Equal, ty, a, b),
+            Recipe::Float { a, b } => self.b.fcmp(FloatCc::UnorderedOrEqual, ty, a, b),
+            _ => {
+                let r = self.result(recipe, ty);
+                self.compare_zero(Cc::Equal, ty, r)
+            }
+        }
+    }
+
+    fn sign(&mut self, recipe: Recipe, ty: Type) -> Value {
+        if let Recipe::Float { .. } = recipe {
+            return self.b.iconst(Type::I1, 0);
+        }
+        let r = self.result(recipe, ty);
+        self.compare_zero(Cc::SignedLessThan, ty, r)
+    }
+
+    fn overflow(&mut self, recipe: Recipe, ty: Type) -> Value {
+        let top = ty.bits() - 1;
+        match recipe {
+            Recipe::Add { a, b, .. } => self.b.binary(Op::SaddOverflow, ty, a, b),
+            Recipe::Adc { a, b, c, .. } => self.b.ternary(Op::SaddOverflowCin, ty, a, b, c),
+            Recipe::Sub { a, b, .. } | Recipe::Cmp { a, b } => self.b.binary(Op::SsubOverflow, ty, a, b),
+            Recipe::Sbb { a, b, c, .. } => self.b.ternary(Op::SsubOverflowBin, ty, a, b, c),
+            Recipe::Inc { r, .. } => self.equals(ty, r, 1 << top),
+            Recipe::Dec { r, .. } => self.equals(ty, r, (1 << top) - 1),
+            // Defined for a count of 1 only; what processors do for the others.
+            Recipe::Shl { a, n, r } => {
+                let cf = self.shl_carry(a, n, ty);
+                let sf = self.compare_zero(Cc::SignedLessThan, ty, r);
+                self.b.binary(Op::Bxor, Type::I1, cf, sf)
+            }
+            Recipe::Shr { a, .. } => self.compare_zero(Cc::SignedLessThan, ty, a),
+            _ => self.b.iconst(Type::I1, 0),
+        }
+    }
+
+    /// The result of a recipe; CMP computes it only if somebody asks.
+    fn result(&mut self, recipe: Recipe, ty: Type) -> Value {
+        match recipe {
+            Recipe::Cmp { a, b } => self.b.binary(Op::Isub, ty, a, b),
+            Recipe::Add { r, .. } | Recipe::Adc { r, .. } | Recipe::Sub { r, .. } | Recipe::Sbb { r, .. } => r,
+            Recipe::Logic { r } | Recipe::Inc { r, .. } | Recipe::Dec { r, .. } => r,
+            Recipe::Shl { r, .. } | Recipe::Shr { r, .. } | Recipe::Sar { r, .. } => r,
+            Recipe::Float { .. } | Recipe::Unless { .. } => unreachable!("no result in {recipe:?}"),
+        }
+    }
+
+    fn equals(&mut self, ty: Type, v: Value, imm: u64) -> Value {
+        let k = self.b.iconst(ty, imm);
+        self.b.icmp(Cc::Equal, ty, v, k)
+    }
+
+    /// `v cc 0`.
+    pub(crate) fn compare_zero(&mut self, cc: Cc, ty: Type, v: Value) -> Value {
+        let zero = self.b.iconst(ty, 0);
+        self.b.icmp(cc, ty, v, zero)
+    }
+
+    /// Bit `n` of `v` as an `i1`.
+    pub(crate) fn bit(&mut self, v: Value, n: u32, ty: Type) -> Value {
+        let mask = self.b.iconst(ty, 1 << n);
+        let masked = self.b.binary(Op::Band, ty, v, mask);
+        self.compare_zero(Cc::NotEqual, ty, masked)
+    }
+
+    /// Logical not of an `i1`.
+    pub(crate) fn not(&mut self, v: Value) -> Value {
+        self.b.unary(Op::Bnot, Type::I1, v)
+    }
+}
+
+/// Asking for conditions.
+impl Lifter<'_> {
+    /// The value (`i1`) of a condition.
+    pub(crate) fn cond(&mut self, cond: Cond) -> Value {
+        if let Some(v) = self.common_recipe(cond.reads()).and_then(|(recipe, ty)| self.cond_of_recipe(cond, recipe, ty)) {
+            return v;
+        }
+        let (base, negated) = cond.split();
+        let v = self.cond_of_flags(base);
+        if negated { self.not(v) } else { v }
+    }
+
+    /// The one recipe that all of `flags` come from.
+    fn common_recipe(&self, flags: FlagSet) -> Option<(Recipe, Type)> {
+        let mut common = None;
+        for f in flags.iter() {
+            match self.flags.sources[f as usize] {
+                Source::Recipe(k) if common.is_none_or(|c| c == k) => common = Some(k),
+                _ => return None,
+            }
+        }
+        common.map(|k| self.flags.recipes[k])
+    }
+
+    fn cond_of_recipe(&mut self, cond: Cond, recipe: Recipe, ty: Type) -> Option<Value> {
+        match recipe {
+            Recipe::Cmp { a, b } => {
+                let cc = order(cond).or(equality(cond))?;
+                Some(self.b.icmp(cc, ty, a, b))
+            }
+            Recipe::Sub { a, b, r } => match order(cond) {
+                Some(cc) => Some(self.b.icmp(cc, ty, a, b)),
+                None => self.cond_of_result(cond, ty, r),
+            },
+            Recipe::Logic { r } => match signed(cond) {
+                Some(cc) => Some(self.compare_zero(cc, ty, r)),
+                None => self.cond_of_result(cond, ty, r),
+            },
+            Recipe::Add { r, .. }
+            | Recipe::Adc { r, .. }
+            | Recipe::Sbb { r, .. }
+            | Recipe::Inc { r, .. }
+            | Recipe::Dec { r, .. }
+            | Recipe::Shl { r, .. }
+            | Recipe::Shr { r, .. }
+            | Recipe::Sar { r, .. } => self.cond_of_result(cond, ty, r),
+            Recipe::Float { a, b } => Some(self.b.fcmp(float(cond)?, ty, a, b)),
+            Recipe::Unless { .. } => None,
+        }
+    }
+
+    /// Conditions that only look at the result.
+    fn cond_of_result(&mut self, cond: Cond, ty: Type, r: Value) -> Option<Value> {
+        let cc = match cond {
+            Cond::S => Cc::SignedLessThan,
+            Cond::Ns => Cc::SignedGreaterThanOrEqual,
+            _ => equality(cond)?,
+        };
+        Some(self.compare_zero(cc, ty, r))
+    }
+
+    /// An even condition from single flags (SDM vol. 1 appendix B).
+    fn cond_of_flags(&mut self, cond: Cond) -> Value {
+        match cond {
+            Cond::O => self.flag(Flag::Of),
+            Cond::B => self.flag(Flag::Cf),
+            Cond::E => self.flag(Flag::Zf),
+            Cond::S => self.flag(Flag::Sf),
+            Cond::P => self.flag(Flag::Pf),
+            Cond::Be => {
+                let (cf, zf) = (self.flag(Flag::Cf), self.flag(Flag::Zf));
+                self.b.binary(Op::Bor, Type::I1, cf, zf)
+            }
+            Cond::L => {
+                let (sf, of) = (self.flag(Flag::Sf), self.flag(Flag::Of));
+                self.b.binary(Op::Bxor, Type::I1, sf, of)
+            }
+            _ => {
+                let less = self.cond(Cond::L);
+                let zf = self.flag(Flag::Zf);
+                self.b.binary(Op::Bor, Type::I1, less, zf)
+            }
+        }
+    }
+}
+
+/// The compare of a and b that a condition on a - b is, for the conditions that mean an order.
+fn order(cond: Cond) -> Option<Cc> {
+    Some(match cond {
+        Cond::B => Cc::UnsignedLessThan,
+        Cond::Ae => Cc::UnsignedGreaterThanOrEqual,
+        Cond::Be => Cc::UnsignedLessThanOrEqual,
+        Cond::A => Cc::UnsignedGreaterThan,
+        Cond::L => Cc::SignedLessThan,
+        Cond::Ge => Cc::SignedGreaterThanOrEqual,
+        Cond::Le => Cc::SignedLessThanOrEqual,
+        Cond::G => Cc::SignedGreaterThan,
+        _ => return None,
+    })
+}
+
+fn equality(cond: Cond) -> Option<Cc> {
+    match cond {
+        Cond::E => Some(Cc::Equal),
+        Cond::Ne => Some(Cc::NotEqual),
+        _ => None,
+    }
+}
+
+/// The compare of a logic result with 0 that a condition is, given CF = OF = 0.
+fn signed(cond: Cond) -> Option<Cc> {
+    Some(match cond {
+        Cond::L => Cc::SignedLessThan,
+        Cond::Ge => Cc::SignedGreaterThanOrEqual,
+        Cond::Le => Cc::SignedLessThanOrEqual,
+        Cond::G => Cc::SignedGreaterThan,
+        Cond::Be => Cc::Equal,
+        Cond::A => Cc::NotEqual,
+        _ => return None,
+    })
+}
+
+/// The compare that a condition after UCOMISS is.
+fn float(cond: Cond) -> Option<FloatCc> {
+    Some(match cond {
+        Cond::A => FloatCc::GreaterThan,
+        Cond::Ae => FloatCc::GreaterThanOrEqual,
+        Cond::B => FloatCc::UnorderedOrLessThan,
+        Cond::Be => FloatCc::UnorderedOrLessThanOrEqual,
+        Cond::E => FloatCc::UnorderedOrEqual,
+        Cond::Ne => FloatCc::OrderedNotEqual,
+        Cond::P => FloatCc::Unordered,
+        Cond::Np => FloatCc::Ordered,
+        _ => return None,
+    })
+}

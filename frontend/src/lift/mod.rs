@@ -1,0 +1,188 @@
+//! The lifter: guest bytes to IR.
+//!
+//! `table.rs` maps each mnemonic to a *family* with arguments; a family is one function that speaks about operands
+//! (`operand.rs`: read, write, modify, addr) and flags (`flags.rs`: recipes, conditions) and nothing else of the
+//! encoding. [`lift_block`] lifts one guest block (for cold code, so it must be fast: no passes, no maps);
+//! [`lift_region`] lifts the blocks that are reached from a pc over direct edges (`region.rs`).
+//!
+//! | file        | what                                                       |
+//! |-------------|------------------------------------------------------------|
+//! | `table.rs`  | all of x86 as rows                                         |
+//! | `operand.rs`| operands, register widths, addresses                       |
+//! | `flags.rs`  | deferred flags and conditions                              |
+//! | `ahead.rs`  | which flags are still read behind an exit                  |
+//! | `region.rs` | discovery of a region's blocks                             |
+//! | the others  | the families by subject                                    |
+//!
+//! Invariants, besides those of `ir/src/region.rs`:
+//! 1. A family either leaves a block open (control goes on at the next instruction) or closes it with
+//!    [`Lifter::close`].
+//! 2. Everything that may fault is emitted before the first `put` of the instruction; flags are deferred and so are
+//!    always behind.
+//! 3. In precise mode no flag is pending when an instruction that may fault starts, so that a fault finds RFLAGS in
+//!    the flag registers.
+//! 4. Nothing is silent: bytes that are no instruction raise #UD, instructions without a row
+//!    [`FaultKind::Unimplemented`].
+
+mod ahead;
+mod alu;
+mod control;
+mod flags;
+mod mov;
+mod operand;
+mod region;
+pub mod table;
+
+pub use region::{EveryBlock, Profile, lift_region};
+
+use crate::decode::{CodeReader, Decoded, Window};
+use calque_ir::{BlockId, Builder, Exit, FaultKind, GuestAddr, Op, Region, Type};
+use flags::{FlagSet, Flags};
+use operand::RegCache;
+
+/// A decoded guest instruction.
+pub(crate) type Insn = iced_x86::Instruction;
+
+/// What may differ between translations of the same bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LiftOptions {
+    /// All registers, flags too, are exact at every instruction that may fault.
+    pub precise: bool,
+    /// Count executed guest instructions (`Op::Count`).
+    pub count: bool,
+    /// Most guest instructions of a block.
+    pub block_insns: u32,
+    /// Most guest instructions of a region.
+    pub max_insns: u32,
+    /// Most blocks of a region.
+    pub max_blocks: u32,
+    /// A region goes on behind its calls: the return addresses are blocks of it.
+    pub through_calls: bool,
+}
+
+impl Default for LiftOptions {
+    /// Limits from the compile times of `docs/ARCHITECTURE.md`: regions beyond about 100 blocks cost more than they gain.
+    fn default() -> Self {
+        Self { precise: false, count: false, block_insns: 64, max_insns: 800, max_blocks: 100, through_calls: false }
+    }
+}
+
+/// Lifts the guest block at `pc`: up to the first instruction that transfers control.
+pub fn lift_block(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) -> Region {
+    let mut l = Lifter::new(code, opts);
+    let block = l.b.create_block(pc);
+    let end = l.lift_run(&mut Window::new(), pc, block, opts.block_insns, |_| false);
+    l.finish(vec![(pc, end)])
+}
+
+/// State of lifting one region.
+pub(crate) struct Lifter<'a> {
+    pub(crate) b: Builder,
+    pub(crate) regs: RegCache,
+    pub(crate) flags: Flags,
+    pub(crate) opts: &'a LiftOptions,
+    code: &'a dyn CodeReader,
+    /// The instruction being lifted, and the one behind it.
+    pub(crate) pc: GuestAddr,
+    pub(crate) next: GuestAddr,
+    /// Guest instructions begun in the open block and not yet counted.
+    uncounted: u32,
+}
+
+impl<'a> Lifter<'a> {
+    fn new(code: &'a dyn CodeReader, opts: &'a LiftOptions) -> Self {
+        Self {
+            b: Builder::new(),
+            regs: RegCache::default(),
+            flags: Flags::default(),
+            opts,
+            code,
+            pc: GuestAddr(0),
+            next: GuestAddr(0),
+            uncounted: 0,
+        }
+    }
+
+    /// The region, with the guest ranges (start, end) it was made of.
+    fn finish(self, mut runs: Vec<(GuestAddr, GuestAddr)>) -> Region {
+        let mut region = self.b.finish();
+        runs.sort_unstable();
+        for (start, end) in runs {
+            let len = (end.0 - start.0) as u32;
+            match region.source.last_mut() {
+                Some((s, n)) if s.0 + u64::from(*n) >= start.0 => *n = (*n).max((end.0 - s.0) as u32),
+                _ => region.source.push((start, len)),
+            }
+        }
+        region
+    }
+
+    /// Fills `block` with the instructions from `pc` to the first that transfers control, at most `limit`, stopping
+    /// before the first for which `stop` holds. Yields the pc behind the last.
+    fn lift_run(
+        &mut self,
+        window: &mut Window,
+        pc: GuestAddr,
+        block: BlockId,
+        limit: u32,
+        mut stop: impl FnMut(GuestAddr) -> bool,
+    ) -> GuestAddr {
+        self.open(block);
+        let (code, mut end, mut lifted) = (self.code, pc, 0);
+        window.walk(code, pc, |what, i| {
+            let at = GuestAddr(i.ip());
+            if lifted > 0 && (lifted == limit || what == Decoded::Unfetchable || stop(at)) {
+                self.close(Exit::Goto(calque_ir::Target::Pc(at)));
+                return false;
+            }
+            self.lift_insn(what, i);
+            lifted += 1;
+            end = at.wrapping_add(i.len().max(1) as u64);
+            self.b.current().is_some()
+        });
+        end
+    }
+
+    fn lift_insn(&mut self, what: Decoded, i: &Insn) {
+        self.pc = GuestAddr(i.ip());
+        self.next = GuestAddr(i.next_ip());
+        self.b.insn(self.pc, i.len() as u32);
+        self.uncounted += 1;
+        if self.opts.precise && ahead::may_fault(i) {
+            self.flush_flags(FlagSet::ALL);
+        }
+        match what {
+            Decoded::Insn => table::lift(self, i),
+            Decoded::Invalid => self.fault(FaultKind::InvalidOpcode),
+            Decoded::Unfetchable => self.fault(FaultKind::Fetch),
+        }
+    }
+
+    /// Starts filling a block: nothing is known of registers or flags.
+    pub(crate) fn open(&mut self, block: BlockId) {
+        self.b.switch_to(block);
+        self.regs.reset();
+        self.flags.reset();
+    }
+
+    /// Ends the open block: puts the flags that are still read behind it.
+    pub(crate) fn close(&mut self, exit: Exit) {
+        if !self.flags.dirty().is_empty() {
+            let live = ahead::live_flags(self.code, &exit, self.opts);
+            self.flush_flags(live);
+        }
+        if self.opts.count && self.uncounted > 0 {
+            self.b.inst(Op::Count, Type::None, 0, calque_ir::Inst::imm_args(u64::from(self.uncounted)));
+        }
+        self.uncounted = 0;
+        self.b.exit(exit);
+    }
+
+    /// Ends the block with a fault of the current instruction.
+    pub(crate) fn fault(&mut self, kind: FaultKind) {
+        self.close(Exit::Fault { kind, pc: self.pc });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+//! Bytes to IR, as invariants of the result (golden text stands in `tests/`).
+
+use super::*;
+use crate::decode::Bytes;
+use calque_ir::{Cc, Reg, Target};
+
+const PC: GuestAddr = GuestAddr(0x40_1000);
+
+fn lift(bytes: &[u8]) -> Region {
+    lift_block(&Bytes { pc: PC, bytes }, PC, &LiftOptions::default())
+}
+
+/// Operations of block 0, without marks.
+fn ops(region: &Region) -> Vec<Op> {
+    region.block_insts(BlockId(0)).iter().map(|i| i.op).filter(|op| *op != Op::Insn).collect()
+}
+
+#[test]
+fn add_leaves_flags_to_whoever_asks() {
+    // add rax,rbx; add rax,rbx; jmp to an xor that overwrites all flags
+    let r = lift(&[0x48, 0x01, 0xd8, 0x48, 0x01, 0xd8, 0xeb, 0x00, 0x48, 0x31, 0xc0]);
+    assert_eq!(ops(&r), [Op::Get, Op::Get, Op::Iadd, Op::Put, Op::Iadd, Op::Put]);
+    assert_eq!(r.source, [(PC, 8)]);
+    assert_eq!(r.guest_insns, 3);
+}
+
+#[test]
+fn cmp_and_branch_is_one_compare() {
+    // cmp eax,ebx; jl +0; (xor eax,eax)
+    let r = lift(&[0x39, 0xd8, 0x7c, 0x00, 0x31, 0xc0]);
+    assert_eq!(ops(&r), [Op::Get, Op::Get, Op::Icmp]);
+    assert_eq!(r.insts.last().unwrap().aux, Cc::SignedLessThan as u16);
+    let next = Target::Pc(GuestAddr(PC.0 + 4));
+    assert!(matches!(r.blocks[0].exit, Exit::Branch { taken, fallthrough, .. } if taken == next && fallthrough == next));
+}
+
+#[test]
+fn flags_are_put_where_they_may_be_read() {
+    // add rax,rbx; ret
+    let r = lift(&[0x48, 0x01, 0xd8, 0xc3]);
+    let put: Vec<_> = r.insts.iter().filter(|i| i.op == Op::Put).map(|i| i.aux as usize).collect();
+    assert!(Reg::STATUS.iter().all(|f| put.contains(&f.index())), "{put:?}");
+}
+
+#[test]
+fn unknown_and_invalid_end_the_block() {
+    let kind = |bytes: &[u8]| match lift(bytes).blocks[0].exit {
+        Exit::Fault { kind, .. } => kind,
+        exit => panic!("{exit:?}"),
+    };
+    assert_eq!(kind(&[0x06]), FaultKind::InvalidOpcode); // push es
+    assert_eq!(kind(&[0xc5, 0xf8]), FaultKind::Fetch); // half a vzeroupper
+    assert_eq!(kind(&[0x62, 0xf1, 0x7c, 0x48, 0x58, 0xc0]), FaultKind::Unimplemented); // vaddps zmm0,zmm0,zmm0
+}
+
+#[test]
+fn regions_split_blocks_and_close_loops() {
+    // 0: xor eax,eax  2: inc eax  4: cmp eax,ebx  6: jne 2  8: ret
+    let bytes = [0x31, 0xc0, 0xff, 0xc0, 0x39, 0xd8, 0x75, 0xfa, 0xc3];
+    let r = lift_region(&Bytes { pc: PC, bytes: &bytes }, PC, &EveryBlock, &LiftOptions::default());
+    let pcs: Vec<_> = r.blocks.iter().map(|b| b.pc.0 - PC.0).collect();
+    assert_eq!(pcs, [0, 8, 2]);
+    assert_eq!(r.blocks[0].exit, Exit::Goto(Target::Block(BlockId(2))));
+    assert!(matches!(
+        r.blocks[2].exit,
+        Exit::Branch { taken: Target::Block(BlockId(2)), fallthrough: Target::Block(BlockId(1)), .. }
+    ));
+    assert_eq!(r.source, [(PC, 9)]);
+    assert_eq!(r.guest_insns, 5);
+}
