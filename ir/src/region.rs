@@ -121,6 +121,8 @@ named_codes! {
         X87Float "mf",
         /// #DB of INT1: SIGTRAP.
         Debug "db",
+        /// #PF of the instruction fetch: SIGSEGV; the address is the first byte from the pc on that cannot be executed.
+        Fetch "fetch",
         /// The lifter does not know the instruction: SIGILL, with a line on stderr that names it.
         Unimplemented "unimplemented",
     }
