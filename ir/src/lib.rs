@@ -26,10 +26,12 @@ pub mod builder;
 pub mod helper;
 pub mod interp;
 pub mod op;
+mod print;
 pub mod reg;
 pub mod region;
 pub mod state;
 pub mod types;
+pub mod verify;
 
 pub use addr::{GuestAddr, GuestRange};
 pub use builder::Builder;

@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn minimum_of_zeros_and_nans_is_the_second() {
-        assert_eq!(min(0.0, -0.0).to_bits(), (-0.0f64).to_bits());
+        assert_eq!(min(0.0f64, -0.0).to_bits(), (-0.0f64).to_bits());
         assert_eq!(max(f64::NAN, 1.0), 1.0);
         assert!(max(1.0, f64::NAN).is_nan());
     }

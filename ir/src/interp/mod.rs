@@ -340,3 +340,6 @@ fn call<H: Host>(cpu: &mut CpuState, host: &mut H, helper: Helper, args: [Option
     };
     if helper.ret().is_vector() { cpu.scratch[0] } else { pure::scalar(result & int::mask(helper.ret())) }
 }
+
+#[cfg(test)]
+mod tests;
