@@ -19,6 +19,7 @@
 
 pub mod access;
 mod arch;
+pub mod crash;
 pub mod fault;
 pub mod memory;
 pub mod options;

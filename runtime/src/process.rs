@@ -8,7 +8,6 @@
 
 use crate::memory::GuestMap;
 use crate::options::RunOptions;
-use crate::signal::SignalActions;
 use crate::syscall::Syscalls;
 use calque_ir::{GuestAddr, GuestRange};
 use std::ffi::CString;
@@ -28,7 +27,6 @@ pub fn current() -> Option<&'static Arc<Process>> {
 pub struct Process {
     pub mem: GuestMap,
     pub options: RunOptions,
-    pub signals: SignalActions,
     pub syscalls: Arc<dyn Syscalls>,
     /// Known once the program is loaded.
     exe: OnceLock<ExeInfo>,
@@ -61,7 +59,6 @@ impl Process {
         let process = Arc::new(Process {
             mem: GuestMap::new()?,
             options,
-            signals: SignalActions::default(),
             syscalls,
             exe: OnceLock::new(),
         });

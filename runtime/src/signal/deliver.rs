@@ -1,0 +1,404 @@
+//! Safepoints: what becomes of recorded signals and of faults.
+//!
+//! The order of things is `arch/x86/kernel/signal.c`'s: first the fate of an interrupted system call is decided by the
+//! first handler that runs (`handle_signal`), then its frame is built on top of the state so reached, and so on for
+//! further signals, whose frames stack.
+
+use super::actions::{SA_RESTORER, SIG_DFL, SIG_IGN};
+use super::frame::{FpImage, FpLayout, KernelSigaction, Placement, RtSigFrame, SigContext, UContext, reset_fp};
+use super::host::{self, Inbox};
+use super::set::SYNCHRONOUS;
+use super::{AltStack, SigInfo, SigSet, SignalActions, inherit};
+use crate::access::{self, Fault};
+use crate::syscall::Restart;
+use crate::thread::{Access, GuestFault, MemoryCause, Thread};
+use crate::memory::Prot;
+use calque_ir::addr::GUEST_PAGE;
+use calque_ir::{FaultKind, GuestAddr};
+use libc::{SA_NODEFER, SA_ONSTACK, SA_RESETHAND, SA_RESTART};
+use libc::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP};
+use nix::errno::Errno;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Signal state of one thread.
+pub struct ThreadSignals {
+    /// Dispositions; threads share them, children have their own.
+    pub actions: Arc<SignalActions>,
+    /// Signals that the guest blocks.
+    pub(super) mask: SigSet,
+    /// Mask to go back to when `mask` is that of a `sigsuspend`-like call (S4).
+    pub(super) saved_mask: Option<SigSet>,
+    pub(super) alt: AltStack,
+    /// Boxed: host handlers know its address.
+    inbox: Box<Inbox>,
+    /// Synchronous signals that somebody sent while the guest blocks them.
+    held: Vec<SigInfo>,
+    /// What frames show of the thread's last exception.
+    trap: TrapInfo,
+}
+
+/// The last exception, as `struct thread_struct` keeps it for signal frames.
+#[derive(Clone, Copy, Default)]
+struct TrapInfo {
+    /// Exception vector (SDM vol. 3 table 6-1).
+    vector: u64,
+    /// Its error code.
+    error: u64,
+    /// Address of the last page fault.
+    cr2: u64,
+}
+
+impl Default for ThreadSignals {
+    /// State of a program's first thread.
+    fn default() -> Self {
+        Self::new(Arc::default(), inherit::blocked())
+    }
+}
+
+impl ThreadSignals {
+    /// A thread with this mask and no alternate stack.
+    pub fn new(actions: Arc<SignalActions>, mask: SigSet) -> Self {
+        Self {
+            actions,
+            mask,
+            saved_mask: None,
+            alt: AltStack::NONE,
+            inbox: Box::default(),
+            held: Vec::new(),
+            trap: TrapInfo::default(),
+        }
+    }
+
+    /// State of a new thread or child of this one (`copy_process`): same mask; `actions` shared or copied.
+    pub fn child(&self, actions: Arc<SignalActions>) -> Self {
+        Self { trap: self.trap, ..Self::new(actions, self.mask) }
+    }
+
+    /// Where host handlers record.
+    pub(super) fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+
+    /// Signals that the guest blocks.
+    pub fn mask(&self) -> SigSet {
+        self.mask
+    }
+
+    /// Sets the guest's mask, and the host's with it.
+    pub(super) fn set_mask(&mut self, mask: SigSet) {
+        self.mask = mask.blockable();
+        host::set_mask(self.mask);
+    }
+
+    /// The next signal to deliver.
+    fn next(&mut self) -> Option<SigInfo> {
+        let ready = self.held.iter().position(|info| !self.mask.contains(info.signo));
+        ready.map(|i| self.held.remove(i)).or_else(|| self.inbox.take())
+    }
+
+    /// Whether anything waits that the mask lets through.
+    pub(super) fn is_due(&self) -> bool {
+        !self.inbox.is_empty() || self.held.iter().any(|info| !self.mask.contains(info.signo))
+    }
+
+    /// Synchronous signals that wait for the guest to unblock them.
+    pub(super) fn held(&self) -> SigSet {
+        SigSet(self.held.iter().map(|info| 1 << (info.signo - 1)).fold(0, |a, b| a | b))
+    }
+}
+
+/// The floating point image that frames carry. CPUID does not announce OSXSAVE.
+const FP_LAYOUT: FpLayout = FpLayout::Fxsave;
+
+/// Length of the SYSCALL instruction in bytes.
+const SYSCALL_LEN: u64 = 2;
+
+/// Delivers what has arrived: to be called outside generated code with exact registers, whenever the interrupt
+/// word has [`host::SIGNAL`] set or a system call was interrupted (`call`; RIP behind the instruction, RAX its number).
+pub fn deliver_pending(thread: &mut Thread, call: Option<Restart>) {
+    thread.safepoint(call);
+}
+
+/// Raises the signal of an exception at RIP: runs the guest's handler or dies.
+pub fn raise(thread: &mut Thread, fault: GuestFault) {
+    thread.raise_fault(fault);
+}
+
+impl Thread {
+    fn safepoint(&mut self, call: Option<Restart>) {
+        self.cpu.rt.interrupt.fetch_and(!host::SIGNAL, Relaxed);
+        let mut call = call;
+        if call == Some(Restart::Always) {
+            self.restart_call();
+            call = None;
+        }
+        while let Some(info) = self.signals.next() {
+            self.deliver(info, &mut call);
+        }
+        if call.is_some() {
+            self.restart_call();
+        }
+        if let Some(mask) = self.signals.saved_mask.take() {
+            self.signals.mask = mask;
+        }
+        host::set_mask(self.signals.mask);
+    }
+
+    fn restart_call(&mut self) {
+        self.cpu.rip = self.cpu.rip.wrapping_sub(SYSCALL_LEN);
+    }
+
+    fn deliver(&mut self, info: SigInfo, call: &mut Option<Restart>) {
+        let action = self.signals.actions.get(info.signo);
+        let synchronous = SYNCHRONOUS.contains(info.signo);
+        match action.handler {
+            _ if self.signals.mask.contains(info.signo) && synchronous => self.signals.held.push(info),
+            // The guest's mask or action changed since the host handler took it: the kernel decides anew.
+            _ if self.signals.mask.contains(info.signo) => host::requeue(&info),
+            SIG_IGN => {}
+            SIG_DFL if synchronous => self.die(&info),
+            SIG_DFL => host::requeue(&info),
+            _ => {
+                if let Some(restart) = call.take() {
+                    self.finish_call(restart, &action);
+                }
+                self.run_handler(&info, &action);
+            }
+        }
+    }
+
+    /// A handler is about to run: EINTR, or again behind it.
+    fn finish_call(&mut self, restart: Restart, action: &KernelSigaction) {
+        if restart == Restart::IfSaRestart && action.flags & SA_RESTART as u64 != 0 {
+            self.restart_call();
+        } else {
+            self.cpu.gpr[0] = -(Errno::EINTR as i64) as u64;
+        }
+    }
+
+    /// Enters the handler of `action`, or dies trying (`kernel/signal.c: signal_setup_done`).
+    fn run_handler(&mut self, info: &SigInfo, action: &KernelSigaction) {
+        if action.flags & SA_RESETHAND as u64 != 0 {
+            self.signals.actions.reset(info.signo);
+        }
+        if self.push_frame(info, action).is_err() {
+            self.force(SigInfo::new(SIGSEGV, SI_KERNEL), if info.signo == SIGSEGV { Force::Kill } else { Force::Handle });
+            return;
+        }
+        let own = if action.flags & SA_NODEFER as u64 == 0 { SigSet::of(&[info.signo]) } else { SigSet::EMPTY };
+        self.signals.mask = self.signals.mask.union(SigSet(action.mask)).union(own).blockable();
+    }
+
+    /// `setup_rt_frame`: builds the frame and points the registers at the handler.
+    fn push_frame(&mut self, info: &SigInfo, action: &KernelSigaction) -> Result<(), Fault> {
+        let layout = FP_LAYOUT;
+        let place = self.place_frame(action, layout)?;
+        let alt = self.signals.alt;
+        let mcontext = SigContext { fpstate: place.fp, ..self.sigcontext() };
+        let sigmask = self.signals.saved_mask.take().unwrap_or(self.signals.mask).0;
+        let uc = UContext { flags: layout.uc_flags(), link: 0, stack: alt, mcontext, sigmask };
+        let frame = RtSigFrame { pretcode: action.restorer, uc, info: *info };
+        access::write_bytes(GuestAddr(place.fp), FpImage::store(&self.cpu, layout).bytes())?;
+        access::write(GuestAddr(place.frame), &frame)?;
+        if alt.flags & AltStack::AUTODISARM != 0 {
+            self.signals.alt = AltStack::NONE;
+        }
+        self.enter_handler(info.signo, action.handler, place.frame);
+        Ok(())
+    }
+
+    /// `get_sigframe`; a frame that would leave the alternate stack it belongs on is a fault.
+    fn place_frame(&self, action: &KernelSigaction, layout: FpLayout) -> Result<Placement, Fault> {
+        let fault = |addr| Fault { addr: GuestAddr(addr), access: Access::Write };
+        if action.flags & SA_RESTORER == 0 {
+            return Err(fault(0));
+        }
+        let (sp, alt) = (self.cpu.gpr[RSP], self.signals.alt);
+        let nested = alt.size != 0 && alt.holds(sp);
+        let enters = action.flags & SA_ONSTACK as u64 != 0 && alt.size != 0 && !nested;
+        let place = if enters { Placement::on_alt_stack(&alt, layout) } else { Placement::below(sp, layout) };
+        let armed = AltStack::new(alt.sp, 0, alt.size);
+        if (enters || nested) && !armed.holds(place.frame) { Err(fault(place.frame)) } else { Ok(place) }
+    }
+
+    fn sigcontext(&self) -> SigContext {
+        let TrapInfo { vector, error, cr2 } = self.signals.trap;
+        SigContext { err: error, trapno: vector, oldmask: self.signals.mask.0, cr2, ..SigContext::save(&self.cpu) }
+    }
+
+    /// Registers at a handler's first instruction.
+    fn enter_handler(&mut self, signo: i32, handler: u64, frame: u64) {
+        let cpu = &mut self.cpu;
+        cpu.gpr[RDI] = signo as u64;
+        cpu.gpr[RSI] = frame + std::mem::offset_of!(RtSigFrame, info) as u64;
+        cpu.gpr[RDX] = frame + std::mem::offset_of!(RtSigFrame, uc) as u64;
+        cpu.gpr[RAX] = 0;
+        cpu.gpr[RSP] = frame;
+        cpu.rip = handler;
+        cpu.set_rflags(cpu.rflags() & !(DF | TF));
+        reset_fp(cpu);
+    }
+
+    /// `rt_sigreturn`: goes back to what the frame at RSP - 8 says. Writes the whole state, RAX included.
+    pub fn sigreturn(&mut self) {
+        if self.restore_frame().is_err() {
+            self.force(SigInfo::new(SIGSEGV, SI_KERNEL), Force::Handle);
+            host::set_mask(self.signals.mask);
+        }
+    }
+
+    fn restore_frame(&mut self) -> Result<(), Fault> {
+        let frame: RtSigFrame = access::read(GuestAddr(self.cpu.gpr[RSP].wrapping_sub(8)))?;
+        let context = frame.uc.mcontext;
+        if context.fpstate == 0 {
+            reset_fp(&mut self.cpu);
+        } else {
+            let layout = if frame.uc.flags & super::frame::UC_FP_XSTATE != 0 { FP_LAYOUT } else { FpLayout::Fxsave };
+            let mut image = vec![0; layout.size()];
+            access::read_bytes(GuestAddr(context.fpstate), &mut image)?;
+            FpImage::from_bytes(image).load(&mut self.cpu);
+        }
+        context.restore(&mut self.cpu);
+        self.signals.set_mask(SigSet(frame.uc.sigmask));
+        let stack = frame.uc.stack;
+        // As in the kernel, a stack that sigaltstack would refuse is not set, and that is all.
+        let _ = self.set_alt_stack(stack);
+        if self.signals.is_due() {
+            self.cpu.rt.interrupt.fetch_or(host::SIGNAL, Relaxed);
+        }
+        Ok(())
+    }
+
+    fn raise_fault(&mut self, fault: GuestFault) {
+        let fault = if fault == GuestFault::Trap(FaultKind::Fetch) { self.fetch_fault() } else { fault };
+        let exception = Exception::of(fault, self.cpu.rip, self.cpu.mxcsr);
+        self.signals.trap.vector = exception.vector;
+        self.signals.trap.error = exception.error;
+        if let GuestFault::Memory { addr, .. } = fault {
+            self.signals.trap.cr2 = addr.0;
+        }
+        self.force(exception.info, Force::Handle);
+        host::set_mask(self.signals.mask);
+    }
+
+    /// The page fault of an instruction fetch at RIP: of its first byte that cannot be executed.
+    fn fetch_fault(&self) -> GuestFault {
+        let map = &self.process.mem;
+        let executable = |at| map.mapping(at).is_some_and(|m| m.prot.contains(Prot::EXEC));
+        let pc = GuestAddr(self.cpu.rip);
+        let addr = if executable(pc) { pc.page().wrapping_add(GUEST_PAGE) } else { pc };
+        let cause = if map.mapping(addr).is_some() { MemoryCause::Protection } else { MemoryCause::Unmapped };
+        GuestFault::Memory { addr, access: Access::Execute, cause }
+    }
+
+    /// `force_sig_info`: a signal that cannot be blocked or ignored away.
+    fn force(&mut self, info: SigInfo, how: Force) {
+        let action = self.signals.actions.get(info.signo);
+        let refused = action.handler == SIG_IGN || self.signals.mask.contains(info.signo) || how == Force::Kill;
+        if refused || action.handler == SIG_DFL {
+            self.die(&info);
+        }
+        self.run_handler(&info, &action);
+    }
+
+    /// Ends the process by a signal; by a fault with a report.
+    fn die(&mut self, info: &SigInfo) -> ! {
+        if info.code > 0 {
+            crate::crash::report(self, info);
+        }
+        host::die(info)
+    }
+}
+
+/// Whether a forced signal may run a handler.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Force {
+    Handle,
+    Kill,
+}
+
+const RAX: usize = 0;
+const RDX: usize = 2;
+const RSP: usize = 4;
+const RSI: usize = 6;
+const RDI: usize = 7;
+/// Direction flag and trap flag in RFLAGS.
+const DF: u64 = 1 << 10;
+const TF: u64 = 1 << 8;
+
+/// `SI_KERNEL`: a fault without an address (asm-generic/siginfo.h).
+const SI_KERNEL: i32 = 0x80;
+
+/// An exception as the kernel reports it.
+struct Exception {
+    info: SigInfo,
+    vector: u64,
+    error: u64,
+}
+
+impl Exception {
+    /// Signals and codes of `arch/x86/kernel/traps.c` and `arch/x86/mm/fault.c`.
+    fn of(fault: GuestFault, rip: u64, mxcsr: u32) -> Exception {
+        let trap = |signo, code, addr, vector| Exception { info: SigInfo::fault(signo, code, addr), vector, error: 0 };
+        match fault {
+            GuestFault::Memory { addr, access, cause } => Self::memory(addr, access, cause),
+            GuestFault::Trap(kind) => match kind {
+                FaultKind::DivideError => trap(SIGFPE, FPE_INTDIV, rip, 0),
+                FaultKind::Debug => trap(SIGTRAP, TRAP_BRKPT, rip, 1),
+                FaultKind::Breakpoint => trap(SIGTRAP, SI_KERNEL, 0, 3),
+                FaultKind::InvalidOpcode | FaultKind::Unimplemented => trap(SIGILL, ILL_ILLOPN, rip, 6),
+                FaultKind::GeneralProtection => trap(SIGSEGV, SI_KERNEL, 0, 13),
+                FaultKind::Fetch => trap(SIGSEGV, SEGV_MAPERR, rip, 14),
+                FaultKind::X87Float => trap(SIGFPE, FPE_FLTINV, rip, 16),
+                FaultKind::SimdFloat => trap(SIGFPE, simd_code(mxcsr), rip, 19),
+            },
+        }
+    }
+
+    /// #PF, or #GP for an address that is not canonical.
+    fn memory(addr: GuestAddr, access: Access, cause: MemoryCause) -> Exception {
+        if (addr.0 as i64) << 16 >> 16 != addr.0 as i64 {
+            return Exception { info: SigInfo::fault(SIGSEGV, SI_KERNEL, 0), vector: 13, error: 0 };
+        }
+        let (signo, code) = match cause {
+            MemoryCause::Unmapped => (SIGSEGV, SEGV_MAPERR),
+            MemoryCause::Protection => (SIGSEGV, SEGV_ACCERR),
+            MemoryCause::PastEndOfFile => (SIGBUS, BUS_ADRERR),
+        };
+        // SDM vol. 3 4.7: P, W/R, U/S, I/D.
+        let wanted = match access {
+            Access::Read => 0,
+            Access::Write => 2,
+            Access::Execute => 0x10,
+        };
+        let error = 4 | wanted | u64::from(cause == MemoryCause::Protection);
+        Exception { info: SigInfo::fault(signo, code, addr.0), vector: 14, error }
+    }
+}
+
+/// `fpu__exception_code`: the code of an unmasked exception in MXCSR.
+fn simd_code(mxcsr: u32) -> i32 {
+    let raised = mxcsr & !(mxcsr >> 7) & 0x3f;
+    match raised {
+        r if r & 1 != 0 => FPE_FLTINV,
+        r if r & 4 != 0 => FPE_FLTDIV,
+        r if r & 8 != 0 => FPE_FLTOVF,
+        r if r & 0x12 != 0 => FPE_FLTUND,
+        r if r & 0x20 != 0 => FPE_FLTRES,
+        _ => 0,
+    }
+}
+
+// asm-generic/siginfo.h
+const ILL_ILLOPN: i32 = 2;
+const FPE_INTDIV: i32 = 1;
+const FPE_FLTDIV: i32 = 3;
+const FPE_FLTOVF: i32 = 4;
+const FPE_FLTUND: i32 = 5;
+const FPE_FLTRES: i32 = 6;
+const FPE_FLTINV: i32 = 7;
+const SEGV_MAPERR: i32 = 1;
+const SEGV_ACCERR: i32 = 2;
+const BUS_ADRERR: i32 = 2;
+const TRAP_BRKPT: i32 = 1;

@@ -1,0 +1,263 @@
+//! The host side of signals: dispositions, masks, and the handler that records.
+//!
+//! # Safety
+//! Raw system calls on signal state (the C library's wrappers refuse signals 32 and 33, which are the guest's C
+//! library's), and a handler, [`on_signal`], that runs between any two instructions of its thread. It may call: what is
+//! in this file and, for synchronous faults, [`fault::classify`] (which states its own rules). It neither locks nor
+//! allocates, keeps `errno`, and reaches its thread's state through a thread-local pointer that is constant while
+//! handlers can run (invariants S2, S3 of `signal`).
+
+#![allow(unsafe_code)]
+
+use super::actions::{SIG_DFL, SIG_IGN};
+use super::arch;
+use super::frame::SigInfo;
+use super::set::{SYNCHRONOUS, SigSet};
+use crate::fault::{self, Verdict};
+use crate::thread::Thread;
+use libc::{SA_ONSTACK, SA_SIGINFO, SIG_SETMASK, siginfo_t, ucontext_t};
+use std::cell::{Cell, UnsafeCell};
+use std::ptr::{null, null_mut};
+use std::sync::Once;
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering::Relaxed, Ordering::Release};
+
+/// `struct sigaction` of the kernel, the same on both hosts (linux/signal_types.h with `SA_RESTORER`).
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct HostSigaction {
+    handler: usize,
+    flags: u64,
+    restorer: usize,
+    mask: u64,
+}
+
+/// Size of the kernel's `sigset_t` in bytes: what its calls want to hear.
+const SIGSET_SIZE: usize = 8;
+
+/// `rt_sigaction`; `new` of `None` only asks.
+fn sigaction(signo: i32, new: Option<HostSigaction>) -> HostSigaction {
+    let mut old = HostSigaction { handler: 0, flags: 0, restorer: 0, mask: 0 };
+    let new = new.as_ref().map_or(null(), std::ptr::from_ref);
+    // SAFETY: both point to structures of the kernel's layout; handlers are `on_signal` or constants.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signo, new, &raw mut old, SIGSET_SIZE) };
+    old
+}
+
+/// Sets the host's disposition to `SIG_DFL` or `SIG_IGN`, with `SA_NOCLDSTOP` and `SA_NOCLDWAIT`.
+pub fn set_disposition(signo: i32, handler: u64, flags: u64) {
+    debug_assert!(handler == SIG_DFL || handler == SIG_IGN);
+    sigaction(signo, Some(HostSigaction { handler: handler as usize, flags: flags | arch::SA_RESTORER, restorer: arch::restorer(), mask: 0 }));
+}
+
+/// Installs [`on_signal`] with these flags besides the necessary ones.
+pub fn install(signo: i32, flags: u64) {
+    let flags = flags | SA_SIGINFO as u64 | SA_ONSTACK as u64 | arch::SA_RESTORER;
+    let handler = on_signal as *const () as usize;
+    sigaction(signo, Some(HostSigaction { handler, flags, restorer: arch::restorer(), mask: !0 }));
+}
+
+/// Installs the handlers that Calque needs for itself; more than once does no harm.
+pub fn init() {
+    static DONE: Once = Once::new();
+    DONE.call_once(|| {
+        for signo in (1..=64).filter(|&n| SYNCHRONOUS.contains(n)) {
+            install(signo, 0);
+        }
+    });
+}
+
+/// Whether the host process ignores `signo`.
+pub fn is_ignored(signo: i32) -> bool {
+    sigaction(signo, None).handler == SIG_IGN as usize
+}
+
+/// The calling host thread's mask.
+pub fn mask() -> SigSet {
+    let mut old = SigSet::EMPTY;
+    // SAFETY: `old` is a kernel sigset.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, SIG_SETMASK, null::<u64>(), &raw mut old, SIGSET_SIZE) };
+    old
+}
+
+/// Sets the calling host thread's mask to exactly this.
+pub fn set_mask_exactly(mask: SigSet) -> SigSet {
+    let mut old = SigSet::EMPTY;
+    // SAFETY: both are kernel sigsets.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, SIG_SETMASK, &raw const mask, &raw mut old, SIGSET_SIZE) };
+    old
+}
+
+/// Sets the calling host thread's mask to what the guest's mask `mask` asks for (S1).
+pub fn set_mask(mask: SigSet) -> SigSet {
+    set_mask_exactly(mask.minus(SYNCHRONOUS))
+}
+
+/// Blocks every signal but [`SYNCHRONOUS`]: for threads of the translator, and while a thread is made or unmade.
+pub fn block_all() -> SigSet {
+    set_mask(SigSet::ALL)
+}
+
+/// Sends `info` to the calling thread, exactly as it is: the kernel lets a process pretend anything to itself
+/// (`kernel/signal.c: do_rt_tgsigqueueinfo`).
+pub fn requeue(info: &SigInfo) {
+    // SAFETY: plain calls; `info` has the kernel's layout.
+    unsafe {
+        let (pid, tid) = (libc::getpid(), libc::syscall(libc::SYS_gettid));
+        libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid, tid, info.signo, std::ptr::from_ref(info));
+    }
+}
+
+/// Dies by `info.signo`, as a process without a handler does: its parent sees the signal, and the kernel dumps core.
+pub fn die(info: &SigInfo) -> ! {
+    set_disposition(info.signo, SIG_DFL, 0);
+    requeue(info);
+    set_mask_exactly(SigSet::ALL.minus(SigSet::of(&[info.signo])));
+    // Only reached for a signal that does not kill by default, or for the first process of a pid namespace.
+    // SAFETY: ends the process without running anything of it.
+    unsafe { libc::_exit(128 + info.signo) }
+}
+
+/// Records in an inbox: one asynchronous signal and what `kill` may send of [`SYNCHRONOUS`] before the next safepoint.
+const SLOTS: usize = 8;
+
+/// Bit of the interrupt word that says: look into the inbox.
+pub const SIGNAL: u32 = 1;
+
+/// Signals that the host handler has taken from the kernel for one thread and the thread has not yet looked at.
+pub struct Inbox {
+    slots: [UnsafeCell<SigInfo>; SLOTS],
+    /// Records written; only the handler adds.
+    written: AtomicUsize,
+    /// Records read; only the owner adds.
+    read: AtomicUsize,
+    /// `CpuState::rt.interrupt` of the owner.
+    interrupt: AtomicPtr<AtomicU32>,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self {
+            slots: std::array::from_fn(|_| UnsafeCell::new(SigInfo::new(0, 0))),
+            written: AtomicUsize::new(0),
+            read: AtomicUsize::new(0),
+            interrupt: AtomicPtr::new(null_mut()),
+        }
+    }
+}
+
+impl Inbox {
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.written.load(Relaxed) == self.read.load(Relaxed)
+    }
+
+    /// The oldest record.
+    pub fn take(&self) -> Option<SigInfo> {
+        let read = self.read.load(Relaxed);
+        if self.written.load(Relaxed) == read {
+            return None;
+        }
+        // SAFETY: S2: written before `written` was raised, and the handler leaves it alone until `read` passes it.
+        let info = unsafe { *self.slots[read % SLOTS].get() };
+        self.read.store(read + 1, Release);
+        Some(info)
+    }
+
+    /// Writes a record; a full inbox drops it, as the kernel drops a standard signal that is pending already.
+    fn put(&self, info: SigInfo) {
+        let written = self.written.load(Relaxed);
+        if written - self.read.load(Relaxed) < SLOTS {
+            // SAFETY: S2: the slot is free, and handlers do not nest.
+            unsafe { *self.slots[written % SLOTS].get() = info };
+            self.written.store(written + 1, Release);
+        }
+        // SAFETY: set by `attach` to a word that outlives the attachment.
+        unsafe { (*self.interrupt.load(Relaxed)).fetch_or(SIGNAL, Relaxed) };
+    }
+}
+
+thread_local! {
+    /// Inbox of the guest thread that this host thread runs; null in threads of the translator.
+    static CURRENT: Cell<*const Inbox> = const { Cell::new(null()) };
+}
+
+/// Size of the stack that host handlers run on: the kernel's largest frame (AVX-512, AMX: 11 KiB) and the fault path.
+const HANDLER_STACK: usize = 64 << 10;
+
+/// What a host thread has to give back when it stops running a guest thread.
+pub struct Attachment {
+    previous: *const Inbox,
+    _stack: Box<[u8]>,
+    old_stack: libc::stack_t,
+}
+
+/// Makes the calling host thread the one that runs `thread`: handlers record in its inbox, on a stack of their own.
+pub fn attach(thread: &Thread) -> Attachment {
+    init();
+    let inbox = thread.signals.inbox();
+    inbox.interrupt.store((&raw const thread.cpu.rt.interrupt).cast_mut(), Relaxed);
+    let mut stack = vec![0u8; HANDLER_STACK].into_boxed_slice();
+    let new = libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: HANDLER_STACK };
+    let mut old_stack = libc::stack_t { ss_sp: null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+    // SAFETY: the stack lives as long as the attachment.
+    unsafe { libc::sigaltstack(&raw const new, &raw mut old_stack) };
+    Attachment { previous: CURRENT.replace(inbox), _stack: stack, old_stack }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        let mask = block_all();
+        CURRENT.set(self.previous);
+        // SAFETY: the stack that was in use before.
+        unsafe { libc::sigaltstack(&raw const self.old_stack, null_mut()) };
+        if !self.previous.is_null() {
+            set_mask_exactly(mask);
+        }
+    }
+}
+
+/// The host's handler for every signal.
+extern "C" fn on_signal(signo: i32, info: &siginfo_t, context: &mut ucontext_t) {
+    // SAFETY: `errno` is this thread's.
+    let errno = unsafe { *libc::__errno_location() };
+    if !SYNCHRONOUS.contains(signo) || info.si_code <= 0 {
+        record(info, context);
+    } else if fault::classify(signo, info, context) == Verdict::NotOurs {
+        // Returning to the faulting instruction now ends the process by the same fault, with the right core.
+        set_disposition(signo, SIG_DFL, 0);
+    }
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+}
+
+/// Leaves the signal to the next safepoint, which no system call may keep waiting.
+fn record(info: &siginfo_t, context: &mut ucontext_t) {
+    let inbox = CURRENT.get();
+    if inbox.is_null() {
+        return;
+    }
+    // SAFETY: `attach` set the inbox, which outlives the attachment; the two types are one structure.
+    unsafe { (*inbox).put(*std::ptr::from_ref(info).cast::<SigInfo>()) };
+    let window = arch::window();
+    let pc = crate::arch::context_pc(context);
+    if (window.check..window.end).contains(&pc) {
+        crate::arch::context_set_pc(context, window.interrupted);
+    }
+    // SAFETY: the kernel's mask has 64 bits.
+    unsafe { *(&raw mut context.uc_sigmask).cast::<u64>() = !SYNCHRONOUS.0 };
+}
+
+const _: () = assert!(size_of::<SigInfo>() == size_of::<siginfo_t>());
+
+impl Thread {
+    /// Makes the host's system call `nr` (host numbering), with guest pointers as they are. Returns its result, or
+    /// [`NOT_STARTED`](super::NOT_STARTED) if a signal waits for delivery: then nothing has happened, and the
+    /// guest's call is to be begun again behind the safepoint (`Outcome::Interrupted(Restart::Always)`).
+    ///
+    /// EINTR is the guest's result: the kernel only returns it where the guest's handler lacks SA_RESTART or the call is never restarted.
+    pub fn host_syscall(&self, nr: i64, args: [u64; 6]) -> i64 {
+        let interrupt = (&raw const self.cpu.rt.interrupt).cast::<u32>();
+        // SAFETY: the word is the thread's; the syscalls layer refuses arguments that reach the translator's memory.
+        unsafe { arch::window_syscall(interrupt, nr as u64, &args) }
+    }
+}
