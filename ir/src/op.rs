@@ -74,6 +74,13 @@ macro_rules! ops {
     };
 }
 
+impl Op {
+    /// Whether a guest instruction may end in this operation: with a fault of its own or of the memory it touches.
+    pub fn may_stop(self) -> bool {
+        matches!(self.effect(), Effect::Faults | Effect::Memory) && self != Op::Fence
+    }
+}
+
 /// What an operation does besides yielding its result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Effect {

@@ -269,6 +269,15 @@ impl Exit {
             _ => None,
         }
     }
+
+    /// Renames the value that decides or names the target.
+    pub fn map_value(&mut self, f: impl FnOnce(Value) -> Value) {
+        match self {
+            Exit::Branch { cond: v, .. } | Exit::Indirect(v) | Exit::Return(v) => *v = f(*v),
+            Exit::CallIndirect { target, .. } => *target = f(*target),
+            _ => {}
+        }
+    }
 }
 
 /// A straight line of instructions with one exit.
@@ -308,7 +317,7 @@ impl Region {
     }
 
     /// The block ids, in order.
-    pub fn block_ids(&self) -> impl Iterator<Item = BlockId> + use<> {
+    pub fn block_ids(&self) -> impl DoubleEndedIterator<Item = BlockId> + use<> {
         (0..self.blocks.len() as u32).map(BlockId)
     }
 }

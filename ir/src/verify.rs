@@ -10,7 +10,7 @@
 //! All problems are collected: one wrong operand should not hide the next.
 
 use crate::helper::Helper;
-use crate::op::{Effect, Format, Op};
+use crate::op::{Format, Op};
 use crate::reg::{Reg, RegKind};
 use crate::region::{Block, BlockId, Cc, Exit, FaultKind, FloatCc, Inst, Region, RmwOp, Target, Value};
 use crate::types::Type;
@@ -92,7 +92,7 @@ impl Check<'_> {
             match inst.op {
                 Op::Insn => put_seen = false,
                 Op::Put => put_seen = true,
-                op => self.require(!(put_seen && may_fault(op)), || "may fault behind a put".into()),
+                op => self.require(!(put_seen && op.may_stop()), || "may fault behind a put".into()),
             }
             self.inst(start, i, &inst);
         }
@@ -251,10 +251,6 @@ impl Check<'_> {
         };
         self.require(fits, || format!("{} {} with aux {aux}", op.name(), ty.name()));
     }
-}
-
-fn may_fault(op: Op) -> bool {
-    matches!(op.effect(), Effect::Faults | Effect::Memory) && op != Op::Fence
 }
 
 fn readable(reg: Reg, ty: Type) -> bool {

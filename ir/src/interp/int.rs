@@ -5,7 +5,7 @@ use crate::types::Type;
 
 /// All ones of the type's width (64 bits for vectors and none, which have no use for it).
 #[inline(always)]
-pub(super) fn mask(ty: Type) -> u64 {
+pub(crate) fn mask(ty: Type) -> u64 {
     const MASKS: [u64; Type::ALL.len()] = {
         let mut masks = [u64::MAX; Type::ALL.len()];
         masks[Type::I1 as usize] = 1;

@@ -5,6 +5,7 @@
 
 use super::float::{self, Float, Rounding};
 use super::int;
+pub(crate) use super::int::mask;
 use super::lanes::{self, Lane, map, narrow, zip};
 use crate::op::Op;
 use crate::region::{Cc, FloatCc};
