@@ -8,6 +8,7 @@
 //! guest's registers only see what their effect says.
 
 mod f80;
+mod simd;
 pub mod x87;
 mod x87_image;
 
@@ -197,6 +198,21 @@ helpers! {
     MmxSet "mmx_set" (I32, I64) -> None, X87, Some(x87_image::mmx_set);
     /// EMMS.
     Emms "emms" () -> None, X87, Some(x87_image::emms);
+
+    /// RCPPS: estimates of 1/x.
+    Rcp "rcp" (V128) -> V128, Pure, Some(simd::rcp);
+    /// RSQRTPS: estimates of 1/sqrt(x).
+    Rsqrt "rsqrt" (V128) -> V128, Pure, Some(simd::rsqrt);
+    /// Four `f32` rounded to integral numbers by mode b (RC's encoding, low two bits).
+    RoundF32x4 "round_f32x4" (V128, I32) -> V128, Pure, Some(simd::round_f32x4);
+    /// Two `f64`, likewise.
+    RoundF64x2 "round_f64x2" (V128, I32) -> V128, Pure, Some(simd::round_f64x2);
+    /// CRC-32C a continued with the low c bytes of b.
+    Crc32 "crc32" (I32, I64, I32) -> I32, Pure, Some(simd::crc32);
+    /// PHMINPOSUW.
+    Phminposuw "phminposuw" (V128) -> V128, Pure, Some(simd::phminposuw);
+    /// MPSADBW with immediate c.
+    Mpsadbw "mpsadbw" (V128, V128, I32) -> V128, Pure, Some(simd::mpsadbw);
 }
 
 fn sdiv_faults(_: &mut CpuState, hi: u64, lo: u64, d: u64) -> u64 {

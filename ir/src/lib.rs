@@ -26,6 +26,7 @@ pub mod builder;
 pub mod helper;
 pub mod interp;
 pub mod op;
+pub mod parse;
 pub mod pass;
 mod print;
 pub mod reg;

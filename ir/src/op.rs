@@ -75,6 +75,11 @@ macro_rules! ops {
 }
 
 impl Op {
+    /// The operation with this text form.
+    pub fn from_name(name: &str) -> Option<Op> {
+        Self::ALL.iter().copied().find(|op| op.name() == name)
+    }
+
     /// Whether a guest instruction may end in this operation: with a fault of its own or of the memory it touches.
     pub fn may_stop(self) -> bool {
         matches!(self.effect(), Effect::Faults | Effect::Memory) && self != Op::Fence

@@ -1,0 +1,135 @@
+//! SSE operations that no host does in a few instructions, or that are rare enough not to deserve an IR operation.
+//! Vector arguments and results are in `cpu.scratch` (see `helper.rs`).
+
+use crate::state::{CpuState, V128};
+
+type Words = [u16; 8];
+
+fn bytes(v: V128) -> [u8; 16] {
+    (u128::from(v[0]) | u128::from(v[1]) << 64).to_le_bytes()
+}
+
+fn from_bytes(b: [u8; 16]) -> V128 {
+    let v = u128::from_le_bytes(b);
+    [v as u64, (v >> 64) as u64]
+}
+
+fn words(v: V128) -> Words {
+    let b = bytes(v);
+    std::array::from_fn(|i| u16::from_le_bytes([b[2 * i], b[2 * i + 1]]))
+}
+
+fn from_words(w: Words) -> V128 {
+    from_bytes(std::array::from_fn(|i| w[i / 2].to_le_bytes()[i % 2]))
+}
+
+/// The four lanes as bits.
+fn singles(v: V128) -> [u32; 4] {
+    [v[0] as u32, (v[0] >> 32) as u32, v[1] as u32, (v[1] >> 32) as u32]
+}
+
+fn from_singles(s: [u32; 4]) -> V128 {
+    [u64::from(s[0]) | u64::from(s[1]) << 32, u64::from(s[2]) | u64::from(s[3]) << 32]
+}
+
+/// Leaves a vector result.
+fn give(cpu: &mut CpuState, v: V128) -> u64 {
+    cpu.scratch[0] = v;
+    0
+}
+
+const F32_SIGN: u32 = 1 << 31;
+const F32_INFINITY: u32 = 0x7f80_0000;
+const F32_QUIET: u32 = 1 << 22;
+const F32_INDEFINITE: u32 = 0xffc0_0000;
+
+fn is_nan32(bits: u32) -> bool {
+    bits & !F32_SIGN > F32_INFINITY
+}
+
+/// Whether it is a zero or a denormal, which RCPPS and RSQRTPS take for one.
+fn is_zero32(bits: u32) -> bool {
+    bits & F32_INFINITY == 0
+}
+
+/// RCPPS: reciprocals with a relative error below 1.5 * 2^-12. Processors differ in the bits; this one divides.
+/// Results that would be denormal are zero.
+pub(super) fn rcp(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    let r = singles(cpu.scratch[0]).map(|x| match x {
+        _ if is_nan32(x) => x | F32_QUIET,
+        _ if is_zero32(x) => x & F32_SIGN | F32_INFINITY,
+        _ => {
+            let r = (1.0 / f64::from(f32::from_bits(x))) as f32;
+            if is_zero32(r.to_bits()) { x & F32_SIGN } else { r.to_bits() }
+        }
+    });
+    give(cpu, from_singles(r))
+}
+
+/// RSQRTPS: reciprocals of square roots, likewise.
+pub(super) fn rsqrt(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    let r = singles(cpu.scratch[0]).map(|x| match x {
+        _ if is_nan32(x) => x | F32_QUIET,
+        _ if is_zero32(x) => x & F32_SIGN | F32_INFINITY,
+        _ if x & F32_SIGN != 0 => F32_INDEFINITE,
+        _ => ((1.0 / f64::from(f32::from_bits(x)).sqrt()) as f32).to_bits(),
+    });
+    give(cpu, from_singles(r))
+}
+
+/// Rounds to an integral number by the two bits of a rounding mode (SDM vol. 1 table 4-9); NaNs become quiet.
+fn round(v: f64, mode: u64) -> f64 {
+    match mode & 3 {
+        0 => v.round_ties_even(),
+        1 => v.floor(),
+        2 => v.ceil(),
+        _ => v.trunc(),
+    }
+}
+
+/// ROUNDPS by mode b.
+pub(super) fn round_f32x4(cpu: &mut CpuState, _: u64, mode: u64, _: u64) -> u64 {
+    let r = singles(cpu.scratch[0]).map(|x| match is_nan32(x) {
+        true => x | F32_QUIET,
+        false => (round(f64::from(f32::from_bits(x)), mode) as f32).to_bits(),
+    });
+    give(cpu, from_singles(r))
+}
+
+/// ROUNDPD by mode b.
+pub(super) fn round_f64x2(cpu: &mut CpuState, _: u64, mode: u64, _: u64) -> u64 {
+    const QUIET: u64 = 1 << 51;
+    let r = cpu.scratch[0].map(|x| {
+        let v = f64::from_bits(x);
+        if v.is_nan() { x | QUIET } else { round(v, mode).to_bits() }
+    });
+    give(cpu, r)
+}
+
+/// CRC32 of `n` bytes of `data`, by the reflected polynomial 0x82f63b78.
+pub(super) fn crc32(_: &mut CpuState, crc: u64, data: u64, n: u64) -> u64 {
+    let mut crc = crc as u32;
+    for byte in &data.to_le_bytes()[..n as usize] {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = crc >> 1 ^ if crc & 1 != 0 { 0x82f6_3b78 } else { 0 };
+        }
+    }
+    u64::from(crc)
+}
+
+/// PHMINPOSUW: the least word and its position.
+pub(super) fn phminposuw(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    let lanes = words(cpu.scratch[0]);
+    let (at, least) = lanes.iter().enumerate().min_by_key(|(at, v)| (**v, *at)).expect("eight lanes");
+    let r = [u64::from(*least) | (at as u64) << 16, 0];
+    give(cpu, r)
+}
+
+/// MPSADBW: sums of absolute differences of four bytes of b with eight overlapping groups of a.
+pub(super) fn mpsadbw(cpu: &mut CpuState, _: u64, _: u64, imm: u64) -> u64 {
+    let (a, b) = (bytes(cpu.scratch[0]), bytes(cpu.scratch[1]));
+    let (from_a, from_b) = ((imm >> 2 & 1) as usize * 4, (imm & 3) as usize * 4);
+    let sum = |i: usize| (0..4).map(|k| u16::from(a[from_a + i + k].abs_diff(b[from_b + k]))).sum();
+    give(cpu, from_words(std::array::from_fn(sum)))
+}
