@@ -28,9 +28,14 @@ mod ahead;
 mod alu;
 mod control;
 mod flags;
+mod mmx;
 mod mov;
 mod operand;
 mod region;
+mod sse_float;
+mod sse_int;
+mod sse_move;
+mod sse_shuffle;
 pub mod table;
 
 pub use region::{EveryBlock, Profile, lift_region};

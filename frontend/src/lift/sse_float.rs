@@ -1,0 +1,166 @@
+//! SSE floating point: arithmetic, compares, conversions.
+//!
+//! Packed arithmetic is `sse_int::vec` with a float shape. Scalars are computed as scalars and put into lane 0,
+//! which the backend keeps in float registers. The rounding mode is the engine's (MXCSR); exception flags are not
+//! collected in MXCSR, and unmasked SIMD exceptions do not trap (`README`, Quirks).
+
+use super::flags::Recipe;
+use super::operand::{Alignment, vector_of};
+use super::sse_int::{every_other, vec_unary_with, vec_with};
+use super::sse_move::has_xmm;
+use super::{Insn, Lifter};
+use calque_ir::{FaultKind, FloatCc, Helper, Op, Type, Value};
+
+/// ADDSS and kin: lane 0 of the destination and a scalar.
+pub(super) fn scalar(l: &mut Lifter<'_>, i: &Insn, op: Op, ty: Type) {
+    let b = l.read_xmm_low_or_mem(i, 1, ty);
+    let a = l.read_xmm_low_or_mem(i, 0, ty);
+    let r = l.b.binary(op, ty, a, b);
+    l.write_xmm_low(i, 0, ty, r);
+}
+
+/// SQRTSS, SQRTSD.
+pub(super) fn scalar_sqrt(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
+    let a = l.read_xmm_low_or_mem(i, 1, ty);
+    let r = l.b.unary(Op::Sqrt, ty, a);
+    l.write_xmm_low(i, 0, ty, r);
+}
+
+/// An operation of the source alone, on packed lanes: SQRTPS, CVTDQ2PS...
+pub(super) fn vec_unary(l: &mut Lifter<'_>, i: &Insn, op: Op, ty: Type) {
+    vec_unary_with(l, i, |l, a| l.b.unary(op, ty, a));
+}
+
+/// RCPSS, RSQRTSS: the vector helper on lane 0.
+pub(super) fn scalar_estimate(l: &mut Lifter<'_>, i: &Insn, helper: Helper) {
+    let a = l.read_xmm_low_or_mem(i, 1, Type::F32);
+    let v = l.b.unary(Op::ScalarToVector, Type::F32x4, a);
+    let r = l.b.call(helper, &[v]);
+    let r = l.b.extract_lane(Type::F32x4, r, 0);
+    l.write_xmm_low(i, 0, Type::F32, r);
+}
+
+/// The predicate of CMPPS and kin (SDM vol. 2A table 3-1), bits 0..3 of the immediate.
+fn predicate(i: &Insn) -> FloatCc {
+    match i.immediate8() & 7 {
+        0 => FloatCc::Equal,
+        1 => FloatCc::LessThan,
+        2 => FloatCc::LessThanOrEqual,
+        3 => FloatCc::Unordered,
+        4 => FloatCc::NotEqual,
+        5 => FloatCc::UnorderedOrGreaterThanOrEqual,
+        6 => FloatCc::UnorderedOrGreaterThan,
+        _ => FloatCc::Ordered,
+    }
+}
+
+/// CMPPS, CMPPD.
+pub(super) fn compare_packed(l: &mut Lifter<'_>, i: &Insn, shape: Type) {
+    vec_with(l, i, |l, a, b| l.b.fcmp(predicate(i), shape, a, b));
+}
+
+/// CMPSS, CMPSD: lane 0 becomes a mask.
+pub(super) fn compare_scalar(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
+    let b = l.read_xmm_low_or_mem(i, 1, ty);
+    let a = l.read_xmm_low_or_mem(i, 0, ty);
+    let holds = l.b.fcmp(predicate(i), ty, a, b);
+    let int = Type::int(ty.bits());
+    let (ones, zero) = (l.b.iconst(int, u64::MAX), l.b.iconst(int, 0));
+    let mask = l.b.select(int, holds, ones, zero);
+    l.write_xmm_low(i, 0, int, mask);
+}
+
+/// CMPSD, a mnemonic that SSE2 and the string instructions share.
+pub(super) fn cmpsd(l: &mut Lifter<'_>, i: &Insn) {
+    match has_xmm(i) {
+        true => compare_scalar(l, i, Type::F64),
+        false => l.fault(FaultKind::Unimplemented),
+    }
+}
+
+/// COMISS, UCOMISS and the SD forms, which differ in which NaNs raise the invalid flag.
+pub(super) fn compare_to_flags(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
+    let b = l.read_xmm_low_or_mem(i, 1, ty);
+    let a = l.read_xmm_low_or_mem(i, 0, ty);
+    l.set_flags(Recipe::Float { a, b }, ty);
+}
+
+/// CVTSI2SS, CVTSI2SD: the integer's width is the operand's.
+pub(super) fn from_int(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
+    let v = l.read(i, 1);
+    let r = l.b.unary(Op::FcvtFromSint, ty, v);
+    l.write_xmm_low(i, 0, ty, r);
+}
+
+/// CVTSS2SI, CVTSD2SI and the truncating forms.
+pub(super) fn to_int(l: &mut Lifter<'_>, i: &Insn, op: Op, from: Type) {
+    let v = l.read_xmm_low_or_mem(i, 1, from);
+    let ty = l.op_type(i, 0);
+    let r = l.b.unary(op, ty, v);
+    l.write(i, 0, r);
+}
+
+/// CVTSS2SD, CVTSD2SS.
+pub(super) fn convert_scalar(l: &mut Lifter<'_>, i: &Insn, op: Op, from: Type, to: Type) {
+    let v = l.read_xmm_low_or_mem(i, 1, from);
+    let r = l.b.unary(op, to, v);
+    l.write_xmm_low(i, 0, to, r);
+}
+
+/// CVTPI2PS: two integers to the low half; the upper half stays.
+pub(super) fn cvtpi2ps(l: &mut Lifter<'_>, i: &Insn) {
+    let v = l.read_vec(i, 1, Alignment::Any);
+    let r = l.b.unary(Op::FcvtFromSint, Type::F32x4, v);
+    let low = l.b.extract_lane(Type::I64x2, r, 0);
+    let old = l.read_xmm(i, 0);
+    let new = l.b.insert_lane(Type::I64x2, old, low, 0);
+    l.write_xmm(i, 0, new);
+}
+
+/// ADDSUBPS, ADDSUBPD: even lanes subtract, odd ones add.
+pub(super) fn addsub(l: &mut Lifter<'_>, i: &Insn, shape: Type) {
+    let width = shape.lane().bytes() as u8;
+    let indices = std::array::from_fn(|k| if k as u8 / width % 2 == 0 { k as u8 } else { 16 + k as u8 });
+    vec_with(l, i, |l, a, b| {
+        let difference = l.b.binary(Op::Fsub, shape, a, b);
+        let sum = l.b.binary(Op::Fadd, shape, a, b);
+        l.b.shuffle(difference, sum, indices)
+    });
+}
+
+/// HADDPS, HSUBPS and PD forms: even lanes op odd lanes, of the destination, then of the source.
+pub(super) fn horizontal(l: &mut Lifter<'_>, i: &Insn, op: Op, shape: Type) {
+    let width = shape.lane().bytes() as u8;
+    vec_with(l, i, |l, a, b| {
+        let even = l.b.shuffle(a, b, every_other(width, 16, 0));
+        let odd = l.b.shuffle(a, b, every_other(width, 16, width));
+        l.b.binary(op, shape, even, odd)
+    });
+}
+
+/// ROUNDPS, ROUNDPD: the immediate's rounding mode, or MXCSR's if bit 2 is set.
+pub(super) fn round_packed(l: &mut Lifter<'_>, i: &Insn, helper: Helper) {
+    vec_unary_with(l, i, |l, a| call_round(l, i, helper, a));
+}
+
+/// ROUNDSS, ROUNDSD.
+pub(super) fn round_scalar(l: &mut Lifter<'_>, i: &Insn, helper: Helper, ty: Type) {
+    let a = l.read_xmm_low_or_mem(i, 1, ty);
+    let v = l.b.unary(Op::ScalarToVector, vector_of(ty), a);
+    let r = call_round(l, i, helper, v);
+    let r = l.b.extract_lane(vector_of(ty), r, 0);
+    l.write_xmm_low(i, 0, ty, r);
+}
+
+fn call_round(l: &mut Lifter<'_>, i: &Insn, helper: Helper, v: Value) -> Value {
+    let imm = i.immediate8();
+    let mode = match imm & 4 {
+        0 => l.b.iconst(Type::I32, u64::from(imm & 3)),
+        _ => {
+            let mxcsr = l.b.get(Type::I32, calque_ir::Reg::MXCSR);
+            let thirteen = l.b.iconst(Type::I32, 13);
+            l.b.binary(Op::Ushr, Type::I32, mxcsr, thirteen)
+        }
+    };
+    l.b.call(helper, &[v, mode])
+}

@@ -1,0 +1,221 @@
+//! SSE and MMX integer arithmetic, logic, compares and shifts.
+
+use super::flags::{Flag, FlagSet};
+use super::mmx::is_mmx;
+use super::operand::Alignment;
+use super::{Insn, Lifter};
+use calque_ir::{Cc, Helper, Op, Type, Value};
+use iced_x86::OpKind;
+
+/// Lane-wise operation of destination and source. Serves packed floats as well.
+pub(super) fn vec(l: &mut Lifter<'_>, i: &Insn, op: Op, shape: Type) {
+    vec_with(l, i, |l, a, b| l.b.binary(op, shape, a, b));
+}
+
+/// PXOR and kin of a register with itself: zero, whatever it held.
+pub(super) fn vec_xor(l: &mut Lifter<'_>, i: &Insn) {
+    if i.op_kind(1) == OpKind::Register && i.op_register(0) == i.op_register(1) {
+        let zero = l.b.vconst([0, 0]);
+        return l.write_vec(i, 0, zero);
+    }
+    vec(l, i, Op::Bxor, Type::V128);
+}
+
+/// PANDN and kin: the complement of the destination and the source.
+pub(super) fn vec_andnot(l: &mut Lifter<'_>, i: &Insn) {
+    vec_with(l, i, |l, a, b| l.b.binary(Op::BandNot, Type::V128, b, a));
+}
+
+/// Destination = f(destination, source). The source is read first: it may fault.
+pub(super) fn vec_with(l: &mut Lifter<'_>, i: &Insn, f: impl FnOnce(&mut Lifter<'_>, Value, Value) -> Value) {
+    let b = l.read_vec(i, 1, Alignment::Required);
+    let a = l.read_vec(i, 0, Alignment::Required);
+    let r = f(l, a, b);
+    l.write_vec(i, 0, r);
+}
+
+/// Destination = f(source).
+pub(super) fn vec_unary_with(l: &mut Lifter<'_>, i: &Insn, f: impl FnOnce(&mut Lifter<'_>, Value) -> Value) {
+    let a = l.read_vec(i, 1, Alignment::Required);
+    let r = f(l, a);
+    l.write_vec(i, 0, r);
+}
+
+/// PCMPEQx, PCMPGTx: all ones where the comparison holds.
+pub(super) fn vec_compare(l: &mut Lifter<'_>, i: &Insn, cc: Cc, shape: Type) {
+    vec_with(l, i, |l, a, b| l.b.icmp(cc, shape, a, b));
+}
+
+/// PSLLx, PSRLx, PSRAx: by an immediate or by the low 64 bits of the source.
+pub(super) fn vec_shift(l: &mut Lifter<'_>, i: &Insn, op: Op, shape: Type) {
+    let count = match i.op_kind(1) {
+        OpKind::Immediate8 => l.b.iconst(Type::I64, i.immediate(1)),
+        _ => {
+            let v = l.read_vec(i, 1, Alignment::Required);
+            l.b.extract_lane(Type::I64x2, v, 0)
+        }
+    };
+    let a = l.read_vec(i, 0, Alignment::Any);
+    let r = l.b.binary(op, shape, a, count);
+    l.write_vec(i, 0, r);
+}
+
+/// PABSx: the larger of a lane and its negation.
+pub(super) fn vec_abs(l: &mut Lifter<'_>, i: &Insn, shape: Type) {
+    vec_unary_with(l, i, |l, a| {
+        let zero = l.b.vconst([0, 0]);
+        let negated = l.b.binary(Op::Isub, shape, zero, a);
+        // The least number is its own negation, and stays.
+        l.b.binary(Op::Smax, shape, a, negated)
+    });
+}
+
+/// PSIGNx: destination lanes negated, cleared or kept by the sign of the source's.
+pub(super) fn vec_sign(l: &mut Lifter<'_>, i: &Insn, shape: Type) {
+    vec_with(l, i, |l, a, b| {
+        let zero = l.b.vconst([0, 0]);
+        let negative = l.b.icmp(Cc::SignedLessThan, shape, b, zero);
+        let is_zero = l.b.icmp(Cc::Equal, shape, b, zero);
+        let flipped = l.b.binary(Op::Bxor, Type::V128, a, negative);
+        let signed = l.b.binary(Op::Isub, shape, flipped, negative);
+        l.b.binary(Op::BandNot, Type::V128, signed, is_zero)
+    });
+}
+
+/// PHADDx, PHSUBx: `op` of even and odd lanes of destination and source.
+pub(super) fn vec_horizontal(l: &mut Lifter<'_>, i: &Insn, op: Op, shape: Type) {
+    let width = shape.lane().bytes() as u8;
+    let bytes = if is_mmx(i) { 8 } else { 16 };
+    vec_with(l, i, |l, a, b| {
+        let even = l.b.shuffle(a, b, every_other(width, bytes, 0));
+        let odd = l.b.shuffle(a, b, every_other(width, bytes, width));
+        l.b.binary(op, shape, even, odd)
+    });
+}
+
+/// Indices of every other lane of two vectors of `bytes` bytes, from byte `first` on.
+pub(super) fn every_other(width: u8, bytes: u8, first: u8) -> [u8; 16] {
+    std::array::from_fn(|k| {
+        let k = k as u8;
+        let at = k / width * 2 * width + first + k % width;
+        match at {
+            _ if k >= bytes => 0x80,
+            at if at < bytes => at,
+            at => at - bytes + 16,
+        }
+    })
+}
+
+/// PMADDUBSW: unsigned bytes of the destination times signed ones of the source, added in pairs with saturation.
+pub(super) fn pmaddubsw(l: &mut Lifter<'_>, i: &Insn) {
+    let shape = Type::I16x8;
+    vec_with(l, i, |l, a, b| {
+        let eight = l.b.iconst(Type::I64, 8);
+        let low = l.b.vconst([0x00ff_00ff_00ff_00ff; 2]);
+        let a_even = l.b.binary(Op::Band, Type::V128, a, low);
+        let a_odd = l.b.binary(Op::Vushr, shape, a, eight);
+        let b_high = l.b.binary(Op::Vshl, shape, b, eight);
+        let b_even = l.b.binary(Op::Vsshr, shape, b_high, eight);
+        let b_odd = l.b.binary(Op::Vsshr, shape, b, eight);
+        let even = l.b.binary(Op::Imul, shape, a_even, b_even);
+        let odd = l.b.binary(Op::Imul, shape, a_odd, b_odd);
+        l.b.binary(Op::SaddSat, shape, even, odd)
+    });
+}
+
+/// PMULHRSW: (a * b + 2^14) >> 15, put together from the two halves of the product.
+pub(super) fn pmulhrsw(l: &mut Lifter<'_>, i: &Insn) {
+    let shape = Type::I16x8;
+    vec_with(l, i, |l, a, b| {
+        let high = l.b.binary(Op::Smulhi, shape, a, b);
+        let low = l.b.binary(Op::Imul, shape, a, b);
+        let k = |l: &mut Lifter<'_>, n| l.b.iconst(Type::I64, n);
+        let (one, fourteen, fifteen) = (k(l, 1), k(l, 14), k(l, 15));
+        let ones = l.b.vconst([0x0001_0001_0001_0001; 2]);
+        let high = l.b.binary(Op::Vshl, shape, high, one);
+        let top = l.b.binary(Op::Vushr, shape, low, fifteen);
+        let half = l.b.binary(Op::Vushr, shape, low, fourteen);
+        let half = l.b.binary(Op::Band, Type::V128, half, ones);
+        let whole = l.b.binary(Op::Iadd, shape, high, top);
+        l.b.binary(Op::Iadd, shape, whole, half)
+    });
+}
+
+/// PMULDQ: products of the even signed 32-bit lanes.
+pub(super) fn pmuldq(l: &mut Lifter<'_>, i: &Insn) {
+    vec_with(l, i, |l, a, b| {
+        let product = |l: &mut Lifter<'_>, lane| {
+            let mut signed = |v| {
+                let v = l.b.extract_lane(Type::I32x4, v, lane);
+                l.b.unary(Op::Sextend, Type::I64, v)
+            };
+            let (a, b) = (signed(a), signed(b));
+            l.b.binary(Op::Imul, Type::I64, a, b)
+        };
+        let (low, high) = (product(l, 0), product(l, 2));
+        l.b.binary(Op::Concat, Type::I64x2, low, high)
+    });
+}
+
+/// PTEST: ZF is whether source AND destination is zero, CF whether source AND NOT destination is.
+pub(super) fn ptest(l: &mut Lifter<'_>, i: &Insn) {
+    let b = l.read_vec(i, 1, Alignment::Required);
+    let a = l.read_vec(i, 0, Alignment::Any);
+    let and = l.b.binary(Op::Band, Type::V128, b, a);
+    let rest = l.b.binary(Op::BandNot, Type::V128, b, a);
+    let (zf, cf) = (is_zero(l, and), is_zero(l, rest));
+    l.set_flags_const(FlagSet::ALL, false);
+    l.set_flag(Flag::Zf, zf);
+    l.set_flag(Flag::Cf, cf);
+}
+
+/// `i1`: whether all 128 bits are 0.
+fn is_zero(l: &mut Lifter<'_>, v: Value) -> Value {
+    let low = l.b.extract_lane(Type::I64x2, v, 0);
+    let high = l.b.extract_lane(Type::I64x2, v, 1);
+    let any = l.b.binary(Op::Bor, Type::I64, low, high);
+    l.compare_zero(Cc::Equal, Type::I64, any)
+}
+
+/// POPCNT: ZF from the source, the other flags cleared.
+pub(super) fn popcnt(l: &mut Lifter<'_>, i: &Insn) {
+    let ty = l.op_type(i, 0);
+    let v = l.read_as(i, 1, ty);
+    let zf = l.compare_zero(Cc::Equal, ty, v);
+    let r = l.b.unary(Op::Popcnt, ty, v);
+    l.write(i, 0, r);
+    l.set_flags_const(FlagSet::ALL, false);
+    l.set_flag(Flag::Zf, zf);
+}
+
+/// CRC32 (polynomial 0x11EDC6F41) of 1 to 8 bytes.
+pub(super) fn crc32(l: &mut Lifter<'_>, i: &Insn) {
+    let ty = l.op_type(i, 1);
+    let v = l.read(i, 1);
+    let v = if ty == Type::I64 { v } else { l.b.unary(Op::Uextend, Type::I64, v) };
+    let to = l.op_type(i, 0);
+    let old = l.read(i, 0);
+    let old = if to == Type::I64 { l.b.unary(Op::Ireduce, Type::I32, old) } else { old };
+    let bytes = l.b.iconst(Type::I32, u64::from(ty.bytes()));
+    let r = l.b.call(Helper::Crc32, &[old, v, bytes]);
+    let r = if to == Type::I64 { l.b.unary(Op::Uextend, Type::I64, r) } else { r };
+    l.write(i, 0, r);
+}
+
+/// A helper of destination and source.
+pub(super) fn vec_call(l: &mut Lifter<'_>, i: &Insn, helper: Helper) {
+    vec_with(l, i, |l, a, b| l.b.call(helper, &[a, b]));
+}
+
+/// A helper of the source alone.
+pub(super) fn vec_call_unary(l: &mut Lifter<'_>, i: &Insn, helper: Helper) {
+    vec_unary_with(l, i, |l, a| l.b.call(helper, &[a]));
+}
+
+/// A helper of destination, source and immediate.
+pub(super) fn vec_call_imm(l: &mut Lifter<'_>, i: &Insn, helper: Helper) {
+    vec_with(l, i, |l, a, b| {
+        let imm = l.b.iconst(Type::I32, u64::from(i.immediate8()));
+        l.b.call(helper, &[a, b, imm])
+    });
+}
