@@ -7,10 +7,13 @@
 
 #![allow(unsafe_code)]
 
+use crate::arch;
 use crate::memory::GUEST_END;
 use crate::thread::Access;
 use bytemuck::{AnyBitPattern, NoUninit};
-use calque_ir::GuestAddr;
+use calque_ir::interp::Host;
+use calque_ir::state::V128;
+use calque_ir::{CpuState, GuestAddr, Helper, RmwOp, Type};
 use nix::errno::Errno;
 
 /// A guest access that could not be made: EFAULT for a system call, a page fault for an instruction.
@@ -50,7 +53,7 @@ pub fn kernel_ptr<T>(addr: GuestAddr, len: usize) -> Result<*mut T, Fault> {
 pub fn read_bytes(addr: GuestAddr, buf: &mut [u8]) -> Result<(), Fault> {
     check(addr, buf.len(), Access::Read)?;
     // SAFETY: `buf` is ours; the guest side is covered by the fixup table.
-    let left = unsafe { crate::arch::copy(buf.as_mut_ptr(), addr.0 as *const u8, buf.len()) };
+    let left = unsafe { arch::copy(buf.as_mut_ptr(), addr.0 as *const u8, buf.len()) };
     done(addr, buf.len(), left, Access::Read)
 }
 
@@ -58,7 +61,7 @@ pub fn read_bytes(addr: GuestAddr, buf: &mut [u8]) -> Result<(), Fault> {
 pub fn write_bytes(addr: GuestAddr, bytes: &[u8]) -> Result<(), Fault> {
     check(addr, bytes.len(), Access::Write)?;
     // SAFETY: `bytes` is ours; the guest side is covered by the fixup table.
-    let left = unsafe { crate::arch::copy(addr.0 as *mut u8, bytes.as_ptr(), bytes.len()) };
+    let left = unsafe { arch::copy(addr.0 as *mut u8, bytes.as_ptr(), bytes.len()) };
     done(addr, bytes.len(), left, Access::Write)
 }
 
@@ -105,4 +108,105 @@ pub fn read_cstr(addr: GuestAddr, max: usize) -> Result<Vec<u8>, Errno> {
         at = at.wrapping_add(room as u64);
     }
     Err(Errno::ENAMETOOLONG)
+}
+
+/// Guest memory as the interpreter sees it.
+///
+/// Unlike system calls, instructions are not kept away from the translator's memory: generated code could not be
+/// either, and a program that reaches there by accident has no way to know the addresses.
+pub struct GuestMemory;
+
+fn faulted<T>(result: Result<T, ()>, addr: u64, access: Access) -> Result<T, Fault> {
+    result.map_err(|()| Fault { addr: GuestAddr(addr), access })
+}
+
+/// Picks the primitive for an integer's width and widens its result.
+macro_rules! by_width {
+    ($bytes:expr, $f8:ident, $f16:ident, $f32:ident, $f64:ident, $addr:expr $(, $value:expr)*) => {
+        // SAFETY: guarded accesses to guest memory; see the module.
+        unsafe {
+            match $bytes {
+                1 => arch::$f8($addr $(, $value as u8)*).map(u64::from),
+                2 => arch::$f16($addr $(, $value as u16)*).map(u64::from),
+                4 => arch::$f32($addr $(, $value as u32)*).map(u64::from),
+                _ => arch::$f64($addr $(, $value)*),
+            }
+        }
+    };
+}
+
+impl Host for GuestMemory {
+    type Fault = Fault;
+
+    #[inline(always)]
+    fn load(&mut self, addr: u64, bytes: u32) -> Result<u64, Fault> {
+        faulted(by_width!(bytes, load8, load16, load32, load64, addr), addr, Access::Read)
+    }
+
+    #[inline(always)]
+    fn load128(&mut self, addr: u64) -> Result<V128, Fault> {
+        // SAFETY: as above.
+        faulted(unsafe { arch::load128(addr) }, addr, Access::Read)
+    }
+
+    #[inline(always)]
+    fn store(&mut self, addr: u64, bytes: u32, value: u64) -> Result<(), Fault> {
+        // SAFETY: as above.
+        let result = unsafe {
+            match bytes {
+                1 => arch::store8(addr, value as u8),
+                2 => arch::store16(addr, value as u16),
+                4 => arch::store32(addr, value as u32),
+                _ => arch::store64(addr, value),
+            }
+        };
+        faulted(result, addr, Access::Write)
+    }
+
+    #[inline(always)]
+    fn store128(&mut self, addr: u64, value: V128) -> Result<(), Fault> {
+        // SAFETY: as above.
+        faulted(unsafe { arch::store128(addr, value) }, addr, Access::Write)
+    }
+
+    fn rmw(&mut self, op: RmwOp, ty: Type, addr: u64, value: u64) -> Result<u64, Fault> {
+        let bytes = ty.bytes();
+        let compute: fn(u64, u64) -> u64 = match op {
+            RmwOp::Xchg => return faulted(by_width!(bytes, xchg8, xchg16, xchg32, xchg64, addr, value), addr, Access::Write),
+            RmwOp::Add => return faulted(by_width!(bytes, add8, add16, add32, add64, addr, value), addr, Access::Write),
+            RmwOp::Sub => {
+                let negated = value.wrapping_neg();
+                return faulted(by_width!(bytes, add8, add16, add32, add64, addr, negated), addr, Access::Write);
+            }
+            RmwOp::And => |a, b| a & b,
+            RmwOp::Or => |a, b| a | b,
+            RmwOp::Xor => |a, b| a ^ b,
+        };
+        let mut old = self.load(addr, bytes)?;
+        loop {
+            let new = compute(old, value);
+            let seen = faulted(by_width!(bytes, cas8, cas16, cas32, cas64, addr, old, new), addr, Access::Write)?;
+            if seen == old {
+                return Ok(old);
+            }
+            old = seen;
+        }
+    }
+
+    fn cas(&mut self, ty: Type, addr: u64, expected: V128, new: V128) -> Result<V128, Fault> {
+        if ty.is_vector() {
+            // SAFETY: as above.
+            return faulted(unsafe { arch::cas128(addr, expected, new) }, addr, Access::Write);
+        }
+        let old = by_width!(ty.bytes(), cas8, cas16, cas32, cas64, addr, expected[0], new[0]);
+        Ok([faulted(old, addr, Access::Write)?, 0])
+    }
+
+    fn fence(&mut self) {
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    }
+
+    fn helper(&mut self, cpu: &mut CpuState, helper: Helper, a: u64, b: u64, c: u64) -> u64 {
+        crate::gate::helper(cpu, helper, a, b, c)
+    }
 }

@@ -1,17 +1,36 @@
 //! Whose a synchronous host fault is.
 //!
 //! Runs inside the host's signal handler, but a *synchronous* fault interrupts the thread at a known instruction: an
-//! access primitive or generated code. Neither holds a lock or is inside the allocator (M4), so locks and memory are
-//! available here.
+//! access primitive or generated code. Neither holds a lock or is inside the allocator (M4 of `memory`), so locks and memory
+//! are available here.
 //!
 //! 1. A write to a page that is write-protected only because it holds translated code: unprotect, mark stale, and
 //!    let the instruction run again (`smc.rs`).
 //! 2. An access primitive: resume at its landing, which reports the failure.
 //! 3. Generated code: leave it through the dispatcher's exit, with the fault recorded for `Thread::run`.
 //! 4. Anything else is a bug of ours.
+//!
+//! # Safety
+//! Writes the interrupted context, which the kernel has given to the handler.
+
+#![allow(unsafe_code)]
 
 use crate::arch;
-use calque_ir::GuestAddr;
+use crate::dispatch::CODE_CHANGED;
+use calque_ir::{CpuState, GuestAddr};
+use std::cell::Cell;
+use std::ptr::null_mut;
+use std::sync::atomic::Ordering;
+
+thread_local! {
+    /// Registers of the guest thread that this host thread runs; null elsewhere.
+    static CPU: Cell<*mut CpuState> = const { Cell::new(null_mut()) };
+}
+
+/// Makes `cpu` the calling host thread's, for the time that it runs guest code.
+pub(crate) fn set_current(cpu: *mut CpuState) {
+    CPU.set(cpu);
+}
 
 /// What the host handler does with a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,13 +41,10 @@ pub enum Verdict {
     NotOurs,
 }
 
-/// Decides about a synchronous SIGSEGV, SIGBUS, SIGFPE or SIGILL (`si_code > 0`) of the calling thread.
-pub fn classify(signal: i32, info: &libc::siginfo_t, context: &mut libc::ucontext_t) -> Verdict {
-    if signal == libc::SIGSEGV && arch::context_is_write(context) {
-        let process = crate::process::current();
-        if process.is_some_and(|p| p.mem.unprotect_code(GuestAddr(arch::fault_address(info)))) {
-            return Verdict::Resume;
-        }
+/// Decides about a synchronous SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGTRAP (`si_code > 0`) of the calling thread.
+pub fn classify(signo: i32, info: &libc::siginfo_t, context: &mut libc::ucontext_t) -> Verdict {
+    if signo == libc::SIGSEGV && arch::context_is_write(context) && unprotect(GuestAddr(arch::fault_address(info))) {
+        return Verdict::Resume;
     }
     if let Some(landing) = arch::fixup(arch::context_pc(context)) {
         arch::context_set_pc(context, landing);
@@ -36,4 +52,15 @@ pub fn classify(signal: i32, info: &libc::siginfo_t, context: &mut libc::ucontex
         return Verdict::Resume;
     }
     Verdict::NotOurs
+}
+
+/// Case 1: whether `addr` lay in a protected code page and can be written now.
+fn unprotect(addr: GuestAddr) -> bool {
+    let done = crate::process::current().is_some_and(|process| process.mem.unprotect_code(addr));
+    let cpu = CPU.get();
+    if done && !cpu.is_null() {
+        // SAFETY: points to the thread's registers while it runs guest code; the word is atomic.
+        unsafe { (*cpu).rt.interrupt.fetch_or(CODE_CHANGED, Ordering::Relaxed) };
+    }
+    done
 }

@@ -20,13 +20,21 @@
 pub mod access;
 mod arch;
 pub mod crash;
-pub mod fault;
+pub mod cpuid;
+mod dispatch;
+mod fault;
+pub mod gate;
+pub mod load;
 pub mod memory;
 pub mod options;
 pub mod process;
 pub mod signal;
+mod smc;
+mod stack;
+pub mod stats;
 pub mod syscall;
 pub mod thread;
+mod tier;
 
 pub use access::Fault;
 pub use calque_ir::{CpuState, GuestAddr, GuestRange};

@@ -8,7 +8,9 @@
 
 use crate::memory::GuestMap;
 use crate::options::RunOptions;
+use crate::stats::Stats;
 use crate::syscall::Syscalls;
+use crate::tier::Code;
 use calque_ir::{GuestAddr, GuestRange};
 use std::ffi::CString;
 use std::io;
@@ -28,6 +30,8 @@ pub struct Process {
     pub mem: GuestMap,
     pub options: RunOptions,
     pub syscalls: Arc<dyn Syscalls>,
+    pub stats: Stats,
+    pub(crate) code: Code,
     /// Known once the program is loaded.
     exe: OnceLock<ExeInfo>,
 }
@@ -58,8 +62,10 @@ impl Process {
     pub fn new(options: RunOptions, syscalls: Arc<dyn Syscalls>) -> io::Result<Arc<Process>> {
         let process = Arc::new(Process {
             mem: GuestMap::new()?,
+            code: Code::new(&options),
             options,
             syscalls,
+            stats: Stats::default(),
             exe: OnceLock::new(),
         });
         assert!(CURRENT.set(Arc::clone(&process)).is_ok(), "one guest process in a host process");
@@ -68,6 +74,9 @@ impl Process {
 
     /// Ends the process with this exit code, after whatever `--stats` prints.
     pub fn exit(&self, code: i32) -> ! {
+        if self.options.stats {
+            eprint!("{}", self.stats);
+        }
         // SAFETY: ends the process; Rust's destructors have nothing to do that the kernel does not.
         unsafe { libc::_exit(code) }
     }
@@ -76,6 +85,24 @@ impl Process {
     /// there become stale.
     pub fn prepare_kernel_write(&self, addr: GuestAddr, len: u64) {
         self.mem.prepare_kernel_write(addr, len);
+    }
+
+    /// From now on registers are exact wherever the guest may fault: it has installed a handler that can look at them
+    /// (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP).
+    pub fn require_precise_faults(&self) {
+        self.code.require_precise();
+    }
+
+    /// Drops translations of guest code that has changed. Called at safepoints.
+    pub(crate) fn drain_stale(&self) {
+        if self.mem.any_stale() {
+            self.code.drain_stale(&self.mem, &self.stats);
+        }
+    }
+
+    /// Records what `load` has loaded.
+    pub(crate) fn set_exe(&self, exe: ExeInfo) {
+        assert!(self.exe.set(exe).is_ok(), "one program in a process");
     }
 
     /// The running program.

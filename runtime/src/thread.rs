@@ -1,6 +1,7 @@
 //! `Thread`: what belongs to one guest thread. Its host thread is the only one that touches it; what others
 //! need to reach (the interrupt word, the tid) they reach through `Process::threads`.
 
+use crate::dispatch::Exec;
 use crate::process::Process;
 use crate::signal::ThreadSignals;
 use calque_ir::{CpuState, FaultKind, GuestAddr};
@@ -17,6 +18,8 @@ pub struct Thread {
     pub signals: ThreadSignals,
     /// Where to store 0 and wake a futex at thread exit (`set_tid_address`, `CLONE_CHILD_CLEARTID`).
     pub clear_child_tid: Option<GuestAddr>,
+    /// What the dispatcher needs to find code.
+    pub(crate) exec: Exec,
 }
 
 /// Something the guest did that the processor answers with an exception. CPU state is as before the instruction,
@@ -61,6 +64,7 @@ impl Thread {
             tid: nix::unistd::gettid().as_raw(),
             signals: ThreadSignals::default(),
             clear_child_tid: None,
+            exec: Exec::new(),
         }
     }
 }

@@ -35,6 +35,9 @@ pub use host::context_pc;
 /// `fn context_set_pc(&mut ucontext_t, u64)`.
 pub use host::context_set_pc;
 
+/// `fn context_set_sp(&mut ucontext_t, u64)`.
+pub use host::context_set_sp;
+
 /// `fn context_set_fault(&mut ucontext_t)`: tells the primitive at whose landing the context will resume that it
 /// has failed.
 pub use host::context_set_fault;
@@ -48,13 +51,6 @@ pub fn fault_address(info: &libc::siginfo_t) -> u64 {
     // SAFETY: callers ask for SIGSEGV and SIGBUS only, whose siginfo holds an address.
     unsafe { info.si_addr() as u64 }
 }
-
-/// `fn set_fp_mode(mxcsr: u32) -> HostFp`: lets host arithmetic round, flush and mask as the guest's MXCSR says; yields
-/// what to restore.
-pub use host::{HostFp, set_fp_mode};
-
-/// `fn restore_fp_mode(HostFp, mxcsr: u32) -> u32`: the guest's MXCSR with the exception flags raised meanwhile.
-pub use host::restore_fp_mode;
 
 /// One access that may fault: where it is and where to go on. Both relative to the field's own address.
 #[repr(C)]

@@ -182,22 +182,6 @@ pub fn context_is_write(context: &libc::ucontext_t) -> bool {
     context.uc_mcontext.gregs[libc::REG_ERR as usize] & 2 != 0
 }
 
-/// The host's own MXCSR.
-#[derive(Clone, Copy)]
-pub struct HostFp(u32);
-
-#[inline]
-pub fn set_fp_mode(mxcsr: u32) -> HostFp {
-    let mut own = 0u32;
-    // SAFETY: reads and writes MXCSR only; `restore_fp_mode` puts it back before other Rust code does arithmetic.
-    unsafe { asm!("stmxcsr [{}]", "ldmxcsr [{}]", in(reg) &mut own, in(reg) &mxcsr, options(nostack)) };
-    HostFp(own)
-}
-
-#[inline]
-pub fn restore_fp_mode(own: HostFp, _mxcsr: u32) -> u32 {
-    let mut guest = 0u32;
-    // SAFETY: reads and writes MXCSR only.
-    unsafe { asm!("stmxcsr [{}]", "ldmxcsr [{}]", in(reg) &mut guest, in(reg) &own.0, options(nostack)) };
-    guest
+pub fn context_set_sp(context: &mut libc::ucontext_t, sp: u64) {
+    context.uc_mcontext.gregs[libc::REG_RSP as usize] = sp as i64;
 }

@@ -436,6 +436,12 @@ impl GuestMap {
         }
     }
 
+    /// Whether `take_stale` would yield anything.
+    #[inline]
+    pub fn any_stale(&self) -> bool {
+        self.any_stale.load(Ordering::Acquire)
+    }
+
     /// Takes the ranges whose translations have become invalid (M3).
     pub fn take_stale(&self) -> Vec<GuestRange> {
         if !self.any_stale.load(Ordering::Acquire) {

@@ -1,0 +1,133 @@
+//! The initial stack: strings, auxiliary vector, environment, arguments, count (`create_elf_tables` in
+//! `fs/binfmt_elf.c`; System V ABI, AMD64 supplement, 3.4.1).
+//!
+//! From high to low addresses: a null word; the path executed; environment strings; argument strings; platform name;
+//! 16 random bytes; and, from an address that is a multiple of 16 upwards, argc, argv, NULL, envp, NULL, auxv.
+
+use crate::access;
+use crate::cpuid;
+use crate::memory::{STACK_MAX, STACK_TOP};
+use crate::process::Process;
+use calque_ir::addr::GUEST_PAGE;
+use calque_ir::{GuestAddr, GuestRange};
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::{getegid, geteuid, getgid, getuid};
+use std::ffi::{CStr, CString};
+
+/// What the auxiliary vector says about the program.
+pub struct Facts {
+    pub phdr: u64,
+    pub phent: u64,
+    pub phnum: u64,
+    /// Bias of the dynamic linker, 0 without one.
+    pub base: u64,
+    pub entry: u64,
+    /// Whether the stack is executable.
+    pub executable: bool,
+}
+
+/// Size of the stack where RLIMIT_STACK cannot be read (bytes).
+const STACK_DEFAULT: u64 = 8 << 20;
+
+/// Maps the main thread's stack.
+pub fn map(process: &Process, executable: bool) -> Result<GuestRange, Errno> {
+    let limit = getrlimit(Resource::RLIMIT_STACK).map_or(STACK_DEFAULT, |(soft, _)| soft);
+    let size = limit.clamp(STACK_DEFAULT, STACK_MAX).next_multiple_of(GUEST_PAGE);
+    let start = GuestAddr(STACK_TOP - size);
+    let prot = libc::PROT_READ | libc::PROT_WRITE | if executable { libc::PROT_EXEC } else { 0 };
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
+    process.mem.mmap(start, size, prot, flags, -1, 0)?;
+    process.mem.set_name(start, size, "[stack]");
+    Ok(GuestRange { start, end: GuestAddr(STACK_TOP) })
+}
+
+/// Strings that grow down from the top of the stack.
+struct Strings {
+    /// Bytes below the top, last first.
+    reversed: Vec<u8>,
+    top: u64,
+}
+
+impl Strings {
+    fn push(&mut self, bytes: &[u8]) -> u64 {
+        self.reversed.extend(bytes.iter().rev());
+        self.top - self.reversed.len() as u64
+    }
+
+    fn push_str(&mut self, text: &CStr) -> u64 {
+        self.push(text.to_bytes_with_nul())
+    }
+}
+
+/// Fills the stack; returns the stack pointer and the auxiliary vector.
+pub fn fill(
+    stack: GuestRange,
+    argv: &[CString],
+    envp: &[CString],
+    execfn: &CStr,
+    facts: &Facts,
+) -> Result<(GuestAddr, Vec<(u64, u64)>), Errno> {
+    let mut strings = Strings { reversed: Vec::new(), top: stack.end.0 };
+    strings.push(&[0; 8]);
+    let execfn = strings.push_str(execfn);
+    // Last string first, so that they lie in order of rising addresses.
+    let env: Vec<u64> = envp.iter().rev().map(|s| strings.push_str(s)).collect();
+    let args: Vec<u64> = argv.iter().rev().map(|s| strings.push_str(s)).collect();
+    let platform = strings.push_str(c"x86_64");
+    let mut seed = [0u8; 16];
+    crate::gate::random(&mut seed);
+    let random = strings.push(&seed);
+    let auxv = auxv(facts, execfn, platform, random);
+
+    let mut words = vec![argv.len() as u64];
+    words.extend(args.iter().rev());
+    words.push(0);
+    words.extend(env.iter().rev());
+    words.push(0);
+    words.extend(auxv.iter().flat_map(|&(kind, value)| [kind, value]));
+    let bottom = stack.end.0 - strings.reversed.len() as u64;
+    let sp = (bottom - 8 * words.len() as u64) & !15;
+    // A quarter of the stack, as `bprm_stack_limits`.
+    if stack.end.0 - sp > stack.size() / 4 {
+        return Err(Errno::E2BIG);
+    }
+    strings.reversed.reverse();
+    access::write_bytes(GuestAddr(bottom), &strings.reversed)?;
+    access::write_bytes(GuestAddr(sp), bytemuck::cast_slice(&words))?;
+    Ok((GuestAddr(sp), auxv))
+}
+
+/// AT_* numbers that `libc` does not have (uapi/linux/auxvec.h).
+const AT_MINSIGSTKSZ: u64 = 51;
+
+/// Room that a signal frame takes (bytes): the kernel's constant for hosts without AVX-512 (asm/signal.h).
+const MIN_SIGNAL_STACK: u64 = 2048;
+
+/// The auxiliary vector; no vDSO (AT_SYSINFO_EHDR): the host's is not for the guest.
+fn auxv(facts: &Facts, execfn: u64, platform: u64, random: u64) -> Vec<(u64, u64)> {
+    #[rustfmt::skip]
+    let rows = [
+        (AT_MINSIGSTKSZ,    MIN_SIGNAL_STACK),
+        (libc::AT_HWCAP,    u64::from(cpuid::cpuid(1, 0)[3])),
+        (libc::AT_PAGESZ,   GUEST_PAGE),
+        (libc::AT_CLKTCK,   100),
+        (libc::AT_PHDR,     facts.phdr),
+        (libc::AT_PHENT,    facts.phent),
+        (libc::AT_PHNUM,    facts.phnum),
+        (libc::AT_BASE,     facts.base),
+        (libc::AT_FLAGS,    0),
+        (libc::AT_ENTRY,    facts.entry),
+        (libc::AT_UID,      getuid().as_raw().into()),
+        (libc::AT_EUID,     geteuid().as_raw().into()),
+        (libc::AT_GID,      getgid().as_raw().into()),
+        (libc::AT_EGID,     getegid().as_raw().into()),
+        (libc::AT_SECURE,   0),
+        (libc::AT_RANDOM,   random),
+        (libc::AT_HWCAP2,   0),
+        (libc::AT_EXECFN,   execfn),
+        (libc::AT_PLATFORM, platform),
+        (libc::AT_NULL,     0),
+    ];
+    rows.to_vec()
+}

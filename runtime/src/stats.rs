@@ -1,0 +1,54 @@
+//! The counters of `--stats`: one row each.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($( $(#[doc = $doc:literal])* $name:ident; )*) => {
+        /// What happened in this process.
+        #[derive(Default, Debug)]
+        pub struct Stats { $( $(#[doc = $doc])* pub $name: AtomicU64, )* }
+
+        impl fmt::Display for Stats {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                $(
+                    let value = self.$name.load(Ordering::Relaxed);
+                    writeln!(f, "{value:>14}  {:<22}{}", stringify!($name), concat!($($doc),*))?;
+                )*
+                Ok(())
+            }
+        }
+    };
+}
+
+counters! {
+    /// blocks lifted for the interpreter
+    cold_blocks;
+    /// guest instructions in them
+    cold_insns;
+    /// regions compiled
+    regions;
+    /// guest instructions in them
+    region_insns;
+    /// nanoseconds spent lifting and compiling them
+    compile_ns;
+    /// regions that could not be compiled
+    compile_failures;
+    /// times generated code was entered from the dispatcher
+    enters;
+    /// blocks run by the interpreter
+    interpreted;
+    /// exits joined to their targets
+    links;
+    /// times guest code was invalidated
+    invalidations;
+    /// system calls
+    syscalls;
+    /// faults raised in the guest
+    faults;
+}
+
+/// Adds to a counter; exact enough where threads race.
+pub fn add(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+}
