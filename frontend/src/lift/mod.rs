@@ -26,19 +26,27 @@
 
 mod ahead;
 mod alu;
+mod atomic;
+mod bits;
 mod control;
 mod flags;
 mod mmx;
 mod mov;
+mod muldiv;
 mod operand;
 mod region;
+mod shift;
 mod sse_float;
 mod sse_int;
 mod sse_move;
 mod sse_shuffle;
+mod string;
+mod system;
 pub mod table;
+mod x87;
 
 pub use region::{EveryBlock, Profile, lift_region};
+pub use system::XCR0;
 
 use crate::decode::{CodeReader, Decoded, Window};
 use calque_ir::{BlockId, Builder, Exit, FaultKind, GuestAddr, Op, Region, Type};
@@ -168,6 +176,13 @@ impl<'a> Lifter<'a> {
         self.b.switch_to(block);
         self.regs.reset();
         self.flags.reset();
+    }
+
+    /// Starts another block of the current guest instruction.
+    pub(crate) fn reopen(&mut self, block: BlockId) {
+        self.open(block);
+        self.b.insn(self.pc, (self.next.0 - self.pc.0) as u32);
+        self.b.region_mut().guest_insns -= 1;
     }
 
     /// Ends the open block: puts the flags that are still read behind it.
