@@ -1,1 +1,27 @@
+//! Calque's backend: IR regions become machine code through Cranelift, and the code lives in our own cache.
+//!
+//! | file           | what                                                                       |
+//! |----------------|----------------------------------------------------------------------------|
+//! | `isa.rs`       | `HostIsa`: which machine code is made for, a value                         |
+//! | `compile.rs`   | `Compiler`: a region in, `Compiled` (code, exits, pc table) out            |
+//! | `lower/`       | `ir::Region` -> CLIF, one arm per IR operation                             |
+//! | `abi.rs`       | how generated code is entered and left: `enter`, `ExitReason`, `JumpCache` |
+//! | `helpers.rs`   | the table of out-of-line operations that generated code calls              |
+//! | `cache/`       | `CodeCache`: code memory, exit cells, lookup by host pc                    |
+//! | `arch/`        | what differs by host: trampolines, instruction caches, detected features   |
+//!
+//! A translation is entered by [`abi::enter`], jumps from region to region through exit cells without coming back
+//! (`docs/ARCHITECTURE.md`, "The code cache"), and returns to the dispatcher with an [`ExitReason`].
 
+pub mod abi;
+mod arch;
+pub mod cache;
+mod compile;
+pub mod helpers;
+mod isa;
+mod lower;
+
+pub use abi::{ExitReason, HostCode, JumpCache};
+pub use cache::{CacheError, CodeCache, Translation};
+pub use compile::{CompileError, CompileOptions, Compiled, Compiler, ExitSite, MemoryOrder, StateAtFaults};
+pub use isa::{Arch, HostIsa, Verify};

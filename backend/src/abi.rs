@@ -1,0 +1,176 @@
+//! How generated code is entered, how it leaves, and the tables it reads on the way.
+//!
+//! Generated functions have Cranelift's `Tail` convention and two arguments: the [`CpuState`] and a *link word*.
+//! They never return by themselves: every way out is a tail jump through an 8-byte *cell* of the table at
+//! `cpu.rt.cells`, with the link word telling the receiver where the jump came from:
+//!
+//! - a direct exit jumps through its own cell with its cell number as link word. A linked cell holds the code of the
+//!   target region (which ignores the link word); an unlinked one holds `exit_link`, which records
+//!   [`ExitReason::Link`] and returns to the caller of [`enter`];
+//! - every other exit jumps through [`LEAVE_CELL`], which holds `exit_leave`, with the encoded reason as link word.
+//!   `cpu.rip` says where the guest goes on.
+//!
+//! # Safety
+//! Invariants that [`enter`] relies on:
+//! 1. `cpu.rt.cells`, `helpers` and `jump_cache` point to live tables of a [`crate::CodeCache`], of
+//!    [`crate::helpers::table`] and of a [`JumpCache`].
+//! 2. Every code address in these tables is the entry of a translation of that cache, compiled for this host, and
+//!    stays mapped while any thread is inside `enter` (the runtime stops the world before `CodeCache::reset`).
+#![allow(unsafe_code)]
+
+use crate::arch;
+use calque_ir::{CpuState, FaultKind, GuestAddr};
+
+/// Address of machine code in this process.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct HostCode(pub usize);
+
+impl std::fmt::Debug for HostCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "host:{:#x}", self.0)
+    }
+}
+
+/// Why generated code came back to the dispatcher.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExitReason {
+    /// Through the unlinked cell of this number; [`crate::CodeCache::cell_target`] knows the guest pc. `cpu.rip` is stale.
+    Link { cell: u32 },
+    /// To `cpu.rip`, which the jump cache does not know.
+    Indirect,
+    /// SYSCALL; `cpu.rip` is behind it.
+    Syscall,
+    /// The instruction at `cpu.rip` faults (INT3: the one before).
+    Fault(FaultKind),
+    /// `cpu.rt.interrupt` was set; the guest goes on at `cpu.rip`.
+    Interrupt,
+    /// A signal handler left generated code through [`fault_return`]; it has recorded the rest.
+    HostFault,
+}
+
+/// `Rt::exit_reason` after an exit through an unlinked cell; `exit_detail` is the cell.
+pub(crate) const REASON_LINK: u32 = 0;
+/// `Rt::exit_reason` after any other exit; `exit_detail` is a leave word.
+pub(crate) const REASON_LEAVE: u32 = 1;
+/// `Rt::exit_reason` that a signal handler stores before it resumes at [`fault_return`].
+pub const REASON_HOST_FAULT: u32 = 2;
+
+/// The cell that holds `exit_leave`.
+pub(crate) const LEAVE_CELL: u32 = 0;
+
+/// What a link word for [`LEAVE_CELL`] says: the reason in bits 0..8, a fault kind in bits 8..16.
+#[derive(Clone, Copy)]
+#[repr(u64)]
+pub(crate) enum Leave {
+    Indirect = 0,
+    Syscall = 1,
+    Interrupt = 2,
+    Fault = 3,
+}
+
+/// Link word of an exit with a fault of the guest.
+pub(crate) fn leave_fault(kind: FaultKind) -> u64 {
+    Leave::Fault as u64 | (kind as u64) << 8
+}
+
+fn decode_leave(word: u64) -> ExitReason {
+    match word & 0xff {
+        0 => ExitReason::Indirect,
+        1 => ExitReason::Syscall,
+        2 => ExitReason::Interrupt,
+        _ => ExitReason::Fault(FaultKind::from_code((word >> 8 & 0xff) as u16)),
+    }
+}
+
+/// Runs generated code at `code` until it leaves, with the guest's rounding mode and exception masks in the host's
+/// FP control register. Guest registers are in `cpu` before and after.
+///
+/// # Safety
+/// The invariants of this file; `code` is an entry of a live translation.
+pub unsafe fn enter(cpu: &mut CpuState, code: HostCode) -> ExitReason {
+    // SAFETY: `code` is generated code with the ABI that the trampoline expects (invariant 2), and `cpu`'s tables are
+    // live (invariant 1).
+    unsafe { arch::enter(cpu, code.0) };
+    match cpu.rt.exit_reason {
+        REASON_LINK => ExitReason::Link { cell: cpu.rt.exit_detail as u32 },
+        REASON_LEAVE => decode_leave(cpu.rt.exit_detail),
+        _ => ExitReason::HostFault,
+    }
+}
+
+/// Where a signal handler sets the host pc, with the host stack pointer set to `cpu.rt.host_sp`, to leave generated
+/// code at a fault: [`enter`] then returns with what `cpu.rt.exit_reason` says ([`REASON_HOST_FAULT`]).
+pub fn fault_return() -> HostCode {
+    HostCode(arch::fault_return())
+}
+
+/// What an unlinked cell holds.
+pub(crate) fn exit_link() -> HostCode {
+    HostCode(arch::exit_link())
+}
+
+/// What [`LEAVE_CELL`] holds.
+pub(crate) fn exit_leave() -> HostCode {
+    HostCode(arch::exit_leave())
+}
+
+/// Entries of a [`JumpCache`]: 64 KiB a thread.
+pub const JUMP_CACHE_ENTRIES: usize = 4096;
+
+/// Guest pc that no jump goes to (not canonical), so that an empty entry never matches.
+const NO_PC: u64 = 1 << 63;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct JumpEntry {
+    pc: u64,
+    code: u64,
+}
+
+/// One thread's direct-mapped table from guest pc to code, which indirect jumps probe inline.
+/// Only the owning thread reads or writes it; `cpu.rt.jump_cache` holds [`JumpCache::address`].
+pub struct JumpCache {
+    entries: Box<[JumpEntry; JUMP_CACHE_ENTRIES]>,
+}
+
+impl JumpCache {
+    /// An empty table.
+    pub fn new() -> Self {
+        let entries = vec![JumpEntry { pc: NO_PC, code: 0 }; JUMP_CACHE_ENTRIES].into_boxed_slice();
+        Self { entries: entries.try_into().unwrap_or_else(|_| unreachable!("length is JUMP_CACHE_ENTRIES")) }
+    }
+
+    /// For `cpu.rt.jump_cache`; valid as long as `self`, also when it moves.
+    pub fn address(&mut self) -> u64 {
+        self.entries.as_mut_ptr() as u64
+    }
+
+    /// Remembers that `pc` is translated at `code`, forgetting another pc of the same slot.
+    pub fn insert(&mut self, pc: GuestAddr, code: HostCode) {
+        self.entries[Self::slot(pc)] = JumpEntry { pc: pc.0, code: code.0 as u64 };
+    }
+
+    /// Forgets `pc`.
+    pub fn remove(&mut self, pc: GuestAddr) {
+        let entry = &mut self.entries[Self::slot(pc)];
+        if entry.pc == pc.0 {
+            *entry = JumpEntry { pc: NO_PC, code: 0 };
+        }
+    }
+
+    /// Forgets everything: after code was removed.
+    pub fn clear(&mut self) {
+        self.entries.fill(JumpEntry { pc: NO_PC, code: 0 });
+    }
+
+    fn slot(pc: GuestAddr) -> usize {
+        pc.0 as usize % JUMP_CACHE_ENTRIES
+    }
+}
+
+impl Default for JumpCache {
+    fn default() -> Self {
+        Self::new()
+    }
+}

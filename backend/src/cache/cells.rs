@@ -1,0 +1,107 @@
+//! The table of exit cells: one word an exit, read by generated code, written by linking.
+//!
+//! A cell is reserved before its region is compiled (its number is part of the code), holds `exit_link` until it is linked,
+//! and goes back only when the whole cache is reset: another thread may be about to jump through it.
+//!
+//! # Safety
+//! The table is an anonymous mapping of zeroed words that lives as long as `Cells` and is only accessed atomically.
+#![allow(unsafe_code)]
+
+use super::CacheError;
+use crate::abi::{self, HostCode, LEAVE_CELL};
+use calque_ir::GuestAddr;
+use std::io;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+pub(super) struct Cells {
+    code: Table,
+    targets: Table,
+    next: AtomicU32,
+}
+
+impl Cells {
+    pub(super) fn new(capacity: u32) -> Result<Self, CacheError> {
+        let cells = Self { code: Table::new(capacity)?, targets: Table::new(capacity)?, next: AtomicU32::new(0) };
+        cells.reset();
+        Ok(cells)
+    }
+
+    /// Address for `cpu.rt.cells`.
+    pub(super) fn address(&self) -> u64 {
+        self.code.words.as_ptr() as u64
+    }
+
+    /// Reserves `count` cells in a row, unlinked; `None` if there are no more.
+    pub(super) fn reserve(&self, count: u32) -> Option<u32> {
+        let capacity = self.code.words.len() as u32;
+        let take = |next: u32| next.checked_add(count).filter(|&end| end <= capacity);
+        let first = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
+        (first..first + count).for_each(|cell| self.unlink(cell));
+        Some(first)
+    }
+
+    /// Notes where the exit of this cell goes.
+    pub(super) fn set_target(&self, cell: u32, pc: GuestAddr) {
+        self.targets.words[cell as usize].store(pc.0, Ordering::Relaxed);
+    }
+
+    /// Where the exit of this cell goes.
+    pub(super) fn target(&self, cell: u32) -> GuestAddr {
+        GuestAddr(self.targets.words[cell as usize].load(Ordering::Relaxed))
+    }
+
+    /// From now on the exit jumps straight to `code`.
+    pub(super) fn link(&self, cell: u32, code: HostCode) {
+        self.code.words[cell as usize].store(code.0 as u64, Ordering::Release);
+    }
+
+    /// From now on the exit returns to the dispatcher.
+    pub(super) fn unlink(&self, cell: u32) {
+        self.code.words[cell as usize].store(abi::exit_link().0 as u64, Ordering::Release);
+    }
+
+    /// What the cell holds.
+    pub(super) fn linked_to(&self, cell: u32) -> HostCode {
+        HostCode(self.code.words[cell as usize].load(Ordering::Relaxed) as usize)
+    }
+
+    /// Cells in use.
+    pub(super) fn used(&self) -> u32 {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    /// Gives all cells back.
+    pub(super) fn reset(&self) {
+        self.next.store(LEAVE_CELL + 1, Ordering::Relaxed);
+        self.link(LEAVE_CELL, abi::exit_leave());
+    }
+}
+
+/// Words of an anonymous mapping: reserved at once, allocated as they are touched.
+struct Table {
+    words: &'static [AtomicU64],
+}
+
+impl Table {
+    fn new(capacity: u32) -> Result<Self, CacheError> {
+        let (protection, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+        // SAFETY: a new anonymous mapping; the slice covers exactly it, zero is a valid word, and it is unmapped only by
+        // `drop`, when no reference is left (`words` is never handed out).
+        let words = unsafe {
+            let p = libc::mmap(std::ptr::null_mut(), capacity as usize * 8, protection, flags, -1, 0);
+            if p == libc::MAP_FAILED {
+                return Err(CacheError::Map(io::Error::last_os_error()));
+            }
+            std::slice::from_raw_parts(p.cast(), capacity as usize)
+        };
+        Ok(Self { words })
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `new` made.
+        unsafe { libc::munmap(self.words.as_ptr().cast_mut().cast(), size_of_val(self.words)) };
+    }
+}

@@ -1,0 +1,146 @@
+//! Code memory: one memory file mapped twice, executable and writable, so that no page is ever both.
+//!
+//! # Safety
+//! 1. Both mappings cover the same `size` bytes of the file for the life of the `CodeMemory`.
+//! 2. Bytes are written only into ranges handed out by `allocate` and not yet published, by the thread that got them; what
+//!    is published is never written again before `reset`, which needs every thread to be outside generated code.
+//! 3. After `fork` the child shares the file with its parent until it has called `unshare`.
+#![allow(unsafe_code)]
+
+use super::CacheError;
+use crate::abi::HostCode;
+use crate::arch;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Code starts at multiples of this: a fetch window of current processors.
+const ALIGNMENT: usize = 32;
+
+/// `MFD_EXEC` (include/uapi/linux/memfd.h, Linux 6.3): asks for an executable file where the sysctl `vm.memfd_noexec` is 1.
+const MFD_EXEC: libc::c_uint = 0x10;
+
+pub(super) struct CodeMemory {
+    executable: NonNull<u8>,
+    writable: NonNull<u8>,
+    size: usize,
+    used: AtomicUsize,
+}
+
+// SAFETY: the mappings belong to the process, not to a thread; concurrent writes are excluded by invariant 2.
+unsafe impl Send for CodeMemory {}
+// SAFETY: as above.
+unsafe impl Sync for CodeMemory {}
+
+impl CodeMemory {
+    /// Reserves `size` bytes; pages are allocated as they are written.
+    pub(super) fn new(size: usize) -> Result<Self, CacheError> {
+        let file = memory_file(size)?;
+        let writable = map(None, size, libc::PROT_READ | libc::PROT_WRITE, &file).map_err(CacheError::Map)?;
+        let executable = map(None, size, libc::PROT_READ | libc::PROT_EXEC, &file).map_err(CacheError::ExecRefused)?;
+        Ok(Self { executable, writable, size, used: AtomicUsize::new(0) })
+    }
+
+    /// Takes `len` bytes; `None` if the memory is full. The offset is from the start of both mappings.
+    pub(super) fn allocate(&self, len: usize) -> Option<usize> {
+        let step = len.next_multiple_of(ALIGNMENT);
+        let take = |used: usize| used.checked_add(step).filter(|&end| end <= self.size);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()
+    }
+
+    /// Writes code into a range that `allocate` gave out, and makes it ready for execution.
+    pub(super) fn write(&self, offset: usize, code: &[u8]) {
+        assert!(offset + code.len() <= self.used.load(Ordering::Relaxed));
+        // SAFETY: the range lies inside both mappings (checked against `used` <= `size`), and nobody else reads or
+        // writes it (invariant 2).
+        let (executable, written) = unsafe {
+            let written = self.writable.add(offset);
+            written.copy_from_nonoverlapping(NonNull::from(code).cast(), code.len());
+            (self.executable.add(offset), written)
+        };
+        arch::sync_icache(executable.as_ptr(), written.as_ptr(), code.len());
+    }
+
+    /// Where code at `offset` runs.
+    pub(super) fn address(&self, offset: usize) -> HostCode {
+        HostCode(self.executable.as_ptr() as usize + offset)
+    }
+
+    /// Offset of an address inside the executable mapping.
+    pub(super) fn offset(&self, pc: usize) -> Option<usize> {
+        pc.checked_sub(self.executable.as_ptr() as usize).filter(|&o| o < self.size)
+    }
+
+    /// Bytes in use.
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Forgets everything; the pages go back to the system.
+    pub(super) fn reset(&self) {
+        self.used.store(0, Ordering::Relaxed);
+        // SAFETY: frees the file's pages under our own mapping; no thread executes there (invariant 2). If it fails, the
+        // pages merely stay allocated.
+        unsafe { libc::madvise(self.writable.as_ptr().cast(), self.size, libc::MADV_REMOVE) };
+    }
+
+    /// In the child after `fork`: a file of its own at the same addresses, with the same code.
+    pub(super) fn unshare(&self) -> Result<(), CacheError> {
+        let file = memory_file(self.size)?;
+        let used = self.used();
+        // SAFETY: reads the `used` bytes of the executable mapping, which nobody writes (invariant 2).
+        let code = unsafe { std::slice::from_raw_parts(self.executable.as_ptr(), used) };
+        let copied = nix::sys::uio::pwrite(&file, code, 0).map_err(|e| CacheError::Map(e.into()))?;
+        if copied != used {
+            return Err(CacheError::Map(io::ErrorKind::WriteZero.into()));
+        }
+        map(Some(self.writable), self.size, libc::PROT_READ | libc::PROT_WRITE, &file).map_err(CacheError::Map)?;
+        map(Some(self.executable), self.size, libc::PROT_READ | libc::PROT_EXEC, &file)
+            .map_err(CacheError::ExecRefused)?;
+        Ok(())
+    }
+
+    /// Both mappings, as (address, length): what the guest must neither see nor touch.
+    pub(super) fn mappings(&self) -> [(usize, usize); 2] {
+        [(self.executable.as_ptr() as usize, self.size), (self.writable.as_ptr() as usize, self.size)]
+    }
+}
+
+impl Drop for CodeMemory {
+    fn drop(&mut self) {
+        for (address, len) in self.mappings() {
+            // SAFETY: our own mappings, which nothing refers to any more.
+            unsafe { libc::munmap(address as *mut libc::c_void, len) };
+        }
+    }
+}
+
+fn memory_file(size: usize) -> Result<OwnedFd, CacheError> {
+    let create = |flags: libc::c_uint| {
+        // SAFETY: a system call with a constant string.
+        unsafe { libc::memfd_create(c"calque-code".as_ptr(), flags) }
+    };
+    let mut fd = create(libc::MFD_CLOEXEC | MFD_EXEC);
+    if fd < 0 {
+        fd = create(libc::MFD_CLOEXEC);
+    }
+    if fd < 0 {
+        return Err(CacheError::Map(io::Error::last_os_error()));
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    let file = unsafe { OwnedFd::from_raw_fd(fd) };
+    nix::unistd::ftruncate(&file, size as i64).map_err(|e| CacheError::Map(e.into()))?;
+    Ok(file)
+}
+
+/// Maps the whole file, over `at` if given.
+fn map(at: Option<NonNull<u8>>, size: usize, protection: i32, file: &OwnedFd) -> io::Result<NonNull<u8>> {
+    let (address, fixed) = at.map_or((std::ptr::null_mut(), 0), |a| (a.as_ptr(), libc::MAP_FIXED));
+    // SAFETY: either a new mapping, or one that replaces our own of the same size.
+    let p = unsafe { libc::mmap(address.cast(), size, protection, libc::MAP_SHARED | fixed, file.as_raw_fd(), 0) };
+    if p == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(NonNull::new(p.cast()).expect("mmap does not map page 0 unasked"))
+}

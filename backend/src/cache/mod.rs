@@ -1,0 +1,288 @@
+//! `CodeCache`: where translations live, how they are joined, and how they are found again.
+//!
+//! Code memory and cells are handed out in order and given back all at once by [`CodeCache::reset`]: translations are small
+//! and many, and a full cache is rare, so that the simplest scheme that is safe with running threads wins. [`CodeCache::remove`]
+//! takes a translation out of use at once (nobody arrives at it any more) and leaves its bytes until then.
+//!
+//! Invariants:
+//! 1. A cell holds `exit_link` or the entry of a translation that is not removed. Links and removals happen under one lock,
+//!    and a link to a removed translation is refused.
+//! 2. Cells change by one atomic store, so threads that run generated code see the old or the new target.
+//! 3. `find_by_host_pc` is called from signal handlers: it takes no lock and allocates nothing. The index it reads only grows
+//!    (addresses are handed out in increasing order under the publish lock) until `reset`.
+//! 4. `reset` and `after_fork_in_child` run while no thread is inside generated code, or in a signal handler that asks
+//!    about it.
+
+mod cells;
+mod index;
+mod memory;
+
+use crate::abi::HostCode;
+use crate::compile::{CompileError, CompileOptions, Compiled, Compiler, ExitSite};
+use calque_ir::{GuestAddr, Region};
+use cells::Cells;
+use index::Index;
+use memory::CodeMemory;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Why the cache cannot do what it is asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The system gives no memory.
+    #[error("cannot map memory for translated code: {0}")]
+    Map(#[source] io::Error),
+    /// A security policy forbids to execute memory files.
+    #[error("the system refuses to execute generated code from a memory file (sysctl vm.memfd_noexec, SELinux execmem?): {0}")]
+    ExecRefused(#[source] io::Error),
+    /// Code memory or cells are used up: stop the world and [`CodeCache::reset`].
+    #[error("the code cache is full")]
+    Full,
+    /// The region does not compile.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+}
+
+/// A region's code in the cache.
+pub struct Translation {
+    /// Guest pc of the entry.
+    pub pc: GuestAddr,
+    /// Where to enter.
+    pub code: HostCode,
+    /// The guest bytes that were translated.
+    pub source: Vec<(GuestAddr, u32)>,
+    /// Number of guest instructions.
+    pub guest_insns: u32,
+    /// Direct exits with their cells.
+    pub exits: Vec<ExitSite>,
+    /// First byte of the code in the executable mapping, and number of bytes.
+    start: HostCode,
+    len: usize,
+    /// (code offset, guest pc): from this offset on code belongs to the guest instruction at that pc. Sorted.
+    pcs: Vec<(u32, GuestAddr)>,
+    removed: AtomicBool,
+    /// Cells that jump here.
+    incoming: Mutex<Vec<u32>>,
+}
+
+impl Translation {
+    /// Address range of the code: first byte and length.
+    pub fn host_range(&self) -> (HostCode, usize) {
+        (self.start, self.len)
+    }
+
+    /// Whether [`CodeCache::remove`] took it out of use.
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
+    }
+
+    /// Guest pc of the instruction that the code at `pc` belongs to. Signal-safe.
+    pub fn guest_pc(&self, pc: HostCode) -> GuestAddr {
+        let offset = pc.0.wrapping_sub(self.start.0) as u32;
+        let next = self.pcs.partition_point(|&(start, _)| start <= offset);
+        next.checked_sub(1).map_or(self.pc, |i| self.pcs[i].1)
+    }
+}
+
+impl std::fmt::Debug for Translation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Translation({:?} at {:?}, {} bytes)", self.pc, self.start, self.len)
+    }
+}
+
+/// Numbers for `--stats`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CacheStats {
+    /// Bytes of code memory in use, and as many as there may be.
+    pub code_bytes: u64,
+    pub budget_bytes: u64,
+    /// Cells in use.
+    pub cells: u64,
+    /// Translations since the last reset.
+    pub translations: u64,
+    /// Events since the start.
+    pub published: u64,
+    pub links: u64,
+    pub removed: u64,
+    pub resets: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    published: AtomicU64,
+    links: AtomicU64,
+    removed: AtomicU64,
+    resets: AtomicU64,
+}
+
+/// Translated code of one process, shared by its threads.
+pub struct CodeCache {
+    memory: CodeMemory,
+    cells: Cells,
+    index: Index,
+    budget: usize,
+    /// Held while translations are published, linked or removed.
+    lock: Mutex<()>,
+    counters: Counters,
+}
+
+/// A budget for code memory that real programs do not fill.
+pub const DEFAULT_BUDGET: usize = 256 << 20;
+
+/// Bytes of code memory a cell, as a bound: an exit takes more code than that.
+const BYTES_PER_CELL: usize = 32;
+
+impl CodeCache {
+    /// A cache with room for `budget` bytes of code; memory is taken as it is used.
+    pub fn new(budget: usize) -> Result<Self, CacheError> {
+        let budget = budget.next_multiple_of(1 << 16);
+        Ok(Self {
+            memory: CodeMemory::new(budget)?,
+            cells: Cells::new((budget / BYTES_PER_CELL) as u32)?,
+            index: Index::new(),
+            budget,
+            lock: Mutex::new(()),
+            counters: Counters::default(),
+        })
+    }
+
+    /// For `cpu.rt.cells`.
+    pub fn cells_address(&self) -> u64 {
+        self.cells.address()
+    }
+
+    /// Compiles a region and publishes it. [`CacheError::Full`] asks for a [`CodeCache::reset`].
+    pub fn translate(
+        &self,
+        compiler: &mut Compiler,
+        region: &Region,
+        options: &CompileOptions,
+    ) -> Result<Arc<Translation>, CacheError> {
+        let first_cell = self.reserve_cells(compiler.cells_needed(region)).ok_or(CacheError::Full)?;
+        let compiled = compiler.compile(region, &CompileOptions { first_cell, ..options.clone() })?;
+        self.publish(compiled)
+    }
+
+    /// Reserves cells for [`CompileOptions::first_cell`]; `None` if the cache is full.
+    pub fn reserve_cells(&self, count: u32) -> Option<u32> {
+        self.cells.reserve(count)
+    }
+
+    /// Puts compiled code where it can run.
+    pub fn publish(&self, compiled: Compiled) -> Result<Arc<Translation>, CacheError> {
+        let _guard = self.locked();
+        let offset = self.memory.allocate(compiled.code.len()).ok_or(CacheError::Full)?;
+        self.memory.write(offset, &compiled.code);
+        for exit in &compiled.exits {
+            self.cells.set_target(exit.cell, exit.target);
+        }
+        let start = self.memory.address(offset);
+        let translation = Arc::new(Translation {
+            pc: compiled.pc,
+            code: HostCode(start.0 + compiled.entry as usize),
+            source: compiled.source,
+            guest_insns: compiled.guest_insns,
+            exits: compiled.exits,
+            start,
+            len: compiled.code.len(),
+            pcs: compiled.pcs,
+            removed: AtomicBool::new(false),
+            incoming: Mutex::default(),
+        });
+        self.index.push(translation.clone());
+        self.counters.published.fetch_add(1, Ordering::Relaxed);
+        Ok(translation)
+    }
+
+    /// Guest pc that the exit of `cell` goes to.
+    pub fn cell_target(&self, cell: u32) -> GuestAddr {
+        self.cells.target(cell)
+    }
+
+    /// Makes the exit of `cell` jump straight to `to`, unless that was removed meanwhile.
+    pub fn link(&self, cell: u32, to: &Translation) {
+        let _guard = self.locked();
+        if to.is_removed() {
+            return;
+        }
+        lock(&to.incoming).push(cell);
+        self.cells.link(cell, to.code);
+        self.counters.links.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Makes the exit of `cell` return to the dispatcher again.
+    pub fn unlink(&self, cell: u32) {
+        let _guard = self.locked();
+        self.cells.unlink(cell);
+    }
+
+    /// Takes a translation out of use: no exit arrives at it any more, and its own exits lead to the dispatcher. Threads that
+    /// are inside go on until they leave. The caller clears the jump caches.
+    pub fn remove(&self, translation: &Translation) {
+        let _guard = self.locked();
+        if translation.removed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        for cell in lock(&translation.incoming).drain(..) {
+            if self.cells.linked_to(cell) == translation.code {
+                self.cells.unlink(cell);
+            }
+        }
+        for exit in &translation.exits {
+            self.cells.unlink(exit.cell);
+        }
+        self.counters.removed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The translation that contains the code at `pc` and the guest instruction it belongs to. Signal-safe (invariant 3); the
+    /// reference is good until `reset`, which cannot happen while a thread is inside.
+    pub fn find_by_host_pc(&self, pc: usize) -> Option<(&Translation, GuestAddr)> {
+        self.memory.offset(pc)?;
+        let translation = self.index.find(pc)?;
+        Some((translation, translation.guest_pc(HostCode(pc))))
+    }
+
+    /// Drops all code. No thread may be inside generated code, and every jump cache must be cleared (invariant 4).
+    pub fn reset(&self) {
+        let _guard = self.locked();
+        self.index.reset();
+        self.cells.reset();
+        self.memory.reset();
+        self.counters.resets.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// In the child after `fork`, before it runs generated code: gives the child code memory of its own.
+    pub fn after_fork_in_child(&self) -> Result<(), CacheError> {
+        self.memory.unshare()
+    }
+
+    /// The mappings of code memory as (address, length), which the guest must neither see nor touch.
+    pub fn mappings(&self) -> [(usize, usize); 2] {
+        self.memory.mappings()
+    }
+
+    /// Numbers as of now.
+    pub fn stats(&self) -> CacheStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        CacheStats {
+            code_bytes: self.memory.used() as u64,
+            budget_bytes: self.budget as u64,
+            cells: u64::from(self.cells.used()),
+            translations: self.index.len() as u64,
+            published: get(&self.counters.published),
+            links: get(&self.counters.links),
+            removed: get(&self.counters.removed),
+            resets: get(&self.counters.resets),
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, ()> {
+        lock(&self.lock)
+    }
+}
+
+/// Locks; what a panicking thread left behind is consistent (each change is one store).
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,181 @@
+//! `Compiler`: from a region to position-independent machine code.
+
+use crate::isa::{Arch, HostIsa, Verify};
+use crate::lower::{self, Lowered};
+use calque_ir::{GuestAddr, Region, Target};
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::{CompiledCode, Context};
+use cranelift_frontend::FunctionBuilderContext;
+
+/// What accesses to guest memory promise about their order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum MemoryOrder {
+    /// The host's own order: right for one guest thread without shared memory, and always on x86-64.
+    #[default]
+    Plain,
+    /// Total store order, as x86-64 programs expect between threads.
+    Tso,
+}
+
+/// What a host fault at a guest access finds in `CpuState`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum StateAtFaults {
+    /// The guest pc can be found; registers may be stale.
+    #[default]
+    PcOnly,
+    /// All registers as before the instruction: dirty ones are stored before each access.
+    Precise,
+}
+
+/// Choices of one compilation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct CompileOptions {
+    pub memory_order: MemoryOrder,
+    pub state_at_faults: StateAtFaults,
+    /// First of [`Compiler::cells_needed`] cells in a row that the exits use (`CodeCache::translate` fills it in).
+    pub first_cell: u32,
+}
+
+/// A direct exit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ExitSite {
+    /// Its cell.
+    pub cell: u32,
+    /// Where it goes.
+    pub target: GuestAddr,
+}
+
+/// A region's code, ready to be published.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// Guest pc of the entry.
+    pub pc: GuestAddr,
+    /// Position-independent machine code with its constants.
+    pub code: Vec<u8>,
+    /// Offset of the entry in `code`.
+    pub entry: u32,
+    /// Direct exits.
+    pub exits: Vec<ExitSite>,
+    /// (code offset, guest pc): from this offset on code belongs to the guest instruction at that pc. Sorted.
+    pub pcs: Vec<(u32, GuestAddr)>,
+    /// Offsets of the instructions that access guest memory: where a host fault is a guest fault. Sorted.
+    pub accesses: Vec<u32>,
+    /// The guest bytes that were translated.
+    pub source: Vec<(GuestAddr, u32)>,
+    /// Number of guest instructions.
+    pub guest_insns: u32,
+}
+
+/// Why a region does not compile: a limit of Cranelift, or our bug.
+#[derive(Debug, thiserror::Error)]
+#[error("region at {pc:?} does not compile: {message}")]
+pub struct CompileError {
+    /// Guest pc of the region.
+    pub pc: GuestAddr,
+    /// Cranelift's words.
+    pub message: String,
+    /// The region, printed, and its CLIF.
+    pub dump: String,
+}
+
+/// Text of a compilation, for people and golden files.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    /// Cranelift's IR.
+    pub clif: String,
+    /// Host assembly as Cranelift prints it, before the frame is taken out (`frame.rs`).
+    pub host: String,
+}
+
+/// Turns regions into code; keeps its memory between them. One for each thread that compiles.
+pub struct Compiler {
+    host: HostIsa,
+    isa: OwnedTargetIsa,
+    context: Context,
+    builder: FunctionBuilderContext,
+}
+
+impl Compiler {
+    /// A compiler for `host`.
+    pub fn new(host: HostIsa) -> Self {
+        Self::with_verifier(host, Verify::Off)
+    }
+
+    /// A compiler that has Cranelift check what it is given, if `verify` says so.
+    pub fn with_verifier(host: HostIsa, verify: Verify) -> Self {
+        let isa = host.cranelift(verify);
+        Self { host, isa, context: Context::new(), builder: FunctionBuilderContext::new() }
+    }
+
+    /// The host that code is made for.
+    pub fn host(&self) -> &HostIsa {
+        &self.host
+    }
+
+    /// How many exit cells the code of `region` uses.
+    pub fn cells_needed(&self, region: &Region) -> u32 {
+        let targets = region.blocks.iter().flat_map(|b| b.exit.targets());
+        targets.filter(|t| matches!(t, Target::Pc(_))).count() as u32
+    }
+
+    /// Compiles a region.
+    pub fn compile(&mut self, region: &Region, options: &CompileOptions) -> Result<Compiled, CompileError> {
+        let lowered = self.lower(region, options);
+        let code = match self.context.compile(&*self.isa, &mut ControlPlane::default()) {
+            Ok(code) => code,
+            Err(e) => return Err(error(region, &format!("{:?}", e.inner), e.func.display().to_string())),
+        };
+        finish(&self.host, region, lowered, code)
+    }
+
+    /// Compiles a region and returns what became of it as text, too.
+    pub fn explain(&mut self, region: &Region, options: &CompileOptions) -> Result<(Compiled, Listing), CompileError> {
+        let lowered = self.lower(region, options);
+        let clif = self.context.func.display().to_string();
+        self.context.set_disasm(true);
+        let result = self.context.compile(&*self.isa, &mut ControlPlane::default());
+        let compiled = match result {
+            Ok(code) => {
+                let host = code.vcode.clone().unwrap_or_default();
+                finish(&self.host, region, lowered, code).map(|compiled| (compiled, Listing { clif, host }))
+            }
+            Err(e) => Err(error(region, &format!("{:?}", e.inner), clif)),
+        };
+        self.context.set_disasm(false);
+        compiled
+    }
+
+    fn lower(&mut self, region: &Region, options: &CompileOptions) -> Lowered {
+        self.context.clear();
+        let frontend = self.isa.frontend_config();
+        lower::lower(region, &self.host, options, frontend, &mut self.context.func, &mut self.builder)
+    }
+}
+
+fn error(region: &Region, message: &str, clif: String) -> CompileError {
+    CompileError { pc: region.pc(), message: message.to_owned(), dump: format!("{region}\n{clif}") }
+}
+
+fn finish(host: &HostIsa, region: &Region, lowered: Lowered, code: &CompiledCode) -> Result<Compiled, CompileError> {
+    let buffer = &code.buffer;
+    if !buffer.relocs().is_empty() {
+        return Err(error(region, "the code is not position-independent", String::new()));
+    }
+    let bytes = code.code_buffer().to_vec();
+    let entry = 0;
+    let _ = (host.arch == Arch::X86_64, lowered.calls);
+    let pcs = buffer.get_srclocs_sorted().iter().filter(|l| !l.loc.is_default());
+    let pcs = pcs.map(|l| (l.start, lowered.pcs[l.loc.bits() as usize])).collect();
+    let accesses = buffer.traps().iter().filter(|t| t.code == lower::GUEST_ACCESS).map(|t| t.offset).collect();
+    Ok(Compiled {
+        pc: region.pc(),
+        code: bytes,
+        entry,
+        exits: lowered.exits,
+        pcs,
+        accesses,
+        source: region.source.clone(),
+        guest_insns: region.guest_insns,
+    })
+}

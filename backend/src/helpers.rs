@@ -1,0 +1,53 @@
+//! The table of out-of-line operations that generated code calls through `cpu.rt.helpers`: one entry point for each
+//! [`Helper`], by its number, then the backend's own ([`Own`]).
+//!
+//! Every entry has the host's C convention and the type `extern "C" fn(&mut CpuState, u64, u64, u64) -> u64`.
+
+use crate::arch;
+use calque_ir::helper::HelperEntry;
+use calque_ir::{CpuState, Helper};
+
+/// Operations that generated code needs and the IR does not name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Own {
+    /// `cpu.mxcsr` into the host's FP control register.
+    LoadFpControl,
+    /// The host's FP control register into `cpu.mxcsr`.
+    SaveFpControl,
+    /// Compare-and-swap of the 16 bytes at a: expected in `scratch[0]`, new in `scratch[1]`, the old value into `scratch[0]`.
+    Cas128,
+}
+
+impl Own {
+    /// Number in the table.
+    pub(crate) fn index(self) -> usize {
+        Helper::ALL.len() + self as usize
+    }
+}
+
+extern "C" fn load_fp_control(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    arch::load_fp_control(cpu);
+    0
+}
+
+extern "C" fn save_fp_control(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    arch::save_fp_control(cpu);
+    0
+}
+
+extern "C" fn cas128(cpu: &mut CpuState, address: u64, _: u64, _: u64) -> u64 {
+    cpu.scratch[0] = arch::cas128(address, cpu.scratch[0], cpu.scratch[1]);
+    0
+}
+
+extern "C" fn missing(_: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    panic!("a helper of the runtime was called that the runtime did not provide");
+}
+
+/// The table for `cpu.rt.helpers`. `host` gives the entry points of the helpers that have no body of their own
+/// (`HelperEffect::Host`). Lives as long as the process: generated code may use it at any time.
+pub fn table(host: impl Fn(Helper) -> Option<HelperEntry>) -> &'static [HelperEntry] {
+    let of_ir = Helper::ALL.iter().map(|&h| h.entry().or_else(|| host(h)).unwrap_or(missing));
+    let own = [load_fp_control as HelperEntry, save_fp_control, cas128];
+    Box::leak(of_ir.chain(own).collect())
+}

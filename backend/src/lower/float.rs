@@ -1,0 +1,268 @@
+//! Floating point with x86's rules for NaN, minimum and conversions.
+//!
+//! - **Rounding** follows MXCSR because the host's control register holds the guest's while generated code runs
+//!   (`abi::enter`); only what CLIF has no dynamic form of (conversion to integers) looks at `cpu.mxcsr`.
+//! - **NaN results** (SDM vol. 1 table 4-7): x86-64 hosts give them by themselves, as long as operands stay in order. Other
+//!   hosts choose another operand or sign, so there a result that is NaN takes a cold path.
+//! - **MINSS, MAXSS** are a comparison and a selection; Cranelift knows the pattern.
+//! - **Out of range** conversions give the integer indefinite: saturate, then replace what is not below the limit.
+
+use super::{Lowering, clif_type};
+use crate::isa::Arch;
+use calque_ir::{CpuState, FloatCc, Inst, Op, Reg, Type};
+use cranelift_codegen::ir::condcodes::FloatCC;
+use cranelift_codegen::ir::{self as clif, InstBuilder, types};
+
+/// Operations of this file whose type is not a float's.
+pub(super) fn is_float(op: Op) -> bool {
+    use Op::{FcvtLowToSint, FcvtLowToSintTrunc, FcvtToSint, FcvtToSintTrunc};
+    matches!(op, FcvtToSint | FcvtToSintTrunc | FcvtLowToSint | FcvtLowToSintTrunc)
+}
+
+/// Cranelift's name of a floating comparison.
+pub(super) fn float_cc(cc: FloatCc) -> FloatCC {
+    match cc {
+        FloatCc::Ordered => FloatCC::Ordered,
+        FloatCc::Unordered => FloatCC::Unordered,
+        FloatCc::Equal => FloatCC::Equal,
+        FloatCc::NotEqual => FloatCC::NotEqual,
+        FloatCc::OrderedNotEqual => FloatCC::OrderedNotEqual,
+        FloatCc::UnorderedOrEqual => FloatCC::UnorderedOrEqual,
+        FloatCc::LessThan => FloatCC::LessThan,
+        FloatCc::LessThanOrEqual => FloatCC::LessThanOrEqual,
+        FloatCc::GreaterThan => FloatCC::GreaterThan,
+        FloatCc::GreaterThanOrEqual => FloatCC::GreaterThanOrEqual,
+        FloatCc::UnorderedOrLessThan => FloatCC::UnorderedOrLessThan,
+        FloatCc::UnorderedOrLessThanOrEqual => FloatCC::UnorderedOrLessThanOrEqual,
+        FloatCc::UnorderedOrGreaterThan => FloatCC::UnorderedOrGreaterThan,
+        FloatCc::UnorderedOrGreaterThanOrEqual => FloatCC::UnorderedOrGreaterThanOrEqual,
+    }
+}
+
+/// How a conversion to an integer rounds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rounding {
+    Mxcsr,
+    Truncate,
+}
+
+impl Lowering<'_> {
+    /// Operations on floats, scalar or in lanes.
+    pub(super) fn float(&mut self, inst: &Inst) -> clif::Value {
+        match inst.op {
+            Op::Fadd | Op::Fsub | Op::Fmul | Op::Fdiv => self.arithmetic(inst),
+            Op::Sqrt => {
+                let x = self.operand(inst, 0);
+                let r = self.b.ins().sqrt(x);
+                self.with_nan(r, x, x)
+            }
+            Op::Fmin | Op::Fmax => self.minimum(inst),
+            Op::Fcmp => self.compare(inst),
+            Op::Select => {
+                let (c, x, y) = (self.arg(inst, 0), self.operand(inst, 1), self.operand(inst, 2));
+                self.b.ins().select(c, x, y)
+            }
+            Op::FcvtToSint => self.to_int(inst, Rounding::Mxcsr),
+            Op::FcvtToSintTrunc => self.to_int(inst, Rounding::Truncate),
+            Op::FcvtLowToSint => self.low_to_int(inst, Rounding::Mxcsr),
+            Op::FcvtLowToSintTrunc => self.low_to_int(inst, Rounding::Truncate),
+            Op::Fpromote | Op::Fdemote | Op::FvpromoteLow | Op::Fvdemote | Op::FcvtFromSint | Op::FcvtLowFromSint => {
+                self.convert(inst)
+            }
+            Op::Bitcast => {
+                let x = self.arg(inst, 0);
+                self.view(x, clif_type(inst.ty))
+            }
+            _ => self.vector_op(inst),
+        }
+    }
+
+    fn operand(&mut self, inst: &Inst, slot: usize) -> clif::Value {
+        self.vector(inst, slot, inst.ty)
+    }
+
+    fn arithmetic(&mut self, inst: &Inst) -> clif::Value {
+        let (x, y) = (self.operand(inst, 0), self.operand(inst, 1));
+        let ins = self.b.ins();
+        let r = match inst.op {
+            Op::Fadd => ins.fadd(x, y),
+            Op::Fsub => ins.fsub(x, y),
+            Op::Fmul => ins.fmul(x, y),
+            _ => ins.fdiv(x, y),
+        };
+        self.with_nan(r, x, y)
+    }
+
+    /// Gives the result `r` of an operation on `x` and `y` the NaN that x86 would give.
+    fn with_nan(&mut self, r: clif::Value, x: clif::Value, y: clif::Value) -> clif::Value {
+        if self.on(Arch::X86_64) {
+            return r;
+        }
+        let nan = self.b.ins().fcmp(FloatCC::Unordered, r, r);
+        let any = if self.b.func.dfg.value_type(r).is_vector() { self.b.ins().vany_true(nan) } else { nan };
+        let good = self.b.ins().bxor_imm_u(any, 1);
+        self.either(good, |_| r, |l| l.nan_of(r, x, y))
+    }
+
+    /// `r` where it is a number, else the quieted `x` or `y` that is a NaN, else the default: negative, quiet, no payload.
+    fn nan_of(&mut self, r: clif::Value, x: clif::Value, y: clif::Value) -> clif::Value {
+        let ty = self.b.func.dfg.value_type(r);
+        let (quiet_bit, default) = match ty.lane_type() {
+            types::F32 => (0x0040_0000, 0xffc0_0000),
+            _ => (0x0008_0000_0000_0000, 0xfff8_0000_0000_0000u64),
+        };
+        let int = ty.as_int();
+        let default = self.splat_bits(int, default as i64);
+        let quiet_bit = self.splat_bits(int, quiet_bit);
+        let mut result = default;
+        for operand in [y, x] {
+            let bits = self.view(operand, int);
+            let quiet = self.b.ins().bor(bits, quiet_bit);
+            let nan = self.b.ins().fcmp(FloatCC::Unordered, operand, operand);
+            result = self.choose(nan, quiet, result);
+        }
+        let number = self.b.ins().fcmp(FloatCC::Ordered, r, r);
+        let bits = self.view(r, int);
+        let result = self.choose(number, bits, result);
+        self.view(result, ty)
+    }
+
+    /// An integer in every lane, or just the integer.
+    fn splat_bits(&mut self, ty: clif::Type, bits: i64) -> clif::Value {
+        let scalar = self.iconst(ty.lane_type(), bits);
+        if ty.is_vector() { self.b.ins().splat(ty, scalar) } else { scalar }
+    }
+
+    /// `x` where the mask or condition holds, else `y`.
+    pub(super) fn choose(&mut self, mask: clif::Value, x: clif::Value, y: clif::Value) -> clif::Value {
+        let ty = self.b.func.dfg.value_type(x);
+        if ty.is_vector() {
+            let mask = self.view(mask, ty);
+            self.b.ins().bitselect(mask, x, y)
+        } else {
+            self.b.ins().select(mask, x, y)
+        }
+    }
+
+    /// MINSS is `x < y ? x : y`; MAXSS is written with the swapped comparison, which x86-64 has as one instruction.
+    fn minimum(&mut self, inst: &Inst) -> clif::Value {
+        let (x, y) = (self.operand(inst, 0), self.operand(inst, 1));
+        let less = match inst.op {
+            Op::Fmin => self.b.ins().fcmp(FloatCC::LessThan, x, y),
+            _ => self.b.ins().fcmp(FloatCC::LessThan, y, x),
+        };
+        self.choose(less, x, y)
+    }
+
+    fn compare(&mut self, inst: &Inst) -> clif::Value {
+        let (x, y) = (self.operand(inst, 0), self.operand(inst, 1));
+        self.b.ins().fcmp(float_cc(FloatCc::from_code(inst.aux)), x, y)
+    }
+
+    fn convert(&mut self, inst: &Inst) -> clif::Value {
+        match inst.op {
+            Op::Fpromote => {
+                let x = self.arg(inst, 0);
+                self.b.ins().fpromote(types::F64, x)
+            }
+            Op::Fdemote => {
+                let x = self.arg(inst, 0);
+                self.b.ins().fdemote(types::F32, x)
+            }
+            Op::FvpromoteLow => {
+                let x = self.vector(inst, 0, Type::F32x4);
+                self.b.ins().fvpromote_low(x)
+            }
+            Op::Fvdemote => {
+                let x = self.vector(inst, 0, Type::F64x2);
+                self.b.ins().fvdemote(x)
+            }
+            Op::FcvtLowFromSint => {
+                let x = self.vector(inst, 0, Type::I32x4);
+                let wide = self.b.ins().swiden_low(x);
+                self.b.ins().fcvt_from_sint(types::F64X2, wide)
+            }
+            _ => {
+                let from = if inst.ty.is_vector() { Type::I32x4 } else { self.arg_type(inst, 0) };
+                let x = self.vector(inst, 0, from);
+                self.b.ins().fcvt_from_sint(clif_type(inst.ty), x)
+            }
+        }
+    }
+
+    /// `fcvt_to_sint`, `fcvt_to_sint_trunc`.
+    fn to_int(&mut self, inst: &Inst, rounding: Rounding) -> clif::Value {
+        if inst.ty.is_vector() {
+            let x = self.vector(inst, 0, Type::F32x4);
+            let x = self.rounded(x, rounding);
+            return self.lanes_to_int(x);
+        }
+        let x = self.arg(inst, 0);
+        let x = self.rounded(x, rounding);
+        self.truncate(x, clif_type(inst.ty))
+    }
+
+    /// `f64x2` to two `i32` lanes, zero above.
+    fn low_to_int(&mut self, inst: &Inst, rounding: Rounding) -> clif::Value {
+        let x = self.vector(inst, 0, Type::F64x2);
+        let x = self.rounded(x, rounding);
+        let [low, high] = [0u8, 1].map(|lane| {
+            let scalar = self.b.ins().extractlane(x, lane);
+            self.truncate(scalar, types::I32)
+        });
+        let result = self.b.ins().scalar_to_vector(types::I32X4, low);
+        self.b.ins().insertlane(result, high, 1)
+    }
+
+    /// A scalar in range to the integer, everything else to the integer indefinite.
+    fn truncate(&mut self, x: clif::Value, to: clif::Type) -> clif::Value {
+        if self.on(Arch::X86_64) && to == types::I32 && self.b.func.dfg.value_type(x) == types::F32 {
+            let lanes = self.b.ins().scalar_to_vector(types::F32X4, x);
+            let lanes = self.b.ins().x86_cvtt2dq(types::I32X4, lanes);
+            return self.b.ins().extractlane(lanes, 0);
+        }
+        let saturated = self.b.ins().fcvt_to_sint_sat(to, x);
+        let limit = (1u64 << (to.bits() - 1)) as f64;
+        let limit = match self.b.func.dfg.value_type(x) {
+            types::F32 => self.b.ins().f32const(limit as f32),
+            _ => self.b.ins().f64const(limit),
+        };
+        let below = self.b.ins().fcmp(FloatCC::LessThan, x, limit);
+        let indefinite = self.iconst(to, 1 << (to.bits() - 1));
+        self.b.ins().select(below, saturated, indefinite)
+    }
+
+    /// The same for `f32x4`.
+    fn lanes_to_int(&mut self, x: clif::Value) -> clif::Value {
+        if self.on(Arch::X86_64) {
+            return self.b.ins().x86_cvtt2dq(types::I32X4, x);
+        }
+        let saturated = self.b.ins().fcvt_to_sint_sat(types::I32X4, x);
+        let limit = self.b.ins().f32const((1u64 << 31) as f32);
+        let limit = self.b.ins().splat(types::F32X4, limit);
+        let below = self.b.ins().fcmp(FloatCC::LessThan, x, limit);
+        let indefinite = self.splat_bits(types::I32X4, 1 << 31);
+        self.b.ins().bitselect(below, saturated, indefinite)
+    }
+
+    /// To an integral value: as MXCSR bits 13..15 say (SDM vol. 1 4.8.4), nearest being the usual case.
+    fn rounded(&mut self, x: clif::Value, rounding: Rounding) -> clif::Value {
+        if rounding == Rounding::Truncate {
+            return x;
+        }
+        let mxcsr = self.load_state(types::I32, CpuState::offset_of(Reg::MXCSR));
+        let control = self.b.ins().band_imm_u(mxcsr, 3 << 13);
+        let nearest = self.b.ins().icmp_imm_u(clif::condcodes::IntCC::Equal, control, 0);
+        self.either(
+            nearest,
+            |l| l.b.ins().nearest(x),
+            |l| {
+                let (down, up, zero) = (l.b.ins().floor(x), l.b.ins().ceil(x), l.b.ins().trunc(x));
+                let is_up = l.b.ins().icmp_imm_u(clif::condcodes::IntCC::Equal, control, 2 << 13);
+                let is_zero = l.b.ins().icmp_imm_u(clif::condcodes::IntCC::Equal, control, 3 << 13);
+                let directed = l.b.ins().select(is_up, up, down);
+                l.b.ins().select(is_zero, zero, directed)
+            },
+        )
+    }
+}

@@ -1,0 +1,301 @@
+//! `ir::Region` -> CLIF, one arm an operation.
+//!
+//! | file        | operations                                                             |
+//! |-------------|------------------------------------------------------------------------|
+//! | `regs.rs`   | `get`, `put`; which registers a region loads and stores, and when      |
+//! | `int.rs`    | scalar integers, conditions, division                                  |
+//! | `float.rs`  | floating point with x86's NaN, minimum and conversion rules            |
+//! | `vector.rs` | 128-bit integer and lane operations                                    |
+//! | `memory.rs` | guest loads, stores, atomics                                           |
+//! | `call.rs`   | helpers                                                                |
+//! | `exit.rs`   | ways out: links, leaves, faults, polls                                 |
+//!
+//! An IR block is one CLIF block, plus those that an operation with a cold path makes. Values of the IR are CLIF values
+//! of the type that [`clif_type`] says, except that a vector has whatever lane type its operation gave it and is
+//! cast where it is used ([`Lowering::vector`]); a cast costs nothing.
+//!
+//! Order of guest accesses: Cranelift at `opt_level=none` keeps loads and stores in the order of the CLIF (it may fold a
+//! load into its only user, across no other access), so the order of the IR is the order of the machine code. With
+//! optimization it would drop and merge accesses, which a guest with threads can see.
+
+mod call;
+mod exit;
+mod float;
+mod int;
+mod memory;
+mod regs;
+mod vector;
+
+use crate::compile::{CompileOptions, ExitSite};
+use crate::isa::{Arch, HostIsa};
+use calque_ir::{BlockId, GuestAddr, Inst, Op, Region, Type, Value as IrValue};
+use cranelift_codegen::ir::{self as clif, AbiParam, InstBuilder, MemFlagsData, Signature, SourceLoc, TrapCode, types};
+use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use regs::{RegFile, RegSets};
+
+/// Marks accesses to guest memory in the list of traps.
+pub(crate) const GUEST_ACCESS: TrapCode = TrapCode::unwrap_user(1);
+
+/// What lowering knows beside the function.
+pub(crate) struct Lowered {
+    pub(crate) exits: Vec<ExitSite>,
+    /// Guest pc of each source location.
+    pub(crate) pcs: Vec<GuestAddr>,
+    /// Whether the function calls others, so that its stack pointer must be aligned.
+    pub(crate) calls: bool,
+}
+
+/// Fills `func` with the code of `region`.
+pub(crate) fn lower(
+    region: &Region,
+    host: &HostIsa,
+    options: &CompileOptions,
+    frontend: TargetFrontendConfig,
+    func: &mut clif::Function,
+    context: &mut FunctionBuilderContext,
+) -> Lowered {
+    let mut signature = Signature::new(CallConv::Tail);
+    signature.params = vec![AbiParam::new(types::I64); 2];
+    func.signature = signature.clone();
+    let mut b = FunctionBuilder::new(func, context);
+    let entry = b.create_block();
+    b.append_block_params_for_function_params(entry);
+    b.switch_to_block(entry);
+    let cpu = b.block_params(entry)[0];
+    let tail = b.import_signature(signature);
+    let blocks = region.blocks.iter().map(|_| b.create_block()).collect();
+    let mut lowering = Lowering {
+        b,
+        host,
+        options,
+        region,
+        cpu,
+        tail,
+        blocks,
+        values: vec![None; region.insts.len()],
+        users: Users::of(region),
+        regs: RegFile::new(),
+        sets: RegSets::of(region, options.state_at_faults),
+        block: BlockId(0),
+        at: 0,
+        pc: region.pc(),
+        helper: None,
+        out: Lowered { exits: Vec::new(), pcs: Vec::new(), calls: false },
+    };
+    lowering.entry();
+    for id in region.block_ids() {
+        lowering.block(id);
+    }
+    lowering.b.seal_all_blocks();
+    lowering.b.finalize(frontend);
+    lowering.out
+}
+
+/// State of lowering one region.
+struct Lowering<'a> {
+    b: FunctionBuilder<'a>,
+    host: &'a HostIsa,
+    options: &'a CompileOptions,
+    region: &'a Region,
+    /// Pointer to `CpuState`.
+    cpu: clif::Value,
+    /// Signature of generated functions.
+    tail: clif::SigRef,
+    /// CLIF block of each IR block.
+    blocks: Vec<clif::Block>,
+    /// CLIF value of each IR value lowered so far.
+    values: Vec<Option<clif::Value>>,
+    users: Users,
+    regs: RegFile,
+    sets: RegSets,
+    /// Block being lowered.
+    block: BlockId,
+    /// Index of the instruction being lowered.
+    at: usize,
+    /// Guest pc of the instruction being lowered.
+    pc: GuestAddr,
+    /// Signature of helpers, once one is called.
+    helper: Option<clif::SigRef>,
+    out: Lowered,
+}
+
+impl Lowering<'_> {
+    /// Polls, loads the registers that the region needs, and goes to its first block.
+    fn entry(&mut self) {
+        self.mark(self.pc);
+        self.poll_entry();
+        self.load_registers();
+        let first = self.blocks[0];
+        self.b.ins().jump(first, &[]);
+    }
+
+    fn block(&mut self, id: BlockId) {
+        let block = &self.region.blocks[id.0 as usize];
+        self.b.switch_to_block(self.blocks[id.0 as usize]);
+        self.block = id;
+        self.enter_block(id);
+        self.mark(block.pc);
+        for at in block.start..block.end {
+            self.at = at as usize;
+            let inst = self.region.insts[self.at];
+            self.values[self.at] = self.inst(&inst);
+        }
+        self.at = block.end as usize;
+        self.exit(block.exit);
+    }
+
+    /// What follows belongs to the guest instruction at `pc`.
+    fn mark(&mut self, pc: GuestAddr) {
+        self.pc = pc;
+        if self.out.pcs.last() != Some(&pc) {
+            self.out.pcs.push(pc);
+        }
+        self.b.set_srcloc(SourceLoc::new(self.out.pcs.len() as u32 - 1));
+    }
+
+    fn inst(&mut self, inst: &Inst) -> Option<clif::Value> {
+        match inst.op {
+            Op::Nop => return None,
+            Op::Insn => {
+                self.mark(GuestAddr(inst.imm()));
+                return None;
+            }
+            Op::Count => self.count(inst.imm()),
+            Op::Get => return Some(self.get(inst)),
+            Op::Put => self.put(inst),
+            Op::Store => self.store(inst),
+            Op::Fence => {
+                self.b.ins().fence();
+            }
+            Op::FaultIf => self.fault_if(inst),
+            Op::Load => return Some(self.load(inst)),
+            Op::Rmw => return Some(self.rmw(inst)),
+            Op::Cas => return Some(self.cas(inst)),
+            Op::Call => return self.call(inst),
+            _ if inst.ty.is_float() || float::is_float(inst.op) => return Some(self.float(inst)),
+            _ if inst.ty.is_vector() || vector::is_vector(inst.op) => return Some(self.vector_op(inst)),
+            _ => return Some(self.int(inst)),
+        }
+        None
+    }
+
+    /// CLIF value of an operand.
+    fn arg(&mut self, inst: &Inst, slot: usize) -> clif::Value {
+        self.value(IrValue(inst.args[slot]))
+    }
+
+    fn value(&self, v: IrValue) -> clif::Value {
+        self.values[v.0 as usize].unwrap_or_else(|| panic!("{v} is used before it is defined"))
+    }
+
+    /// Type of an operand.
+    fn arg_type(&self, inst: &Inst, slot: usize) -> Type {
+        self.region.insts[inst.args[slot] as usize].result_type()
+    }
+
+    /// The instruction that defines an operand.
+    fn def(&self, v: u32) -> &Inst {
+        &self.region.insts[v as usize]
+    }
+
+    /// An operand that is a constant.
+    fn as_const(&self, v: u32) -> Option<u64> {
+        let def = self.def(v);
+        (def.op == Op::Iconst).then(|| def.imm())
+    }
+
+    /// The value of an earlier instruction of this block with these operands.
+    fn earlier(&self, op: Op, ty: Type, args: [u32; 2]) -> Option<clif::Value> {
+        let start = self.region.blocks[self.block.0 as usize].start as usize;
+        let found = (start..self.at).rev().take(LOOK_BACK).find(|&i| {
+            let inst = &self.region.insts[i];
+            inst.op == op && inst.ty == ty && inst.args[..2] == args
+        })?;
+        self.values[found]
+    }
+
+    /// A vector operand, seen as `shape`.
+    fn vector(&mut self, inst: &Inst, slot: usize, shape: Type) -> clif::Value {
+        let v = self.arg(inst, slot);
+        self.view(v, clif_type(shape))
+    }
+
+    /// A vector seen with other lanes, or a scalar with the same bits.
+    fn view(&mut self, v: clif::Value, ty: clif::Type) -> clif::Value {
+        if self.b.func.dfg.value_type(v) == ty {
+            return v;
+        }
+        self.b.ins().bitcast(ty, LANES, v)
+    }
+
+    /// An integer constant, truncated to `ty`.
+    fn iconst(&mut self, ty: clif::Type, value: i64) -> clif::Value {
+        let mask = u64::MAX >> (64 - ty.bits());
+        self.b.ins().iconst(ty, (value as u64 & mask) as i64)
+    }
+
+    fn on(&self, arch: Arch) -> bool {
+        self.host.arch == arch
+    }
+}
+
+/// How far above an instruction [`Lowering::earlier`] looks.
+const LOOK_BACK: usize = 16;
+
+/// Byte order of lanes in casts between vector types.
+const LANES: MemFlagsData = MemFlagsData::new().with_endianness(clif::Endianness::Little);
+
+/// CLIF type of an IR type; conditions are bytes of 0 or 1.
+fn clif_type(ty: Type) -> clif::Type {
+    match ty {
+        Type::None => types::INVALID,
+        Type::I1 | Type::I8 => types::I8,
+        Type::I16 => types::I16,
+        Type::I32 => types::I32,
+        Type::I64 => types::I64,
+        Type::F32 => types::F32,
+        Type::F64 => types::F64,
+        Type::V128 | Type::I8x16 => types::I8X16,
+        Type::I16x8 => types::I16X8,
+        Type::I32x4 => types::I32X4,
+        Type::I64x2 => types::I64X2,
+        Type::F32x4 => types::F32X4,
+        Type::F64x2 => types::F64X2,
+    }
+}
+
+/// Who uses each value.
+struct Users(Vec<Use>);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    None,
+    One(u32),
+    More,
+}
+
+impl Users {
+    fn of(region: &Region) -> Users {
+        let mut users = vec![Use::None; region.insts.len()];
+        let mut note = |v: IrValue, by: u32| {
+            let slot = &mut users[v.0 as usize];
+            *slot = if *slot == Use::None { Use::One(by) } else { Use::More };
+        };
+        for (i, inst) in region.insts.iter().enumerate() {
+            inst.uses().for_each(|v| note(v, i as u32));
+        }
+        for v in region.blocks.iter().filter_map(|b| b.exit.value()) {
+            note(v, u32::MAX);
+        }
+        Users(users)
+    }
+
+    /// The only instruction that uses value `v`, if there is exactly one and it is not an exit.
+    fn only(&self, v: usize) -> Option<usize> {
+        match self.0[v] {
+            Use::One(by) if by != u32::MAX => Some(by as usize),
+            _ => None,
+        }
+    }
+}

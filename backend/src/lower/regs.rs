@@ -1,0 +1,273 @@
+//! Guest registers: which ones a region loads at its entry and stores when it leaves, and `get` and `put` in between.
+//!
+//! Each register that a region touches is a Cranelift variable of the register's full type (`i64`, `i8x16`, `i8` for a
+//! flag), so that it travels between blocks in a host register. MXCSR is the exception: it stays in `CpuState`, because
+//! helpers and the host's control register depend on it.
+//!
+//! *Dirty* registers are those whose variable may differ from `CpuState`. Invariants:
+//! 1. `RegFile::dirty` at any point is the union over all paths to it; storing a register that is clean on this path is
+//!    harmless, because its variable was loaded at entry (2).
+//! 2. A register in `live_in` of the first block is loaded at entry. `live_in` contains every register that is dirty on some
+//!    path into a block and not written on another.
+//! 3. In precise mode nothing is dirty at an access to guest memory.
+
+use super::{LANES, Lowering, clif_type};
+use crate::compile::StateAtFaults;
+use calque_ir::{BlockId, CpuState, Inst, Op, Reg, Region, Target, Type, Value as IrValue};
+use cranelift_codegen::ir::{self as clif, InstBuilder, MemFlagsData, types};
+use cranelift_frontend::Variable;
+
+/// A set of registers, by [`Reg::index`].
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct RegSet(u64);
+
+impl RegSet {
+    pub(super) fn insert(&mut self, reg: Reg) {
+        self.0 |= 1 << reg.index();
+    }
+
+    pub(super) fn contains(self, reg: Reg) -> bool {
+        self.0 >> reg.index() & 1 != 0
+    }
+
+    fn union(self, other: RegSet) -> RegSet {
+        RegSet(self.0 | other.0)
+    }
+
+    fn without(self, other: RegSet) -> RegSet {
+        RegSet(self.0 & !other.0)
+    }
+
+    pub(super) fn iter(self) -> impl Iterator<Item = Reg> {
+        (0..Reg::COUNT).filter(move |i| self.0 >> i & 1 != 0).filter_map(Reg::from_index)
+    }
+}
+
+/// What flows into the blocks of a region.
+pub(super) struct RegSets {
+    dirty_in: Vec<RegSet>,
+    live_in: Vec<RegSet>,
+}
+
+/// What one block does to registers.
+#[derive(Clone, Copy, Default)]
+struct Effects {
+    /// Read before written.
+    exposed: RegSet,
+    written: RegSet,
+    /// Written behind the last point that stores all dirty registers.
+    unsaved: RegSet,
+    /// Whether there is such a point.
+    saves: bool,
+}
+
+impl RegSets {
+    pub(super) fn of(region: &Region, mode: StateAtFaults) -> RegSets {
+        let effects: Vec<Effects> = region.block_ids().map(|id| effects(region.block_insts(id), mode)).collect();
+        let mut sets =
+            RegSets { dirty_in: vec![RegSet::default(); effects.len()], live_in: vec![RegSet::default(); effects.len()] };
+        while sets.flow_dirty(region, &effects) {}
+        while sets.flow_live(region, &effects) {}
+        sets
+    }
+
+    fn flow_dirty(&mut self, region: &Region, effects: &[Effects]) -> bool {
+        let mut changed = false;
+        for (i, effect) in effects.iter().enumerate() {
+            let kept = if effect.saves { RegSet::default() } else { self.dirty_in[i] };
+            let out = kept.union(effect.unsaved);
+            for to in successors(region, i) {
+                let joined = self.dirty_in[to].union(out);
+                changed |= std::mem::replace(&mut self.dirty_in[to], joined) != joined;
+            }
+        }
+        changed
+    }
+
+    fn flow_live(&mut self, region: &Region, effects: &[Effects]) -> bool {
+        let mut changed = false;
+        for (i, effect) in effects.iter().enumerate().rev() {
+            let out = successors(region, i).fold(RegSet::default(), |set, to| set.union(self.live_in[to]));
+            let live = effect.exposed.union(self.dirty_in[i]).union(out.without(effect.written));
+            changed |= std::mem::replace(&mut self.live_in[i], live) != live;
+        }
+        changed
+    }
+}
+
+/// Whether a register is a variable; MXCSR is not.
+fn is_variable(reg: Reg) -> bool {
+    reg != Reg::MXCSR
+}
+
+fn effects(insts: &[Inst], mode: StateAtFaults) -> Effects {
+    let mut e = Effects::default();
+    for inst in insts {
+        match inst.op {
+            Op::Get => {
+                let reg = register(inst);
+                if is_variable(reg) && !e.written.contains(reg) {
+                    e.exposed.insert(reg);
+                }
+            }
+            Op::Put if is_variable(register(inst)) => {
+                e.written.insert(register(inst));
+                e.unsaved.insert(register(inst));
+            }
+            op if mode == StateAtFaults::Precise && accesses_guest(op) => {
+                (e.unsaved, e.saves) = (RegSet::default(), true);
+            }
+            _ => {}
+        }
+    }
+    e
+}
+
+/// Whether a host fault at this operation is a guest fault.
+pub(super) fn accesses_guest(op: Op) -> bool {
+    matches!(op, Op::Load | Op::Store | Op::Rmw | Op::Cas)
+}
+
+fn successors(region: &Region, block: usize) -> impl Iterator<Item = usize> {
+    region.blocks[block].exit.targets().filter_map(|t| match t {
+        Target::Block(id) => Some(id.0 as usize),
+        Target::Pc(_) => None,
+    })
+}
+
+fn register(inst: &Inst) -> Reg {
+    Reg::from_index(inst.aux as usize).expect("the verifier checks register numbers")
+}
+
+/// Access to `CpuState`: never faults, aligned.
+pub(super) const STATE: MemFlagsData = MemFlagsData::trusted();
+
+/// The registers while a region is lowered.
+pub(super) struct RegFile {
+    variables: [Option<Variable>; Reg::COUNT],
+    pub(super) dirty: RegSet,
+    /// In this block: the narrow value whose zero extension the register holds, or the scalar in its lowest lane.
+    low: [Option<clif::Value>; Reg::COUNT],
+}
+
+impl RegFile {
+    pub(super) fn new() -> Self {
+        Self { variables: [None; Reg::COUNT], dirty: RegSet::default(), low: [None; Reg::COUNT] }
+    }
+}
+
+impl Lowering<'_> {
+    fn variable(&mut self, reg: Reg) -> Variable {
+        let slot = &mut self.regs.variables[reg.index()];
+        *slot.get_or_insert_with(|| self.b.declare_var(clif_type(reg.ty())))
+    }
+
+    /// Loads what the region needs of the registers (invariant 2).
+    pub(super) fn load_registers(&mut self) {
+        for reg in self.sets.live_in[0].iter() {
+            let value = self.load_state(clif_type(reg.ty()), CpuState::offset_of(reg));
+            let variable = self.variable(reg);
+            self.b.def_var(variable, value);
+        }
+    }
+
+    /// Starts a block with what flows into it.
+    pub(super) fn enter_block(&mut self, id: BlockId) {
+        self.regs.dirty = self.sets.dirty_in[id.0 as usize];
+        self.regs.low = [None; Reg::COUNT];
+    }
+
+    /// Stores the dirty registers; they remain dirty on the path that goes on.
+    pub(super) fn store_dirty(&mut self) {
+        for reg in self.regs.dirty.iter() {
+            let variable = self.variable(reg);
+            let value = self.b.use_var(variable);
+            self.store_state(value, CpuState::offset_of(reg));
+        }
+    }
+
+    /// Stores the dirty registers before an access to guest memory, in precise mode (invariant 3).
+    pub(super) fn before_access(&mut self) {
+        if self.options.state_at_faults == StateAtFaults::Precise {
+            self.store_dirty();
+            self.regs.dirty = RegSet::default();
+        }
+    }
+
+    pub(super) fn load_state(&mut self, ty: clif::Type, offset: usize) -> clif::Value {
+        self.b.ins().load(ty, STATE, self.cpu, offset as i32)
+    }
+
+    pub(super) fn store_state(&mut self, value: clif::Value, offset: usize) {
+        self.b.ins().store(STATE, value, self.cpu, offset as i32);
+    }
+
+    /// `Op::Get`.
+    pub(super) fn get(&mut self, inst: &Inst) -> clif::Value {
+        let reg = register(inst);
+        let ty = clif_type(inst.ty);
+        if !is_variable(reg) {
+            return self.get_fp_control();
+        }
+        if let Some(low) = self.regs.low[reg.index()].filter(|&v| self.b.func.dfg.value_type(v) == ty) {
+            return low;
+        }
+        let variable = self.variable(reg);
+        let whole = self.b.use_var(variable);
+        if inst.ty == reg.ty() {
+            return whole;
+        }
+        if reg.ty().is_vector() {
+            let lanes = match inst.ty {
+                Type::I32 => types::I32X4,
+                Type::I64 => types::I64X2,
+                Type::F32 => types::F32X4,
+                Type::F64 => types::F64X2,
+                _ => types::I8X16,
+            };
+            let lanes = self.view(whole, lanes);
+            return if inst.ty.is_vector() { lanes } else { self.b.ins().extractlane(lanes, 0) };
+        }
+        let low = match self.regs.low[reg.index()] {
+            Some(low) if self.b.func.dfg.value_type(low).bits() >= ty.bits() => low,
+            _ => whole,
+        };
+        self.b.ins().ireduce(ty, low)
+    }
+
+    /// `Op::Put`.
+    pub(super) fn put(&mut self, inst: &Inst) {
+        let reg = register(inst);
+        let value = self.value(IrValue(inst.args[0]));
+        if !is_variable(reg) {
+            return self.put_fp_control(value);
+        }
+        let (whole, low) = if reg.ty().is_vector() {
+            (self.view(value, types::I8X16), self.low_lane(inst.args[0]))
+        } else if inst.ty == Type::I32 && reg.ty() == Type::I64 {
+            (self.b.ins().uextend(types::I64, value), Some(value))
+        } else {
+            (value, None)
+        };
+        let variable = self.variable(reg);
+        self.b.def_var(variable, whole);
+        self.regs.low[reg.index()] = low;
+        self.regs.dirty.insert(reg);
+    }
+
+    /// The scalar that was just put into the lowest lane of a vector.
+    fn low_lane(&self, v: u32) -> Option<clif::Value> {
+        let def = self.def(v);
+        match def.op {
+            Op::ScalarToVector => self.values[def.args[0] as usize],
+            Op::InsertLane if def.aux == 0 => self.values[def.args[1] as usize],
+            _ => None,
+        }
+    }
+
+    /// A value of `ty` whose bits are those of `v`, in the same kind of host register.
+    pub(super) fn opaque(&mut self, v: clif::Value) -> clif::Value {
+        let ty = self.b.func.dfg.value_type(v);
+        self.b.ins().bitcast(ty, LANES, v)
+    }
+}
