@@ -1,5 +1,6 @@
 //! Binary and unary arithmetic and logic.
 
+use super::atomic::{locked_carrying, locked_neg};
 use super::flags::{Flag, Recipe};
 use super::operand::Atomic;
 use super::{Insn, Lifter};
@@ -60,7 +61,7 @@ impl BinaryOp {
 
 pub(super) fn binary(l: &mut Lifter<'_>, i: &Insn, op: BinaryOp, dest: Dest) {
     let ty = l.op_type(i, 0);
-    if op == BinaryOp::Xor && is_zeroing(i) {
+    if op == BinaryOp::Xor && is_same_register(i) {
         return zero(l, i, ty);
     }
     let (ir, rmw) = op.ir();
@@ -79,8 +80,8 @@ pub(super) fn binary(l: &mut Lifter<'_>, i: &Insn, op: BinaryOp, dest: Dest) {
     l.set_flags(op.recipe(a, b, r), ty);
 }
 
-/// XOR or SUB of a register with itself.
-fn is_zeroing(i: &Insn) -> bool {
+/// Both operands are the same register.
+fn is_same_register(i: &Insn) -> bool {
     i.op0_kind() == iced_x86::OpKind::Register && i.op1_kind() == i.op0_kind() && i.op0_register() == i.op1_register()
 }
 
@@ -90,23 +91,39 @@ fn zero(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
     l.set_flags(Recipe::Logic { r }, ty);
 }
 
-/// ADC and SBB without LOCK.
 pub(super) fn carrying(l: &mut Lifter<'_>, i: &Insn, op: Carry) {
+    if i.has_lock_prefix() {
+        return locked_carrying(l, i, op);
+    }
     let ty = l.op_type(i, 0);
+    if op == Carry::Sbb && is_same_register(i) {
+        return spread_carry(l, i, ty);
+    }
     let b = l.read_as(i, 1, ty);
     let c = l.flag(Flag::Cf);
     let (a, r) = l.modify(i, 0, Atomic::None, |l, a| carry_result(l, op, ty, a, b, c));
     l.set_flags(carry_recipe(op, a, b, c, r), ty);
 }
 
-fn carry_result(l: &mut Lifter<'_>, op: Carry, ty: Type, a: Value, b: Value, c: Value) -> Value {
+/// SBB of a register with itself: all bits become the carry, which stays.
+fn spread_carry(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
+    let c = l.flag(Flag::Cf);
+    let a = l.read(i, 0);
+    let wide = l.b.unary(Op::Uextend, ty, c);
+    let r = l.b.unary(Op::Ineg, ty, wide);
+    l.write(i, 0, r);
+    l.set_flags(Recipe::Sbb { a, b: a, c, r }, ty);
+    l.set_flag(Flag::Cf, c);
+}
+
+pub(super) fn carry_result(l: &mut Lifter<'_>, op: Carry, ty: Type, a: Value, b: Value, c: Value) -> Value {
     let ir = if op == Carry::Adc { Op::Iadd } else { Op::Isub };
     let wide = l.b.unary(Op::Uextend, ty, c);
     let r = l.b.binary(ir, ty, a, b);
     l.b.binary(ir, ty, r, wide)
 }
 
-fn carry_recipe(op: Carry, a: Value, b: Value, c: Value, r: Value) -> Recipe {
+pub(super) fn carry_recipe(op: Carry, a: Value, b: Value, c: Value, r: Value) -> Recipe {
     match op {
         Carry::Adc => Recipe::Adc { a, b, c, r },
         Carry::Sbb => Recipe::Sbb { a, b, c, r },
@@ -114,6 +131,9 @@ fn carry_recipe(op: Carry, a: Value, b: Value, c: Value, r: Value) -> Recipe {
 }
 
 pub(super) fn unary(l: &mut Lifter<'_>, i: &Insn, op: UnaryOp) {
+    if op == UnaryOp::Neg && i.has_lock_prefix() {
+        return locked_neg(l, i);
+    }
     let ty = l.op_type(i, 0);
     let one = |l: &mut Lifter<'_>| l.b.iconst(ty, 1);
     match op {

@@ -5,14 +5,22 @@ use super::mov::push_value;
 use super::operand::Gpr;
 use super::operand::gpr::*;
 use super::{Insn, Lifter};
-use calque_ir::{Exit, FaultKind, GuestAddr, Mem, Op, Target, Type};
-use iced_x86::OpKind;
+use calque_ir::{Cc, Exit, FaultKind, GuestAddr, Mem, Op, Target, Type};
+use iced_x86::{Code, MemorySize, OpKind};
 
 fn direct(i: &Insn) -> Option<Target> {
     (i.op0_kind() == OpKind::NearBranch64).then(|| Target::Pc(GuestAddr(i.near_branch_target())))
 }
 
+/// Far transfers through memory: Linux has no segments that a 64-bit program could go to but its own.
+fn is_far(i: &Insn) -> bool {
+    matches!(i.memory_size(), MemorySize::SegPtr16 | MemorySize::SegPtr32 | MemorySize::SegPtr64)
+}
+
 pub(super) fn jmp(l: &mut Lifter<'_>, i: &Insn) {
+    if is_far(i) {
+        return l.fault(FaultKind::Unimplemented);
+    }
     let exit = match direct(i) {
         Some(target) => Exit::Goto(target),
         None => Exit::Indirect(l.read(i, 0)),
@@ -38,6 +46,9 @@ pub(super) fn setcc(l: &mut Lifter<'_>, i: &Insn, cond: Cond) {
 }
 
 pub(super) fn call(l: &mut Lifter<'_>, i: &Insn) {
+    if is_far(i) {
+        return l.fault(FaultKind::Unimplemented);
+    }
     let ret = l.next;
     let target = match direct(i) {
         Some(_) => None,
@@ -59,6 +70,36 @@ pub(super) fn ret(l: &mut Lifter<'_>, i: &Insn) {
     let new = l.add_imm(rsp, 8 + extra);
     l.write_gpr(Gpr::R64(RSP), new);
     l.close(Exit::Return(target));
+}
+
+/// LOOP, LOOPE, LOOPNE: counts rCX down and branches while it isn't 0 (and ZF is as `also` says).
+pub(super) fn loop_(l: &mut Lifter<'_>, i: &Insn, also: Option<Cond>) {
+    let counter = Gpr::of(RCX, counter_type(i));
+    let ty = counter.ty();
+    let (old, one) = (l.read_gpr(counter), l.b.iconst(ty, 1));
+    let new = l.b.binary(Op::Isub, ty, old, one);
+    let mut cond = l.compare_zero(Cc::NotEqual, ty, new);
+    if let Some(also) = also {
+        let zf = l.cond(also);
+        cond = l.b.binary(Op::Band, Type::I1, cond, zf);
+    }
+    l.write_gpr(counter, new);
+    branch(l, i, cond);
+}
+
+/// JRCXZ, JECXZ.
+pub(super) fn jrcxz(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
+    let counter = l.read_gpr(Gpr::of(RCX, ty));
+    let cond = l.compare_zero(Cc::Equal, ty, counter);
+    branch(l, i, cond);
+}
+
+/// ECX with a 0x67 prefix, else RCX.
+fn counter_type(i: &Insn) -> Type {
+    match i.code() {
+        Code::Loop_rel8_64_ECX | Code::Loope_rel8_64_ECX | Code::Loopne_rel8_64_ECX => Type::I32,
+        _ => Type::I64,
+    }
 }
 
 /// SYSCALL: R11 takes RFLAGS, so all flags are stored.

@@ -156,6 +156,12 @@ pub(crate) enum Recipe {
     Shr { a: Value, n: Value, r: Value },
     /// a shifted right by n, sign bits in.
     Sar { a: Value, n: Value, r: Value },
+    /// As `Shr` with other bits coming in: OF is a change of sign.
+    Shrd { a: Value, n: Value, r: Value },
+    /// Rotated left: CF and OF only.
+    Rol { r: Value },
+    /// Rotated right: CF and OF only.
+    Ror { r: Value },
     /// Comparison of floats as UCOMISS leaves it (SDM vol. 2 UCOMISD): ZF PF CF, the others 0.
     Float { a: Value, b: Value },
     /// The last recipe if `is_zero` is 0, else the flags as they were: a shift whose count may be zero.
@@ -226,9 +232,10 @@ impl Recipe {
         let no_cf = FlagSet::ALL.without(FlagSet::CF);
         match self {
             Recipe::Inc { .. } | Recipe::Dec { .. } => (no_cf, FlagSet::NONE),
-            Recipe::Logic { .. } | Recipe::Shl { .. } | Recipe::Shr { .. } | Recipe::Sar { .. } => {
+            Recipe::Logic { .. } | Recipe::Shl { .. } | Recipe::Shr { .. } | Recipe::Sar { .. } | Recipe::Shrd { .. } => {
                 (FlagSet::ALL.without(FlagSet::AF), FlagSet::AF)
             }
+            Recipe::Rol { .. } | Recipe::Ror { .. } => (FlagSet::CF.or(FlagSet::OF), FlagSet::NONE),
             _ => (FlagSet::ALL, FlagSet::NONE),
         }
     }
@@ -247,7 +254,15 @@ impl Lifter<'_> {
         self.flags.set(undefined, Source::Undefined);
     }
 
-    /// The same, but the flags stay as they were where `is_zero` (`i1`) holds.
+    /// Only `flags` come from `recipe`, the other status flags become undefined.
+    pub(crate) fn set_flags_only(&mut self, flags: FlagSet, recipe: Recipe, ty: Type) {
+        self.flags.recipes.clear();
+        let k = self.flags.push(recipe, ty);
+        self.flags.set(flags, Source::Recipe(k));
+        self.flags.set(FlagSet::ALL.without(flags), Source::Undefined);
+    }
+
+    /// As [`Lifter::set_flags`], but the flags stay as they were where `is_zero` (`i1`) holds.
     pub(crate) fn set_flags_unless(&mut self, is_zero: Value, recipe: Recipe, ty: Type) {
         let (defined, _) = recipe.writes();
         let then = self.flags.push(recipe, ty);
@@ -327,7 +342,9 @@ impl Lifter<'_> {
             Recipe::Sub { a, b, .. } | Recipe::Cmp { a, b } => self.b.icmp(Cc::UnsignedLessThan, ty, a, b),
             Recipe::Sbb { a, b, c, .. } => self.b.ternary(Op::UsubOverflowBin, ty, a, b, c),
             Recipe::Shl { a, n, .. } => self.shl_carry(a, n, ty),
-            Recipe::Shr { a, n, .. } => self.shr_carry(a, n, ty, Op::Ushr),
+            Recipe::Shr { a, n, .. } | Recipe::Shrd { a, n, .. } => self.shr_carry(a, n, ty, Op::Ushr),
+            Recipe::Rol { r } => self.bit(r, 0, ty),
+            Recipe::Ror { r } => self.compare_zero(Cc::SignedLessThan, ty, r),
             Recipe::Sar { a, n, .. } => self.shr_carry(a, n, ty, Op::Sshr),
             Recipe::Float { a, b } => self.b.fcmp(FloatCc::UnorderedOrLessThan, ty, a, b),
             Recipe::Logic { .. } => self.b.iconst(Type::I1, 0),
@@ -433,8 +450,21 @@ impl Lifter<'_> {
                 self.b.binary(Op::Bxor, Type::I1, cf, sf)
             }
             Recipe::Shr { a, .. } => self.compare_zero(Cc::SignedLessThan, ty, a),
+            Recipe::Shrd { a, r, .. } => {
+                let changed = self.b.binary(Op::Bxor, ty, a, r);
+                self.compare_zero(Cc::SignedLessThan, ty, changed)
+            }
+            Recipe::Rol { r } => self.top_differs(ty, r, 0),
+            Recipe::Ror { r } => self.top_differs(ty, r, top - 1),
             _ => self.b.iconst(Type::I1, 0),
         }
+    }
+
+    /// Whether the top bit and bit `n` differ.
+    fn top_differs(&mut self, ty: Type, v: Value, n: u32) -> Value {
+        let top = self.compare_zero(Cc::SignedLessThan, ty, v);
+        let other = self.bit(v, n, ty);
+        self.b.binary(Op::Bxor, Type::I1, top, other)
     }
 
     /// The result of a recipe; CMP computes it only if somebody asks.
@@ -443,7 +473,8 @@ impl Lifter<'_> {
             Recipe::Cmp { a, b } => self.b.binary(Op::Isub, ty, a, b),
             Recipe::Add { r, .. } | Recipe::Adc { r, .. } | Recipe::Sub { r, .. } | Recipe::Sbb { r, .. } => r,
             Recipe::Logic { r } | Recipe::Inc { r, .. } | Recipe::Dec { r, .. } => r,
-            Recipe::Shl { r, .. } | Recipe::Shr { r, .. } | Recipe::Sar { r, .. } => r,
+            Recipe::Shl { r, .. } | Recipe::Shr { r, .. } | Recipe::Sar { r, .. } | Recipe::Shrd { r, .. } => r,
+            Recipe::Rol { r } | Recipe::Ror { r } => r,
             Recipe::Float { .. } | Recipe::Unless { .. } => unreachable!("no result in {recipe:?}"),
         }
     }
@@ -517,9 +548,10 @@ impl Lifter<'_> {
             | Recipe::Dec { r, .. }
             | Recipe::Shl { r, .. }
             | Recipe::Shr { r, .. }
-            | Recipe::Sar { r, .. } => self.cond_of_result(cond, ty, r),
+            | Recipe::Sar { r, .. }
+            | Recipe::Shrd { r, .. } => self.cond_of_result(cond, ty, r),
             Recipe::Float { a, b } => Some(self.b.fcmp(float(cond)?, ty, a, b)),
-            Recipe::Unless { .. } => None,
+            Recipe::Rol { .. } | Recipe::Ror { .. } | Recipe::Unless { .. } => None,
         }
     }
 

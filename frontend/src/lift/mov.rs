@@ -4,8 +4,8 @@ use super::operand::gpr::*;
 use super::operand::Gpr;
 use super::flags::Cond;
 use super::{Insn, Lifter};
-use calque_ir::{Mem, Op, Type};
-use iced_x86::OpKind;
+use calque_ir::{FaultKind, Mem, Op, Type};
+use iced_x86::{Code, OpKind, Register};
 
 /// How MOVZX and MOVSX fill the upper bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +15,10 @@ pub(super) enum Extend {
 }
 
 pub(super) fn mov(l: &mut Lifter<'_>, i: &Insn) {
+    let privileged = |r: Register| r.is_cr() || r.is_dr();
+    if privileged(i.op0_register()) || privileged(i.op1_register()) {
+        return l.fault(FaultKind::GeneralProtection);
+    }
     let to_segment = i.op_kind(0) == OpKind::Register && Gpr::from_iced(i.op_register(0)).is_none();
     if to_segment {
         return load_segment(l, i);
@@ -93,4 +97,36 @@ pub(super) fn cmov(l: &mut Lifter<'_>, i: &Insn, cond: Cond) {
     let c = l.cond(cond);
     let v = l.b.select(ty, c, new, old);
     l.write(i, 0, v);
+}
+
+/// LEAVE: RSP = RBP, then POP RBP.
+pub(super) fn leave(l: &mut Lifter<'_>, i: &Insn) {
+    let ty = if i.code() == Code::Leavew { Type::I16 } else { Type::I64 };
+    let rbp = l.gpr64(RBP);
+    let v = l.b.load(ty, Mem::base(rbp));
+    let new = l.add_imm(rbp, i64::from(ty.bytes()));
+    l.write_gpr(Gpr::R64(RSP), new);
+    l.write_gpr(Gpr::of(RBP, ty), v);
+}
+
+/// ENTER: a frame of op 0 bytes, with op 1 (mod 32) frame pointers of the enclosing procedures (SDM vol. 2 ENTER).
+pub(super) fn enter(l: &mut Lifter<'_>, i: &Insn) {
+    if i.code() != Code::Enterq_imm16_imm8 {
+        return l.fault(FaultKind::Unimplemented);
+    }
+    let (size, level) = (i64::from(i.immediate16()), i64::from(i.immediate8_2nd() % 32));
+    let (rsp, rbp) = (l.gpr64(RSP), l.gpr64(RBP));
+    let at = |base, disp: i64| Mem { disp: disp as i32, ..Mem::base(base) };
+    l.b.store(Type::I64, at(rsp, -8), rbp);
+    let frame = l.add_imm(rsp, -8);
+    for n in 1..level {
+        let outer = l.b.load(Type::I64, at(rbp, -8 * n));
+        l.b.store(Type::I64, at(frame, -8 * n), outer);
+    }
+    if level > 0 {
+        l.b.store(Type::I64, at(frame, -8 * level), frame);
+    }
+    let new = l.add_imm(frame, -8 * level - size);
+    l.write_gpr(Gpr::R64(RSP), new);
+    l.write_gpr(Gpr::R64(RBP), frame);
 }

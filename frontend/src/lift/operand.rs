@@ -100,7 +100,6 @@ pub(crate) mod gpr {
     pub(crate) const RBP: usize = 5;
     pub(crate) const RSI: usize = 6;
     pub(crate) const RDI: usize = 7;
-    pub(crate) const R11: usize = 11;
 }
 
 /// General registers.

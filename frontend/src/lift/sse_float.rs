@@ -8,8 +8,9 @@ use super::flags::Recipe;
 use super::operand::{Alignment, vector_of};
 use super::sse_int::{every_other, vec_unary_with, vec_with};
 use super::sse_move::has_xmm;
+use super::string::{StringOp, string};
 use super::{Insn, Lifter};
-use calque_ir::{FaultKind, FloatCc, Helper, Op, Type, Value};
+use calque_ir::{FloatCc, Helper, Op, Type, Value};
 
 /// ADDSS and kin: lane 0 of the destination and a scalar.
 pub(super) fn scalar(l: &mut Lifter<'_>, i: &Insn, op: Op, ty: Type) {
@@ -74,7 +75,7 @@ pub(super) fn compare_scalar(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
 pub(super) fn cmpsd(l: &mut Lifter<'_>, i: &Insn) {
     match has_xmm(i) {
         true => compare_scalar(l, i, Type::F64),
-        false => l.fault(FaultKind::Unimplemented),
+        false => string(l, i, StringOp::Cmps, Type::I32),
     }
 }
 

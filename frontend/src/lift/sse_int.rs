@@ -177,17 +177,6 @@ fn is_zero(l: &mut Lifter<'_>, v: Value) -> Value {
     l.compare_zero(Cc::Equal, Type::I64, any)
 }
 
-/// POPCNT: ZF from the source, the other flags cleared.
-pub(super) fn popcnt(l: &mut Lifter<'_>, i: &Insn) {
-    let ty = l.op_type(i, 0);
-    let v = l.read_as(i, 1, ty);
-    let zf = l.compare_zero(Cc::Equal, ty, v);
-    let r = l.b.unary(Op::Popcnt, ty, v);
-    l.write(i, 0, r);
-    l.set_flags_const(FlagSet::ALL, false);
-    l.set_flag(Flag::Zf, zf);
-}
-
 /// CRC32 (polynomial 0x11EDC6F41) of 1 to 8 bytes.
 pub(super) fn crc32(l: &mut Lifter<'_>, i: &Insn) {
     let ty = l.op_type(i, 1);

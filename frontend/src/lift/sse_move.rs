@@ -1,6 +1,7 @@
 //! SSE data movement: whole registers, halves, scalars, lanes and masks.
 
 use super::operand::{Alignment, Gpr, vector_of};
+use super::string::{StringOp, string};
 use super::{Insn, Lifter};
 use calque_ir::{Exit, FaultKind, Mem, Op, Reg, Target, Type, Value};
 use iced_x86::{OpKind, Register};
@@ -52,7 +53,7 @@ pub(super) fn mov_scalar(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
 pub(super) fn movsd(l: &mut Lifter<'_>, i: &Insn) {
     match has_xmm(i) {
         true => mov_scalar(l, i, Type::F64),
-        false => l.fault(FaultKind::Unimplemented),
+        false => string(l, i, StringOp::Movs, Type::I32),
     }
 }
 

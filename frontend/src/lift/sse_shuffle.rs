@@ -4,15 +4,9 @@
 use super::mmx::is_mmx;
 use super::operand::Alignment;
 use super::sse_int::{vec_unary_with, vec_with};
+use super::sse_move::Half;
 use super::{Insn, Lifter};
 use calque_ir::{Cc, Op, Reg, Type, Value};
-
-/// Which end of the operands an instruction takes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum End {
-    Low,
-    High,
-}
 
 /// How PMOVZX and PMOVSX fill the upper bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,12 +30,12 @@ fn lanes_to_bytes(width: u8, lane: impl Fn(u8) -> u8) -> [u8; 16] {
 }
 
 /// PUNPCKL/H, UNPCKL/H: interleaves lanes of `width` bytes.
-pub(super) fn unpack(l: &mut Lifter<'_>, i: &Insn, end: End, width: u8) {
+pub(super) fn unpack(l: &mut Lifter<'_>, i: &Insn, end: Half, width: u8) {
     let mmx = is_mmx(i);
     let first = match (end, mmx) {
-        (End::Low, _) => 0,
-        (End::High, true) => 4,
-        (End::High, false) => 8,
+        (Half::Low, _) => 0,
+        (Half::High, true) => 4,
+        (Half::High, false) => 8,
     } / width;
     let second = 16 / width;
     let indices = lanes_to_bytes(width, |k| first + k / 2 + if k % 2 != 0 { second } else { 0 });
@@ -79,9 +73,9 @@ pub(super) fn pshufd(l: &mut Lifter<'_>, i: &Insn) {
 }
 
 /// PSHUFLW, PSHUFHW, PSHUFW: the four 16-bit lanes of one half by the immediate.
-pub(super) fn pshuf_words(l: &mut Lifter<'_>, i: &Insn, end: End) {
+pub(super) fn pshuf_words(l: &mut Lifter<'_>, i: &Insn, end: Half) {
     let imm = i.immediate8();
-    let first = if end == End::Low { 0 } else { 4 };
+    let first = if end == Half::Low { 0 } else { 4 };
     let indices = lanes_to_bytes(2, |k| if k / 4 == first / 4 { first + field(imm, k - first) } else { k });
     vec_unary_with(l, i, |l, a| l.b.shuffle(a, a, indices));
 }

@@ -6,7 +6,7 @@
 
 use super::alu::{BinaryOp::*, Carry, Dest::*, UnaryOp::*, *};
 use super::atomic::*;
-use super::bits::{BitOp::*, End::*, LowestBit, *};
+use super::bits::{BitOp::*, First::*, LowestBit, *};
 use super::control::*;
 use super::flags::{Cond, Flag};
 use super::mmx::*;
@@ -24,7 +24,7 @@ use super::x87::*;
 use super::{Insn, Lifter};
 use calque_ir::Type::{F32, F32x4, F64, F64x2, I8, I8x16, I16, I16x8, I32, I32x4, I64, I64x2, V128};
 use calque_ir::helper::x87::{Arith, StackOp};
-use calque_ir::{Cc, FaultKind, Helper, Op};
+use calque_ir::{Cc, FaultKind, Helper, Op, Reg};
 use iced_x86::Mnemonic;
 
 /// What the lifter makes of a mnemonic.
@@ -152,10 +152,10 @@ table! {
     Bts         => bit_test         (Set),
     Btr         => bit_test         (Reset),
     Btc         => bit_test         (Flip),
-    Bsf         => bit_scan         (Low),
-    Bsr         => bit_scan         (High),
-    Tzcnt       => bit_count        (Low),
-    Lzcnt       => bit_count        (High),
+    Bsf         => bit_scan         (Lowest),
+    Bsr         => bit_scan         (Highest),
+    Tzcnt       => bit_count        (Lowest),
+    Lzcnt       => bit_count        (Highest),
     Popcnt      => popcnt           (),
     Andn        => andn             (),
     Blsi        => lowest_bit       (LowestBit::Isolate),
@@ -361,11 +361,6 @@ table! {
     Ldmxcsr     => ldmxcsr          (),
     Stmxcsr     => stmxcsr          (),
     Emms        => emms             (),
-    Prefetcht0  => nop              (),
-    Prefetcht1  => nop              (),
-    Prefetcht2  => nop              (),
-    Prefetchnta => nop              (),
-    Prefetchw   => nop              (),
 
     // SSE to SSE4.1: floating point
     Addps       => vec              (Op::Fadd, F32x4),
@@ -529,30 +524,29 @@ table! {
     Psrad       => vec_shift        (Op::Vsshr, I32x4),
     Pslldq      => shift_bytes      (Toward::High),
     Psrldq      => shift_bytes      (Toward::Low),
-    Popcnt      => popcnt           (),
     Crc32       => crc32            (),
 
     // MMX to SSE4.2: shuffles
-    Punpcklbw   => unpack           (End::Low, 1),
-    Punpcklwd   => unpack           (End::Low, 2),
-    Punpckldq   => unpack           (End::Low, 4),
-    Punpcklqdq  => unpack           (End::Low, 8),
-    Punpckhbw   => unpack           (End::High, 1),
-    Punpckhwd   => unpack           (End::High, 2),
-    Punpckhdq   => unpack           (End::High, 4),
-    Punpckhqdq  => unpack           (End::High, 8),
-    Unpcklps    => unpack           (End::Low, 4),
-    Unpcklpd    => unpack           (End::Low, 8),
-    Unpckhps    => unpack           (End::High, 4),
-    Unpckhpd    => unpack           (End::High, 8),
+    Punpcklbw   => unpack           (Half::Low, 1),
+    Punpcklwd   => unpack           (Half::Low, 2),
+    Punpckldq   => unpack           (Half::Low, 4),
+    Punpcklqdq  => unpack           (Half::Low, 8),
+    Punpckhbw   => unpack           (Half::High, 1),
+    Punpckhwd   => unpack           (Half::High, 2),
+    Punpckhdq   => unpack           (Half::High, 4),
+    Punpckhqdq  => unpack           (Half::High, 8),
+    Unpcklps    => unpack           (Half::Low, 4),
+    Unpcklpd    => unpack           (Half::Low, 8),
+    Unpckhps    => unpack           (Half::High, 4),
+    Unpckhpd    => unpack           (Half::High, 8),
     Packsswb    => pack             (Op::Snarrow, I8x16),
     Packssdw    => pack             (Op::Snarrow, I16x8),
     Packuswb    => pack             (Op::Unarrow, I8x16),
     Packusdw    => pack             (Op::Unarrow, I16x8),
     Pshufd      => pshufd           (),
-    Pshuflw     => pshuf_words      (End::Low),
-    Pshufhw     => pshuf_words      (End::High),
-    Pshufw      => pshuf_words      (End::Low),
+    Pshuflw     => pshuf_words      (Half::Low),
+    Pshufhw     => pshuf_words      (Half::High),
+    Pshufw      => pshuf_words      (Half::Low),
     Shufps      => shufps           (),
     Shufpd      => shufpd           (),
     Pshufb      => pshufb           (),

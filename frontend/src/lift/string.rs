@@ -1,0 +1,217 @@
+//! String instructions, with and without REP.
+//!
+//! One step is straight-line code; REP makes a loop of blocks that all carry the instruction's pc and each leave the
+//! architectural state between two steps, so a fault or an interrupt in the middle resumes correctly (SDM vol. 2 REP):
+//!
+//! ```text
+//!     head:  rcx == 0 ? done : bulk or step
+//!     bulk:  16 bytes if that cannot be told from single steps, else step
+//!     step:  one element; CMPS and SCAS leave for done when ZF says so
+//!     done:  the next instruction
+//! ```
+//!
+//! Bulk steps (MOVS, STOS, forward only) copy 16 bytes at once where neither pointer's 16 bytes cross a page, so that
+//! a fault would have hit the first of them, and where the destination doesn't start inside the source's 16 bytes.
+
+use super::flags::{Cond, FlagSet, Recipe};
+use super::operand::Gpr;
+use super::operand::gpr::*;
+use super::{Insn, Lifter};
+use calque_ir::{BlockId, Cc, Exit, FaultKind, Mem, Op, Reg, Target, Type, Value};
+use iced_x86::{OpKind, Register};
+
+/// What one step does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum StringOp {
+    Movs,
+    Stos,
+    Lods,
+    Scas,
+    Cmps,
+}
+
+/// Bytes of a bulk step.
+const BULK: u64 = 16;
+
+pub(super) fn string(l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type) {
+    if (0..i.op_count()).any(|n| matches!(i.op_kind(n), OpKind::MemorySegESI | OpKind::MemoryESEDI)) {
+        // 32-bit addresses (0x67).
+        return l.fault(FaultKind::Unimplemented);
+    }
+    let repeat = match op {
+        StringOp::Scas | StringOp::Cmps if i.has_repne_prefix() => Some(Some(Cond::E)),
+        StringOp::Scas | StringOp::Cmps if i.has_rep_prefix() => Some(Some(Cond::Ne)),
+        _ if i.has_rep_prefix() || i.has_repne_prefix() => Some(None),
+        _ => None,
+    };
+    match repeat {
+        None => {
+            let df = l.b.get(Type::I1, Reg::DF);
+            step(l, i, op, ty, df);
+        }
+        Some(leave) => repeated(l, i, op, ty, leave),
+    }
+}
+
+/// One step: memory first, then registers and flags.
+fn step(l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type, df: Value) {
+    let (rsi, rdi) = (l.gpr64(RSI), l.gpr64(RDI));
+    let accumulator = Gpr::of(RAX, ty);
+    let mut load = None;
+    match op {
+        StringOp::Movs => {
+            let v = load_source(l, i, ty, rsi);
+            l.b.store(ty, Mem::base(rdi), v);
+        }
+        StringOp::Stos => {
+            let v = l.read_gpr(accumulator);
+            l.b.store(ty, Mem::base(rdi), v);
+        }
+        StringOp::Lods => load = Some(load_source(l, i, ty, rsi)),
+        StringOp::Scas => {
+            let a = l.read_gpr(accumulator);
+            let b = l.b.load(ty, Mem::base(rdi));
+            l.set_flags(Recipe::Cmp { a, b }, ty);
+        }
+        StringOp::Cmps => {
+            let a = load_source(l, i, ty, rsi);
+            let b = l.b.load(ty, Mem::base(rdi));
+            l.set_flags(Recipe::Cmp { a, b }, ty);
+        }
+    }
+    let (up, down) = (l.b.iconst(Type::I64, u64::from(ty.bytes())), l.b.iconst(Type::I64, u64::from(ty.bytes()).wrapping_neg()));
+    let delta = l.b.select(Type::I64, df, down, up);
+    advance(l, op, delta);
+    if let Some(v) = load {
+        l.write_gpr(accumulator, v);
+    }
+}
+
+fn load_source(l: &mut Lifter<'_>, i: &Insn, ty: Type, rsi: Value) -> Value {
+    let m = source(l, i, rsi);
+    l.b.load(ty, m)
+}
+
+/// `[rsi]` with the segment override that only the source can have.
+fn source(l: &mut Lifter<'_>, i: &Insn, rsi: Value) -> Mem {
+    let segment = match i.segment_prefix() {
+        Register::FS => Reg::FS_BASE,
+        Register::GS => Reg::GS_BASE,
+        _ => return Mem::base(rsi),
+    };
+    let base = l.b.get(Type::I64, segment);
+    Mem { base: Some(base), index: Some(rsi), scale: 0, disp: 0 }
+}
+
+/// Moves the pointers that `op` uses.
+fn advance(l: &mut Lifter<'_>, op: StringOp, delta: Value) {
+    let pointers: &[usize] = match op {
+        StringOp::Movs | StringOp::Cmps => &[RSI, RDI],
+        StringOp::Lods => &[RSI],
+        StringOp::Stos | StringOp::Scas => &[RDI],
+    };
+    for n in pointers {
+        let old = l.gpr64(*n);
+        let new = l.b.binary(Op::Iadd, Type::I64, old, delta);
+        l.write_gpr(Gpr::R64(*n), new);
+    }
+}
+
+fn repeated(l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type, leave: Option<Cond>) {
+    let [head, body, done] = [l.pc, l.pc, l.next].map(|pc| l.b.create_block(pc));
+    l.flush_flags(FlagSet::ALL);
+    l.close(Exit::Goto(Target::Block(head)));
+
+    let bulk = matches!(op, StringOp::Movs | StringOp::Stos).then(|| l.b.create_block(l.pc));
+    l.reopen(head);
+    let rcx = l.gpr64(RCX);
+    let cond = l.compare_zero(Cc::Equal, Type::I64, rcx);
+    let first = Target::Block(bulk.unwrap_or(body));
+    l.close(Exit::Branch { cond, taken: Target::Block(done), fallthrough: first });
+    if let Some(bulk) = bulk {
+        check_bulk(l, i, op, ty, bulk, head, body);
+    }
+
+    l.reopen(body);
+    let df = l.b.get(Type::I1, Reg::DF);
+    step(l, i, op, ty, df);
+    count_down(l, 1);
+    let cond = leave.map(|cond| l.cond(cond));
+    l.flush_flags(FlagSet::ALL);
+    let again = Target::Block(head);
+    l.close(match cond {
+        None => Exit::Goto(again),
+        Some(cond) => Exit::Branch { cond, taken: Target::Block(done), fallthrough: again },
+    });
+    l.open(done);
+}
+
+fn count_down(l: &mut Lifter<'_>, steps: i64) {
+    let rcx = l.gpr64(RCX);
+    let new = l.add_imm(rcx, -steps);
+    l.write_gpr(Gpr::R64(RCX), new);
+}
+
+/// Fills `bulk`: chooses between a step of 16 bytes and a single one.
+fn check_bulk(l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type, bulk: BlockId, head: BlockId, body: BlockId) {
+    let t = Type::I64;
+    l.reopen(bulk);
+    let (rdi, rcx) = (l.gpr64(RDI), l.gpr64(RCX));
+    let df = l.b.get(Type::I1, Reg::DF);
+    let elements = BULK / u64::from(ty.bytes());
+    let least = l.b.iconst(t, elements);
+    let mut no = l.b.icmp(Cc::UnsignedLessThan, t, rcx, least);
+    no = l.b.binary(Op::Bor, Type::I1, no, df);
+    no = or_crosses_page(l, no, Mem::base(rdi));
+    if op == StringOp::Movs {
+        let rsi = l.gpr64(RSI);
+        let m = source(l, i, rsi);
+        no = or_crosses_page(l, no, m);
+        let at = l.addr_value(m);
+        let distance = l.b.binary(Op::Isub, t, rdi, at);
+        let sixteen = l.b.iconst(t, BULK);
+        let overlaps = l.b.icmp(Cc::UnsignedLessThan, t, distance, sixteen);
+        no = l.b.binary(Op::Bor, Type::I1, no, overlaps);
+    }
+    let copy = l.b.create_block(l.pc);
+    l.close(Exit::Branch { cond: no, taken: Target::Block(body), fallthrough: Target::Block(copy) });
+
+    l.reopen(copy);
+    let rdi = l.gpr64(RDI);
+    let v = match op {
+        StringOp::Movs => {
+            let rsi = l.gpr64(RSI);
+            load_source(l, i, Type::V128, rsi)
+        }
+        _ => {
+            let v = l.read_gpr(Gpr::of(RAX, ty));
+            l.b.unary(Op::Splat, super::operand::vector_of(ty), v)
+        }
+    };
+    l.b.store(Type::V128, Mem::base(rdi), v);
+    let delta = l.b.iconst(t, BULK);
+    advance(l, op, delta);
+    count_down(l, elements as i64);
+    l.close(Exit::Goto(Target::Block(head)));
+}
+
+/// `cond` or 16 bytes at `m` cross a page.
+fn or_crosses_page(l: &mut Lifter<'_>, cond: Value, m: Mem) -> Value {
+    let at = l.addr_value(m);
+    let mask = l.b.iconst(Type::I64, calque_ir::addr::GUEST_PAGE - 1);
+    let offset = l.b.binary(Op::Band, Type::I64, at, mask);
+    let last = l.b.iconst(Type::I64, calque_ir::addr::GUEST_PAGE - BULK);
+    let crosses = l.b.icmp(Cc::UnsignedGreaterThan, Type::I64, offset, last);
+    l.b.binary(Op::Bor, Type::I1, cond, crosses)
+}
+
+/// XLATB: AL = [rBX + AL].
+pub(super) fn xlat(l: &mut Lifter<'_>, i: &Insn) {
+    let rbx = l.gpr64(RBX);
+    let al = l.read_gpr(Gpr::R8(RAX));
+    let index = l.b.unary(Op::Uextend, Type::I64, al);
+    let at = l.b.binary(Op::Iadd, Type::I64, rbx, index);
+    let m = source(l, i, at);
+    let v = l.b.load(Type::I8, m);
+    l.write_gpr(Gpr::R8(RAX), v);
+}
