@@ -250,7 +250,6 @@ table! {
 
     // The processor
     Nop         => nop              (),
-    Fnop        => nop              (),
     Pause       => nop              (),
     Endbr32     => nop              (),
     Endbr64     => nop              (),
