@@ -388,7 +388,7 @@ pub(crate) fn arith(op: Arith, a: F80, b: F80, pre: u16, env: Env) -> Done {
 
 /// Adds DE; unmasked, it keeps the operation from being carried out, and so from raising anything else.
 fn with_denormal(done: Done, denormal: u16, env: Env) -> Done {
-    if denormal & !env.masked != 0 { Done { raised: DE, ..done } } else { done.with(denormal) }
+    if denormal & !env.masked != 0 { Done { raised: DE, up: false, ..done } } else { done.with(denormal) }
 }
 
 fn add(a: F80, b: F80, env: Env) -> Done {

@@ -1,0 +1,17 @@
+//! The golden suites. `BLESS=1` accepts what differs, `FILTER=name` picks files.
+
+use calque_tests::{golden, ir_case, ir_doc};
+
+#[test]
+fn ir() {
+    golden::run_suite("ir", "ir", |_, text| ir_case::expected(text));
+}
+
+#[test]
+fn the_tables_of_docs_ir_md_are_current() {
+    let path = golden::root().join("docs/IR.md");
+    let text = std::fs::read_to_string(&path).expect("docs/IR.md");
+    if let Err(message) = golden::check(&path, &text, &ir_doc::expected(&text)) {
+        panic!("{message}");
+    }
+}
