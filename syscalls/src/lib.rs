@@ -1,1 +1,68 @@
+//! The guest's system calls: one table row each, handlers by subject, the x86-64 ABI where the host's differs.
+//!
+//! | file            | what                                                                               |
+//! |-----------------|------------------------------------------------------------------------------------|
+//! | `table.rs`      | one row a call: number, name, handler, restart class, support, typed arguments, note |
+//! | `row.rs`        | what a row is, and the memory it makes the kernel touch                            |
+//! | `call.rs`       | `Call`: a call under way: admits its arguments, reaches the host                   |
+//! | `file.rs`, `proc_self.rs`, `memory.rs`, `process.rs`, `signal.rs`, `time.rs`, `net.rs`, `poll.rs`, `ipc.rs`, `misc.rs` | handlers |
+//! | `abi/`          | x86-64 structures and flags, and conversions                                       |
+//! | `arch/`         | the host's numbers                                                                 |
+//! | `host.rs`       | raw system calls                                                                   |
+//! | `hidden.rs`     | descriptors of Calque's own                                                        |
+//! | `strace/`       | `--strace`                                                                         |
+//! | `doc.rs`        | docs/SYSCALLS.md                                                                   |
 
+mod abi;
+mod arch;
+mod call;
+mod file;
+mod hidden;
+mod host;
+mod ipc;
+mod memory;
+mod misc;
+mod net;
+mod poll;
+mod proc_self;
+mod process;
+mod row;
+mod signal;
+mod strace;
+pub mod table;
+mod time;
+
+use call::Call;
+use calque_runtime::{Outcome, Syscalls, Thread};
+use nix::errno::Errno;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+pub use row::{Arg, How, Level, Restart, Row};
+
+/// The x86-64 Linux system call interface.
+pub struct LinuxSyscalls;
+
+impl Syscalls for LinuxSyscalls {
+    fn syscall(&self, thread: &mut Thread) -> Outcome {
+        let gpr = &thread.cpu.gpr;
+        // RDI, RSI, RDX, R10, R8, R9 (System V ABI, appendix A.2.1).
+        let (nr, args) = (gpr[0], [gpr[7], gpr[6], gpr[2], gpr[10], gpr[8], gpr[9]]);
+        let Some(row) = table::row(nr) else { return unknown(thread, nr) };
+        let traced = thread.process.options.strace;
+        let mut call = Call::new(thread, row, args);
+        if traced { strace::run(&mut call) } else { call.run() }
+    }
+}
+
+/// A number that no kernel up to the table's has: ENOSYS, and one line that says so.
+fn unknown(thread: &mut Thread, nr: u64) -> Outcome {
+    /// Bit n: number n has been warned about; the last bit is for all numbers from 1023 on.
+    static WARNED: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
+    let slot = nr.min(1023) as usize;
+    let bit = 1 << (slot % 64);
+    if WARNED[slot / 64].fetch_or(bit, Relaxed) & bit == 0 {
+        eprintln!("calque: system call {nr} is unknown: ENOSYS");
+    }
+    thread.cpu.gpr[0] = -(Errno::ENOSYS as i64) as u64;
+    Outcome::Continue
+}

@@ -1,0 +1,282 @@
+//! `Call`: one system call of a guest thread on its way to the host.
+//!
+//! Invariants:
+//! 1. A handler runs only after [`Call::admit`]: every argument whose type says that the kernel follows it is null or
+//!    lies in the guest's part of the address space, and no descriptor is one of Calque's own.
+//! 2. Code pages in buffers that the kernel writes have been given up before the call (`prepare_kernel_write`), so
+//!    the kernel does not meet write-protected pages.
+//! 3. A call that sleeps goes through [`Call::host`], which a signal can keep from starting; a handler hands that error
+//!    on at once, having changed nothing in the guest. Whether a call that has slept starts again is the host
+//!    kernel's decision: `SA_RESTART` is mirrored to it, so EINTR is the guest's result.
+
+use crate::arch;
+use crate::host;
+use crate::row::{Arg, Dir, How, IOV_MAX, Restart, Row};
+use bytemuck::{AnyBitPattern, NoUninit};
+use calque_runtime::memory::GUEST_END;
+use calque_runtime::signal::NOT_STARTED;
+use calque_runtime::{GuestAddr, Outcome, Process, Thread, access};
+use nix::errno::Errno;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
+/// `PATH_MAX` (linux/limits.h), with the NUL.
+pub const PATH_MAX: usize = 4096;
+
+/// `AT_FDCWD` (linux/fcntl.h).
+pub const AT_FDCWD: u64 = libc::AT_FDCWD as u64;
+
+/// A system call: its row and arguments.
+pub struct Call<'a> {
+    pub thread: &'a mut Thread,
+    pub row: &'static Row,
+    pub args: [u64; 6],
+    /// A signal came before the call had an effect: it is made again after the signal's delivery.
+    not_started: bool,
+    /// Paths in the sysroot that stand in for the guest's own.
+    paths: Vec<CString>,
+}
+
+impl<'a> Call<'a> {
+    pub fn new(thread: &'a mut Thread, row: &'static Row, args: [u64; 6]) -> Call<'a> {
+        Call { thread, row, args, not_started: false, paths: Vec::new() }
+    }
+
+    /// Carries the call out; RAX gets its result.
+    pub fn run(&mut self) -> Outcome {
+        let result = match self.row.how {
+            How::Ctl(handler) => match self.admit() {
+                Ok(()) => return handler(self),
+                Err(errno) => Err(errno),
+            },
+            How::Do(handler) => self.admit().and_then(|()| handler(self)),
+            How::Pass => self.admit().and_then(|()| self.pass()),
+            How::Fail(errno) => Err(errno),
+            How::Nosys => Err(Errno::ENOSYS),
+        };
+        self.finish(result)
+    }
+
+    /// What the guest sees of `result`.
+    pub fn finish(&mut self, result: Result<u64, Errno>) -> Outcome {
+        if self.not_started {
+            return Outcome::Interrupted(calque_runtime::Restart::Always);
+        }
+        self.thread.cpu.gpr[0] = match result {
+            Ok(value) => value,
+            Err(errno) => -(errno as i64) as u64,
+        };
+        Outcome::Continue
+    }
+
+    /// Checks what the arguments point to (invariants 1 and 2).
+    pub fn admit(&mut self) -> Result<(), Errno> {
+        if self.row.is_plain() {
+            return self.admit_pointers();
+        }
+        self.admit_pointers()?;
+        let (row, args) = (self.row, self.args);
+        for (dir, addr, len) in row.buffers(&args) {
+            self.admit_buffer(dir, addr, len)?;
+        }
+        for (i, arg) in row.args.iter().enumerate() {
+            match arg {
+                Arg::Fd | Arg::DirFd if crate::hidden::is_hidden(args[i] as i32) => return Err(Errno::EBADF),
+                Arg::InIov(n) => self.admit_iov(Dir::In, args[i], args[*n as usize])?,
+                Arg::OutIov(n) => self.admit_iov(Dir::Out, args[i], args[*n as usize])?,
+                Arg::InMsg => self.admit_msg(Dir::In, args[i])?,
+                Arg::OutMsg => self.admit_msg(Dir::Out, args[i])?,
+                Arg::InMmsg(n) => self.admit_mmsg(Dir::In, args[i], args[*n as usize])?,
+                Arg::OutMmsg(n) => self.admit_mmsg(Dir::Out, args[i], args[*n as usize])?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Addresses that the kernel might follow although no type says how (`How::Pass` only: handlers check their own).
+    fn admit_pointers(&self) -> Result<(), Errno> {
+        let outside = |i: usize| matches!(self.row.args[i], Arg::Ptr) && self.args[i] >= GUEST_END;
+        if matches!(self.row.how, How::Pass) && (0..self.row.args.len()).any(outside) {
+            return Err(Errno::EFAULT);
+        }
+        Ok(())
+    }
+
+    fn admit_buffer(&self, dir: Dir, addr: u64, len: u64) -> Result<(), Errno> {
+        // The kernel takes at most MAX_RW_COUNT bytes, so a longer buffer is only followed that far.
+        let len = len.min(0x7fff_f000);
+        if addr >= GUEST_END || addr + len > GUEST_END {
+            return Err(Errno::EFAULT);
+        }
+        if dir == Dir::Out {
+            self.thread.process.prepare_kernel_write(GuestAddr(addr), len);
+        }
+        Ok(())
+    }
+
+    fn admit_iov(&self, dir: Dir, iov: u64, count: u64) -> Result<(), Errno> {
+        if count > IOV_MAX {
+            return Err(Errno::EINVAL);
+        }
+        for [base, len] in access::read_slice::<[u64; 2]>(GuestAddr(iov), count as usize)? {
+            if len != 0 {
+                self.admit_buffer(dir, base, len)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `struct msghdr`: name, namelen, iov, iovlen, control, controllen, flags.
+    fn admit_msg(&self, dir: Dir, msg: u64) -> Result<(), Errno> {
+        let [name, namelen, iov, iovlen, control, controllen, _] = access::read::<[u64; 7]>(GuestAddr(msg))?;
+        if name != 0 {
+            self.admit_buffer(dir, name, namelen & 0xffff_ffff)?;
+        }
+        if control != 0 {
+            self.admit_buffer(dir, control, controllen)?;
+        }
+        if iovlen > IOV_MAX {
+            return Err(Errno::EMSGSIZE);
+        }
+        self.admit_iov(dir, iov, iovlen)
+    }
+
+    fn admit_mmsg(&self, dir: Dir, msgs: u64, count: u64) -> Result<(), Errno> {
+        (0..count.min(IOV_MAX)).try_for_each(|i| self.admit_msg(dir, msgs + i * crate::row::MMSGHDR))
+    }
+
+    /// The host's call of the same name, with the same arguments but for paths that the sysroot has.
+    pub fn pass(&mut self) -> Result<u64, Errno> {
+        let Some(nr) = arch::host_number(self.row.name, self.row.nr) else { return Err(Errno::ENOSYS) };
+        let mut args = self.args;
+        for i in 0..self.row.args.len() {
+            if matches!(self.row.args[i], Arg::Path) {
+                args[i] = self.path(i)?;
+            }
+        }
+        self.host(libc::c_long::from(nr as i32), args)
+    }
+
+    /// Makes a host call: interruptible if the row says that the call sleeps.
+    pub fn host<const N: usize>(&mut self, nr: libc::c_long, args: [u64; N]) -> Result<u64, Errno> {
+        if self.row.restart == Restart::Quick {
+            return host::quick(nr, args);
+        }
+        let result = self.thread.host_syscall(nr, host::six(args));
+        self.sleeper_result(result)
+    }
+
+    /// Makes a host call that waits with the guest's signal mask `mask` instead of the thread's: `call` gets the mask for
+    /// the kernel (see `Thread::with_mask`).
+    pub fn host_with_mask<const N: usize>(
+        &mut self,
+        mask: u64,
+        nr: libc::c_long,
+        args: impl FnOnce(u64) -> [u64; N],
+    ) -> Result<u64, Errno> {
+        let result = self.thread.with_mask(calque_runtime::signal::SigSet(mask), |thread, mask| {
+            thread.host_syscall(nr, host::six(args(host::ptr(&mask.0))))
+        });
+        self.sleeper_result(result)
+    }
+
+    fn sleeper_result(&mut self, result: i64) -> Result<u64, Errno> {
+        if result == NOT_STARTED {
+            self.not_started = true;
+            return Err(Errno::EINTR);
+        }
+        if (-4095..0).contains(&result) { Err(Errno::from_raw(-result as i32)) } else { Ok(result as u64) }
+    }
+
+    /// The call that a signal kept from starting is made again after it.
+    pub fn not_started(&mut self) -> Errno {
+        self.not_started = true;
+        Errno::EINTR
+    }
+
+    pub fn process(&self) -> &Process {
+        &self.thread.process
+    }
+
+    /// Argument `i` as an address.
+    pub fn addr(&self, i: usize) -> GuestAddr {
+        GuestAddr(self.args[i])
+    }
+
+    /// Argument `i` as an `int`.
+    pub fn int(&self, i: usize) -> i32 {
+        self.args[i] as i32
+    }
+
+    /// Argument `i` as an `unsigned int`.
+    pub fn uint(&self, i: usize) -> u32 {
+        self.args[i] as u32
+    }
+
+    /// Reads what argument `i` points to.
+    pub fn read<T: AnyBitPattern + NoUninit>(&self, i: usize) -> Result<T, Errno> {
+        Ok(access::read(self.addr(i))?)
+    }
+
+    /// Reads what argument `i` points to unless it is null.
+    pub fn read_opt<T: AnyBitPattern + NoUninit>(&self, i: usize) -> Result<Option<T>, Errno> {
+        if self.args[i] == 0 { Ok(None) } else { self.read(i).map(Some) }
+    }
+
+    /// Writes to where argument `i` points; 0 for the guest.
+    pub fn write<T: NoUninit>(&self, i: usize, value: &T) -> Result<u64, Errno> {
+        access::write(self.addr(i), value)?;
+        Ok(0)
+    }
+
+    /// The text at argument `i`.
+    pub fn text(&self, i: usize) -> Result<Vec<u8>, Errno> {
+        access::read_cstr(self.addr(i), PATH_MAX - 1)
+    }
+
+    /// A pointer to the path at argument `i` for the host's kernel: the guest's own, or the sysroot's where the sysroot has
+    /// such a file, or the guest's program for /proc/self/exe.
+    pub fn path(&mut self, i: usize) -> Result<u64, Errno> {
+        if self.args[i] == 0 {
+            return Ok(0);
+        }
+        let text = self.text(i)?;
+        match crate::proc_self::exe(&text, self.process()).or_else(|| self.in_sysroot(&text)) {
+            Some(path) => Ok(self.keep(path)),
+            None => Ok(self.args[i]),
+        }
+    }
+
+    /// [`Call::path`] where a link at the end is looked at itself.
+    pub fn path_nofollow(&mut self, i: usize) -> Result<u64, Errno> {
+        if self.args[i] == 0 || self.process().options.sysroot.is_none() {
+            return Ok(self.args[i]);
+        }
+        match self.in_sysroot(&self.text(i)?) {
+            Some(path) => Ok(self.keep(path)),
+            None => Ok(self.args[i]),
+        }
+    }
+
+    fn in_sysroot(&self, path: &[u8]) -> Option<CString> {
+        in_sysroot(self.process().options.sysroot.as_deref()?, path)
+    }
+
+    /// A pointer to `path` that stays valid until the call returns.
+    pub fn keep(&mut self, path: CString) -> u64 {
+        let pointer = path.as_ptr() as u64; // the heap block of a CString stays where it is when the vector grows
+        self.paths.push(path);
+        pointer
+    }
+}
+
+/// The path that an absolute `path` has below `root`, if there is such a file.
+pub fn in_sysroot(root: &Path, path: &[u8]) -> Option<CString> {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let relative = path.strip_prefix(b"/")?;
+    let inside: PathBuf = root.join(std::ffi::OsStr::from_bytes(relative.strip_prefix(b"/").unwrap_or(relative)));
+    inside.symlink_metadata().ok()?;
+    CString::new(inside.into_os_string().into_vec()).ok()
+}
+

@@ -1,0 +1,298 @@
+//! Files: opening, looking up, naming, and the guest's view of its own /proc entries.
+
+use crate::abi::fcntl::{F_GETFL, F_SETFL, open_flags_to_guest, open_flags_to_host};
+use crate::abi::stat::Stat;
+use crate::call::{AT_FDCWD, Call, PATH_MAX};
+use crate::hidden;
+use crate::host::{self, Zeroed};
+use crate::proc_self;
+use calque_runtime::{GuestAddr, access};
+use libc::{O_CREAT, O_TRUNC, O_WRONLY};
+use nix::errno::Errno;
+
+type Result = std::result::Result<u64, Errno>;
+
+/// `int open(const char *path, int flags, mode_t mode)`.
+pub fn open(call: &mut Call<'_>) -> Result {
+    open_at(call, AT_FDCWD, 0, call.uint(1), call.args[2])
+}
+
+/// `int openat(int dirfd, const char *path, int flags, mode_t mode)`.
+pub fn openat(call: &mut Call<'_>) -> Result {
+    open_at(call, call.args[0], 1, call.uint(2), call.args[3])
+}
+
+/// `int creat(const char *path, mode_t mode)`.
+pub fn creat(call: &mut Call<'_>) -> Result {
+    open_at(call, AT_FDCWD, 0, (O_CREAT | O_WRONLY | O_TRUNC) as u32, call.args[1])
+}
+
+/// Opens the path at argument `path`. Entries of /proc/self that would show Calque show the guest.
+fn open_at(call: &mut Call<'_>, dirfd: u64, path: usize, flags: u32, mode: u64) -> Result {
+    if let Some(fd) = proc_self::open(call, path, flags)? {
+        return Ok(fd);
+    }
+    // What is created is created on the host; only what exists is looked for in the sysroot.
+    let creates = flags & O_CREAT as u32 != 0;
+    let path = if creates { call.args[path] } else { call.path(path)? };
+    call.host(libc::SYS_openat, [dirfd, path, u64::from(open_flags_to_host(flags)), mode])
+}
+
+/// `int openat2(int dirfd, const char *path, struct open_how *how, size_t size)`. Fields of a later kernel's `open_how`
+/// are E2BIG unless zero, as a kernel says that does not know them.
+pub fn openat2(call: &mut Call<'_>) -> Result {
+    const HOW: usize = 24;
+    let size = call.args[3] as usize;
+    if size < HOW {
+        return Err(Errno::EINVAL);
+    }
+    let extra = access::read_slice::<u8>(GuestAddr(call.args[2] + HOW as u64), (size - HOW).min(PATH_MAX))?;
+    if size > PATH_MAX || extra.iter().any(|&b| b != 0) {
+        return Err(Errno::E2BIG);
+    }
+    let [flags, mode, resolve] = call.read::<[u64; 3]>(2)?;
+    if flags >> 32 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if let Some(fd) = proc_self::open(call, 1, flags as u32)? {
+        return Ok(fd);
+    }
+    let how = [u64::from(open_flags_to_host(flags as u32)), mode, resolve];
+    let path = call.path(1)?;
+    call.host(libc::SYS_openat2, [call.args[0], path, host::ptr(&how), HOW as u64])
+}
+
+/// `int open_by_handle_at(int mount_fd, struct file_handle *handle, int flags)`.
+pub fn open_by_handle_at(call: &mut Call<'_>) -> Result {
+    let flags = open_flags_to_host(call.uint(2));
+    call.host(libc::SYS_open_by_handle_at, [call.args[0], call.args[1], u64::from(flags)])
+}
+
+/// `int fanotify_init(unsigned int flags, unsigned int event_f_flags)`.
+pub fn fanotify_init(call: &mut Call<'_>) -> Result {
+    let flags = open_flags_to_host(call.uint(1));
+    call.host(libc::SYS_fanotify_init, [call.args[0], u64::from(flags)])
+}
+
+/// `int stat(const char *path, struct stat *buf)`.
+pub fn stat(call: &mut Call<'_>) -> Result {
+    let path = call.path(0)?;
+    stat_at(call, AT_FDCWD, path, 1, 0)
+}
+
+/// `int lstat(const char *path, struct stat *buf)`.
+pub fn lstat(call: &mut Call<'_>) -> Result {
+    let path = call.path_nofollow(0)?;
+    stat_at(call, AT_FDCWD, path, 1, libc::AT_SYMLINK_NOFOLLOW as u64)
+}
+
+/// `int fstat(int fd, struct stat *buf)`.
+pub fn fstat(call: &mut Call<'_>) -> Result {
+    let mut found = libc::stat::zeroed();
+    call.host(libc::SYS_fstat, [call.args[0], host::out(&mut found)])?;
+    call.write(1, &Stat::from(&found))
+}
+
+/// `int newfstatat(int dirfd, const char *path, struct stat *buf, int flags)`.
+pub fn newfstatat(call: &mut Call<'_>) -> Result {
+    let nofollow = call.int(3) & libc::AT_SYMLINK_NOFOLLOW != 0;
+    let path = if nofollow { call.path_nofollow(1)? } else { call.path(1)? };
+    stat_at(call, call.args[0], path, 2, call.args[3])
+}
+
+fn stat_at(call: &mut Call<'_>, dirfd: u64, path: u64, buf: usize, flags: u64) -> Result {
+    let mut found = libc::stat::zeroed();
+    call.host(libc::SYS_newfstatat, [dirfd, path, host::out(&mut found), flags])?;
+    call.write(buf, &Stat::from(&found))
+}
+
+/// `int access(const char *path, int mode)`.
+pub fn access(call: &mut Call<'_>) -> Result {
+    let path = call.path(0)?;
+    call.host(libc::SYS_faccessat, [AT_FDCWD, path, call.args[1]])
+}
+
+/// `ssize_t readlink(const char *path, char *buf, int size)`.
+pub fn readlink(call: &mut Call<'_>) -> Result {
+    readlink_at(call, AT_FDCWD, 0)
+}
+
+/// `ssize_t readlinkat(int dirfd, const char *path, char *buf, int size)`.
+pub fn readlinkat(call: &mut Call<'_>) -> Result {
+    readlink_at(call, call.args[0], 1)
+}
+
+/// Reads the link at argument `path` into the buffer that follows it. /proc/self/exe is the guest's program.
+fn readlink_at(call: &mut Call<'_>, dirfd: u64, path: usize) -> Result {
+    use std::os::unix::ffi::OsStrExt;
+    let (buf, size) = (call.args[path + 1], call.args[path + 2]);
+    if proc_self::entry(&call.text(path)?) == Some("exe") {
+        if call.int(path + 2) <= 0 {
+            return Err(Errno::EINVAL);
+        }
+        let exe = call.process().exe().path.as_os_str().as_bytes();
+        let shown = &exe[..exe.len().min(size as usize)];
+        access::write_bytes(GuestAddr(buf), shown)?;
+        return Ok(shown.len() as u64);
+    }
+    let path = call.path_nofollow(path)?;
+    call.host(libc::SYS_readlinkat, [dirfd, path, buf, size])
+}
+
+/// `int pipe(int fds[2])`.
+pub fn pipe(call: &mut Call<'_>) -> Result {
+    call.host(libc::SYS_pipe2, [call.args[0], 0])
+}
+
+/// `int pipe2(int fds[2], int flags)`.
+pub fn pipe2(call: &mut Call<'_>) -> Result {
+    let flags = open_flags_to_host(call.uint(1));
+    call.host(libc::SYS_pipe2, [call.args[0], u64::from(flags)])
+}
+
+/// `int dup2(int old, int new)`.
+pub fn dup2(call: &mut Call<'_>) -> Result {
+    let [old, new, ..] = call.args;
+    if old as u32 == new as u32 {
+        call.host(libc::SYS_fcntl, [old, libc::F_GETFD as u64])?;
+        return Ok(u64::from(new as u32));
+    }
+    call.host(libc::SYS_dup3, [old, new, 0])
+}
+
+/// `int fcntl(int fd, int cmd, unsigned long arg)`.
+pub fn fcntl(call: &mut Call<'_>) -> Result {
+    let [fd, cmd, arg, ..] = call.args;
+    match call.uint(1) {
+        F_GETFL => {
+            let flags = call.host(libc::SYS_fcntl, [fd, cmd, arg])?;
+            Ok(u64::from(open_flags_to_guest(flags as u32)))
+        }
+        F_SETFL => call.host(libc::SYS_fcntl, [fd, cmd, u64::from(open_flags_to_host(arg as u32))]),
+        _ => call.host(libc::SYS_fcntl, [fd, cmd, arg]),
+    }
+}
+
+/// `int close_range(unsigned int first, unsigned int last, unsigned int flags)`. Calque's own descriptors stay open.
+pub fn close_range(call: &mut Call<'_>) -> Result {
+    let (mut first, last) = (call.uint(0), call.uint(1));
+    if first > last {
+        return Err(Errno::EINVAL);
+    }
+    for own in hidden::all().map(|fd| fd as u32).filter(|fd| (first..=last).contains(fd)).collect::<Vec<_>>() {
+        if own > first {
+            call.host(libc::SYS_close_range, [first.into(), (own - 1).into(), call.args[2]])?;
+        }
+        first = own + 1;
+    }
+    if first > last {
+        return Ok(0);
+    }
+    call.host(libc::SYS_close_range, [first.into(), last.into(), call.args[2]])
+}
+
+/// `ssize_t getdents64(int fd, struct linux_dirent64 *buf, unsigned int size)`.
+pub fn getdents64(call: &mut Call<'_>) -> Result {
+    call.host(libc::SYS_getdents64, [call.args[0], call.args[1], call.args[2]])
+}
+
+/// `ssize_t getdents(int fd, struct linux_dirent *buf, unsigned int size)`: the same records as `getdents64`'s, but
+/// the type stands in the last byte instead of before the name (fs/readdir.c).
+pub fn getdents(call: &mut Call<'_>) -> Result {
+    let mut records = vec![0u8; (call.uint(2) as usize).min(1 << 20)];
+    let len = call.host(libc::SYS_getdents64, [call.args[0], host::out(&mut records[..]), records.len() as u64])?;
+    records.truncate(len as usize);
+    to_old_dirents(&mut records);
+    access::write_bytes(call.addr(1), &records)?;
+    Ok(len)
+}
+
+/// Rewrites `linux_dirent64` records as `linux_dirent`. Both have the record length at 16; type and name stand at 18 and 19
+/// in the former, the name at 18 in the latter. Record lengths are equal: 20 bytes and the name, rounded up to 8.
+fn to_old_dirents(mut records: &mut [u8]) {
+    while records.len() >= 20 {
+        let len = usize::from(u16::from_ne_bytes([records[16], records[17]]));
+        let (record, rest) = std::mem::take(&mut records).split_at_mut(len);
+        let kind = record[18];
+        record.copy_within(19.., 18);
+        record[len - 1] = kind;
+        records = rest;
+    }
+}
+
+/// `int rename(const char *from, const char *to)`.
+pub fn rename(call: &mut Call<'_>) -> Result {
+    call.host(libc::SYS_renameat2, [AT_FDCWD, call.args[0], AT_FDCWD, call.args[1], 0])
+}
+
+/// `int mkdir(const char *path, mode_t mode)`.
+pub fn mkdir(call: &mut Call<'_>) -> Result {
+    call.host(libc::SYS_mkdirat, [AT_FDCWD, call.args[0], call.args[1]])
+}
+
+/// `int rmdir(const char *path)`.
+pub fn rmdir(call: &mut Call<'_>) -> Result {
+    call.host(libc::SYS_unlinkat, [AT_FDCWD, call.args[0], libc::AT_REMOVEDIR as u64])
+}
+
+/// `int unlink(const char *path)`.
+pub fn unlink(call: &mut Call<'_>) -> Result {
+    call.host(libc::SYS_unlinkat, [AT_FDCWD, call.args[0], 0])
+}
+
+/// `int link(const char *from, const char *to)`.
+pub fn link(call: &mut Call<'_>) -> Result {
+    call.host(libc::SYS_linkat, [AT_FDCWD, call.args[0], AT_FDCWD, call.args[1], 0])
+}
+
+/// `int symlink(const char *target, const char *path)`.
+pub fn symlink(call: &mut Call<'_>) -> Result {
+    call.host(libc::SYS_symlinkat, [call.args[0], AT_FDCWD, call.args[1]])
+}
+
+/// `int chmod(const char *path, mode_t mode)`.
+pub fn chmod(call: &mut Call<'_>) -> Result {
+    call.host(libc::SYS_fchmodat, [AT_FDCWD, call.args[0], call.args[1]])
+}
+
+/// `int chown(const char *path, uid_t owner, gid_t group)`.
+pub fn chown(call: &mut Call<'_>) -> Result {
+    call.host(libc::SYS_fchownat, [AT_FDCWD, call.args[0], call.args[1], call.args[2], 0])
+}
+
+/// `int lchown(const char *path, uid_t owner, gid_t group)`.
+pub fn lchown(call: &mut Call<'_>) -> Result {
+    let nofollow = libc::AT_SYMLINK_NOFOLLOW as u64;
+    call.host(libc::SYS_fchownat, [AT_FDCWD, call.args[0], call.args[1], call.args[2], nofollow])
+}
+
+/// `int mknod(const char *path, mode_t mode, dev_t dev)`.
+pub fn mknod(call: &mut Call<'_>) -> Result {
+    call.host(libc::SYS_mknodat, [AT_FDCWD, call.args[0], call.args[1], call.args[2]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A `linux_dirent64` record: inode, offset, length, type, name.
+    fn record(name: &str, kind: u8) -> Vec<u8> {
+        let len = (20 + name.len()).next_multiple_of(8);
+        let mut bytes = vec![0; len];
+        bytes[0] = 7;
+        bytes[16] = len as u8;
+        bytes[18] = kind;
+        bytes[19..19 + name.len()].copy_from_slice(name.as_bytes());
+        bytes
+    }
+
+    #[test]
+    fn old_dirents() {
+        let mut records = [record("a", 4), record("longer-name", 8)].concat();
+        to_old_dirents(&mut records);
+        assert_eq!(&records[18..20], b"a\0");
+        assert_eq!(records[23], 4);
+        assert_eq!(&records[24 + 18..24 + 30], b"longer-name\0");
+        assert_eq!(records[24 + 31], 8);
+    }
+}

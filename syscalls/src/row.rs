@@ -1,0 +1,217 @@
+//! `Row`: what the table says about one system call, and what follows from it alone.
+//!
+//! A row's argument types say which guest memory the kernel reads and writes. [`Row::buffers`] turns them, with the
+//! argument values, into address ranges: these are refused when they touch the translator, made writable when
+//! they hold translated code, printed by `--strace`, and are what a recording has to keep.
+
+use crate::call::Call;
+use crate::strace::names::Names;
+use calque_runtime::Outcome;
+use nix::errno::Errno;
+
+/// What answers the call.
+#[derive(Clone, Copy)]
+pub enum How {
+    /// The host's call of the same name, with the arguments as they are.
+    Pass,
+    /// A handler with a value or an error number.
+    Do(fn(&mut Call<'_>) -> Result<u64, Errno>),
+    /// A handler that may end, replace or rewrite the thread.
+    Ctl(fn(&mut Call<'_>) -> Outcome),
+    /// Fixed error: the call exists for the guest's kernel, but not here (see the note).
+    Fail(Errno),
+    /// ENOSYS, as from a kernel without it.
+    Nosys,
+}
+
+/// What a signal handler that runs during the call does to it: signal(7), "Interruption of system calls".
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Restart {
+    /// Never sleeps interruptibly.
+    Quick,
+    /// Sleeps; starts again after a handler with `SA_RESTART` (ERESTARTSYS).
+    Sys,
+    /// Sleeps; EINTR after any handler (ERESTARTNOHAND, ERESTART_RESTARTBLOCK).
+    NoHand,
+}
+
+/// How far the call is supported.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Level {
+    /// As on Linux.
+    Full,
+    /// As on Linux but for what the note says.
+    Part,
+    /// Refused or missing; the note says what the guest sees.
+    No,
+}
+
+/// Type of one argument. Numbers inside are positions of other arguments, from 0.
+#[derive(Clone, Copy, Debug)]
+pub enum Arg {
+    // Plain numbers, by how they read best.
+    Int, Uint, Long, Hex, Size, Off, Mode, Dev, Pid, Id, Sig,
+    /// Open descriptor.
+    Fd,
+    /// Descriptor to look paths up from: `AT_FDCWD` or open.
+    DirFd,
+    /// An address that means something to the guest only (or that nobody needs decoded).
+    Ptr,
+    /// Path of something that is looked up: the sysroot is searched first.
+    Path,
+    /// Path of something that is made, removed or renamed; never the sysroot's.
+    NewPath,
+    /// Other NUL-terminated text.
+    Str,
+    /// NULL-terminated vector of texts.
+    Argv,
+    /// Or-ed flags, with at most one name for the bits under a mask.
+    Bits(&'static Names),
+    /// One of named values.
+    One(&'static Names),
+    /// Bytes read; their number is the argument n.
+    In(u8),
+    /// Bytes written, at most argument n, as many as the result says.
+    Out(u8),
+    /// Bytes written, all of argument n.
+    OutAll(u8),
+    /// `struct iovec[n]` whose buffers are read.
+    InIov(u8),
+    /// `struct iovec[n]` whose buffers are written.
+    OutIov(u8),
+    /// `struct msghdr` sent.
+    InMsg,
+    /// `struct msghdr` received.
+    OutMsg,
+    /// `struct mmsghdr[n]` sent.
+    InMmsg(u8),
+    /// `struct mmsghdr[n]` received.
+    OutMmsg(u8),
+    /// Socket address of n bytes.
+    InSock(u8),
+    /// Socket address written; its length stands where argument n points.
+    OutSock(u8),
+    /// A structure read, written, or both.
+    InS(Struct),
+    OutS(Struct),
+    IoS(Struct),
+    /// n structures read, written, or both.
+    InA(Struct, u8),
+    OutA(Struct, u8),
+    IoA(Struct, u8),
+    /// `fd_set` of as many bits as argument 0 says, read and written.
+    FdSet,
+    /// Third argument of ioctl: the request says what it is.
+    IoctlArg,
+    /// Third argument of fcntl: the command says what it is.
+    FcntlArg,
+}
+
+/// Which way memory goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dir {
+    /// The kernel reads it.
+    In,
+    /// The kernel writes it.
+    Out,
+}
+
+/// A structure of the guest's kernel interface: size for all, text for those `--strace` decodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Struct {
+    Stat, Statx, Statfs, Timespec, Timeval, Timezone, Itimerspec, Itimerval, Rusage, Sysinfo, Utsname, Tms, Rlimit,
+    Sigaction, Sigset, Siginfo, Stack, Pollfd, EpollEvent, FdPair, I32, U32, I64, U64, Utimbuf, CloneArgs, OpenHow,
+    SchedParam, Sembuf, Sigevent, Timex,
+    /// So many bytes that nobody decodes.
+    Blob(u16),
+}
+
+impl Struct {
+    /// Size in bytes in the x86-64 ABI.
+    pub const fn size(self) -> u64 {
+        use Struct::*;
+        match self {
+            I32 | U32 | SchedParam => 4,
+            Sembuf => 6,
+            I64 | U64 | Sigset | Pollfd | FdPair | Timezone => 8,
+            EpollEvent => 12,
+            Timespec | Timeval | Rlimit | Utimbuf => 16,
+            Stack | OpenHow => 24,
+            Itimerspec | Itimerval | Tms | Sigaction => 32,
+            Sigevent => 64,
+            CloneArgs => 88,
+            Sysinfo => 112,
+            Statfs => 120,
+            Siginfo => 128,
+            Stat | Rusage => 144,
+            Timex => 208,
+            Statx => 256,
+            Utsname => 390,
+            Blob(n) => n as u64,
+        }
+    }
+}
+
+/// One system call.
+pub struct Row {
+    /// x86-64 number.
+    pub nr: u32,
+    /// Kernel's name.
+    pub name: &'static str,
+    pub how: How,
+    pub restart: Restart,
+    pub level: Level,
+    pub args: &'static [Arg],
+    /// What differs from Linux, for the reader of `docs/SYSCALLS.md`; empty when nothing does.
+    pub note: &'static str,
+}
+
+impl Row {
+    /// Memory that the kernel reads or writes, as the arguments say; arrays of buffers are followed by the caller.
+    pub fn buffers<'a>(&'a self, args: &'a [u64; 6]) -> impl Iterator<Item = (Dir, u64, u64)> + 'a {
+        self.args.iter().enumerate().flat_map(move |(i, arg)| arg.buffers(args, i)).filter(|b| b.1 != 0 && b.2 != 0)
+    }
+
+    /// Whether any argument is one that [`Row::buffers`] or a descriptor check looks at.
+    pub fn is_plain(&self) -> bool {
+        self.args.iter().all(|a| matches!(a, Arg::Int | Arg::Uint | Arg::Long | Arg::Hex | Arg::Size | Arg::Off
+            | Arg::Mode | Arg::Dev | Arg::Pid | Arg::Id | Arg::Sig | Arg::Ptr | Arg::Bits(_) | Arg::One(_)))
+    }
+}
+
+impl Arg {
+    /// Up to two ranges (direction, address, length) behind argument `i`.
+    fn buffers(self, args: &[u64; 6], i: usize) -> impl Iterator<Item = (Dir, u64, u64)> + use<> {
+        let at = args[i];
+        let n = |k: u8| args[k as usize];
+        let none = (Dir::In, 0, 0);
+        let (a, b) = match self {
+            Arg::In(k) | Arg::InSock(k) => ((Dir::In, at, n(k)), none),
+            Arg::Out(k) | Arg::OutAll(k) => ((Dir::Out, at, n(k)), none),
+            Arg::InIov(k) | Arg::OutIov(k) => ((Dir::In, at, 16 * n(k).min(IOV_MAX)), none),
+            Arg::InMsg => ((Dir::In, at, MSGHDR), none),
+            Arg::OutMsg => ((Dir::In, at, MSGHDR), (Dir::Out, at, MSGHDR)),
+            Arg::InMmsg(k) | Arg::OutMmsg(k) => ((Dir::Out, at, MMSGHDR * n(k).min(IOV_MAX)), none),
+            Arg::OutSock(k) => ((Dir::Out, at, SOCKADDR_STORAGE), (Dir::Out, n(k), 4)),
+            Arg::InS(s) => ((Dir::In, at, s.size()), none),
+            Arg::OutS(s) => ((Dir::Out, at, s.size()), none),
+            Arg::IoS(s) => ((Dir::In, at, s.size()), (Dir::Out, at, s.size())),
+            Arg::InA(s, k) => ((Dir::In, at, s.size().saturating_mul(n(k) as u32 as u64)), none),
+            Arg::OutA(s, k) | Arg::IoA(s, k) => ((Dir::Out, at, s.size().saturating_mul(n(k) as u32 as u64)), none),
+            Arg::FdSet => ((Dir::Out, at, (args[0] as u32 as u64).min(1 << 20).div_ceil(64) * 8), none),
+            Arg::Path | Arg::NewPath | Arg::Str | Arg::Argv => ((Dir::In, at, 1), none),
+            Arg::IoctlArg => (crate::abi::ioctl::buffer(args[1] as u32, at), none),
+            Arg::FcntlArg => (crate::abi::fcntl::buffer(args[1] as u32, at), none),
+            _ => (none, none),
+        };
+        [a, b].into_iter()
+    }
+}
+
+/// `UIO_MAXIOV` (linux/uio.h).
+pub const IOV_MAX: u64 = 1024;
+/// `sizeof(struct msghdr)` and `struct mmsghdr` (linux/socket.h, 64 bit).
+pub const MSGHDR: u64 = 56;
+pub const MMSGHDR: u64 = 64;
+/// `sizeof(struct sockaddr_storage)`.
+const SOCKADDR_STORAGE: u64 = 128;

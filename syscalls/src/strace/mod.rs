@@ -1,0 +1,3 @@
+//! `--strace`.
+pub mod names;
+pub fn run(call: &mut crate::call::Call<'_>) -> calque_runtime::Outcome { call.run() }
