@@ -675,8 +675,8 @@ pub(crate) fn remainder(a: F80, b: F80, quotient: Quotient, env: Env) -> (Done, 
     let denormal = a.denormal_flag() | b.denormal_flag();
     match (a.class(), b.class()) {
         (Infinite, _) | (_, Zero) => return (Done::invalid(), Some(0)),
-        (Zero, _) => return (Done::exact(a).with(denormal), Some(0)),
-        (_, Infinite) => return (renormalize(a, env.full()).with(denormal), Some(0)),
+        (Zero, _) => return (with_denormal(Done::exact(a), denormal, env), Some(0)),
+        (_, Infinite) => return (with_denormal(renormalize(a, env.full()), denormal, env), Some(0)),
         _ => {}
     }
     let ((ea, sa), (eb, sb)) = (a.normalized(), b.normalized());
@@ -688,7 +688,7 @@ pub(crate) fn remainder(a: F80, b: F80, quotient: Quotient, env: Env) -> (Done, 
         return (remainder_result(a.sign(), eb + d - n as i32, rest, denormal, env), None);
     }
     if d < -1 || d < 0 && quotient == Quotient::Truncated {
-        return (renormalize(a, env.full()).with(denormal), Some(0));
+        return (with_denormal(renormalize(a, env.full()), denormal, env), Some(0));
     }
     // In units of b's last bit, halved so that d = -1 has none below its own.
     let n = u128::from(sa) << (d + 1);

@@ -166,11 +166,11 @@ impl X87 {
         self.deliver(i, done)
     }
 
-    /// Pushes a result of an operation.
+    /// Pushes a loaded number. A denormal is loaded even if that exception is unmasked.
     fn push(&mut self, done: Done) {
         let full = !self.is_empty(7);
         let done = if full { Done { up: true, ..Done::invalid().with(SF) } } else { done };
-        if self.raise(done.raised, done.up) {
+        if self.raise(done.raised, done.up) || done.raised & IE == 0 {
             self.top = self.top.wrapping_sub(1) & 7;
             self.set(0, done.value);
         }
@@ -447,21 +447,26 @@ fn relation(x: &X87, operand: Option<(F80, u16)>, kind: u64) -> (Relation, u16) 
     }
 }
 
-/// Compares into C3, C2, C0 (SDM vol. 1 table 8-6).
+/// C3, C2, C0 of a relation (SDM vol. 1 table 8-6).
+fn conditions(relation: Relation) -> u16 {
+    match relation {
+        Relation::Greater => 0,
+        Relation::Less => C0,
+        Relation::Equal => C3,
+        Relation::Unordered => C3 | C2 | C0,
+    }
+}
+
+/// Compares into the condition bits. They are set whatever is unmasked; only the pop waits for a good comparison.
 fn compare_conditions(cpu: &mut CpuState, operand: impl FnOnce(&X87) -> Option<(F80, u16)>, kind: u64) -> u64 {
     waiting(cpu, |x| {
         let operand = operand(x);
         let (relation, raised) = relation(x, operand, kind);
-        if !x.raise(raised, false) {
-            return;
+        let go_on = x.raise(raised, false);
+        x.set_conditions(conditions(relation));
+        if go_on {
+            x.pop_as(kind);
         }
-        x.set_conditions(match relation {
-            Relation::Greater => 0,
-            Relation::Less => C0,
-            Relation::Equal => C3,
-            Relation::Unordered => C3 | C2 | C0,
-        });
-        x.pop_as(kind);
     })
 }
 
@@ -545,14 +550,8 @@ pub(super) fn stack_op(cpu: &mut CpuState, op: u64, _: u64, _: u64) -> u64 {
         StackOp::Xam => x.examine(),
         StackOp::Tst => {
             let (relation, raised) = relation(x, Some((F80::ZERO, 0)), 0);
-            if x.raise(raised, false) {
-                x.set_conditions(match relation {
-                    Relation::Greater => 0,
-                    Relation::Less => C0,
-                    Relation::Equal => C3,
-                    Relation::Unordered => C3 | C2 | C0,
-                });
-            }
+            x.raise(raised, false);
+            x.set_conditions(conditions(relation));
         }
         StackOp::Chs => x.unary(|v, _| Done::exact(v.negated())),
         StackOp::Abs => x.unary(|v, _| Done::exact(F80 { se: v.se & 0x7fff, ..v })),
