@@ -210,7 +210,7 @@ fn rotate65(l: &mut Lifter<'_>, how: Rotate, a: Value, c: Value, n: Value) -> (V
     (l.b.select(t, is_zero, a, r), l.b.select(Type::I1, is_zero, c, out))
 }
 
-/// SHLD and SHRD. Counts above 16 of 16-bit operands are undefined; here the double word is shifted as it is.
+/// SHLD and SHRD. Counts above 16 of 16-bit operands are undefined; here, as in processors, the fill repeats.
 pub(super) fn double_shift(l: &mut Lifter<'_>, i: &Insn, how: Shift) {
     let ty = l.op_type(i, 0);
     let count = Count::read(l, i, ty);
@@ -236,17 +236,19 @@ fn double_shifted(l: &mut Lifter<'_>, how: Shift, ty: Type, a: Value, fill: Valu
 }
 
 fn double_shifted16(l: &mut Lifter<'_>, how: Shift, a: Value, fill: Value, count: Count) -> Value {
-    let t = Type::I32;
+    let t = Type::I64;
     let (a, fill) = (l.b.unary(Op::Uextend, t, a), l.b.unary(Op::Uextend, t, fill));
     let (high, low) = if how == Shift::Left { (a, fill) } else { (fill, a) };
-    let sixteen = l.b.iconst(t, 16);
-    let high = l.b.binary(Op::Ishl, t, high, sixteen);
-    let whole = l.b.binary(Op::Bor, t, high, low);
+    let (one, two) = (l.b.iconst(t, 16), l.b.iconst(t, 32));
+    let high = l.b.binary(Op::Ishl, t, high, two);
+    let middle = l.b.binary(Op::Ishl, t, fill, one);
+    let whole = l.b.binary(Op::Bor, t, high, middle);
+    let whole = l.b.binary(Op::Bor, t, whole, low);
     let n = count.of_type(l, t);
     let r = match how {
         Shift::Left => {
             let r = l.b.binary(Op::Ishl, t, whole, n);
-            l.b.binary(Op::Ushr, t, r, sixteen)
+            l.b.binary(Op::Ushr, t, r, two)
         }
         _ => l.b.binary(Op::Ushr, t, whole, n),
     };
