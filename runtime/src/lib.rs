@@ -20,6 +20,10 @@
 pub mod access;
 mod arch;
 pub mod crash;
+pub mod exec;
+mod fork;
+pub mod spawn;
+mod compile_queue;
 pub mod cpuid;
 mod dispatch;
 mod fault;
@@ -32,9 +36,12 @@ pub mod signal;
 mod smc;
 mod stack;
 pub mod stats;
+pub mod symbols;
 pub mod syscall;
 pub mod thread;
 mod tier;
+mod unwind;
+mod world;
 
 pub use access::Fault;
 pub use calque_ir::{CpuState, GuestAddr, GuestRange};

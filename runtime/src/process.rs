@@ -36,6 +36,12 @@ pub struct Process {
     exe: OnceLock<ExeInfo>,
 }
 
+/// The translator at rest. Locks in their order: code before memory (`smc.rs`).
+pub(crate) struct Quiet<'a> {
+    _code: crate::tier::Frozen<'a>,
+    _mem: crate::memory::Frozen<'a>,
+}
+
 /// The running program, as `/proc/self/*` and children need it.
 #[derive(Clone, Debug)]
 pub struct ExeInfo {
@@ -62,7 +68,7 @@ impl Process {
     pub fn new(options: RunOptions, syscalls: Arc<dyn Syscalls>) -> io::Result<Arc<Process>> {
         let process = Arc::new(Process {
             mem: GuestMap::new()?,
-            code: Code::new(&options),
+            code: Code::new(&options)?,
             options,
             syscalls,
             stats: Stats::default(),
@@ -93,11 +99,23 @@ impl Process {
         self.code.require_precise();
     }
 
+    /// A second thread, or memory that another process sees, is about to exist: from now on accesses keep the order that
+    /// x86-64 promises. Call before it exists.
+    pub fn require_order(&self) {
+        self.code.require_order();
+    }
+
     /// Drops translations of guest code that has changed. Called at safepoints.
     pub(crate) fn drain_stale(&self) {
         if self.mem.any_stale() {
             self.code.drain_stale(&self.mem, &self.stats);
         }
+    }
+
+    /// Waits until no other thread is inside the map or the translations, and keeps them out: for `fork`.
+    pub(crate) fn before_fork(&self) -> Quiet<'_> {
+        let code = self.code.freeze();
+        Quiet { _code: code, _mem: self.mem.freeze() }
     }
 
     /// Records what `load` has loaded.

@@ -10,6 +10,9 @@ pub trait Syscalls: Send + Sync {
     /// The dispatcher has already done what the instruction itself does: RIP points behind it, RCX = RIP,
     /// R11 = RFLAGS (SDM vol. 2 SYSCALL). Calls that replace the whole state (`rt_sigreturn`) just write it.
     fn syscall(&self, thread: &mut Thread) -> Outcome;
+
+    /// The kernel's name of a system call, for reports.
+    fn name(&self, nr: u64) -> Option<&'static str>;
 }
 
 /// How a thread goes on after a system call.

@@ -20,6 +20,10 @@ pub struct Thread {
     pub clear_child_tid: Option<GuestAddr>,
     /// What the dispatcher needs to find code.
     pub(crate) exec: Exec,
+    /// For crash reports.
+    pub(crate) recent: crate::crash::RecentCalls,
+    /// What it last handed to `execve`.
+    pub(crate) request: crate::exec::Request,
 }
 
 /// Something the guest did that the processor answers with an exception. CPU state is as before the instruction,
@@ -65,6 +69,8 @@ impl Thread {
             signals: ThreadSignals::default(),
             clear_child_tid: None,
             exec: Exec::new(),
+            recent: Default::default(),
+            request: Default::default(),
         }
     }
 }

@@ -52,6 +52,10 @@ impl Syscalls for LinuxSyscalls {
         let mut call = Call::new(thread, row, args);
         if traced { strace::run(&mut call) } else { call.run() }
     }
+
+    fn name(&self, nr: u64) -> Option<&'static str> {
+        table::row(nr).map(|row| row.name)
+    }
 }
 
 /// A number that no kernel up to the table's has: ENOSYS, and one line that says so.

@@ -85,6 +85,11 @@ pub struct GuestMap {
     generation: AtomicU64,
 }
 
+/// A map that nobody else can use for the moment.
+pub(crate) struct Frozen<'a> {
+    _state: MutexGuard<'a, State>,
+}
+
 #[derive(Default)]
 struct State {
     map: RangeMap<u64, Kind>,
@@ -132,6 +137,11 @@ impl GuestMap {
             any_stale: AtomicBool::new(false),
             generation: AtomicU64::new(0),
         })
+    }
+
+    /// Keeps every other thread out until the guard is dropped: for `fork`.
+    pub(crate) fn freeze(&self) -> Frozen<'_> {
+        Frozen { _state: self.lock() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -18,4 +18,5 @@ mod layout;
 mod map;
 
 pub use layout::*;
+pub(crate) use map::Frozen;
 pub use map::{GuestMap, Mapping, Prot};

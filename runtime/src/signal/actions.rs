@@ -3,6 +3,7 @@
 use super::frame::KernelSigaction;
 use super::set::{SYNCHRONOUS, UNCATCHABLE, is_valid};
 use super::{SigSet, host, inherit};
+use crate::process;
 use libc::{SA_NOCLDSTOP, SA_NOCLDWAIT, SA_RESTART};
 use nix::errno::Errno;
 use std::sync::{Mutex, MutexGuard};
@@ -59,6 +60,10 @@ impl SignalActions {
             action.mask = SigSet(action.mask).blockable().0;
             table[signo as usize - 1] = action;
             mirror(signo, &action);
+            if SYNCHRONOUS.contains(signo) && action.handler > SIG_IGN {
+                // The handler will look at registers.
+                process::current().inspect(|process| process.require_precise_faults());
+            }
         }
         Ok(old)
     }

@@ -36,6 +36,8 @@ pub struct ThreadSignals {
     held: Vec<SigInfo>,
     /// What frames show of the thread's last exception.
     trap: TrapInfo,
+    /// Where host handlers of this thread run; empty until it is attached.
+    handler_stack: Vec<u8>,
 }
 
 /// The last exception, as `struct thread_struct` keeps it for signal frames.
@@ -49,6 +51,18 @@ struct TrapInfo {
     cr2: u64,
 }
 
+impl TrapInfo {
+    /// How a report begins to speak of the address; `None` if there is none.
+    fn access(&self) -> Option<&'static str> {
+        match (self.vector, self.error) {
+            (14, error) if error & 0x10 != 0 => Some("jump to"),
+            (14, error) if error & 2 != 0 => Some("write to"),
+            (14, _) => Some("read of"),
+            _ => None,
+        }
+    }
+}
+
 impl Default for ThreadSignals {
     /// State of a program's first thread.
     fn default() -> Self {
@@ -58,7 +72,7 @@ impl Default for ThreadSignals {
 
 impl ThreadSignals {
     /// A thread with this mask and no alternate stack.
-    pub fn new(actions: Arc<SignalActions>, mask: SigSet) -> Self {
+    fn new(actions: Arc<SignalActions>, mask: SigSet) -> Self {
         Self {
             actions,
             mask,
@@ -67,17 +81,30 @@ impl ThreadSignals {
             inbox: Box::default(),
             held: Vec::new(),
             trap: TrapInfo::default(),
+            handler_stack: Vec::new(),
         }
     }
 
-    /// State of a new thread or child of this one (`copy_process`): same mask; `actions` shared or copied.
-    pub fn child(&self, actions: Arc<SignalActions>) -> Self {
-        Self { trap: self.trap, ..Self::new(actions, self.mask) }
+    /// State of a new thread beside this one (`copy_process`): same mask and dispositions, no alternate stack.
+    pub fn beside(&self) -> Self {
+        Self { trap: self.trap, ..Self::new(Arc::clone(&self.actions), self.mask) }
+    }
+
+    /// State of the thread of a child process: a copy but for what is pending.
+    pub fn forked(&self) -> Self {
+        let actions = Arc::new(self.actions.duplicate());
+        Self { trap: self.trap, alt: self.alt, ..Self::new(actions, self.mask) }
     }
 
     /// Where host handlers record.
     pub(super) fn inbox(&self) -> &Inbox {
         &self.inbox
+    }
+
+    /// The stack for host handlers, made at the first call.
+    pub(super) fn handler_stack(&mut self) -> &mut [u8] {
+        self.handler_stack.resize(host::HANDLER_STACK, 0);
+        &mut self.handler_stack
     }
 
     /// Signals that the guest blocks.
@@ -117,7 +144,7 @@ const SYSCALL_LEN: u64 = 2;
 /// Delivers what has arrived: to be called outside generated code with exact registers, whenever the interrupt
 /// word has [`host::SIGNAL`] set or a system call was interrupted (`call`; RIP behind the instruction, RAX its number).
 pub fn deliver_pending(thread: &mut Thread, call: Option<Restart>) {
-    thread.safepoint(call);
+    thread.deliver_due(call);
 }
 
 /// Raises the signal of an exception at RIP: runs the guest's handler or dies.
@@ -126,7 +153,7 @@ pub fn raise(thread: &mut Thread, fault: GuestFault) {
 }
 
 impl Thread {
-    fn safepoint(&mut self, call: Option<Restart>) {
+    fn deliver_due(&mut self, call: Option<Restart>) {
         self.cpu.rt.interrupt.fetch_and(!host::SIGNAL, Relaxed);
         let mut call = call;
         if call == Some(Restart::Always) {
@@ -305,7 +332,7 @@ impl Thread {
     /// Ends the process by a signal; by a fault with a report.
     fn die(&mut self, info: &SigInfo) -> ! {
         if info.code > 0 {
-            crate::crash::report(self, info);
+            crate::crash::report(self, info, self.signals.trap.access());
         }
         host::die(info)
     }

@@ -182,26 +182,39 @@ thread_local! {
 }
 
 /// Size of the stack that host handlers run on: the kernel's largest frame (AVX-512, AMX: 11 KiB) and the fault path.
-const HANDLER_STACK: usize = 64 << 10;
+pub(super) const HANDLER_STACK: usize = 64 << 10;
 
 /// What a host thread has to give back when it stops running a guest thread.
 pub struct Attachment {
     previous: *const Inbox,
-    _stack: Box<[u8]>,
     old_stack: libc::stack_t,
 }
 
-/// Makes the calling host thread the one that runs `thread`: handlers record in its inbox, on a stack of their own.
-pub fn attach(thread: &Thread) -> Attachment {
+/// Makes the calling host thread the one that runs `thread`: handlers record in its inbox, on a stack of their own;
+/// from now on the guest's mask is the host's.
+pub fn attach(thread: &mut Thread) -> Attachment {
     init();
+    let stack = thread.signals.handler_stack();
+    let new = libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: stack.len() };
+    let mut old_stack = libc::stack_t { ss_sp: null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+    // SAFETY: the stack lives as long as the thread's signal state, which the attachment's user keeps longer.
+    unsafe { libc::sigaltstack(&raw const new, &raw mut old_stack) };
+    let previous = CURRENT.replace(prepare(thread));
+    set_mask(thread.signals.mask());
+    Attachment { previous, old_stack }
+}
+
+/// Lets the handlers of the calling host thread, already attached, record for `thread` from now on: after a fork or
+/// vfork, in child and parent. All signals are blocked.
+pub fn move_inbox(thread: &Thread) {
+    CURRENT.set(prepare(thread));
+}
+
+/// The thread's inbox, made to set the thread's interrupt word.
+fn prepare(thread: &Thread) -> *const Inbox {
     let inbox = thread.signals.inbox();
     inbox.interrupt.store((&raw const thread.cpu.rt.interrupt).cast_mut(), Relaxed);
-    let mut stack = vec![0u8; HANDLER_STACK].into_boxed_slice();
-    let new = libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: HANDLER_STACK };
-    let mut old_stack = libc::stack_t { ss_sp: null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
-    // SAFETY: the stack lives as long as the attachment.
-    unsafe { libc::sigaltstack(&raw const new, &raw mut old_stack) };
-    Attachment { previous: CURRENT.replace(inbox), _stack: stack, old_stack }
+    inbox
 }
 
 impl Drop for Attachment {

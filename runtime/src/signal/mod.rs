@@ -62,6 +62,7 @@ pub use calls::SignalFirst;
 pub use deliver::{ThreadSignals, deliver_pending, raise};
 pub use frame::{AltStack, KernelSigaction, SigInfo};
 pub use host::{Attachment, attach};
+pub(crate) use host::move_inbox;
 pub use set::{SYNCHRONOUS, SigSet, signal_name};
 
 pub(crate) use arch::clone_vfork;
