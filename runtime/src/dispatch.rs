@@ -2,18 +2,26 @@
 //!
 //! Each turn starts at a safepoint: registers are exact, RIP is where the guest goes on. There signals are delivered and
 //! stale code is dropped; then the code at RIP runs in whichever engine has it, until it comes back with an [`Event`].
+//!
+//! # Safety
+//! Enters generated code (`enter`), under the invariants of `backend::abi`.
+
+#![allow(unsafe_code)]
 
 use crate::access::{Fault, GuestMemory};
-use crate::fault;
+use crate::fault::{self, Pending};
+use crate::options::Engine;
 use crate::memory::Prot;
 use crate::process::Process;
 use crate::signal;
 use crate::stats;
 use crate::syscall::Outcome;
 use crate::thread::{Access, GuestFault, MemoryCause, Thread};
-use crate::tier::Entry;
+use crate::tier::{ColdBlock, Entry, Jit};
+use crate::world::Member;
+use calque_backend::{ExitReason, HostCode, JumpCache, abi};
 use calque_ir::interp::{self, Frame, Next};
-use calque_ir::{FaultKind, GuestAddr};
+use calque_ir::{CpuState, FaultKind, GuestAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -32,8 +40,23 @@ enum Event {
 pub struct Exec {
     slots: Box<[Slot]>,
     frame: Frame,
-    /// The epoch that `slots` is good for.
+    /// What indirect jumps in generated code look into; made when first needed.
+    jumps: Option<JumpCache>,
+    /// How generated code was left last: what to improve once the target is known.
+    last_exit: LastExit,
+    /// The epoch that `slots` and `jumps` are good for.
     epoch: u64,
+}
+
+/// How generated code came to the pc that the dispatcher looks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LastExit {
+    /// Not from generated code.
+    None,
+    /// Through this unlinked cell.
+    Cell(u32),
+    /// By an indirect jump that missed the jump cache.
+    Indirect,
 }
 
 /// One line of the direct-mapped cache of entries.
@@ -51,8 +74,16 @@ fn slot_of(pc: u64) -> usize {
 }
 
 impl Exec {
+    /// Empties the caches: they may hold what has been dropped since.
+    fn forget(&mut self, epoch: u64) {
+        self.slots.fill(Slot::default());
+        self.jumps.iter_mut().for_each(JumpCache::clear);
+        self.last_exit = LastExit::None;
+        self.epoch = epoch;
+    }
+
     pub fn new() -> Self {
-        Self { slots: vec![Slot::default(); SLOTS].into_boxed_slice(), frame: Frame::default(), epoch: 0 }
+        Self { slots: vec![Slot::default(); SLOTS].into_boxed_slice(), frame: Frame::default(), jumps: None, last_exit: LastExit::None, epoch: 0 }
     }
 }
 
@@ -60,12 +91,19 @@ impl Thread {
     /// Runs the guest thread on the calling host thread until it exits; its exit code. If the guest ends the whole
     /// process, this does not return.
     pub fn run(&mut self) -> i32 {
+        let process = Arc::clone(&self.process);
         let _attachment = signal::attach(self);
+        let membership = process.code.world.join(&self.cpu.rt.interrupt);
         fault::set_current(&raw mut *self.cpu);
+        if let Some(jit) = &process.code.jit {
+            let jumps = self.exec.jumps.get_or_insert_default();
+            self.cpu.rt.jump_cache = jumps.address();
+            self.cpu.rt.cells = jit.cache.cells_address();
+            self.cpu.rt.helpers = jit.helpers.as_ptr() as u64;
+        }
         loop {
             self.poll();
-            let event = self.run_code();
-            match event {
+            match self.run_code(&membership.member) {
                 Event::Safepoint => {}
                 Event::Syscall => {
                     if let Some(code) = self.syscall() {
@@ -85,10 +123,10 @@ impl Thread {
             signal::deliver_pending(self, None);
         }
         self.process.drain_stale();
+        self.process.code.make_room();
         let epoch = self.process.code.epoch();
         if epoch != self.exec.epoch {
-            self.exec.slots.fill(Slot::default());
-            self.exec.epoch = epoch;
+            self.exec.forget(epoch);
         }
     }
 
@@ -98,8 +136,12 @@ impl Thread {
         self.cpu.gpr[11] = self.cpu.rflags();
         stats::add(&self.process.stats.syscalls, 1);
         let syscalls = Arc::clone(&self.process.syscalls);
+        self.recent.begin(&self.cpu);
         match syscalls.syscall(self) {
-            Outcome::Continue => None,
+            Outcome::Continue => {
+                self.recent.end(&self.cpu);
+                None
+            }
             Outcome::Interrupted(restart) => {
                 signal::deliver_pending(self, Some(restart));
                 None
@@ -118,58 +160,65 @@ impl Thread {
     }
 
     /// Runs code from RIP on, in any engine, until something asks for the dispatcher.
-    fn run_code(&mut self) -> Event {
+    fn run_code(&mut self, member: &Member) -> Event {
         let mut warm = true;
         loop {
             let pc = self.cpu.rip;
             let slot = slot_of(pc);
             if self.exec.slots[slot].pc != pc || self.exec.slots[slot].entry.is_none() {
-                if let Some(event) = self.fill_slot(pc, slot) {
+                if let Some(event) = self.fill_slot(GuestAddr(pc), slot) {
                     return event;
                 }
             }
             let Thread { exec, cpu, process, .. } = self;
             let Some(entry) = &exec.slots[slot].entry else { return Event::Safepoint };
-            if warm {
-                entry.warm();
+            let event = match (entry.code(), &process.code.jit) {
+                (Some(code), Some(jit)) => {
+                    match exec.last_exit {
+                        LastExit::None => {}
+                        LastExit::Cell(cell) => link(process, jit, cell, entry),
+                        LastExit::Indirect => {
+                            exec.jumps.iter_mut().for_each(|jumps| jumps.insert(entry.pc, code));
+                        }
+                    }
+                    warm = true;
+                    enter(cpu, process, jit, member, code, &mut exec.last_exit)
+                }
+                _ => {
+                    exec.last_exit = LastExit::None;
+                    if warm && entry.warm() == process.code.hot && process.code.engine == Engine::Auto {
+                        process.code.request(process, entry);
+                    }
+                    let Some(block) = entry.cold() else { return Event::Safepoint };
+                    interpret(cpu, process, block, &mut exec.frame, &mut warm)
+                }
+            };
+            if let Some(event) = event {
+                return event;
             }
-            let Some(block) = entry.cold() else { return Event::Safepoint };
-            match interp::run(&block.region, cpu, &mut GuestMemory, &mut exec.frame) {
-                Ok(Next::Pc(next)) => {
-                    cpu.rip = next.0;
-                    warm = block.warms(next);
-                }
-                Ok(Next::Syscall { next }) => {
-                    cpu.rip = next.0;
-                    return Event::Syscall;
-                }
-                Ok(Next::Fault { kind, pc }) => {
-                    cpu.rip = pc.0;
-                    return Event::Fault(GuestFault::Trap(kind));
-                }
-                Err(trap) => {
-                    cpu.rip = trap.pc.0;
-                    return Event::Fault(memory_fault(process, trap.fault));
-                }
-            }
-            if cpu.rt.interrupt.load(Ordering::Relaxed) != 0 || process.mem.any_stale() || process.code.epoch() != exec.epoch {
+            let (process, interrupt) = (&self.process, &self.cpu.rt.interrupt);
+            if interrupt.load(Ordering::Relaxed) != 0
+                || process.mem.any_stale()
+                || process.code.epoch() != self.exec.epoch
+            {
                 return Event::Safepoint;
             }
         }
     }
 
-    /// Finds or makes the entry for `pc`. An event if there is no code to run.
-    fn fill_slot(&mut self, pc: u64, slot: usize) -> Option<Event> {
+    /// Finds or makes the entry for `pc`, with code that can run. An event if there is none.
+    fn fill_slot(&mut self, pc: GuestAddr, slot: usize) -> Option<Event> {
         let process = &self.process;
-        let pc = GuestAddr(pc);
         let entry = process.code.entry(pc);
-        if entry.cold().is_none() {
-            if !process.mem.mark_code(pc) {
-                return Some(Event::Fault(memory_fault(process, Fault { addr: pc, access: Access::Execute })));
-            }
-            if !process.code.lift_cold(&entry, &process.mem, &process.stats) {
-                return Some(Event::Safepoint);
-            }
+        if !process.mem.mark_code(pc) {
+            return Some(Event::Fault(memory_fault(process, Fault { addr: pc, access: Access::Execute })));
+        }
+        if process.code.engine == Engine::Jit {
+            process.code.request(process, &entry);
+        }
+        let runs = entry.code().is_some() || entry.cold().is_some();
+        if !runs && !process.code.lift_cold(&entry, &process.mem, &process.stats) {
+            return Some(Event::Safepoint);
         }
         self.exec.slots[slot] = Slot { pc: pc.0, entry: Some(entry) };
         None
@@ -185,8 +234,98 @@ impl Thread {
     }
 }
 
+/// Joins the exit that led to `entry` with it.
+fn link(process: &Process, jit: &Jit, cell: u32, entry: &Entry) {
+    if let Some(translation) = entry.translation() {
+        jit.cache.link(cell, &translation);
+        stats::add(&process.stats.links, 1);
+    }
+}
+
+/// Runs generated code; `None` goes on at RIP.
+fn enter(
+    cpu: &mut CpuState,
+    process: &Process,
+    jit: &Jit,
+    member: &Member,
+    code: HostCode,
+    last_exit: &mut LastExit,
+) -> Option<Event> {
+    *last_exit = LastExit::None;
+    if !process.code.world.enter(member) {
+        std::thread::yield_now();
+        return Some(Event::Safepoint);
+    }
+    stats::add(&process.stats.enters, 1);
+    // SAFETY: `run` has set the tables; `code` is a translation of this process's cache, which is only reset while no
+    // member of the world is inside.
+    let reason = unsafe { abi::enter(cpu, code) };
+    process.code.world.leave(member);
+    match reason {
+        ExitReason::Link { cell } => {
+            cpu.rip = jit.cache.cell_target(cell).0;
+            *last_exit = LastExit::Cell(cell);
+            None
+        }
+        ExitReason::Indirect => {
+            *last_exit = LastExit::Indirect;
+            None
+        }
+        ExitReason::Syscall => Some(Event::Syscall),
+        ExitReason::Fault(kind) => Some(Event::Fault(GuestFault::Trap(kind))),
+        ExitReason::Interrupt => Some(Event::Safepoint),
+        ExitReason::HostFault => Some(Event::Fault(host_fault(process, fault::take_pending()))),
+    }
+}
+
+/// Runs the interpreter's block; `None` goes on at RIP, `warm` says whether as a loop head or function entry.
+#[inline]
+fn interpret(
+    cpu: &mut CpuState,
+    process: &Process,
+    block: &ColdBlock,
+    frame: &mut Frame,
+    warm: &mut bool,
+) -> Option<Event> {
+    match interp::run(&block.region, cpu, &mut GuestMemory, frame) {
+        Ok(Next::Pc(next)) => {
+            cpu.rip = next.0;
+            *warm = block.warms(next);
+            None
+        }
+        Ok(Next::Syscall { next }) => {
+            cpu.rip = next.0;
+            Some(Event::Syscall)
+        }
+        Ok(Next::Fault { kind, pc }) => {
+            cpu.rip = pc.0;
+            Some(Event::Fault(GuestFault::Trap(kind)))
+        }
+        Err(trap) => {
+            cpu.rip = trap.pc.0;
+            Some(Event::Fault(memory_fault(process, trap.fault)))
+        }
+    }
+}
+
+/// The guest's fault that a host fault in generated code stands for.
+fn host_fault(process: &Process, pending: Pending) -> GuestFault {
+    match pending.signo {
+        libc::SIGFPE if pending.code == FPE_INTDIV => GuestFault::Trap(FaultKind::DivideError),
+        libc::SIGFPE => GuestFault::Trap(FaultKind::SimdFloat),
+        _ => memory_fault(process, Fault { addr: pending.addr, access: pending.access }),
+    }
+}
+
+/// `si_code` of an integer division by zero or overflow (asm-generic/siginfo.h).
+const FPE_INTDIV: i32 = 1;
+
 /// The fault that the processor and Linux make of an access that the host refused.
 pub(crate) fn memory_fault(process: &Process, fault: Fault) -> GuestFault {
+    // A non-canonical address is not a page fault (SDM vol. 1 3.3.7.1).
+    if (fault.addr.0 as i64) << 16 >> 16 != fault.addr.0 as i64 {
+        return GuestFault::Trap(FaultKind::GeneralProtection);
+    }
     let needed = match fault.access {
         Access::Read => Prot::READ,
         Access::Write => Prot::WRITE,

@@ -17,6 +17,8 @@
 
 use crate::arch;
 use crate::dispatch::CODE_CHANGED;
+use crate::thread::Access;
+use calque_backend::abi;
 use calque_ir::{CpuState, GuestAddr};
 use std::cell::Cell;
 use std::ptr::null_mut;
@@ -25,6 +27,8 @@ use std::sync::atomic::Ordering;
 thread_local! {
     /// Registers of the guest thread that this host thread runs; null elsewhere.
     static CPU: Cell<*mut CpuState> = const { Cell::new(null_mut()) };
+    /// What the handler found out about the fault with which it left generated code.
+    static PENDING: Cell<Option<Pending>> = const { Cell::new(None) };
 }
 
 /// Makes `cpu` the calling host thread's, for the time that it runs guest code.
@@ -51,8 +55,51 @@ pub fn classify(signo: i32, info: &libc::siginfo_t, context: &mut libc::ucontext
         arch::context_set_fault(context);
         return Verdict::Resume;
     }
-    Verdict::NotOurs
+    if leave_generated_code(signo, info, context) { Verdict::Resume } else { Verdict::NotOurs }
 }
+
+/// A fault of the guest inside generated code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Pending {
+    pub signo: i32,
+    /// `si_code`.
+    pub code: i32,
+    pub addr: GuestAddr,
+    pub access: Access,
+}
+
+/// The fault with which generated code was left.
+pub(crate) fn take_pending() -> Pending {
+    PENDING.take().expect("the handler has recorded the fault")
+}
+
+/// Case 3: whether the context is in generated code; it will resume in the dispatcher.
+fn leave_generated_code(signo: i32, info: &libc::siginfo_t, context: &mut libc::ucontext_t) -> bool {
+    let cpu = CPU.get();
+    if cpu.is_null() || !matches!(signo, libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE) {
+        return false;
+    }
+    let pc = arch::context_pc(context) as usize;
+    let jit = crate::process::current().and_then(|process| process.code.jit.as_ref());
+    let Some((_, guest_pc)) = jit.and_then(|jit| jit.cache.find_by_host_pc(pc)) else { return false };
+    let access = if arch::context_is_write(context) { Access::Write } else { Access::Read };
+    // Linux reports a non-canonical address as SI_KERNEL without an address (arch/x86/kernel/traps.c).
+    let addr = if info.si_code == SI_KERNEL { NOT_CANONICAL } else { arch::fault_address(info) };
+    PENDING.set(Some(Pending { signo, code: info.si_code, addr: GuestAddr(addr), access }));
+    // SAFETY: the registers of this thread, which is inside generated code and not in Rust.
+    unsafe {
+        (*cpu).rip = guest_pc.0;
+        (*cpu).rt.exit_reason = abi::REASON_HOST_FAULT;
+        arch::context_set_sp(context, (*cpu).rt.host_sp);
+    }
+    arch::context_set_pc(context, abi::fault_return().0 as u64);
+    true
+}
+
+/// `si_code` of exceptions without a better one (asm-generic/siginfo.h).
+const SI_KERNEL: i32 = 0x80;
+/// Stands for any non-canonical address.
+const NOT_CANONICAL: u64 = 1 << 63;
 
 /// Case 1: whether `addr` lay in a protected code page and can be written now.
 fn unprotect(addr: GuestAddr) -> bool {

@@ -7,24 +7,47 @@
 //! Heat is counted where loops and calls begin: at targets of backward edges, of calls, returns and indirect jumps, and of exits from
 //! generated code. Blocks inside a loop body do not get hot by themselves, so a loop is compiled once and not once a block.
 
+use crate::compile_queue::Queue;
+use crate::dispatch::CODE_CHANGED;
 use crate::memory::GuestMap;
 use crate::options::{Engine, RunOptions};
+use crate::process::Process;
 use crate::smc::{GuestCode, Pages};
 use crate::stats::{self, Stats};
-use calque_frontend::{LiftOptions, Profile, lift_block};
-use calque_ir::{Exit, GuestAddr, Region};
+use crate::world::World;
+use calque_backend::{
+    Arch,
+    CacheError, CodeCache, CompileOptions, Compiler, HostCode, HostIsa, MemoryOrder, StateAtFaults, Translation,
+};
+use calque_frontend::lift::EveryBlock;
+use calque_frontend::{LiftOptions, Profile, lift_block, lift_region};
+use calque_ir::helper::HelperEntry;
+use calque_ir::{CpuState, Exit, GuestAddr, Helper, Region};
 use hashbrown::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
 
 /// What is known of one guest pc.
 pub struct Entry {
     pub pc: GuestAddr,
     cold: OnceLock<ColdBlock>,
     heat: AtomicU32,
+    /// Entry of the compiled region, 0 if there is none.
+    code: AtomicUsize,
+    translation: Mutex<Option<Arc<Translation>>>,
+    /// Where it stands with the compiler: `IDLE`, `REQUESTED` or `HOPELESS`.
+    request: AtomicU8,
     /// Its translations are made from bytes that have changed; it is no longer in the map.
     dropped: AtomicBool,
 }
+
+const IDLE: u8 = 0;
+/// Waits for the compiler, or is compiled.
+const REQUESTED: u8 = 1;
+/// Cannot be compiled: the interpreter's for good.
+const HOPELESS: u8 = 2;
 
 /// A block for the interpreter.
 pub struct ColdBlock {
@@ -49,7 +72,15 @@ impl ColdBlock {
 
 impl Entry {
     fn new(pc: GuestAddr) -> Self {
-        Self { pc, cold: OnceLock::new(), heat: AtomicU32::new(0), dropped: AtomicBool::new(false) }
+        Self {
+            pc,
+            cold: OnceLock::new(),
+            heat: AtomicU32::new(0),
+            code: AtomicUsize::new(0),
+            translation: Mutex::default(),
+            request: AtomicU8::new(IDLE),
+            dropped: AtomicBool::new(false),
+        }
     }
 
     /// The interpreter's block, if it has been lifted.
@@ -65,6 +96,27 @@ impl Entry {
         self.heat.store(heat, Ordering::Relaxed);
         heat
     }
+
+    /// Arrivals so far.
+    pub fn heat(&self) -> u32 {
+        self.heat.load(Ordering::Relaxed)
+    }
+
+    /// The compiled region's entry.
+    #[inline]
+    pub fn code(&self) -> Option<HostCode> {
+        let code = self.code.load(Ordering::Acquire);
+        (code != 0).then_some(HostCode(code))
+    }
+
+    /// The compiled region.
+    pub fn translation(&self) -> Option<Arc<Translation>> {
+        lock(&self.translation).clone()
+    }
+
+    fn is_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Acquire)
+    }
 }
 
 /// Number of maps that entries are spread over, a power of two.
@@ -78,8 +130,68 @@ pub struct Code {
     epoch: AtomicU64,
     /// Registers must be exact wherever the guest may fault.
     precise: AtomicBool,
+    /// Several threads, or shared memory: accesses keep the guest's order.
+    ordered: AtomicBool,
     pub engine: Engine,
     pub hot: u32,
+    /// What compiled code needs; none if only the interpreter runs.
+    pub jit: Option<Jit>,
+    pub world: World,
+}
+
+/// Compiled code.
+pub struct Jit {
+    pub host: HostIsa,
+    pub cache: CodeCache,
+    pub queue: Queue,
+    /// Table for `cpu.rt.helpers`.
+    pub helpers: &'static [HelperEntry],
+    /// Compile in the guest's threads.
+    synchronous: bool,
+    /// Held for reading while a region is compiled, for writing while the cache is reset.
+    compiling: RwLock<()>,
+    /// The cache is full: the next safepoint resets it.
+    full: AtomicBool,
+}
+
+impl Jit {
+    fn new(options: &RunOptions) -> Result<Jit, CacheError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Jit {
+            host: HostIsa::native(),
+            cache: CodeCache::new(options.cache_budget)?,
+            queue: Queue::default(),
+            helpers: calque_backend::helpers::table(host_helper),
+            synchronous: options.sync_compile || cores == 1,
+            compiling: RwLock::new(()),
+            full: AtomicBool::new(false),
+        })
+    }
+}
+
+/// Entry points of the helpers that ask the host.
+fn host_helper(helper: Helper) -> Option<HelperEntry> {
+    extern "C" fn cpuid(cpu: &mut CpuState, a: u64, b: u64, c: u64) -> u64 {
+        crate::gate::helper(cpu, Helper::Cpuid, a, b, c)
+    }
+    extern "C" fn rdtsc(cpu: &mut CpuState, a: u64, b: u64, c: u64) -> u64 {
+        crate::gate::helper(cpu, Helper::Rdtsc, a, b, c)
+    }
+    extern "C" fn tsc_aux(cpu: &mut CpuState, a: u64, b: u64, c: u64) -> u64 {
+        crate::gate::helper(cpu, Helper::TscAux, a, b, c)
+    }
+    match helper {
+        Helper::Cpuid => Some(cpuid),
+        Helper::Rdtsc => Some(rdtsc),
+        Helper::TscAux => Some(tsc_aux),
+        _ => None,
+    }
+}
+
+/// Translations that nobody else can look up, make or drop for the moment.
+pub(crate) struct Frozen<'a> {
+    _pages: MutexGuard<'a, Pages>,
+    _shards: [MutexGuard<'a, HashMap<u64, Arc<Entry>>>; SHARDS],
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -87,15 +199,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Code {
-    pub fn new(options: &RunOptions) -> Code {
-        Code {
+    /// Without compiled code if the host refuses it and nobody insists.
+    pub fn new(options: &RunOptions) -> io::Result<Code> {
+        let jit = match options.engine {
+            Engine::Interp => None,
+            Engine::Jit => Some(Jit::new(options).map_err(io::Error::other)?),
+            Engine::Auto => Jit::new(options).inspect_err(|e| eprintln!("calque: {e}; running slowly without")).ok(),
+        };
+        Ok(Code {
             shards: Default::default(),
             pages: Mutex::default(),
             epoch: AtomicU64::new(0),
             precise: AtomicBool::new(false),
+            ordered: AtomicBool::new(false),
             engine: options.engine,
             hot: options.hot.max(1),
-        }
+            jit,
+            world: World::default(),
+        })
+    }
+
+    /// Keeps every other thread out until the guard is dropped: for `fork`.
+    pub(crate) fn freeze(&self) -> Frozen<'_> {
+        Frozen { _pages: lock(&self.pages), _shards: self.shards.each_ref().map(lock) }
     }
 
     /// Higher after each invalidation.
@@ -106,6 +232,7 @@ impl Code {
 
     pub(crate) fn advance_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::Release);
+        self.world.interrupt_all(CODE_CHANGED);
     }
 
     /// The entry for `pc`, made if there is none.
@@ -125,6 +252,11 @@ impl Code {
             if shard.get(&entry.pc.0).is_some_and(|known| Arc::ptr_eq(known, entry)) {
                 shard.remove(&entry.pc.0);
             }
+            drop(shard);
+            entry.code.store(0, Ordering::Release);
+            if let (Some(jit), Some(translation)) = (&self.jit, lock(&entry.translation).take()) {
+                jit.cache.remove(&translation);
+            }
         }
     }
 
@@ -138,8 +270,20 @@ impl Code {
     /// From now on registers are exact wherever the guest may fault: drops translations that were made without.
     pub fn require_precise(&self) {
         if !self.precise.swap(true, Ordering::AcqRel) {
-            lock(&self.pages).drain_all(self);
+            self.drop_all();
         }
+    }
+
+    /// From now on memory accesses keep the order that x86-64 promises between threads.
+    pub fn require_order(&self) {
+        let weak = self.jit.as_ref().is_some_and(|jit| jit.host.arch != Arch::X86_64);
+        if weak && !self.ordered.swap(true, Ordering::AcqRel) {
+            self.drop_all();
+        }
+    }
+
+    fn drop_all(&self) {
+        lock(&self.pages).drain_all(self);
     }
 
     /// How to lift now.
@@ -154,7 +298,7 @@ impl Code {
             let region = lift_block(&GuestCode::new(map), entry.pc, &self.lift_options());
             let mut pages = lock(&self.pages);
             pages.drain_stale(map, self);
-            if entry.dropped.load(Ordering::Acquire) {
+            if entry.is_dropped() {
                 return false;
             }
             if pages.invalidations == before {
@@ -166,6 +310,102 @@ impl Code {
                 let _ = entry.cold.set(ColdBlock::new(region));
                 return true;
             }
+        }
+    }
+}
+
+impl Code {
+    /// Has the region at a hot entry compiled, now or soon.
+    #[cold]
+    pub fn request(&self, process: &Arc<Process>, entry: &Arc<Entry>) {
+        let Some(jit) = &self.jit else { return };
+        if entry.request.swap(REQUESTED, Ordering::AcqRel) != IDLE {
+            return;
+        }
+        if jit.synchronous || self.engine == Engine::Jit {
+            jit.queue.compile_now(process, jit, entry);
+        } else {
+            jit.queue.push(process, Arc::clone(entry));
+        }
+    }
+
+    /// Whether the compiler has given up on this entry.
+    pub fn is_hopeless(&self, entry: &Entry) -> bool {
+        entry.request.load(Ordering::Acquire) == HOPELESS
+    }
+
+    /// Compiles the region at `entry` and publishes it, unless the guest changes the code meanwhile.
+    pub(crate) fn compile(&self, process: &Process, jit: &Jit, compiler: &mut Compiler, entry: &Arc<Entry>) {
+        let start = Instant::now();
+        let before = lock(&self.pages).invalidations;
+        if entry.is_dropped() {
+            return;
+        }
+        let (map, options) = (&process.mem, self.lift_options());
+        let profile: &dyn Profile = if self.engine == Engine::Jit { &EveryBlock } else { self };
+        let mut region = lift_region(&GuestCode::new(map), entry.pc, profile, &options);
+        calque_ir::pass::optimize(&mut region);
+        let compile_options = CompileOptions {
+            memory_order: if self.ordered.load(Ordering::Acquire) { MemoryOrder::Tso } else { MemoryOrder::Plain },
+            state_at_faults: if options.precise { StateAtFaults::Precise } else { StateAtFaults::PcOnly },
+            first_cell: 0,
+        };
+        let _compiling = jit.compiling.read().unwrap_or_else(PoisonError::into_inner);
+        match jit.cache.translate(compiler, &region, &compile_options) {
+            Ok(translation) => {
+                stats::add(&process.stats.regions, 1);
+                stats::add(&process.stats.region_insns, u64::from(region.guest_insns));
+                self.publish(map, jit, entry, translation, before);
+            }
+            Err(CacheError::Full) => {
+                entry.request.store(IDLE, Ordering::Release);
+                jit.full.store(true, Ordering::Release);
+                self.world.interrupt_all(CODE_CHANGED);
+            }
+            Err(error) => {
+                stats::add(&process.stats.compile_failures, 1);
+                entry.request.store(HOPELESS, Ordering::Release);
+                if process.options.stats {
+                    eprintln!("calque: {error}");
+                }
+            }
+        }
+        stats::add(&process.stats.compile_ns, start.elapsed().as_nanos() as u64);
+    }
+
+    fn publish(&self, map: &GuestMap, jit: &Jit, entry: &Arc<Entry>, translation: Arc<Translation>, before: u64) {
+        let mut pages = lock(&self.pages);
+        pages.drain_stale(map, self);
+        if entry.is_dropped() || pages.invalidations != before {
+            jit.cache.remove(&translation);
+            entry.request.store(IDLE, Ordering::Release);
+            return;
+        }
+        // I1: registered and published while the pages are locked.
+        pages.register(entry, &translation.source);
+        let code = translation.code.0;
+        *lock(&entry.translation) = Some(translation);
+        entry.code.store(code, Ordering::Release);
+    }
+
+    /// Empties a full cache. Called at safepoints, outside generated code.
+    #[inline]
+    pub fn make_room(&self) {
+        if let Some(jit) = &self.jit
+            && jit.full.load(Ordering::Acquire)
+        {
+            self.reset(jit);
+        }
+    }
+
+    #[cold]
+    fn reset(&self, jit: &Jit) {
+        let _compiling = jit.compiling.write().unwrap_or_else(PoisonError::into_inner);
+        if jit.full.swap(false, Ordering::AcqRel) {
+            self.world.stopped(CODE_CHANGED, || {
+                self.drop_all();
+                jit.cache.reset();
+            });
         }
     }
 }

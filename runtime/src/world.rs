@@ -1,0 +1,101 @@
+//! Who is inside generated code, and waiting until nobody is.
+//!
+//! Code memory can only be given back when no thread runs in it. A thread announces that it enters, then looks whether
+//! somebody wants the world to stop; the stopper raises its wish, then looks who is inside. Both orders are sequentially
+//! consistent, so one of them sees the other (Dekker).
+//!
+//! # Safety
+//! A member's interrupt word is reached through a pointer that is valid while the member is registered: [`Membership`] takes it
+//! out when the thread stops running.
+
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// One guest thread.
+pub struct Member {
+    interrupt: *const AtomicU32,
+    inside: AtomicBool,
+}
+
+// SAFETY: the word is atomic, and the pointer valid while registered.
+unsafe impl Send for Member {}
+// SAFETY: as above.
+unsafe impl Sync for Member {}
+
+/// All guest threads of the process.
+#[derive(Default)]
+pub struct World {
+    members: Mutex<Vec<Arc<Member>>>,
+    stopping: AtomicBool,
+}
+
+/// A registered thread, until dropped.
+pub struct Membership<'a> {
+    world: &'a World,
+    pub member: Arc<Member>,
+}
+
+impl Drop for Membership<'_> {
+    fn drop(&mut self) {
+        self.world.lock().retain(|m| !Arc::ptr_eq(m, &self.member));
+    }
+}
+
+impl World {
+    /// Locks the list, for `fork` too.
+    pub fn lock(&self) -> MutexGuard<'_, Vec<Arc<Member>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers the calling thread.
+    pub fn join(&self, interrupt: &AtomicU32) -> Membership<'_> {
+        let member = Arc::new(Member { interrupt, inside: AtomicBool::new(false) });
+        self.lock().push(Arc::clone(&member));
+        Membership { world: self, member }
+    }
+
+    /// In the child of a fork: only `survivor` is left.
+    pub fn after_fork_in_child(&self, survivor: &AtomicU32) {
+        self.lock().retain(|m| std::ptr::eq(m.interrupt, survivor));
+    }
+
+    /// Sets `bit` in the interrupt words of all threads.
+    pub fn interrupt_all(&self, bit: u32) {
+        for member in self.lock().iter() {
+            // SAFETY: registered, so valid.
+            unsafe { (*member.interrupt).fetch_or(bit, Ordering::Relaxed) };
+        }
+    }
+
+    /// The calling thread, `member`, is about to run generated code. False: the world is to stop; do not.
+    #[inline]
+    pub fn enter(&self, member: &Member) -> bool {
+        member.inside.store(true, Ordering::SeqCst);
+        if self.stopping.load(Ordering::SeqCst) {
+            member.inside.store(false, Ordering::Release);
+            return false;
+        }
+        true
+    }
+
+    /// The calling thread has left generated code.
+    #[inline]
+    pub fn leave(&self, member: &Member) {
+        member.inside.store(false, Ordering::Release);
+    }
+
+    /// Runs `action` while no thread is inside generated code; the calling thread is not. `bit` makes the others leave.
+    pub fn stopped(&self, bit: u32, action: impl FnOnce()) {
+        while self.stopping.swap(true, Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        self.interrupt_all(bit);
+        while self.lock().iter().any(|m| m.inside.load(Ordering::SeqCst)) {
+            std::thread::yield_now();
+        }
+        action();
+        self.stopping.store(false, Ordering::SeqCst);
+    }
+}
