@@ -1,1 +1,36 @@
-fn main() {}
+//! `calque`: run x86-64 Linux programs on this machine, and look at how they are translated.
+//!
+//! | file         | what                                                              |
+//! |--------------|-------------------------------------------------------------------|
+//! | `args.rs`    | the command line                                                  |
+//! | `program.rs` | from a name to a file to run: PATH, sysroot, `#!`, clear refusals |
+//! | `run.rs`     | `calque run`                                                      |
+//! | `lift.rs`    | `calque lift`: bytes to assembly, IR and host code                |
+//! | `demo.rs`    | `calque demo`: the guest program inside this one                  |
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod demo;
+mod lift;
+mod program;
+mod run;
+
+use args::{Cli, Command};
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(args::with_run(std::env::args_os()));
+    match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Lift(args) => lift::lift(&args),
+        Command::Demo(args) => demo::demo(&args),
+    }
+}
+
+/// Prints the one line that says why nothing was run, and gives the exit status for it.
+fn refuse(message: &str, status: u8) -> ExitCode {
+    eprintln!("calque: {message}");
+    ExitCode::from(status)
+}

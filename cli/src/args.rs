@@ -1,0 +1,229 @@
+//! The command line. `calque PROGRAM` is short for `calque run PROGRAM`.
+
+use calque_runtime::{Engine, RunOptions};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+/// Runs x86-64 Linux programs on x86-64 and AArch64 Linux, without root and without an image.
+#[derive(Parser, Debug)]
+#[command(name = "calque", version, max_term_width = 100)]
+#[command(after_help = "`calque PROGRAM [ARGS]...` is short for `calque run PROGRAM [ARGS]...`.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Run a program
+    Run(RunArgs),
+    /// Show instructions on their way from bytes to host code
+    Lift(LiftArgs),
+    /// Run the small guest program that calque carries inside
+    Demo(DemoArgs),
+}
+
+/// How to run; what [`RunOptions`] holds.
+#[derive(Args, Debug)]
+pub(crate) struct EngineArgs {
+    /// Engines that may run guest code
+    #[arg(long, value_name = "ENGINE", default_value = "auto", hide_possible_values = true,
+          value_parser = PossibleValuesParser::new(ENGINES.map(Engine::name)).map(|name| engine(&name)),
+          help = "Engines that may run guest code: interp, jit or auto")]
+    engine: Engine,
+    /// Executions after which code is compiled
+    #[arg(long, value_name = "N")]
+    hot: Option<u32>,
+    /// Compile hot code at once instead of in the background
+    #[arg(long)]
+    sync_compile: bool,
+    /// Bytes of translated code to keep (K, M and G may follow the number)
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    cache_size: Option<usize>,
+    /// Print every system call on stderr
+    #[arg(long)]
+    strace: bool,
+    /// Print counters on stderr at exit
+    #[arg(long)]
+    stats: bool,
+    /// Print no report when the program dies by a fault
+    #[arg(long)]
+    no_crash_report: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    /// Root of an x86-64 system: where dynamic linker, libraries and programs are looked for first
+    #[arg(short = 'L', long, value_name = "DIR", env = "CALQUE_SYSROOT")]
+    pub(crate) sysroot: Option<PathBuf>,
+    /// Set a variable in the program's environment; VAR alone removes it
+    #[arg(short = 'E', long = "env", value_name = "VAR=VALUE")]
+    pub(crate) env: Vec<OsString>,
+    /// The program's argv[0]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) argv0: Option<OsString>,
+    /// The program, and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LiftArgs {
+    /// Machine code in hexadecimal, such as '48 01 d8'
+    #[arg(required = true, value_name = "BYTES")]
+    pub(crate) bytes: Vec<String>,
+    /// Processor to make code for
+    #[arg(long, value_enum, default_value_t = HostName::native())]
+    pub(crate) host: HostName,
+    /// Guest address of the first byte
+    #[arg(long, value_name = "ADDR", default_value = "0x401000", value_parser = address)]
+    pub(crate) pc: u64,
+}
+
+/// A processor that calque makes code for.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum HostName {
+    #[value(name = "x86_64")]
+    X86_64,
+    #[value(name = "aarch64")]
+    Aarch64,
+}
+
+impl HostName {
+    /// As [`calque_backend::HostIsa::parse`] takes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            HostName::X86_64 => "x86_64",
+            HostName::Aarch64 => "aarch64",
+        }
+    }
+
+    fn native() -> HostName {
+        match std::env::consts::ARCH {
+            "aarch64" => HostName::Aarch64,
+            _ => HostName::X86_64,
+        }
+    }
+}
+
+const ENGINES: [Engine; 3] = [Engine::Interp, Engine::Jit, Engine::Auto];
+
+fn engine(name: &str) -> Engine {
+    ENGINES.into_iter().find(|e| e.name() == name).unwrap_or_default()
+}
+
+impl EngineArgs {
+    /// The options for the runtime.
+    pub(crate) fn options(&self, sysroot: Option<PathBuf>) -> RunOptions {
+        let default = RunOptions::default();
+        RunOptions {
+            engine: self.engine,
+            hot: self.hot.unwrap_or(default.hot),
+            sync_compile: self.sync_compile,
+            sysroot,
+            strace: self.strace,
+            stats: self.stats,
+            crash_report: !self.no_crash_report,
+            cache_budget: self.cache_size.unwrap_or(default.cache_budget),
+        }
+    }
+}
+
+/// A number of bytes, with a suffix of powers of 1024 if wanted.
+fn size(text: &str) -> Result<usize, String> {
+    let (digits, shift) = match text.char_indices().next_back() {
+        Some((at, 'k' | 'K')) => (&text[..at], 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let number: usize = digits.parse().map_err(|_| "not a number of bytes, such as 67108864 or 64M".to_string())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "too large".to_string())
+}
+
+/// A guest address, decimal or 0x....
+fn address(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| "not an address, such as 0x401000".to_string())
+}
+
+/// Puts `run` in front of a command line that names no subcommand.
+pub(crate) fn with_run(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    const OWN: [&str; 8] = ["run", "lift", "demo", "help", "-h", "--help", "-V", "--version"];
+    let mut args: Vec<OsString> = args.collect();
+    if args.get(1).is_some_and(|first| !OWN.iter().any(|own| OsStr::new(own) == first)) {
+        args.insert(1, "run".into());
+    }
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn run_args(line: &str) -> Result<RunArgs, clap::Error> {
+        let words = std::iter::once("calque").chain(line.split(' ')).map(OsString::from);
+        match Cli::try_parse_from(with_run(words))?.command {
+            Command::Run(args) => Ok(args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_understood_with_and_without_its_name() {
+        for line in ["run --strace ls -l --strace", "--strace ls -l --strace", "--strace -- ls -l --strace"] {
+            let args = run_args(line).unwrap();
+            assert!(args.engine.strace, "{line}");
+            assert_eq!(args.command, ["ls", "-l", "--strace"], "{line}");
+        }
+        assert!(!run_args("ls --strace").unwrap().engine.strace);
+    }
+
+    #[test]
+    fn options_become_run_options() {
+        let args = run_args("--engine jit --hot 7 --cache-size 64M -L /x -E A=b -E C ls").unwrap();
+        assert_eq!(args.env, ["A=b", "C"]);
+        let options = args.engine.options(args.sysroot.clone());
+        assert_eq!((options.engine, options.hot, options.cache_budget), (Engine::Jit, 7, 64 << 20));
+        assert_eq!(options.sysroot, Some(PathBuf::from("/x")));
+    }
+
+    /// Children are started with `RunOptions::to_args`: this crate must understand all that it says.
+    #[test]
+    fn children_get_the_same_options() {
+        let options = RunOptions {
+            engine: Engine::Interp,
+            hot: 3,
+            sync_compile: true,
+            sysroot: Some("/x86".into()),
+            strace: true,
+            stats: true,
+            crash_report: false,
+            cache_budget: 1 << 20,
+        };
+        let mut words: Vec<OsString> = vec!["calque".into(), "run".into()];
+        words.extend(options.to_args());
+        words.extend(["--".into(), "/bin/true".into()]);
+        let Command::Run(args) = Cli::try_parse_from(words).unwrap().command else { panic!() };
+        assert_eq!(args.engine.options(args.sysroot.clone()), options);
+    }
+}

@@ -1,0 +1,175 @@
+//! `tests/prog/NAME/main.{c,cc}`: guest programs, compiled at test time and run with every engine.
+//!
+//! `expected` beside the source is their output and how they end, recorded on a processor (`BLESS=1`) and checked on it
+//! wherever there is one. Words in a `// links:` line of the source choose how they are linked: `dynamic`, `static`,
+//! `musl` (static, against musl).
+
+use crate::command::{Outcome, calque, difference, emulated, run, sysroot};
+use libtest_mimic::{Failed, Trial};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+
+const ENGINES: [&str; 3] = ["interp", "jit", "auto"];
+
+/// How a guest is linked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Link {
+    Dynamic,
+    Static,
+    Musl,
+}
+
+impl Link {
+    const ALL: [Link; 3] = [Link::Dynamic, Link::Static, Link::Musl];
+
+    fn name(self) -> &'static str {
+        match self {
+            Link::Dynamic => "dynamic",
+            Link::Static => "static",
+            Link::Musl => "musl",
+        }
+    }
+}
+
+/// A guest program, built once for all its tests.
+struct Guest {
+    name: String,
+    source: PathBuf,
+    built: [OnceLock<Result<PathBuf, String>>; 3],
+}
+
+impl Guest {
+    fn expected(&self) -> PathBuf {
+        self.source.with_file_name("expected")
+    }
+
+    /// The program's file, compiled on first use.
+    fn build(&self, link: Link) -> Result<&Path, Failed> {
+        let built = self.built[link as usize].get_or_init(|| {
+            let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("guests");
+            fs::create_dir_all(&dir).map_err(|e| e.to_string())?;
+            let file = dir.join(format!("{}-{}", self.name, link.name()));
+            let mut compile = Command::new(self.compiler(link));
+            compile
+                .args(["-O2", "-g", "-fno-omit-frame-pointer", "-pthread", "-Wall", "-o"])
+                .arg(&file)
+                .arg(&self.source);
+            if link != Link::Dynamic {
+                compile.arg("-static");
+            }
+            compile.arg("-lm");
+            let out = compile.output().map_err(|e| format!("{compile:?}: {e}"))?;
+            if out.status.success() { Ok(file) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
+        });
+        built.as_deref().map_err(Failed::from)
+    }
+
+    fn compiler(&self, link: Link) -> &'static str {
+        match (link, self.source.extension().is_some_and(|e| e == "cc")) {
+            (Link::Musl, _) => "musl-gcc",
+            (_, true) => "g++",
+            (_, false) => "gcc",
+        }
+    }
+}
+
+/// One test for every guest, linkage and engine, and one for the processor itself.
+pub fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
+    if !works("gcc") || !machine_is_x86_64() {
+        skipped.push("guest programs: no x86-64 gcc here".into());
+        return;
+    }
+    if !works("musl-gcc") {
+        skipped.push("musl guest programs: no musl-gcc (Debian: musl-tools)".into());
+    }
+    if emulated() && sysroot().is_none() {
+        skipped.push("dynamic guest programs: no x86-64 sysroot".into());
+    }
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/prog");
+    let mut sources: Vec<PathBuf> = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .flat_map(|entry| ["main.c", "main.cc"].map(|file| entry.path().join(file)))
+        .filter(|file| file.exists())
+        .collect();
+    sources.sort();
+    for source in sources {
+        guest_trials(&source, trials);
+    }
+}
+
+fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
+    let name = source.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
+    let text = fs::read_to_string(source).unwrap_or_default();
+    let links = text.lines().find_map(|l| l.strip_prefix("// links:")).unwrap_or("dynamic static musl").to_owned();
+    let starts_programs = text.contains("exec");
+    let guest = Arc::new(Guest { name: name.clone(), source: source.into(), built: Default::default() });
+    if !emulated() {
+        let guest = Arc::clone(&guest);
+        trials.push(Trial::test(format!("prog::{name}::processor"), move || processor(&guest)));
+    }
+    for link in Link::ALL.into_iter().filter(|l| links.contains(l.name()) && possible(*l)) {
+        // Every engine once; the other linkages differ in libc only, and take the default engine.
+        let first = if emulated() { Link::Static } else { Link::Dynamic };
+        for engine in ENGINES.into_iter().filter(|e| link == first || *e == "auto") {
+            let guest = Arc::clone(&guest);
+            let test = move || under_calque(&guest, link, engine);
+            let cannot = starts_programs && std::env::var_os("CALQUE_TEST_NO_EXEC").is_some();
+            let test_name = format!("prog::{name}::{}::{engine}", link.name());
+            trials.push(Trial::test(test_name, test).with_ignored_flag(cannot));
+        }
+    }
+}
+
+/// Whether this machine can build and run guests linked so.
+fn possible(link: Link) -> bool {
+    match link {
+        Link::Dynamic => !emulated() || sysroot().is_some(),
+        Link::Static => true,
+        Link::Musl => works("musl-gcc"),
+    }
+}
+
+/// The recorded output is the processor's.
+fn processor(guest: &Guest) -> Result<(), Failed> {
+    let link =
+        if fs::read_to_string(&guest.source)?.contains("// links: static") { Link::Static } else { Link::Dynamic };
+    let mut command = Command::new(guest.build(link)?);
+    let got = run(in_guest_environment(&mut command));
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(guest.expected(), got.to_string())?;
+    }
+    compare(guest, &command, &got)
+}
+
+fn under_calque(guest: &Guest, link: Link, engine: &str) -> Result<(), Failed> {
+    let mut command = calque(["run", "--engine", engine]);
+    if let (Link::Dynamic, true, Some(root)) = (link, emulated(), sysroot()) {
+        command.arg("--sysroot").arg(root);
+    }
+    command.arg("--").arg(guest.build(link)?);
+    let got = run(in_guest_environment(&mut command));
+    compare(guest, &command, &got)
+}
+
+fn in_guest_environment(command: &mut Command) -> &mut Command {
+    command.args(["one", "two words"]).env("GUEST_VARIABLE", "its value")
+}
+
+fn compare(guest: &Guest, command: &Command, got: &Outcome) -> Result<(), Failed> {
+    let expected = fs::read_to_string(guest.expected()).map_err(|e| format!("{}: {e}", guest.expected().display()))?;
+    if expected == got.to_string() { Ok(()) } else { Err(difference(command, &expected, got).into()) }
+}
+
+fn works(compiler: &str) -> bool {
+    Command::new(compiler).arg("--version").output().is_ok_and(|out| out.status.success())
+}
+
+/// Whether gcc makes programs for x86-64 (the host may be AArch64, or emulate it).
+fn machine_is_x86_64() -> bool {
+    let out = Command::new("gcc").arg("-dumpmachine").output();
+    out.is_ok_and(|out| String::from_utf8_lossy(&out.stdout).starts_with("x86_64"))
+}
