@@ -10,7 +10,7 @@
 use super::{Lowering, clif_type};
 use crate::isa::Arch;
 use calque_ir::{CpuState, FloatCc, Inst, Op, Reg, Type};
-use cranelift_codegen::ir::condcodes::FloatCC;
+use cranelift_codegen::ir::condcodes::{CondCode, FloatCC};
 use cranelift_codegen::ir::{self as clif, InstBuilder, types};
 
 /// Operations of this file whose type is not a float's.
@@ -156,7 +156,34 @@ impl Lowering<'_> {
 
     fn compare(&mut self, inst: &Inst) -> clif::Value {
         let (x, y) = (self.operand(inst, 0), self.operand(inst, 1));
-        self.b.ins().fcmp(float_cc(FloatCc::from_code(inst.aux)), x, y)
+        let cc = float_cc(FloatCc::from_code(inst.aux));
+        if !inst.ty.is_vector() {
+            return self.b.ins().fcmp(cc, x, y);
+        }
+        // Neither host has all comparisons for lanes: these are made of others.
+        match cc {
+            FloatCC::OrderedNotEqual => self.less_or_greater(x, y),
+            FloatCC::UnorderedOrEqual => {
+                let differs = self.less_or_greater(x, y);
+                self.b.ins().bnot(differs)
+            }
+            FloatCC::UnorderedOrLessThan
+            | FloatCC::UnorderedOrLessThanOrEqual
+            | FloatCC::UnorderedOrGreaterThan
+            | FloatCC::UnorderedOrGreaterThanOrEqual
+                if self.on(Arch::Aarch64) =>
+            {
+                let opposite = self.b.ins().fcmp(cc.complement(), x, y);
+                self.b.ins().bnot(opposite)
+            }
+            _ => self.b.ins().fcmp(cc, x, y),
+        }
+    }
+
+    fn less_or_greater(&mut self, x: clif::Value, y: clif::Value) -> clif::Value {
+        let less = self.b.ins().fcmp(FloatCC::LessThan, x, y);
+        let greater = self.b.ins().fcmp(FloatCC::GreaterThan, x, y);
+        self.b.ins().bor(less, greater)
     }
 
     fn convert(&mut self, inst: &Inst) -> clif::Value {

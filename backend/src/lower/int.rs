@@ -70,6 +70,7 @@ impl Lowering<'_> {
             Op::Clz => self.b.ins().clz(x),
             Op::Ctz => self.b.ins().ctz(x),
             Op::Popcnt => self.b.ins().popcnt(x),
+            Op::Bswap if inst.ty == Type::I8 => x,
             Op::Bswap => self.b.ins().bswap(x),
             Op::Parity => self.parity(x),
             op => unreachable!("{} is no unary integer operation", op.name()),
@@ -181,10 +182,6 @@ impl Lowering<'_> {
 
     fn sextend(&mut self, inst: &Inst) -> clif::Value {
         let (x, ty) = (self.arg(inst, 0), clif_type(inst.ty));
-        if self.arg_type(inst, 0) == Type::I1 {
-            let mask = self.b.ins().ineg(x);
-            return if ty == types::I8 { mask } else { self.b.ins().sextend(ty, mask) };
-        }
         if self.b.func.dfg.value_type(x) == ty { x } else { self.b.ins().sextend(ty, x) }
     }
 

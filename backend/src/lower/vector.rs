@@ -19,9 +19,13 @@ impl Lowering<'_> {
                 let (c, x, y) = (self.arg(inst, 0), self.whole(inst, 1), self.whole(inst, 2));
                 self.b.ins().select(c, x, y)
             }
-            Op::Bnot | Op::Ineg => {
+            Op::Bnot => {
+                let x = self.whole(inst, 0);
+                self.b.ins().bnot(x)
+            }
+            Op::Ineg => {
                 let x = self.lanes(inst, 0);
-                if inst.op == Op::Bnot { self.b.ins().bnot(x) } else { self.b.ins().ineg(x) }
+                self.b.ins().ineg(x)
             }
             Op::Splat => {
                 let x = self.arg(inst, 0);
@@ -64,16 +68,15 @@ impl Lowering<'_> {
 
     /// Operations that CLIF has for the whole shape.
     fn lane_by_lane(&mut self, inst: &Inst) -> clif::Value {
+        if matches!(inst.op, Op::Band | Op::Bor | Op::Bxor | Op::BandNot) {
+            return self.bitwise(inst);
+        }
         let (x, y) = (self.lanes(inst, 0), self.lanes(inst, 1));
         let ins = self.b.ins();
         match inst.op {
             Op::Iadd => ins.iadd(x, y),
             Op::Isub => ins.isub(x, y),
             Op::Imul => ins.imul(x, y),
-            Op::Band => ins.band(x, y),
-            Op::Bor => ins.bor(x, y),
-            Op::Bxor => ins.bxor(x, y),
-            Op::BandNot => ins.band_not(x, y),
             Op::Icmp => ins.icmp(super::int::int_cc(Cc::from_code(inst.aux)), x, y),
             Op::UaddSat => ins.uadd_sat(x, y),
             Op::SaddSat => ins.sadd_sat(x, y),
@@ -85,6 +88,18 @@ impl Lowering<'_> {
             Op::Smax => ins.smax(x, y),
             Op::AvgRound => ins.avg_round(x, y),
             op => unreachable!("{} is no vector operation", op.name()),
+        }
+    }
+
+    /// Logic does not care for lanes.
+    fn bitwise(&mut self, inst: &Inst) -> clif::Value {
+        let (x, y) = (self.whole(inst, 0), self.whole(inst, 1));
+        let ins = self.b.ins();
+        match inst.op {
+            Op::Band => ins.band(x, y),
+            Op::Bor => ins.bor(x, y),
+            Op::Bxor => ins.bxor(x, y),
+            _ => ins.band_not(x, y),
         }
     }
 
