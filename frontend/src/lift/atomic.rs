@@ -41,37 +41,64 @@ pub(super) fn xadd(l: &mut Lifter<'_>, i: &Insn) {
     l.set_flags(Recipe::Add { a, b, r }, ty);
 }
 
-/// CMPXCHG: the accumulator keeps all its bits where it matches.
+/// CMPXCHG: what isn't exchanged keeps all its bits, of the accumulator and of a register destination alike.
 pub(super) fn cmpxchg(l: &mut Lifter<'_>, i: &Insn) {
     let ty = l.op_type(i, 0);
     let src = l.read(i, 1);
-    let full = l.gpr64(RAX);
     let acc = l.read_gpr(Gpr::of(RAX, ty));
-    let (old, equal) = if i.has_lock_prefix() && i.op_kind(0) == OpKind::Memory {
-        let m = l.addr(i);
-        let at = l.addr_value(m);
-        let old = l.b.cas(ty, at, 0, acc, src);
-        (old, l.b.icmp(Cc::Equal, ty, acc, old))
-    } else {
-        let mut equal = acc;
-        let (old, _) = l.modify(i, 0, Atomic::None, |l, old| {
-            equal = l.b.icmp(Cc::Equal, ty, acc, old);
-            l.b.select(ty, equal, src, old)
-        });
-        (old, equal)
+    let (old, equal) = match i.op_kind(0) {
+        OpKind::Memory => exchange_in_memory(l, i, ty, acc, src),
+        _ => exchange_in_register(l, i, ty, acc, src),
     };
-    let failed = match ty {
-        Type::I64 => old,
-        Type::I32 => l.b.unary(Op::Uextend, Type::I64, old),
-        Type::I16 => l.b.binary(Op::InsertLow16, Type::I64, full, old),
-        _ => l.b.binary(Op::InsertLow8, Type::I64, full, old),
-    };
-    let same_register = i.op_kind(0) == OpKind::Register && Gpr::from_iced(i.op0_register()) == Some(Gpr::of(RAX, ty));
-    if !same_register {
+    if i.op0_kind() == OpKind::Memory || Gpr::from_iced(i.op0_register()) != Some(Gpr::of(RAX, ty)) {
+        let full = l.gpr64(RAX);
+        let failed = widen(l, ty, full, old);
         let new = l.b.select(Type::I64, equal, full, failed);
         l.write_gpr(Gpr::R64(RAX), new);
     }
     l.set_flags(Recipe::Cmp { a: acc, b: old }, ty);
+}
+
+/// `full` after its low part of type `ty` has been written.
+fn widen(l: &mut Lifter<'_>, ty: Type, full: Value, low: Value) -> Value {
+    match ty {
+        Type::I64 => low,
+        Type::I32 => l.b.unary(Op::Uextend, Type::I64, low),
+        Type::I16 => l.b.binary(Op::InsertLow16, Type::I64, full, low),
+        _ => l.b.binary(Op::InsertLow8, Type::I64, full, low),
+    }
+}
+
+/// The old value, and whether it was the accumulator's.
+fn exchange_in_memory(l: &mut Lifter<'_>, i: &Insn, ty: Type, acc: Value, src: Value) -> (Value, Value) {
+    let m = l.addr(i);
+    if i.has_lock_prefix() {
+        let at = l.addr_value(m);
+        let old = l.b.cas(ty, at, 0, acc, src);
+        return (old, l.b.icmp(Cc::Equal, ty, acc, old));
+    }
+    let old = l.b.load(ty, m);
+    let equal = l.b.icmp(Cc::Equal, ty, acc, old);
+    let new = l.b.select(ty, equal, src, old);
+    l.b.store(ty, m, new);
+    (old, equal)
+}
+
+fn exchange_in_register(l: &mut Lifter<'_>, i: &Insn, ty: Type, acc: Value, src: Value) -> (Value, Value) {
+    let old = l.read(i, 0);
+    let equal = l.b.icmp(Cc::Equal, ty, acc, old);
+    match Gpr::from_iced(i.op0_register()) {
+        Some(Gpr::R32(n)) => {
+            let (full, new) = (l.gpr64(n), l.b.unary(Op::Uextend, Type::I64, src));
+            let new = l.b.select(Type::I64, equal, new, full);
+            l.write_gpr(Gpr::R64(n), new);
+        }
+        _ => {
+            let new = l.b.select(ty, equal, src, old);
+            l.write(i, 0, new);
+        }
+    }
+    (old, equal)
 }
 
 /// CMPXCHG8B and CMPXCHG16B: rDX:rAX against memory, rCX:rBX into it; `half` is the registers' type. ZF only.

@@ -1,7 +1,7 @@
 //! Single bits, bit scans and counts, byte swaps, BMI.
 
 use super::flags::{Flag, FlagSet, Recipe};
-use super::operand::Atomic;
+use super::operand::{Atomic, Gpr};
 use super::{Insn, Lifter};
 use calque_ir::{Cc, Mem, Op, RmwOp, Type, Value};
 use iced_x86::OpKind;
@@ -112,7 +112,7 @@ fn bit_string(l: &mut Lifter<'_>, i: &Insn, m: Mem, ty: Type) -> Mem {
     Mem { base: Some(at), index: Some(offset), scale: 0, disp: 0 }
 }
 
-/// BSF, BSR: the destination stays as it is if the source is 0, as AMD documents and Intel does.
+/// BSF, BSR: the destination stays as it is, all 64 bits, if the source is 0, as AMD documents and Intel does.
 pub(super) fn bit_scan(l: &mut Lifter<'_>, i: &Insn, end: First) {
     let ty = l.op_type(i, 0);
     let v = l.read(i, 1);
@@ -126,8 +126,17 @@ pub(super) fn bit_scan(l: &mut Lifter<'_>, i: &Insn, end: First) {
         }
     };
     let is_zero = l.compare_zero(Cc::Equal, ty, v);
-    let r = l.b.select(ty, is_zero, old, found);
-    l.write(i, 0, r);
+    match Gpr::from_iced(i.op0_register()) {
+        Some(Gpr::R32(n)) => {
+            let (full, found) = (l.gpr64(n), l.b.unary(Op::Uextend, Type::I64, found));
+            let r = l.b.select(Type::I64, is_zero, full, found);
+            l.write_gpr(Gpr::R64(n), r);
+        }
+        _ => {
+            let r = l.b.select(ty, is_zero, old, found);
+            l.write(i, 0, r);
+        }
+    }
     l.set_flags_only(FlagSet::ZF, Recipe::Logic { r: v }, ty);
 }
 

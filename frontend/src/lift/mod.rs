@@ -40,6 +40,7 @@ mod sse_float;
 mod sse_int;
 mod sse_move;
 mod sse_shuffle;
+mod sse_string;
 mod string;
 mod system;
 pub mod table;

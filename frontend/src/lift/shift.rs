@@ -145,7 +145,8 @@ pub(super) fn rotate_carry(l: &mut Lifter<'_>, i: &Insn, how: Rotate) {
         Rotate::RotRight => l.bit(r, ty.bits() - 2, ty),
     };
     let of = l.b.binary(Op::Bxor, Type::I1, top, other);
-    let is_zero = l.compare_zero(Cc::Equal, Type::I64, n);
+    let masked = count.of_type(l, Type::I64);
+    let is_zero = l.compare_zero(Cc::Equal, Type::I64, masked);
     let of = l.b.select(Type::I1, is_zero, old_of, of);
     l.set_flag(Flag::Of, of);
 }

@@ -208,3 +208,19 @@ pub(super) fn vec_call_imm(l: &mut Lifter<'_>, i: &Insn, helper: Helper) {
         l.b.call(helper, &[a, b, imm])
     });
 }
+
+/// AESKEYGENASSIST: a helper of source and immediate.
+pub(super) fn vec_call_unary_imm(l: &mut Lifter<'_>, i: &Insn, helper: Helper) {
+    vec_unary_with(l, i, |l, a| {
+        let imm = l.b.iconst(Type::I32, u64::from(i.immediate8()));
+        l.b.call(helper, &[a, imm])
+    });
+}
+
+/// SHA256RNDS2: a helper of destination, source and XMM0.
+pub(super) fn vec_call_xmm0(l: &mut Lifter<'_>, i: &Insn, helper: Helper) {
+    vec_with(l, i, |l, a, b| {
+        let c = l.xmm(0);
+        l.b.call(helper, &[a, b, c])
+    });
+}

@@ -6,7 +6,7 @@ use super::operand::Alignment;
 use super::sse_int::{vec_unary_with, vec_with};
 use super::sse_move::Half;
 use super::{Insn, Lifter};
-use calque_ir::{Cc, Op, Reg, Type, Value};
+use calque_ir::{Cc, Op, Type, Value};
 
 /// How PMOVZX and PMOVSX fill the upper bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -186,27 +186,4 @@ fn sign_lanes(l: &mut Lifter<'_>, a: Value, width: u8) -> Value {
     };
     let zero = l.b.vconst([0, 0]);
     l.b.icmp(Cc::SignedLessThan, shape, a, zero)
-}
-
-/// The explicit lengths of PCMPESTRx, EAX and EDX, clamped by the helper: packed into one `i64`.
-pub(super) fn explicit_lengths(l: &mut Lifter<'_>, wide: bool) -> Value {
-    let ty = if wide { Type::I64 } else { Type::I32 };
-    let mut length = |n: usize| {
-        let v = l.b.get(ty, Reg::gpr(n));
-        let v = if wide { v } else { l.b.unary(Op::Sextend, Type::I64, v) };
-        // Clamped to -16..=16, which is all that matters.
-        let high = l.b.iconst(Type::I64, 16);
-        let low = l.b.iconst(Type::I64, -16i64 as u64);
-        let above = l.b.icmp(Cc::SignedGreaterThan, Type::I64, v, high);
-        let v = l.b.select(Type::I64, above, high, v);
-        let below = l.b.icmp(Cc::SignedLessThan, Type::I64, v, low);
-        l.b.select(Type::I64, below, low, v)
-    };
-    let (a, b) = (length(0), length(2));
-    let mask = l.b.iconst(Type::I64, 0xff);
-    let a = l.b.binary(Op::Band, Type::I64, a, mask);
-    let b = l.b.binary(Op::Band, Type::I64, b, mask);
-    let eight = l.b.iconst(Type::I64, 8);
-    let b = l.b.binary(Op::Ishl, Type::I64, b, eight);
-    l.b.binary(Op::Bor, Type::I64, a, b)
 }

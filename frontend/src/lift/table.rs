@@ -18,6 +18,7 @@ use super::sse_float::*;
 use super::sse_int::*;
 use super::sse_move::*;
 use super::sse_shuffle::*;
+use super::sse_string::*;
 use super::string::{StringOp::*, *};
 use super::system::*;
 use super::x87::*;
@@ -568,6 +569,30 @@ table! {
     Pmovsxwd    => pmov_extend      (Fill::Signs, 2, 4),
     Pmovsxwq    => pmov_extend      (Fill::Signs, 2, 8),
     Pmovsxdq    => pmov_extend      (Fill::Signs, 4, 8),
+
+    // SSE4.2 strings
+    Pcmpestri   => pcmpstr          (Length::Explicit, Answer::Index),
+    Pcmpestri64 => pcmpstr          (Length::Explicit, Answer::Index),
+    Pcmpestrm   => pcmpstr          (Length::Explicit, Answer::Mask),
+    Pcmpestrm64 => pcmpstr          (Length::Explicit, Answer::Mask),
+    Pcmpistri   => pcmpstr          (Length::Implicit, Answer::Index),
+    Pcmpistrm   => pcmpstr          (Length::Implicit, Answer::Mask),
+
+    // AES, PCLMULQDQ, SHA
+    Aesenc      => vec_call         (Helper::Aesenc),
+    Aesenclast  => vec_call         (Helper::Aesenclast),
+    Aesdec      => vec_call         (Helper::Aesdec),
+    Aesdeclast  => vec_call         (Helper::Aesdeclast),
+    Aesimc      => vec_call_unary   (Helper::Aesimc),
+    Aeskeygenassist => vec_call_unary_imm (Helper::Aeskeygenassist),
+    Pclmulqdq   => vec_call_imm     (Helper::Pclmulqdq),
+    Sha1msg1    => vec_call         (Helper::Sha1msg1),
+    Sha1msg2    => vec_call         (Helper::Sha1msg2),
+    Sha1nexte   => vec_call         (Helper::Sha1nexte),
+    Sha1rnds4   => vec_call_imm     (Helper::Sha1rnds4),
+    Sha256msg1  => vec_call         (Helper::Sha256msg1),
+    Sha256msg2  => vec_call         (Helper::Sha256msg2),
+    Sha256rnds2 => vec_call_xmm0    (Helper::Sha256rnds2),
 
     // x87: data transfer
     Fld         => fld              (),
