@@ -10,23 +10,35 @@ use crate::process::Process;
 use crate::signal::host;
 use crate::tier::{Entry, Jit};
 use calque_backend::Compiler;
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Entries that wait for the compiler.
 #[derive(Default)]
 pub struct Queue {
-    waiting: Mutex<Vec<Arc<Entry>>>,
+    waiting: Mutex<Waiting>,
     ready: Condvar,
     started: AtomicBool,
-    /// For compilations in guest threads.
-    inline: Mutex<Option<Compiler>>,
+}
+
+thread_local! {
+    /// For compilations in a guest thread.
+    static COMPILER: RefCell<Option<Compiler>> = const { RefCell::new(None) };
+}
+
+/// What the compile thread has to do.
+#[derive(Default)]
+pub struct Waiting {
+    entries: Vec<Arc<Entry>>,
+    /// What it does now.
+    current: Option<Arc<Entry>>,
 }
 
 impl Queue {
     /// Lets the compile thread know of a hot entry.
     pub fn push(&self, process: &Arc<Process>, entry: Arc<Entry>) {
-        self.lock().push(entry);
+        self.lock().entries.push(entry);
         self.ready.notify_one();
         if !self.started.swap(true, Ordering::AcqRel) {
             let process = Arc::clone(process);
@@ -39,13 +51,16 @@ impl Queue {
         }
     }
 
-    /// Locks the queue, for `fork`.
-    pub fn lock(&self) -> MutexGuard<'_, Vec<Arc<Entry>>> {
+    /// Locks the queue; for `fork`, too.
+    pub fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// In the child of a fork: its compile thread stayed in the parent.
+    /// In the child of a fork: its compile thread stayed in the parent, with what it was at.
     pub fn after_fork_in_child(&self) {
+        let mut waiting = self.lock();
+        let unfinished = waiting.current.take();
+        waiting.entries.extend(unfinished);
         self.started.store(false, Ordering::Release);
     }
 
@@ -53,9 +68,10 @@ impl Queue {
     fn pop(&self) -> Arc<Entry> {
         let mut waiting = self.lock();
         loop {
-            let hottest = (0..waiting.len()).max_by_key(|&i| waiting[i].heat());
-            match hottest {
-                Some(i) => return waiting.swap_remove(i),
+            let hottest = (0..waiting.entries.len()).max_by_key(|&i| waiting.entries[i].heat());
+            waiting.current = hottest.map(|i| waiting.entries.swap_remove(i));
+            match &waiting.current {
+                Some(entry) => return Arc::clone(entry),
                 None => waiting = self.ready.wait(waiting).unwrap_or_else(PoisonError::into_inner),
             }
         }
@@ -63,9 +79,10 @@ impl Queue {
 
     /// Compiles `entry` in the calling thread.
     pub fn compile_now(&self, process: &Process, jit: &Jit, entry: &Arc<Entry>) {
-        let mut compiler = self.inline.lock().unwrap_or_else(PoisonError::into_inner);
-        let compiler = compiler.get_or_insert_with(|| Compiler::new(jit.host.clone()));
-        process.code.compile(process, jit, compiler, entry);
+        COMPILER.with_borrow_mut(|compiler| {
+            let compiler = compiler.get_or_insert_with(|| Compiler::new(jit.host.clone()));
+            process.code.compile(process, jit, compiler, entry);
+        });
     }
 }
 

@@ -94,7 +94,6 @@ impl Thread {
         let process = Arc::clone(&self.process);
         let _attachment = signal::attach(self);
         let membership = process.code.world.join(&self.cpu.rt.interrupt);
-        fault::set_current(&raw mut *self.cpu);
         if let Some(jit) = &process.code.jit {
             let jumps = self.exec.jumps.get_or_insert_default();
             self.cpu.rt.jump_cache = jumps.address();
@@ -117,6 +116,8 @@ impl Thread {
 
     /// Delivers signals and drops stale code. Registers are exact and RIP is where the guest goes on.
     fn poll(&mut self) {
+        // Each time: a vfork child shares its parent's thread-local storage.
+        fault::set_current(&raw mut *self.cpu);
         let interrupt = &self.cpu.rt.interrupt;
         if interrupt.load(Ordering::Relaxed) != 0 {
             interrupt.fetch_and(!CODE_CHANGED, Ordering::Relaxed);

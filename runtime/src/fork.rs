@@ -43,6 +43,7 @@ pub(crate) fn fork(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errno
     let pid = host_fork(args);
     if pid == Ok(0) {
         drop(quiet);
+        process.after_fork_in_child(&thread.cpu.rt.interrupt);
         become_child(thread, args, signals);
     } else {
         drop(quiet);
@@ -99,6 +100,7 @@ pub(crate) fn vfork(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errn
     let flags = args.flags & !(OURS as u64) | args.exit_signal as u64;
     // SAFETY: the stack and `birth` outlive the child's use of them, which ends before `clone` returns here.
     let pid = unsafe { clone_vfork(flags, stack.top(), args.pidfd, 0, child_main, (&raw mut birth).cast()) };
+    thread.process.code.world.forget(&birth.child.cpu.rt.interrupt);
     signal::move_inbox(thread);
     host::set_mask_exactly(mask);
     if pid == -i64::from(libc::EINVAL) {

@@ -15,6 +15,7 @@ use calque_ir::{GuestAddr, GuestRange};
 use std::ffi::CString;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 
 /// The guest process of this host process, for signal handlers.
@@ -116,6 +117,11 @@ impl Process {
     pub(crate) fn before_fork(&self) -> Quiet<'_> {
         let code = self.code.freeze();
         Quiet { _code: code, _mem: self.mem.freeze() }
+    }
+
+    /// In the child of a fork, whose only thread has this interrupt word.
+    pub(crate) fn after_fork_in_child(&self, survivor: &AtomicU32) {
+        self.code.after_fork_in_child(survivor);
     }
 
     /// Records what `load` has loaded.

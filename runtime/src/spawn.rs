@@ -100,6 +100,7 @@ impl Thread {
         if flags & THREAD_FLAGS != THREAD_FLAGS || flags & !(THREAD_FLAGS | THREAD_EXTRAS) != 0 {
             return Err(Errno::EINVAL);
         }
+        self.process.require_order();
         let child = self.child(args, self.signals.beside());
         let (sender, receiver) = mpsc::channel();
         let args = *args;
@@ -110,6 +111,17 @@ impl Thread {
         let tid = spawned.map_err(|_| Errno::EAGAIN).and_then(|_| receiver.recv().map_err(|_| Errno::EAGAIN));
         host::set_mask_exactly(mask);
         tid
+    }
+
+    /// Runs the program's first thread on the process's first thread. Its end is that of the process only if no other thread
+    /// is left.
+    pub fn run_first(mut self) -> ! {
+        signal::install_host_handlers();
+        let code = self.run();
+        self.release();
+        // SAFETY: ends this thread only; whatever its stack holds stays.
+        unsafe { libc::syscall(libc::SYS_exit, code) };
+        unreachable!("exit does not return")
     }
 
     /// Body of a guest thread's host thread.

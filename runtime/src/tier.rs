@@ -7,14 +7,14 @@
 //! Heat is counted where loops and calls begin: at targets of backward edges, of calls, returns and indirect jumps, and of exits from
 //! generated code. Blocks inside a loop body do not get hot by themselves, so a loop is compiled once and not once a block.
 
-use crate::compile_queue::Queue;
+use crate::compile_queue::{Queue, Waiting};
 use crate::dispatch::CODE_CHANGED;
 use crate::memory::GuestMap;
 use crate::options::{Engine, RunOptions};
 use crate::process::Process;
 use crate::smc::{GuestCode, Pages};
 use crate::stats::{self, Stats};
-use crate::world::World;
+use crate::world::{Member, World};
 use calque_backend::{
     Arch,
     CacheError, CodeCache, CompileOptions, Compiler, HostCode, HostIsa, MemoryOrder, StateAtFaults, Translation,
@@ -26,7 +26,7 @@ use calque_ir::{CpuState, Exit, GuestAddr, Helper, Region};
 use hashbrown::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 /// What is known of one guest pc.
@@ -148,8 +148,10 @@ pub struct Jit {
     pub helpers: &'static [HelperEntry],
     /// Compile in the guest's threads.
     synchronous: bool,
-    /// Held for reading while a region is compiled, for writing while the cache is reset.
-    compiling: RwLock<()>,
+    /// Compilations under way; a reset of the cache waits for them.
+    compiling: AtomicUsize,
+    /// No compilation may begin.
+    resetting: AtomicBool,
     /// The cache is full: the next safepoint resets it.
     full: AtomicBool,
 }
@@ -163,9 +165,33 @@ impl Jit {
             queue: Queue::default(),
             helpers: calque_backend::helpers::table(host_helper),
             synchronous: options.sync_compile || cores == 1,
-            compiling: RwLock::new(()),
+            compiling: AtomicUsize::new(0),
+            resetting: AtomicBool::new(false),
             full: AtomicBool::new(false),
         })
+    }
+}
+
+impl Jit {
+    /// Announces a compilation and waits while the cache is being reset. Sequentially consistent on both sides: one of
+    /// compiler and resetter sees the other.
+    fn begin_compiling(&self) {
+        loop {
+            self.compiling.fetch_add(1, Ordering::SeqCst);
+            if !self.resetting.load(Ordering::SeqCst) {
+                return;
+            }
+            self.compiling.fetch_sub(1, Ordering::Release);
+            std::thread::yield_now();
+        }
+    }
+
+    /// In the child of a fork: the compile thread and what it was doing stayed in the parent.
+    fn after_fork_in_child(&self) -> Result<(), CacheError> {
+        self.compiling.store(0, Ordering::Release);
+        self.resetting.store(false, Ordering::Release);
+        self.queue.after_fork_in_child();
+        self.cache.after_fork_in_child()
     }
 }
 
@@ -189,9 +215,12 @@ fn host_helper(helper: Helper) -> Option<HelperEntry> {
 }
 
 /// Translations that nobody else can look up, make or drop for the moment.
+/// Locks in the order in which they nest.
 pub(crate) struct Frozen<'a> {
     _pages: MutexGuard<'a, Pages>,
     _shards: [MutexGuard<'a, HashMap<u64, Arc<Entry>>>; SHARDS],
+    _jit: Option<(MutexGuard<'a, Waiting>, MutexGuard<'a, ()>)>,
+    _world: MutexGuard<'a, Vec<Arc<Member>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -221,7 +250,22 @@ impl Code {
 
     /// Keeps every other thread out until the guard is dropped: for `fork`.
     pub(crate) fn freeze(&self) -> Frozen<'_> {
-        Frozen { _pages: lock(&self.pages), _shards: self.shards.each_ref().map(lock) }
+        Frozen {
+            _pages: lock(&self.pages),
+            _shards: self.shards.each_ref().map(lock),
+            _jit: self.jit.as_ref().map(|jit| (jit.queue.lock(), jit.cache.freeze())),
+            _world: self.world.lock(),
+        }
+    }
+
+    /// In the child of a fork, whose only thread has this interrupt word: code memory of its own, no compile thread yet.
+    pub(crate) fn after_fork_in_child(&self, survivor: &AtomicU32) {
+        self.world.after_fork_in_child(survivor);
+        let Some(jit) = &self.jit else { return };
+        if let Err(error) = jit.after_fork_in_child() {
+            // Running on in the parent's code memory would change it under the parent.
+            panic!("no code memory for a forked child: {error}");
+        }
     }
 
     /// Higher after each invalidation.
@@ -329,11 +373,6 @@ impl Code {
         }
     }
 
-    /// Whether the compiler has given up on this entry.
-    pub fn is_hopeless(&self, entry: &Entry) -> bool {
-        entry.request.load(Ordering::Acquire) == HOPELESS
-    }
-
     /// Compiles the region at `entry` and publishes it, unless the guest changes the code meanwhile.
     pub(crate) fn compile(&self, process: &Process, jit: &Jit, compiler: &mut Compiler, entry: &Arc<Entry>) {
         let start = Instant::now();
@@ -350,7 +389,7 @@ impl Code {
             state_at_faults: if options.precise { StateAtFaults::Precise } else { StateAtFaults::PcOnly },
             first_cell: 0,
         };
-        let _compiling = jit.compiling.read().unwrap_or_else(PoisonError::into_inner);
+        jit.begin_compiling();
         match jit.cache.translate(compiler, &region, &compile_options) {
             Ok(translation) => {
                 stats::add(&process.stats.regions, 1);
@@ -370,6 +409,7 @@ impl Code {
                 }
             }
         }
+        jit.compiling.fetch_sub(1, Ordering::Release);
         stats::add(&process.stats.compile_ns, start.elapsed().as_nanos() as u64);
     }
 
@@ -400,13 +440,18 @@ impl Code {
 
     #[cold]
     fn reset(&self, jit: &Jit) {
-        let _compiling = jit.compiling.write().unwrap_or_else(PoisonError::into_inner);
-        if jit.full.swap(false, Ordering::AcqRel) {
-            self.world.stopped(CODE_CHANGED, || {
-                self.drop_all();
-                jit.cache.reset();
-            });
+        if !jit.full.swap(false, Ordering::AcqRel) {
+            return;
         }
+        self.world.stopped(CODE_CHANGED, || {
+            jit.resetting.store(true, Ordering::SeqCst);
+            while jit.compiling.load(Ordering::SeqCst) != 0 {
+                std::thread::yield_now();
+            }
+            self.drop_all();
+            jit.cache.reset();
+            jit.resetting.store(false, Ordering::SeqCst);
+        });
     }
 }
 

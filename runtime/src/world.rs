@@ -59,6 +59,12 @@ impl World {
     /// In the child of a fork: only `survivor` is left.
     pub fn after_fork_in_child(&self, survivor: &AtomicU32) {
         self.lock().retain(|m| std::ptr::eq(m.interrupt, survivor));
+        self.stopping.store(false, Ordering::SeqCst);
+    }
+
+    /// Takes out a thread that ended without dropping its membership: a vfork child that has gone its way.
+    pub fn forget(&self, interrupt: &AtomicU32) {
+        self.lock().retain(|m| !std::ptr::eq(m.interrupt, interrupt));
     }
 
     /// Sets `bit` in the interrupt words of all threads.

@@ -257,11 +257,6 @@ impl CodeCache {
         self.locked()
     }
 
-    /// Keeps others from changing the cache while the process forks: the child must not inherit a lock that nobody holds.
-    pub fn lock_for_fork(&self) -> impl Drop + '_ {
-        self.locked()
-    }
-
     /// In the child after `fork`, before it runs generated code: gives the child code memory of its own.
     pub fn after_fork_in_child(&self) -> Result<(), CacheError> {
         self.memory.unshare()
