@@ -2,10 +2,13 @@
 //!
 //! | file          | what                                                                        |
 //! |---------------|-----------------------------------------------------------------------------|
+//! | `difftest/`   | instructions against the real processor                                     |
 //! | `golden.rs`   | directories of text files that state input and expected output, `BLESS=1`   |
 //! | `ir_case.rs`  | `tests/ir/*.ir`: passes and verifier                                        |
 //! | `ir_doc.rs`   | the tables of `docs/IR.md`                                                  |
 
+#[cfg(target_arch = "x86_64")]
+pub mod difftest;
 pub mod golden;
 pub mod ir_case;
 pub mod ir_doc;

@@ -160,11 +160,11 @@ impl<'a> Lifter<'a> {
     fn lift_insn(&mut self, what: Decoded, i: &Insn) {
         self.pc = GuestAddr(i.ip());
         self.next = GuestAddr(i.next_ip());
+        if self.opts.precise && ahead::may_fault(i) {
+            self.flush_flags(FlagSet::ALL); // before the mark: these `put`s are of the instructions above
+        }
         self.b.insn(self.pc, i.len() as u32);
         self.uncounted += 1;
-        if self.opts.precise && ahead::may_fault(i) {
-            self.flush_flags(FlagSet::ALL);
-        }
         match what {
             Decoded::Insn => table::lift(self, i),
             Decoded::Invalid => self.fault(FaultKind::InvalidOpcode),

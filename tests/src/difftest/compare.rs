@@ -1,0 +1,133 @@
+//! What differs between the processor and an engine, on one screen.
+
+use super::Case;
+use super::guest::{Engine, Outcome};
+use super::native::{DATA, End};
+use calque_ir::CpuState;
+use iced_x86::{Formatter, NasmFormatter};
+use std::fmt::{self, Write};
+
+/// One side of a comparison.
+pub struct Side<'a> {
+    pub cpu: &'a CpuState,
+    pub data: &'a [u8],
+    pub outcome: &'a Outcome,
+}
+
+/// A difference, ready to print.
+#[derive(Debug)]
+pub struct Report {
+    /// First instruction's assembly: what to sort by.
+    pub title: String,
+    pub text: String,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// MXCSR without the sticky exception flags, which no engine keeps (README, Quirks).
+const MXCSR: u32 = !0x3f;
+/// Status flags and DF.
+const RFLAGS: u64 = 0xcd5;
+
+/// Compares everything that the code leaves defined.
+pub fn compare(case: &Case, engine: Engine, expected: &Side<'_>, got: &Side<'_>) -> Result<(), Report> {
+    let rows = differences(case, expected, got);
+    if rows.is_empty() { Ok(()) } else { Err(report(case, engine, &rows)) }
+}
+
+struct Row {
+    name: String,
+    before: String,
+    expected: String,
+    got: String,
+}
+
+fn differences(case: &Case, expected: &Side<'_>, got: &Side<'_>) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut row = |name: String, before: String, e: String, g: String| {
+        if e != g {
+            rows.push(Row { name, before, expected: e, got: g });
+        }
+    };
+    row("end".into(), String::new(), end_text(expected.outcome), end_text(got.outcome));
+    let (before, e, g) = (&case.cpu, expected.cpu, got.cpu);
+    for (n, reg) in calque_ir::Reg::all().take(16).enumerate() {
+        let text = |cpu: &CpuState| format!("{:#018x}", cpu.gpr[n]);
+        row(reg.name().into(), text(before), text(e), text(g));
+    }
+    let faulted = matches!(expected.outcome, Outcome::Ended(End::Signal { .. }));
+    let mask = if faulted { RFLAGS & !case.undefined() } else { RFLAGS & !case.undefined() };
+    let flags = |cpu: &CpuState| flags_text(cpu.rflags() & mask);
+    row("flags".into(), flags(before), flags(e), flags(g));
+    for n in 0..16 {
+        let text = |cpu: &CpuState| format!("{:016x}_{:016x}", cpu.xmm[n][1], cpu.xmm[n][0]);
+        row(format!("xmm{n}"), text(before), text(e), text(g));
+    }
+    let mxcsr = |cpu: &CpuState| format!("{:#x}", cpu.mxcsr & MXCSR);
+    row("mxcsr".into(), mxcsr(before), mxcsr(e), mxcsr(g));
+    let x87 = |cpu: &CpuState| {
+        let x = &cpu.x87;
+        format!("control={:04x} status={:04x} top={} empty={:08b}", x.control, x.status, x.top, x.empty)
+    };
+    row("x87".into(), x87(before), x87(e), x87(g));
+    for n in 0..8 {
+        let text = |cpu: &CpuState| format!("{:04x}_{:016x}", cpu.x87.regs[n][1] & 0xffff, cpu.x87.regs[n][0]);
+        if e.x87.empty >> n & 1 == 0 {
+            row(format!("r{n} of x87"), text(before), text(e), text(g));
+        }
+    }
+    let differ: Vec<usize> = (0..case.data.len()).filter(|i| expected.data[*i] != got.data[*i]).collect();
+    if let Some(first) = differ.first() {
+        let at = first & !7;
+        let text = |data: &[u8]| format!("{:02x?}", &data[at..at + 16.min(data.len() - at)]);
+        row(format!("[{:#x}]", DATA + at as u64), text(&case.data), text(expected.data), text(got.data));
+    }
+    rows
+}
+
+fn end_text(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Ended(End::Signal { number, pc }) => format!("signal {number} at {pc:#x}"),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Names of the flags that are set.
+pub fn flags_text(rflags: u64) -> String {
+    const NAMES: [(u32, &str); 7] = [(0, "cf"), (2, "pf"), (4, "af"), (6, "zf"), (7, "sf"), (10, "df"), (11, "of")];
+    let set: Vec<&str> = NAMES.into_iter().filter(|(n, _)| rflags >> n & 1 != 0).map(|(_, name)| name).collect();
+    if set.is_empty() { "-".into() } else { set.join(" ") }
+}
+
+/// NASM text of one instruction.
+pub fn assembly(insn: &iced_x86::Instruction) -> String {
+    let mut formatter = NasmFormatter::new();
+    let options = formatter.options_mut();
+    options.set_hex_prefix("0x");
+    options.set_hex_suffix("");
+    options.set_space_after_operand_separator(true);
+    let mut text = String::new();
+    formatter.format(insn, &mut text);
+    text
+}
+
+fn report(case: &Case, engine: Engine, rows: &[Row]) -> Report {
+    let insns = case.insns();
+    let mut text = String::new();
+    for insn in &insns {
+        let at = (insn.ip() - super::native::CODE) as usize;
+        let bytes: String = case.code[at..at + insn.len()].iter().map(|b| format!("{b:02x}")).collect();
+        writeln!(text, "  {:#x}  {bytes:<24} {}", insn.ip(), assembly(insn)).expect("to a string");
+    }
+    writeln!(text, "  {engine:?}, pointers: rbx={:#x} rsp={:#x} rsi={:#x} rdi={:#x} r13={:#x} r12={:#x} rcx={:#x} rax={:#x}",
+        case.cpu.gpr[3], case.cpu.gpr[4], case.cpu.gpr[6], case.cpu.gpr[7], case.cpu.gpr[13], case.cpu.gpr[12], case.cpu.gpr[1], case.cpu.gpr[0]).expect("to a string");
+    for r in rows {
+        writeln!(text, "  {:<8} before {}\n    expected {}\n    got      {}", r.name, r.before, r.expected, r.got)
+            .expect("to a string");
+    }
+    Report { title: insns.first().map(assembly).unwrap_or_default(), text }
+}

@@ -1,0 +1,172 @@
+//! The engines under test, on the same code, registers and data as the processor.
+
+use super::native::{CODE, CODE_SIZE, DATA, DATA_SIZE, End, TAKEN, with_mxcsr};
+use calque_frontend::decode::Bytes;
+use calque_frontend::{LiftOptions, lift_block};
+use calque_ir::interp::{self, Frame, Host, Next};
+use calque_ir::pass::{Optimizer, Options, Precise};
+use calque_ir::state::V128;
+use calque_ir::{CpuState, FaultKind, GuestAddr, Helper, Region, RmwOp, Type, verify};
+
+/// What runs the lifted code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Engine {
+    /// The interpreter on what the lifter gives, block by block.
+    Interp,
+    /// The interpreter behind all passes.
+    Optimized,
+}
+
+impl Engine {
+    /// All of them.
+    pub const ALL: [Engine; 2] = [Engine::Interp, Engine::Optimized];
+}
+
+/// How the guest's code ended, in the terms of [`End`]; `Unimplemented` is no answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    Ended(End),
+    Unimplemented,
+    /// The verifier's problems: our bug.
+    Invalid(String),
+}
+
+/// Runs `code` (`insns` instructions at [`CODE`]) from `cpu` and `data`.
+pub fn run(engine: Engine, code: &[u8], insns: u32, cpu: &mut CpuState, data: &mut [u8]) -> Outcome {
+    let opts = LiftOptions { precise: true, block_insns: insns, ..LiftOptions::default() };
+    let reader = Bytes { pc: GuestAddr(CODE), bytes: code };
+    let end = CODE + code.len() as u64;
+    let mut memory = Memory { data };
+    let mut pc = CODE;
+    for _ in 0..10_000 {
+        if pc == end {
+            return Outcome::Ended(End::Through);
+        }
+        if pc == TAKEN {
+            return Outcome::Ended(End::Taken);
+        }
+        let opts = LiftOptions { block_insns: remaining(code, pc), ..opts };
+        let region = match translate(engine, &reader, pc, &opts) {
+            Ok(region) => region,
+            Err(problems) => return Outcome::Invalid(problems),
+        };
+        let mxcsr = cpu.mxcsr;
+        let next = with_mxcsr(mxcsr, || interp::run(&region, cpu, &mut memory, &mut Frame::default()));
+        match next {
+            Ok(Next::Pc(to)) => pc = to.0,
+            Ok(Next::Fault { kind: FaultKind::Unimplemented, .. }) => return Outcome::Unimplemented,
+            Ok(Next::Fault { kind, pc }) => {
+                return Outcome::Ended(End::Signal { number: signal_of(kind), pc: pc.0 });
+            }
+            Err(trap) => return Outcome::Ended(End::Signal { number: libc::SIGSEGV, pc: trap.pc.0 }),
+            Ok(Next::Syscall { .. }) => return Outcome::Unimplemented,
+        }
+    }
+    Outcome::Invalid("10000 blocks and no end".into())
+}
+
+/// Instructions of `code` from `pc` on.
+fn remaining(code: &[u8], pc: u64) -> u32 {
+    let Some(rest) = pc.checked_sub(CODE).and_then(|at| code.get(at as usize..)) else { return 1 };
+    iced_x86::Decoder::with_ip(64, rest, pc, 0).into_iter().count() as u32
+}
+
+/// The region that an engine runs at `pc`.
+pub fn translate(engine: Engine, reader: &Bytes<'_>, pc: u64, opts: &LiftOptions) -> Result<Region, String> {
+    let mut region = lift_block(reader, GuestAddr(pc), opts);
+    check(&region)?;
+    if engine == Engine::Optimized {
+        let precise = Options { precise: Precise::Yes, ..Options::default() };
+        Optimizer::default().optimize(&mut region, &precise);
+        check(&region)?;
+    }
+    Ok(region)
+}
+
+fn check(region: &Region) -> Result<(), String> {
+    verify::verify(region).map_err(|problems| problems.iter().map(|p| format!("{p}\n")).collect())
+}
+
+fn signal_of(kind: FaultKind) -> i32 {
+    match kind {
+        FaultKind::DivideError | FaultKind::SimdFloat | FaultKind::X87Float => libc::SIGFPE,
+        FaultKind::InvalidOpcode | FaultKind::Unimplemented => libc::SIGILL,
+        FaultKind::GeneralProtection | FaultKind::Fetch => libc::SIGSEGV,
+        FaultKind::Breakpoint | FaultKind::Debug => libc::SIGTRAP,
+    }
+}
+
+/// The data pages, as a host of the interpreter.
+struct Memory<'a> {
+    data: &'a mut [u8],
+}
+
+impl Memory<'_> {
+    fn at(&mut self, addr: u64, len: usize) -> Result<&mut [u8], ()> {
+        let at = addr.checked_sub(DATA).ok_or(())?;
+        let end = at.checked_add(len as u64).filter(|end| *end <= DATA_SIZE).ok_or(())?;
+        Ok(&mut self.data[at as usize..end as usize])
+    }
+}
+
+impl Host for Memory<'_> {
+    type Fault = ();
+
+    fn load(&mut self, addr: u64, bytes: u32) -> Result<u64, ()> {
+        let mut word = [0; 8];
+        word[..bytes as usize].copy_from_slice(self.at(addr, bytes as usize)?);
+        Ok(u64::from_le_bytes(word))
+    }
+
+    fn load128(&mut self, addr: u64) -> Result<V128, ()> {
+        self.at(addr, 16)?;
+        Ok([self.load(addr, 8)?, self.load(addr + 8, 8)?])
+    }
+
+    fn store(&mut self, addr: u64, bytes: u32, value: u64) -> Result<(), ()> {
+        self.at(addr, bytes as usize)?.copy_from_slice(&value.to_le_bytes()[..bytes as usize]);
+        Ok(())
+    }
+
+    fn store128(&mut self, addr: u64, value: V128) -> Result<(), ()> {
+        self.at(addr, 16)?;
+        self.store(addr, 8, value[0])?;
+        self.store(addr + 8, 8, value[1])
+    }
+
+    fn rmw(&mut self, op: RmwOp, ty: Type, addr: u64, value: u64) -> Result<u64, ()> {
+        let old = self.load(addr, ty.bytes())?;
+        let new = match op {
+            RmwOp::Add => old.wrapping_add(value),
+            RmwOp::Sub => old.wrapping_sub(value),
+            RmwOp::And => old & value,
+            RmwOp::Or => old | value,
+            RmwOp::Xor => old ^ value,
+            RmwOp::Xchg => value,
+        };
+        self.store(addr, ty.bytes(), new)?;
+        Ok(old)
+    }
+
+    fn cas(&mut self, ty: Type, addr: u64, expected: V128, new: V128) -> Result<V128, ()> {
+        if ty.is_vector() {
+            let old = self.load128(addr)?;
+            self.store128(addr, if old == expected { new } else { old })?;
+            return Ok(old);
+        }
+        let old = self.load(addr, ty.bytes())?;
+        self.store(addr, ty.bytes(), if old == expected[0] { new[0] } else { old })?;
+        Ok([old, 0])
+    }
+
+    fn fence(&mut self) {}
+
+    fn helper(&mut self, _: &mut CpuState, helper: Helper, _: u64, _: u64, _: u64) -> u64 {
+        panic!("{} has no place in a comparison", helper.name())
+    }
+}
+
+/// Whether `addr` lies where code under test stands.
+pub fn in_code(addr: u64) -> bool {
+    (CODE..CODE + CODE_SIZE).contains(&addr)
+}

@@ -1,0 +1,127 @@
+//! Instructions against the real processor.
+//!
+//! Random legal encodings of every lifted mnemonic, alone and in short sequences (deferred flags only show between
+//! instructions), run on the processor and on each engine from the same registers, flags, vectors, x87 state and
+//! memory; everything is compared. What the SDM leaves undefined is masked: the flags that iced-x86 lists as
+//! undefined, until an instruction sets them again.
+//!
+//! | file          | what                                      |
+//! |---------------|-------------------------------------------|
+//! | `generate.rs` | instructions and states                   |
+//! | `native.rs`   | the processor                             |
+//! | `guest.rs`    | the engines                               |
+//! | `compare.rs`  | what differs, and the report              |
+
+pub mod compare;
+pub mod generate;
+pub mod guest;
+pub mod native;
+
+use calque_frontend::lift::table::{self, Status};
+use calque_ir::CpuState;
+use compare::Report;
+use generate::{Generator, encodings};
+use guest::{Engine, Outcome};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, RflagsBits};
+use native::{CODE, Native};
+
+/// One test: code, the state before, the memory before.
+pub struct Case {
+    pub code: Vec<u8>,
+    pub cpu: CpuState,
+    pub data: Vec<u8>,
+}
+
+impl Case {
+    /// The instructions.
+    pub fn insns(&self) -> Vec<Instruction> {
+        Decoder::with_ip(64, &self.code, CODE, DecoderOptions::NONE).into_iter().collect()
+    }
+
+    /// RFLAGS bits that the code leaves undefined.
+    pub fn undefined(&self) -> u64 {
+        self.insns().iter().fold(0, |undefined, i| undefined_after(undefined, i))
+    }
+}
+
+/// RFLAGS bits undefined behind an instruction, given those undefined before it.
+fn undefined_after(before: u64, insn: &Instruction) -> u64 {
+    let defined = insn.rflags_written() | insn.rflags_cleared() | insn.rflags_set();
+    before & !in_place(defined) | in_place(insn.rflags_undefined())
+}
+
+/// iced's flag bits as RFLAGS bits.
+fn in_place(bits: u32) -> u64 {
+    const PLACES: [(u32, u32); 6] = [
+        (RflagsBits::CF, 0),
+        (RflagsBits::PF, 2),
+        (RflagsBits::AF, 4),
+        (RflagsBits::ZF, 6),
+        (RflagsBits::SF, 7),
+        (RflagsBits::OF, 11),
+    ];
+    PLACES.into_iter().filter(|(bit, _)| bits & bit != 0).map(|(_, n)| 1 << n).sum()
+}
+
+/// A copy of the guest's registers.
+pub fn copy(cpu: &CpuState) -> CpuState {
+    let mut new = CpuState::new();
+    new.copy_guest_from(cpu);
+    new
+}
+
+/// Runs a case on the processor and on every engine; yields the first difference.
+pub fn check(native: &mut Native, case: &Case) -> Result<(), Report> {
+    let (mut cpu, mut data) = (copy(&case.cpu), case.data.clone());
+    let end = native.run(&case.code, &mut cpu, &mut data);
+    let count = case.insns().len() as u32;
+    for engine in Engine::ALL {
+        let (mut got, mut got_data) = (copy(&case.cpu), case.data.clone());
+        let outcome = guest::run(engine, &case.code, count, &mut got, &mut got_data);
+        if outcome == Outcome::Unimplemented {
+            return Ok(());
+        }
+        let expected = compare::Side { cpu: &cpu, data: &data, outcome: &Outcome::Ended(end) };
+        let got = compare::Side { cpu: &got, data: &got_data, outcome: &outcome };
+        compare::compare(case, engine, &expected, &got)?;
+    }
+    Ok(())
+}
+
+/// The lifted mnemonics that can be tested, with their encodings.
+pub fn subjects() -> Vec<(Mnemonic, Vec<Code>)> {
+    table::rows()
+        .filter(|row| matches!(row.status, Status::Lifted { .. }))
+        .map(|row| (row.mnemonic, encodings(row.mnemonic)))
+        .filter(|(_, codes)| !codes.is_empty())
+        .collect()
+}
+
+/// A case of one instruction.
+pub fn single(g: &mut Generator, codes: &[Code]) -> Option<Case> {
+    let code = g.choose(codes);
+    Some(Case { code: g.instruction(code, CODE)?, cpu: g.state(), data: g.data() })
+}
+
+/// A case of several instructions that may end in a conditional jump; none reads a flag that one before it left undefined.
+pub fn sequence(g: &mut Generator, codes: &[Code], len: usize) -> Case {
+    let (mut code, mut undefined) = (Vec::new(), 0);
+    let mut left = len;
+    while left > 0 {
+        let pc = CODE + code.len() as u64;
+        let kind = g.choose(codes);
+        let Some(bytes) = g.instruction(kind, pc) else { continue };
+        let insn = Decoder::with_ip(64, &bytes, pc, DecoderOptions::NONE).decode();
+        if in_place(insn.rflags_read()) & undefined != 0 || insn.mnemonic() == Mnemonic::Pushfq {
+            continue;
+        }
+        undefined = undefined_after(undefined, &insn);
+        code.extend(bytes);
+        left -= 1;
+    }
+    if undefined == 0 {
+        let jump = g.conditional_jump(CODE + code.len() as u64);
+        code.extend(jump);
+    }
+    Case { code, cpu: g.state(), data: g.data() }
+}
