@@ -7,8 +7,10 @@
 //! Invariants: helpers never touch guest memory (the lifter loads and stores around them), never fault, and of the
 //! guest's registers only see what their effect says.
 
+mod crypto;
 mod f80;
 mod simd;
+pub mod strings;
 pub mod x87;
 mod x87_image;
 
@@ -213,6 +215,40 @@ helpers! {
     Phminposuw "phminposuw" (V128) -> V128, Pure, Some(simd::phminposuw);
     /// MPSADBW with immediate c.
     Mpsadbw "mpsadbw" (V128, V128, I32) -> V128, Pure, Some(simd::mpsadbw);
+
+    /// PCMPxSTRx: c holds the immediate (bits 0..8), the explicit lengths of a and b (8..16, 16..24) and whether they count (24); the result is described in `helper/strings.rs`.
+    Pcmpstr "pcmpstr" (V128, V128, I64) -> I64, Pure, Some(strings::pcmpstr);
+    /// The mask a of `pcmpstr` as PCMPxSTRM with immediate b leaves it in XMM0.
+    PcmpstrMask "pcmpstr_mask" (I64, I32) -> V128, Pure, Some(strings::pcmpstr_mask);
+
+    /// AESENC: state a, round key b.
+    Aesenc "aesenc" (V128, V128) -> V128, Pure, Some(crypto::aesenc);
+    /// AESENCLAST.
+    Aesenclast "aesenclast" (V128, V128) -> V128, Pure, Some(crypto::aesenclast);
+    /// AESDEC.
+    Aesdec "aesdec" (V128, V128) -> V128, Pure, Some(crypto::aesdec);
+    /// AESDECLAST.
+    Aesdeclast "aesdeclast" (V128, V128) -> V128, Pure, Some(crypto::aesdeclast);
+    /// AESIMC.
+    Aesimc "aesimc" (V128) -> V128, Pure, Some(crypto::aesimc);
+    /// AESKEYGENASSIST with round constant b.
+    Aeskeygenassist "aeskeygenassist" (V128, I32) -> V128, Pure, Some(crypto::aeskeygenassist);
+    /// PCLMULQDQ with immediate c.
+    Pclmulqdq "pclmulqdq" (V128, V128, I32) -> V128, Pure, Some(crypto::pclmulqdq);
+    /// SHA1MSG1.
+    Sha1msg1 "sha1msg1" (V128, V128) -> V128, Pure, Some(crypto::sha1msg1);
+    /// SHA1MSG2.
+    Sha1msg2 "sha1msg2" (V128, V128) -> V128, Pure, Some(crypto::sha1msg2);
+    /// SHA1NEXTE.
+    Sha1nexte "sha1nexte" (V128, V128) -> V128, Pure, Some(crypto::sha1nexte);
+    /// SHA1RNDS4 with immediate c.
+    Sha1rnds4 "sha1rnds4" (V128, V128, I32) -> V128, Pure, Some(crypto::sha1rnds4);
+    /// SHA256MSG1.
+    Sha256msg1 "sha256msg1" (V128, V128) -> V128, Pure, Some(crypto::sha256msg1);
+    /// SHA256MSG2.
+    Sha256msg2 "sha256msg2" (V128, V128) -> V128, Pure, Some(crypto::sha256msg2);
+    /// SHA256RNDS2; c is XMM0.
+    Sha256rnds2 "sha256rnds2" (V128, V128, V128) -> V128, Pure, Some(crypto::sha256rnds2);
 }
 
 fn sdiv_faults(_: &mut CpuState, hi: u64, lo: u64, d: u64) -> u64 {

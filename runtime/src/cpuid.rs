@@ -1,14 +1,158 @@
-//! CPUID as the guest sees it: what is announced is what the lifter can do.
+//! CPUID as the guest sees it (SDM vol. 2A CPUID): exactly what the lifter can do, whatever the host.
+//!
+//! The part is an Intel one of the Westmere generation (06_2C), which is what x86-64-v2 looked like: C libraries and
+//! crypto libraries know it and pick 16-byte loops with unaligned loads. ERMS and FSRM stay off, so that they do not
+//! pick REP MOVSB instead. XSAVE and all of AVX stay off until they are lifted.
+//!
+//! The extra features (BMI1, ADX, SHA...) are newer than such a part. Programs ask for bits, not for years.
 
-/// EAX, EBX, ECX, EDX of a leaf (SDM vol. 2 CPUID).
-pub fn cpuid(leaf: u32, _subleaf: u32) -> [u32; 4] {
+/// Feature bits as (bit number, name in `/proc/cpuinfo`), one list a register.
+type Features = &'static [(u32, &'static str)];
+
+const LEAF_1_ECX: Features = &[
+    (0, "pni"),
+    (1, "pclmulqdq"),
+    (9, "ssse3"),
+    (13, "cx16"),
+    (19, "sse4_1"),
+    (20, "sse4_2"),
+    (22, "movbe"),
+    (23, "popcnt"),
+    (25, "aes"),
+    (31, "hypervisor"),
+];
+
+const LEAF_1_EDX: Features = &[
+    (0, "fpu"),
+    (1, "vme"),
+    (2, "de"),
+    (3, "pse"),
+    (4, "tsc"),
+    (5, "msr"),
+    (6, "pae"),
+    (8, "cx8"),
+    (9, "apic"),
+    (11, "sep"),
+    (13, "pge"),
+    (15, "cmov"),
+    (16, "pat"),
+    (17, "pse36"),
+    (19, "clflush"),
+    (23, "mmx"),
+    (24, "fxsr"),
+    (25, "sse"),
+    (26, "sse2"),
+];
+
+const LEAF_7_EBX: Features =
+    &[(0, "fsgsbase"), (3, "bmi1"), (19, "adx"), (23, "clflushopt"), (24, "clwb"), (29, "sha_ni")];
+
+const LEAF_7_ECX: Features = &[(22, "rdpid")];
+
+const EXTENDED_1_ECX: Features = &[(0, "lahf_lm"), (5, "abm"), (8, "3dnowprefetch")];
+
+const EXTENDED_1_EDX: Features = &[(11, "syscall"), (20, "nx"), (27, "rdtscp"), (29, "lm")];
+
+const VENDOR: &[u8; 12] = b"GenuineIntel";
+const HYPERVISOR: &[u8; 12] = b"CalqueCalque";
+const BRAND: &[u8; 48] = b"Calque x86-64-v2 translated processor\0\0\0\0\0\0\0\0\0\0\0";
+
+/// Family 6, model 0x2c, stepping 2.
+const SIGNATURE: u32 = 0x0002_06c2;
+/// The time stamp counter's frequency in Hz (`gate.rs`).
+const TSC_HZ: u32 = 1_000_000_000;
+const LAST_BASIC: u32 = 0x15;
+const LAST_EXTENDED: u32 = 0x8000_0008;
+
+fn bits(features: Features) -> u32 {
+    features.iter().fold(0, |bits, (bit, _)| bits | 1 << bit)
+}
+
+/// Names of all features, in the order of `/proc/cpuinfo`'s words.
+pub fn feature_names() -> impl Iterator<Item = &'static str> {
+    [LEAF_1_EDX, EXTENDED_1_EDX, LEAF_1_ECX, EXTENDED_1_ECX, LEAF_7_EBX, LEAF_7_ECX]
+        .into_iter()
+        .flat_map(|features| features.iter().map(|(_, name)| *name))
+}
+
+/// The brand string, without padding.
+pub fn brand() -> &'static str {
+    std::str::from_utf8(BRAND).expect("ASCII").trim_end_matches('\0')
+}
+
+/// EAX, EBX, ECX, EDX of a leaf.
+pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
+    let [v0, v1, v2] = words(VENDOR);
     match leaf {
-        0 => [1, u32::from_le_bytes(*b"Genu"), u32::from_le_bytes(*b"ntel"), u32::from_le_bytes(*b"ineI")],
-        // FPU TSC MSR CX8 CMOV MMX FXSR SSE SSE2.
-        1 => [0x0006_06f0, 0x0800, 0, 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 15 | 1 << 23 | 1 << 24 | 1 << 25 | 1 << 26],
-        0x8000_0000 => [0x8000_0001, 0, 0, 0],
-        // SYSCALL, NX, LM.
-        0x8000_0001 => [0, 0, 1, 1 << 11 | 1 << 20 | 1 << 29],
+        0 => [LAST_BASIC, v0, v2, v1],
+        // CLFLUSH lines of 8 quadwords, one logical processor.
+        1 => [SIGNATURE, 8 << 8 | 1 << 16, bits(LEAF_1_ECX), bits(LEAF_1_EDX)],
+        // "See leaf 4."
+        2 => [0x00ff_ff01, 0, 0, 0],
+        4 => cache(subleaf),
+        7 if subleaf == 0 => [0, bits(LEAF_7_EBX), bits(LEAF_7_ECX), 0],
+        0x15 => [1, 1, TSC_HZ, 0],
+        0x4000_0000 => {
+            let [h0, h1, h2] = words(HYPERVISOR);
+            [0x4000_0000, h0, h1, h2]
+        }
+        0x8000_0000 => [LAST_EXTENDED, 0, 0, 0],
+        0x8000_0001 => [0, 0, bits(EXTENDED_1_ECX), bits(EXTENDED_1_EDX)],
+        0x8000_0002..=0x8000_0004 => brand_part(leaf - 0x8000_0002),
+        // 256 KiB of L2 in 64-byte lines, 8 ways.
+        0x8000_0006 => [0, 0, 256 << 16 | 6 << 12 | 64, 0],
+        // The time stamp counter runs at a constant rate.
+        0x8000_0007 => [0, 0, 0, 1 << 8],
+        // 48 bits of linear address, 40 of physical.
+        0x8000_0008 => [48 << 8 | 40, 0, 0, 0],
         _ => [0; 4],
+    }
+}
+
+/// Twelve characters as three registers.
+fn words(text: &[u8; 12]) -> [u32; 3] {
+    std::array::from_fn(|i| u32::from_le_bytes(text[4 * i..4 * i + 4].try_into().expect("4 bytes")))
+}
+
+fn brand_part(part: u32) -> [u32; 4] {
+    let at = 16 * part as usize;
+    std::array::from_fn(|i| u32::from_le_bytes(BRAND[at + 4 * i..at + 4 * i + 4].try_into().expect("4 bytes")))
+}
+
+/// Leaf 4: L1d, L1i, L2, L3, all with 64-byte lines.
+fn cache(index: u32) -> [u32; 4] {
+    const DATA: u32 = 1;
+    const CODE: u32 = 2;
+    const UNIFIED: u32 = 3;
+    let (kind, level, ways, sets) = match index {
+        0 => (DATA, 1, 8, 64),
+        1 => (CODE, 1, 8, 64),
+        2 => (UNIFIED, 2, 8, 512),
+        3 => (UNIFIED, 3, 16, 8192),
+        _ => return [0; 4],
+    };
+    // Bit 8: needs no initialization by software.
+    [kind | level << 5 | 1 << 8, (ways - 1) << 22 | 63, sets - 1, 0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caches_have_the_sizes_they_say() {
+        let size = |index| {
+            let [_, ebx, ecx, _] = cpuid(4, index);
+            ((ebx >> 22) + 1) * ((ebx & 0xfff) + 1) * (ecx + 1)
+        };
+        assert_eq!([size(0), size(2), size(3)], [32 << 10, 256 << 10, 8 << 20]);
+    }
+
+    #[test]
+    fn what_is_not_lifted_is_not_announced() {
+        let [_, _, ecx, _] = cpuid(1, 0);
+        assert_eq!(ecx & (1 << 12 | 1 << 26 | 1 << 27 | 1 << 28), 0, "FMA, XSAVE, OSXSAVE, AVX");
+        let [_, ebx, ..] = cpuid(7, 0);
+        assert_eq!(ebx & (1 << 5 | 1 << 9), 0, "AVX2, ERMS");
     }
 }

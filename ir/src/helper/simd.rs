@@ -3,18 +3,19 @@
 
 use crate::state::{CpuState, V128};
 
+/// The eight lanes of 16 bits.
 type Words = [u16; 8];
 
-fn bytes(v: V128) -> [u8; 16] {
+pub(super) fn bytes(v: V128) -> [u8; 16] {
     (u128::from(v[0]) | u128::from(v[1]) << 64).to_le_bytes()
 }
 
-fn from_bytes(b: [u8; 16]) -> V128 {
+pub(super) fn from_bytes(b: [u8; 16]) -> V128 {
     let v = u128::from_le_bytes(b);
     [v as u64, (v >> 64) as u64]
 }
 
-fn words(v: V128) -> Words {
+pub(super) fn words(v: V128) -> Words {
     let b = bytes(v);
     std::array::from_fn(|i| u16::from_le_bytes([b[2 * i], b[2 * i + 1]]))
 }
@@ -24,16 +25,16 @@ fn from_words(w: Words) -> V128 {
 }
 
 /// The four lanes as bits.
-fn singles(v: V128) -> [u32; 4] {
+pub(super) fn singles(v: V128) -> [u32; 4] {
     [v[0] as u32, (v[0] >> 32) as u32, v[1] as u32, (v[1] >> 32) as u32]
 }
 
-fn from_singles(s: [u32; 4]) -> V128 {
+pub(super) fn from_singles(s: [u32; 4]) -> V128 {
     [u64::from(s[0]) | u64::from(s[1]) << 32, u64::from(s[2]) | u64::from(s[3]) << 32]
 }
 
 /// Leaves a vector result.
-fn give(cpu: &mut CpuState, v: V128) -> u64 {
+pub(super) fn give(cpu: &mut CpuState, v: V128) -> u64 {
     cpu.scratch[0] = v;
     0
 }
