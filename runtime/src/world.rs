@@ -62,7 +62,7 @@ impl World {
         self.stopping.store(false, Ordering::SeqCst);
     }
 
-    /// Takes out a thread that ended without dropping its membership: a vfork child that has gone its way.
+    /// Takes out a thread that has ended without saying so: a vfork child that executed another program.
     pub fn forget(&self, interrupt: &AtomicU32) {
         self.lock().retain(|m| !std::ptr::eq(m.interrupt, interrupt));
     }
