@@ -1,5 +1,6 @@
 //! `Compiler`: from a region to position-independent machine code.
 
+use crate::frame;
 use crate::isa::{Arch, HostIsa, Verify};
 use crate::lower::{self, Lowered};
 use calque_ir::{GuestAddr, Region, Target};
@@ -162,9 +163,12 @@ fn finish(host: &HostIsa, region: &Region, lowered: Lowered, code: &CompiledCode
     if !buffer.relocs().is_empty() {
         return Err(error(region, "the code is not position-independent", String::new()));
     }
-    let bytes = code.code_buffer().to_vec();
-    let entry = 0;
-    let _ = (host.arch == Arch::X86_64, lowered.calls);
+    let mut bytes = code.code_buffer().to_vec();
+    let keeps_nothing = buffer.frame_layout().is_some_and(|frame| frame.frame_to_fp_offset == 0) && !lowered.calls;
+    let entry = match host.arch {
+        Arch::X86_64 if keeps_nothing => frame::remove(&mut bytes, buffer.call_sites().map(|site| site.ret_addr)),
+        _ => 0,
+    };
     let pcs = buffer.get_srclocs_sorted().iter().filter(|l| !l.loc.is_default());
     let pcs = pcs.map(|l| (l.start, lowered.pcs[l.loc.bits() as usize])).collect();
     let accesses = buffer.traps().iter().filter(|t| t.code == lower::GUEST_ACCESS).map(|t| t.offset).collect();

@@ -4,6 +4,7 @@
 //! |----------------|----------------------------------------------------------------------------|
 //! | `isa.rs`       | `HostIsa`: which machine code is made for, a value                         |
 //! | `compile.rs`   | `Compiler`: a region in, `Compiled` (code, exits, pc table) out            |
+//! | `frame.rs`     | takes the frame out of x86-64 code that does not need one                 |
 //! | `lower/`       | `ir::Region` -> CLIF, one arm per IR operation                             |
 //! | `abi.rs`       | how generated code is entered and left: `enter`, `ExitReason`, `JumpCache` |
 //! | `helpers.rs`   | the table of out-of-line operations that generated code calls              |
@@ -17,6 +18,7 @@ pub mod abi;
 mod arch;
 pub mod cache;
 mod compile;
+mod frame;
 pub mod helpers;
 mod isa;
 mod lower;
