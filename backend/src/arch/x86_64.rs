@@ -41,6 +41,8 @@ global_asm!(
     "mov rax, rsi",
     "xor esi, esi",
     "call rax",
+    ".globl calque_fault_return",
+    ".hidden calque_fault_return",
     "calque_fault_return:",
     "mov rdi, [rsp + 8]",
     "stmxcsr [rdi + {mxcsr}]",
