@@ -55,17 +55,16 @@ pub enum Decoded {
     Unfetchable,
 }
 
-/// A run of guest bytes, refilled as decoding passes its end.
-pub struct Window {
-    bytes: [u8; Window::SIZE],
+/// A run of at most `N` guest bytes, refilled as decoding passes its end.
+pub struct Window<const N: usize = 128> {
+    bytes: [u8; N],
 }
 
-impl Window {
-    const SIZE: usize = 128;
-
+impl<const N: usize> Window<N> {
     /// An empty window.
     pub fn new() -> Self {
-        Self { bytes: [0; Self::SIZE] }
+        const { assert!(N > MAX_INSN) };
+        Self { bytes: [0; N] }
     }
 
     /// Decodes from `pc` on and hands each result to `step` until that returns `false`. The pc is the instruction's
@@ -101,7 +100,7 @@ impl Window {
     }
 }
 
-impl Default for Window {
+impl<const N: usize> Default for Window<N> {
     fn default() -> Self {
         Self::new()
     }

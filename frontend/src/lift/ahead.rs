@@ -32,7 +32,7 @@ pub(super) fn live_flags(code: &dyn CodeReader, exit: &Exit, opts: &LiftOptions)
 struct Ahead<'a> {
     code: &'a dyn CodeReader,
     precise: bool,
-    window: Window,
+    window: Window<32>,
 }
 
 /// Where a path goes on.

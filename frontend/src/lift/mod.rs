@@ -105,8 +105,11 @@ pub(crate) struct Lifter<'a> {
 
 impl<'a> Lifter<'a> {
     fn new(code: &'a dyn CodeReader, opts: &'a LiftOptions) -> Self {
+        let mut b = Builder::new();
+        // A typical block's worth, so that the list doesn't grow in steps.
+        b.region_mut().insts.reserve(32);
         Self {
-            b: Builder::new(),
+            b,
             regs: RegCache::default(),
             flags: Flags::default(),
             opts,
