@@ -127,7 +127,7 @@ impl CodeReader for Memory {
 pub(crate) fn instruction(pc: GuestAddr) -> String {
     let mut bytes = [0; MAX_INSN];
     let readable = Memory.read(pc, &mut bytes);
-    let (what, insn) = Window::new().one(&Memory, pc);
+    let (what, insn) = Window::<32>::new().one(&Memory, pc);
     let (len, text) = match what {
         Decoded::Insn => (insn.len(), insn.to_string()),
         Decoded::Invalid => (readable.min(8), "(no instruction)".to_owned()),

@@ -70,7 +70,7 @@ fn host_fork(args: &CloneArgs) -> Result<pid_t, Errno> {
 /// Turns the forked copy of the parent's `Thread` into the child's.
 fn become_child(thread: &mut Thread, args: &CloneArgs, signals: ThreadSignals) {
     thread.tid = nix::unistd::gettid().as_raw();
-    thread.signals = signals;
+    thread.signals.become_forked(signals);
     signal::move_inbox(thread);
     start_registers(&mut thread.cpu, args);
     thread.clear_child_tid = args.has(CLONE_CHILD_CLEARTID).then_some(GuestAddr(args.child_tid));

@@ -96,6 +96,12 @@ impl ThreadSignals {
         Self { trap: self.trap, alt: self.alt, ..Self::new(actions, self.mask) }
     }
 
+    /// In the child of a fork: takes over `child`'s state on the same host thread.
+    pub fn become_forked(&mut self, child: Self) {
+        let handler_stack = std::mem::take(&mut self.handler_stack);
+        *self = Self { handler_stack, ..child };
+    }
+
     /// Where host handlers record.
     pub(super) fn inbox(&self) -> &Inbox {
         &self.inbox
@@ -206,6 +212,7 @@ impl Thread {
 
     /// Enters the handler of `action`, or dies trying (`kernel/signal.c: signal_setup_done`).
     fn run_handler(&mut self, info: &SigInfo, action: &KernelSigaction) {
+        self.process.syscalls.signal(self, info);
         if action.flags & SA_RESETHAND as u64 != 0 {
             self.signals.actions.reset(info.signo);
         }
@@ -331,6 +338,7 @@ impl Thread {
 
     /// Ends the process by a signal; by a fault with a report.
     fn die(&mut self, info: &SigInfo) -> ! {
+        self.process.syscalls.signal(self, info);
         if info.code > 0 {
             crate::crash::report(self, info, self.signals.trap.access());
         }
