@@ -1,5 +1,6 @@
 //! The seam to the `syscalls` crate.
 
+use crate::signal::SigInfo;
 use crate::thread::Thread;
 
 /// What a guest SYSCALL instruction does; implemented by the crate `syscalls`.
@@ -13,6 +14,9 @@ pub trait Syscalls: Send + Sync {
 
     /// The kernel's name of a system call, for reports.
     fn name(&self, nr: u64) -> Option<&'static str>;
+
+    /// A signal is about to be delivered to `thread`, or to end it: `--strace` prints it.
+    fn signal(&self, thread: &Thread, info: &SigInfo);
 }
 
 /// How a thread goes on after a system call.

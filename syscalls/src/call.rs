@@ -21,13 +21,13 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 /// `PATH_MAX` (linux/limits.h), with the NUL.
-pub const PATH_MAX: usize = 4096;
+pub(crate) const PATH_MAX: usize = 4096;
 
 /// `AT_FDCWD` (linux/fcntl.h).
-pub const AT_FDCWD: u64 = libc::AT_FDCWD as u64;
+pub(crate) const AT_FDCWD: u64 = libc::AT_FDCWD as u64;
 
 /// A system call: its row and arguments.
-pub struct Call<'a> {
+pub(crate) struct Call<'a> {
     pub thread: &'a mut Thread,
     pub row: &'static Row,
     pub args: [u64; 6],
@@ -38,12 +38,12 @@ pub struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    pub fn new(thread: &'a mut Thread, row: &'static Row, args: [u64; 6]) -> Call<'a> {
+    pub(crate) fn new(thread: &'a mut Thread, row: &'static Row, args: [u64; 6]) -> Call<'a> {
         Call { thread, row, args, not_started: false, paths: Vec::new() }
     }
 
     /// Carries the call out; RAX gets its result.
-    pub fn run(&mut self) -> Outcome {
+    pub(crate) fn run(&mut self) -> Outcome {
         let result = match self.row.how {
             How::Ctl(handler) => match self.admit() {
                 Ok(()) => return handler(self),
@@ -58,7 +58,7 @@ impl<'a> Call<'a> {
     }
 
     /// What the guest sees of `result`.
-    pub fn finish(&mut self, result: Result<u64, Errno>) -> Outcome {
+    pub(crate) fn finish(&mut self, result: Result<u64, Errno>) -> Outcome {
         if self.not_started {
             return Outcome::Interrupted(calque_runtime::Restart::Always);
         }
@@ -70,7 +70,7 @@ impl<'a> Call<'a> {
     }
 
     /// Checks what the arguments point to (invariants 1 and 2).
-    pub fn admit(&mut self) -> Result<(), Errno> {
+    pub(crate) fn admit(&mut self) -> Result<(), Errno> {
         if self.row.is_plain() {
             return self.admit_pointers();
         }
@@ -147,7 +147,7 @@ impl<'a> Call<'a> {
     }
 
     /// The host's call of the same name, with the same arguments but for paths that the sysroot has.
-    pub fn pass(&mut self) -> Result<u64, Errno> {
+    pub(crate) fn pass(&mut self) -> Result<u64, Errno> {
         let Some(nr) = arch::host_number(self.row.name, self.row.nr) else { return Err(Errno::ENOSYS) };
         let mut args = self.args;
         for i in 0..self.row.args.len() {
@@ -159,7 +159,7 @@ impl<'a> Call<'a> {
     }
 
     /// Makes a host call: interruptible if the row says that the call sleeps.
-    pub fn host<const N: usize>(&mut self, nr: libc::c_long, args: [u64; N]) -> Result<u64, Errno> {
+    pub(crate) fn host<const N: usize>(&mut self, nr: libc::c_long, args: [u64; N]) -> Result<u64, Errno> {
         if self.row.restart == Restart::Quick {
             return host::quick(nr, args);
         }
@@ -169,7 +169,7 @@ impl<'a> Call<'a> {
 
     /// Makes a host call that waits with the guest's signal mask `mask` instead of the thread's: `call` gets the mask for
     /// the kernel (see `Thread::with_mask`).
-    pub fn host_with_mask<const N: usize>(
+    pub(crate) fn host_with_mask<const N: usize>(
         &mut self,
         mask: u64,
         nr: libc::c_long,
@@ -190,54 +190,54 @@ impl<'a> Call<'a> {
     }
 
     /// The call that a signal kept from starting is made again after it.
-    pub fn not_started(&mut self) -> Errno {
+    pub(crate) fn not_started(&mut self) -> Errno {
         self.not_started = true;
         Errno::EINTR
     }
 
-    pub fn process(&self) -> &Process {
+    pub(crate) fn process(&self) -> &Process {
         &self.thread.process
     }
 
     /// Argument `i` as an address.
-    pub fn addr(&self, i: usize) -> GuestAddr {
+    pub(crate) fn addr(&self, i: usize) -> GuestAddr {
         GuestAddr(self.args[i])
     }
 
     /// Argument `i` as an `int`.
-    pub fn int(&self, i: usize) -> i32 {
+    pub(crate) fn int(&self, i: usize) -> i32 {
         self.args[i] as i32
     }
 
     /// Argument `i` as an `unsigned int`.
-    pub fn uint(&self, i: usize) -> u32 {
+    pub(crate) fn uint(&self, i: usize) -> u32 {
         self.args[i] as u32
     }
 
     /// Reads what argument `i` points to.
-    pub fn read<T: AnyBitPattern + NoUninit>(&self, i: usize) -> Result<T, Errno> {
+    pub(crate) fn read<T: AnyBitPattern + NoUninit>(&self, i: usize) -> Result<T, Errno> {
         Ok(access::read(self.addr(i))?)
     }
 
     /// Reads what argument `i` points to unless it is null.
-    pub fn read_opt<T: AnyBitPattern + NoUninit>(&self, i: usize) -> Result<Option<T>, Errno> {
+    pub(crate) fn read_opt<T: AnyBitPattern + NoUninit>(&self, i: usize) -> Result<Option<T>, Errno> {
         if self.args[i] == 0 { Ok(None) } else { self.read(i).map(Some) }
     }
 
     /// Writes to where argument `i` points; 0 for the guest.
-    pub fn write<T: NoUninit>(&self, i: usize, value: &T) -> Result<u64, Errno> {
+    pub(crate) fn write<T: NoUninit>(&self, i: usize, value: &T) -> Result<u64, Errno> {
         access::write(self.addr(i), value)?;
         Ok(0)
     }
 
     /// The text at argument `i`.
-    pub fn text(&self, i: usize) -> Result<Vec<u8>, Errno> {
+    pub(crate) fn text(&self, i: usize) -> Result<Vec<u8>, Errno> {
         access::read_cstr(self.addr(i), PATH_MAX - 1)
     }
 
     /// A pointer to the path at argument `i` for the host's kernel: the guest's own, or the sysroot's where the sysroot has
     /// such a file, or the guest's program for /proc/self/exe.
-    pub fn path(&mut self, i: usize) -> Result<u64, Errno> {
+    pub(crate) fn path(&mut self, i: usize) -> Result<u64, Errno> {
         if self.args[i] == 0 {
             return Ok(0);
         }
@@ -249,7 +249,7 @@ impl<'a> Call<'a> {
     }
 
     /// [`Call::path`] where a link at the end is looked at itself.
-    pub fn path_nofollow(&mut self, i: usize) -> Result<u64, Errno> {
+    pub(crate) fn path_nofollow(&mut self, i: usize) -> Result<u64, Errno> {
         if self.args[i] == 0 || self.process().options.sysroot.is_none() {
             return Ok(self.args[i]);
         }
@@ -264,7 +264,7 @@ impl<'a> Call<'a> {
     }
 
     /// A pointer to `path` that stays valid until the call returns.
-    pub fn keep(&mut self, path: CString) -> u64 {
+    pub(crate) fn keep(&mut self, path: CString) -> u64 {
         let pointer = path.as_ptr() as u64; // the heap block of a CString stays where it is when the vector grows
         self.paths.push(path);
         pointer
@@ -272,7 +272,7 @@ impl<'a> Call<'a> {
 }
 
 /// The path that an absolute `path` has below `root`, if there is such a file.
-pub fn in_sysroot(root: &Path, path: &[u8]) -> Option<CString> {
+pub(crate) fn in_sysroot(root: &Path, path: &[u8]) -> Option<CString> {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let relative = path.strip_prefix(b"/")?;
     let inside: PathBuf = root.join(std::ffi::OsStr::from_bytes(relative.strip_prefix(b"/").unwrap_or(relative)));

@@ -13,17 +13,17 @@ use nix::errno::Errno;
 type Result = std::result::Result<u64, Errno>;
 
 /// `int open(const char *path, int flags, mode_t mode)`.
-pub fn open(call: &mut Call<'_>) -> Result {
+pub(crate) fn open(call: &mut Call<'_>) -> Result {
     open_at(call, AT_FDCWD, 0, call.uint(1), call.args[2])
 }
 
 /// `int openat(int dirfd, const char *path, int flags, mode_t mode)`.
-pub fn openat(call: &mut Call<'_>) -> Result {
+pub(crate) fn openat(call: &mut Call<'_>) -> Result {
     open_at(call, call.args[0], 1, call.uint(2), call.args[3])
 }
 
 /// `int creat(const char *path, mode_t mode)`.
-pub fn creat(call: &mut Call<'_>) -> Result {
+pub(crate) fn creat(call: &mut Call<'_>) -> Result {
     open_at(call, AT_FDCWD, 0, (O_CREAT | O_WRONLY | O_TRUNC) as u32, call.args[1])
 }
 
@@ -40,7 +40,7 @@ fn open_at(call: &mut Call<'_>, dirfd: u64, path: usize, flags: u32, mode: u64) 
 
 /// `int openat2(int dirfd, const char *path, struct open_how *how, size_t size)`. Fields of a later kernel's `open_how`
 /// are E2BIG unless zero, as a kernel says that does not know them.
-pub fn openat2(call: &mut Call<'_>) -> Result {
+pub(crate) fn openat2(call: &mut Call<'_>) -> Result {
     const HOW: usize = 24;
     let size = call.args[3] as usize;
     if size < HOW {
@@ -63,38 +63,38 @@ pub fn openat2(call: &mut Call<'_>) -> Result {
 }
 
 /// `int open_by_handle_at(int mount_fd, struct file_handle *handle, int flags)`.
-pub fn open_by_handle_at(call: &mut Call<'_>) -> Result {
+pub(crate) fn open_by_handle_at(call: &mut Call<'_>) -> Result {
     let flags = open_flags_to_host(call.uint(2));
     call.host(libc::SYS_open_by_handle_at, [call.args[0], call.args[1], u64::from(flags)])
 }
 
 /// `int fanotify_init(unsigned int flags, unsigned int event_f_flags)`.
-pub fn fanotify_init(call: &mut Call<'_>) -> Result {
+pub(crate) fn fanotify_init(call: &mut Call<'_>) -> Result {
     let flags = open_flags_to_host(call.uint(1));
     call.host(libc::SYS_fanotify_init, [call.args[0], u64::from(flags)])
 }
 
 /// `int stat(const char *path, struct stat *buf)`.
-pub fn stat(call: &mut Call<'_>) -> Result {
+pub(crate) fn stat(call: &mut Call<'_>) -> Result {
     let path = call.path(0)?;
     stat_at(call, AT_FDCWD, path, 1, 0)
 }
 
 /// `int lstat(const char *path, struct stat *buf)`.
-pub fn lstat(call: &mut Call<'_>) -> Result {
+pub(crate) fn lstat(call: &mut Call<'_>) -> Result {
     let path = call.path_nofollow(0)?;
     stat_at(call, AT_FDCWD, path, 1, libc::AT_SYMLINK_NOFOLLOW as u64)
 }
 
 /// `int fstat(int fd, struct stat *buf)`.
-pub fn fstat(call: &mut Call<'_>) -> Result {
+pub(crate) fn fstat(call: &mut Call<'_>) -> Result {
     let mut found = libc::stat::zeroed();
     call.host(libc::SYS_fstat, [call.args[0], host::out(&mut found)])?;
     call.write(1, &Stat::from(&found))
 }
 
 /// `int newfstatat(int dirfd, const char *path, struct stat *buf, int flags)`.
-pub fn newfstatat(call: &mut Call<'_>) -> Result {
+pub(crate) fn newfstatat(call: &mut Call<'_>) -> Result {
     let nofollow = call.int(3) & libc::AT_SYMLINK_NOFOLLOW != 0;
     let path = if nofollow { call.path_nofollow(1)? } else { call.path(1)? };
     stat_at(call, call.args[0], path, 2, call.args[3])
@@ -107,18 +107,18 @@ fn stat_at(call: &mut Call<'_>, dirfd: u64, path: u64, buf: usize, flags: u64) -
 }
 
 /// `int access(const char *path, int mode)`.
-pub fn access(call: &mut Call<'_>) -> Result {
+pub(crate) fn access(call: &mut Call<'_>) -> Result {
     let path = call.path(0)?;
     call.host(libc::SYS_faccessat, [AT_FDCWD, path, call.args[1]])
 }
 
 /// `ssize_t readlink(const char *path, char *buf, int size)`.
-pub fn readlink(call: &mut Call<'_>) -> Result {
+pub(crate) fn readlink(call: &mut Call<'_>) -> Result {
     readlink_at(call, AT_FDCWD, 0)
 }
 
 /// `ssize_t readlinkat(int dirfd, const char *path, char *buf, int size)`.
-pub fn readlinkat(call: &mut Call<'_>) -> Result {
+pub(crate) fn readlinkat(call: &mut Call<'_>) -> Result {
     readlink_at(call, call.args[0], 1)
 }
 
@@ -140,18 +140,18 @@ fn readlink_at(call: &mut Call<'_>, dirfd: u64, path: usize) -> Result {
 }
 
 /// `int pipe(int fds[2])`.
-pub fn pipe(call: &mut Call<'_>) -> Result {
+pub(crate) fn pipe(call: &mut Call<'_>) -> Result {
     call.host(libc::SYS_pipe2, [call.args[0], 0])
 }
 
 /// `int pipe2(int fds[2], int flags)`.
-pub fn pipe2(call: &mut Call<'_>) -> Result {
+pub(crate) fn pipe2(call: &mut Call<'_>) -> Result {
     let flags = open_flags_to_host(call.uint(1));
     call.host(libc::SYS_pipe2, [call.args[0], u64::from(flags)])
 }
 
 /// `int dup2(int old, int new)`.
-pub fn dup2(call: &mut Call<'_>) -> Result {
+pub(crate) fn dup2(call: &mut Call<'_>) -> Result {
     let [old, new, ..] = call.args;
     if old as u32 == new as u32 {
         call.host(libc::SYS_fcntl, [old, libc::F_GETFD as u64])?;
@@ -161,7 +161,7 @@ pub fn dup2(call: &mut Call<'_>) -> Result {
 }
 
 /// `int fcntl(int fd, int cmd, unsigned long arg)`.
-pub fn fcntl(call: &mut Call<'_>) -> Result {
+pub(crate) fn fcntl(call: &mut Call<'_>) -> Result {
     let [fd, cmd, arg, ..] = call.args;
     match call.uint(1) {
         F_GETFL => {
@@ -174,7 +174,7 @@ pub fn fcntl(call: &mut Call<'_>) -> Result {
 }
 
 /// `int close_range(unsigned int first, unsigned int last, unsigned int flags)`. Calque's own descriptors stay open.
-pub fn close_range(call: &mut Call<'_>) -> Result {
+pub(crate) fn close_range(call: &mut Call<'_>) -> Result {
     let (mut first, last) = (call.uint(0), call.uint(1));
     if first > last {
         return Err(Errno::EINVAL);
@@ -192,13 +192,13 @@ pub fn close_range(call: &mut Call<'_>) -> Result {
 }
 
 /// `ssize_t getdents64(int fd, struct linux_dirent64 *buf, unsigned int size)`.
-pub fn getdents64(call: &mut Call<'_>) -> Result {
+pub(crate) fn getdents64(call: &mut Call<'_>) -> Result {
     call.host(libc::SYS_getdents64, [call.args[0], call.args[1], call.args[2]])
 }
 
 /// `ssize_t getdents(int fd, struct linux_dirent *buf, unsigned int size)`: the same records as `getdents64`'s, but
 /// the type stands in the last byte instead of before the name (fs/readdir.c).
-pub fn getdents(call: &mut Call<'_>) -> Result {
+pub(crate) fn getdents(call: &mut Call<'_>) -> Result {
     let mut records = vec![0u8; (call.uint(2) as usize).min(1 << 20)];
     let len = call.host(libc::SYS_getdents64, [call.args[0], host::out(&mut records[..]), records.len() as u64])?;
     records.truncate(len as usize);
@@ -221,53 +221,53 @@ fn to_old_dirents(mut records: &mut [u8]) {
 }
 
 /// `int rename(const char *from, const char *to)`.
-pub fn rename(call: &mut Call<'_>) -> Result {
+pub(crate) fn rename(call: &mut Call<'_>) -> Result {
     call.host(libc::SYS_renameat2, [AT_FDCWD, call.args[0], AT_FDCWD, call.args[1], 0])
 }
 
 /// `int mkdir(const char *path, mode_t mode)`.
-pub fn mkdir(call: &mut Call<'_>) -> Result {
+pub(crate) fn mkdir(call: &mut Call<'_>) -> Result {
     call.host(libc::SYS_mkdirat, [AT_FDCWD, call.args[0], call.args[1]])
 }
 
 /// `int rmdir(const char *path)`.
-pub fn rmdir(call: &mut Call<'_>) -> Result {
+pub(crate) fn rmdir(call: &mut Call<'_>) -> Result {
     call.host(libc::SYS_unlinkat, [AT_FDCWD, call.args[0], libc::AT_REMOVEDIR as u64])
 }
 
 /// `int unlink(const char *path)`.
-pub fn unlink(call: &mut Call<'_>) -> Result {
+pub(crate) fn unlink(call: &mut Call<'_>) -> Result {
     call.host(libc::SYS_unlinkat, [AT_FDCWD, call.args[0], 0])
 }
 
 /// `int link(const char *from, const char *to)`.
-pub fn link(call: &mut Call<'_>) -> Result {
+pub(crate) fn link(call: &mut Call<'_>) -> Result {
     call.host(libc::SYS_linkat, [AT_FDCWD, call.args[0], AT_FDCWD, call.args[1], 0])
 }
 
 /// `int symlink(const char *target, const char *path)`.
-pub fn symlink(call: &mut Call<'_>) -> Result {
+pub(crate) fn symlink(call: &mut Call<'_>) -> Result {
     call.host(libc::SYS_symlinkat, [call.args[0], AT_FDCWD, call.args[1]])
 }
 
 /// `int chmod(const char *path, mode_t mode)`.
-pub fn chmod(call: &mut Call<'_>) -> Result {
+pub(crate) fn chmod(call: &mut Call<'_>) -> Result {
     call.host(libc::SYS_fchmodat, [AT_FDCWD, call.args[0], call.args[1]])
 }
 
 /// `int chown(const char *path, uid_t owner, gid_t group)`.
-pub fn chown(call: &mut Call<'_>) -> Result {
+pub(crate) fn chown(call: &mut Call<'_>) -> Result {
     call.host(libc::SYS_fchownat, [AT_FDCWD, call.args[0], call.args[1], call.args[2], 0])
 }
 
 /// `int lchown(const char *path, uid_t owner, gid_t group)`.
-pub fn lchown(call: &mut Call<'_>) -> Result {
+pub(crate) fn lchown(call: &mut Call<'_>) -> Result {
     let nofollow = libc::AT_SYMLINK_NOFOLLOW as u64;
     call.host(libc::SYS_fchownat, [AT_FDCWD, call.args[0], call.args[1], call.args[2], nofollow])
 }
 
 /// `int mknod(const char *path, mode_t mode, dev_t dev)`.
-pub fn mknod(call: &mut Call<'_>) -> Result {
+pub(crate) fn mknod(call: &mut Call<'_>) -> Result {
     call.host(libc::SYS_mknodat, [AT_FDCWD, call.args[0], call.args[1], call.args[2]])
 }
 

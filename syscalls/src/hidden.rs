@@ -17,19 +17,19 @@ const FIRST: RawFd = 960;
 static HIDDEN: AtomicU64 = AtomicU64::new(0);
 
 /// Whether the guest may not see `fd`.
-pub fn is_hidden(fd: RawFd) -> bool {
+pub(crate) fn is_hidden(fd: RawFd) -> bool {
     let at = fd.wrapping_sub(FIRST) as u32;
     at < 64 && HIDDEN.load(Relaxed) >> at & 1 != 0
 }
 
 /// All hidden descriptors, in order.
-pub fn all() -> impl Iterator<Item = RawFd> {
+pub(crate) fn all() -> impl Iterator<Item = RawFd> {
     let set = HIDDEN.load(Relaxed);
     (0..64).filter(move |at| set >> at & 1 != 0).map(|at| FIRST + at)
 }
 
 /// A hidden duplicate of `fd`, closed by execve. Where the descriptor limit leaves no room up there, it stays visible.
-pub fn hide(fd: impl AsFd) -> nix::Result<OwnedFd> {
+pub(crate) fn hide(fd: impl AsFd) -> nix::Result<OwnedFd> {
     let high = fcntl(fd.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(FIRST))
         .or_else(|_| fcntl(fd.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(0)))?;
     let at = high.wrapping_sub(FIRST) as u32;

@@ -11,14 +11,14 @@
 use nix::errno::Errno;
 
 /// Six arguments, the missing ones 0.
-pub fn six<const N: usize>(args: [u64; N]) -> [u64; 6] {
+pub(crate) fn six<const N: usize>(args: [u64; N]) -> [u64; 6] {
     let mut all = [0; 6];
     all[..N].copy_from_slice(&args);
     all
 }
 
 /// Makes a call that does not sleep.
-pub fn quick<const N: usize>(nr: libc::c_long, args: [u64; N]) -> Result<u64, Errno> {
+pub(crate) fn quick<const N: usize>(nr: libc::c_long, args: [u64; N]) -> Result<u64, Errno> {
     let [a, b, c, d, e, f] = six(args);
     // SAFETY: see the module.
     let result = unsafe { libc::syscall(nr, a, b, c, d, e, f) };
@@ -26,17 +26,17 @@ pub fn quick<const N: usize>(nr: libc::c_long, args: [u64; N]) -> Result<u64, Er
 }
 
 /// An argument that is a pointer to a Rust value, which the kernel reads.
-pub fn ptr<T: ?Sized>(value: &T) -> u64 {
+pub(crate) fn ptr<T: ?Sized>(value: &T) -> u64 {
     std::ptr::from_ref(value).cast::<u8>() as u64
 }
 
 /// An argument that is a pointer to a Rust value, which the kernel writes.
-pub fn out<T: ?Sized>(value: &mut T) -> u64 {
+pub(crate) fn out<T: ?Sized>(value: &mut T) -> u64 {
     std::ptr::from_mut(value).cast::<u8>() as u64
 }
 
 /// All bytes zero: for structures that the kernel fills.
-pub trait Zeroed: Sized {
+pub(crate) trait Zeroed: Sized {
     fn zeroed() -> Self {
         // SAFETY: implemented for C structures of integers only.
         unsafe { std::mem::zeroed() }

@@ -26,7 +26,7 @@ const SEM_STAT_ANY: i32 = 20;
 
 /// `void *shmat(int id, const void *addr, int flags)`. The guest's map picks the place: a shared anonymous mapping, over
 /// which the segment is then attached.
-pub fn shmat(call: &mut Call<'_>) -> Result {
+pub(crate) fn shmat(call: &mut Call<'_>) -> Result {
     let [id, addr, flags, ..] = call.args;
     let len = segment_size(call, id)?.next_multiple_of(GUEST_PAGE);
     let at = place(call, addr, flags as i32, len)?;
@@ -44,7 +44,7 @@ pub fn shmat(call: &mut Call<'_>) -> Result {
 }
 
 /// `int shmdt(const void *addr)`.
-pub fn shmdt(call: &mut Call<'_>) -> Result {
+pub(crate) fn shmdt(call: &mut Call<'_>) -> Result {
     let Some(len) = attached().remove(&call.args[0]) else { return Err(Errno::EINVAL) };
     call.host(libc::SYS_shmdt, [call.args[0]])?;
     call.process().mem.munmap(call.addr(0), len).map(|()| 0)
@@ -80,7 +80,7 @@ fn place(call: &Call<'_>, addr: u64, flags: i32, len: u64) -> Result {
 }
 
 /// `int semctl(int id, int n, int cmd, union semun arg)`.
-pub fn semctl(call: &mut Call<'_>) -> Result {
+pub(crate) fn semctl(call: &mut Call<'_>) -> Result {
     let [id, n, cmd, arg, ..] = call.args;
     // The C library may or in IPC_64 (0x100), which these kernels ignore.
     match call.int(2) & !0x100 {
@@ -103,7 +103,7 @@ pub fn semctl(call: &mut Call<'_>) -> Result {
 }
 
 /// `ssize_t msgrcv(int id, struct msgbuf *msg, size_t size, long type, int flags)`: the text follows a `long`.
-pub fn msgrcv(call: &mut Call<'_>) -> Result {
+pub(crate) fn msgrcv(call: &mut Call<'_>) -> Result {
     let [id, msg, size, kind, flags, _] = call.args;
     let len = size.saturating_add(8);
     access::check(GuestAddr(msg), len as usize, calque_runtime::thread::Access::Write)?;

@@ -16,6 +16,8 @@
 mod abi;
 mod arch;
 mod call;
+#[cfg(test)]
+mod doc;
 mod file;
 mod hidden;
 mod host;
@@ -33,6 +35,7 @@ pub mod table;
 mod time;
 
 use call::Call;
+use calque_runtime::signal::SigInfo;
 use calque_runtime::{Outcome, Syscalls, Thread};
 use nix::errno::Errno;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -55,6 +58,12 @@ impl Syscalls for LinuxSyscalls {
 
     fn name(&self, nr: u64) -> Option<&'static str> {
         table::row(nr).map(|row| row.name)
+    }
+
+    fn signal(&self, thread: &Thread, info: &SigInfo) {
+        if thread.process.options.strace {
+            strace::signal(thread, info);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 type Result = std::result::Result<u64, Errno>;
 
 /// `int uname(struct utsname *name)`: the host's, with the guest's machine.
-pub fn uname(call: &mut Call<'_>) -> Result {
+pub(crate) fn uname(call: &mut Call<'_>) -> Result {
     let mut name = libc::utsname::zeroed();
     call.host(libc::SYS_uname, [host::out(&mut name)])?;
     name.machine = [0; 65];

@@ -5,7 +5,7 @@ use calque_runtime::access;
 use nix::errno::Errno;
 
 /// `int getsockopt(int fd, int level, int name, void *value, int *len)`.
-pub fn getsockopt(call: &mut Call<'_>) -> Result<u64, Errno> {
+pub(crate) fn getsockopt(call: &mut Call<'_>) -> Result<u64, Errno> {
     let [fd, level, name, value, len, _] = call.args;
     let room = call.read::<u32>(4)?;
     if value != 0 && room != 0 {

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 type Result = std::result::Result<u64, Errno>;
 
 /// `int poll(struct pollfd *fds, unsigned n, int milliseconds)`.
-pub fn poll(call: &mut Call<'_>) -> Result {
+pub(crate) fn poll(call: &mut Call<'_>) -> Result {
     let mut limit = millis(call.int(2));
     let limit = limit.as_mut().map_or(0, host::out);
     call.host(libc::SYS_ppoll, [call.args[0], call.args[1], limit, 0, 0])
@@ -21,7 +21,7 @@ fn millis(ms: i32) -> Option<[i64; 2]> {
 }
 
 /// `int ppoll(struct pollfd *fds, unsigned n, struct timespec *limit, const sigset_t *mask, size_t size)`.
-pub fn ppoll(call: &mut Call<'_>) -> Result {
+pub(crate) fn ppoll(call: &mut Call<'_>) -> Result {
     let [fds, n, limit, mask, size, _] = call.args;
     let (nr, mask) = (libc::SYS_ppoll, sigset(GuestAddr(mask), size)?);
     masked(call, mask, nr, |mask| [fds, n, limit, mask, 8])
@@ -29,7 +29,7 @@ pub fn ppoll(call: &mut Call<'_>) -> Result {
 
 /// `int select(int n, fd_set *in, fd_set *out, fd_set *except, struct timeval *limit)`. What is left of the limit is
 /// written back, as Linux does.
-pub fn select(call: &mut Call<'_>) -> Result {
+pub(crate) fn select(call: &mut Call<'_>) -> Result {
     let [n, read, write, except, ..] = call.args;
     let mut limit = match call.read_opt::<[i64; 2]>(4)? {
         Some([s, us]) if s < 0 || us < 0 => return Err(Errno::EINVAL),
@@ -48,7 +48,7 @@ pub fn select(call: &mut Call<'_>) -> Result {
 
 /// `int pselect6(int n, fd_set *in, fd_set *out, fd_set *except, struct timespec *limit, struct { sigset_t *mask; size_t
 /// size; } *)`.
-pub fn pselect6(call: &mut Call<'_>) -> Result {
+pub(crate) fn pselect6(call: &mut Call<'_>) -> Result {
     let [n, read, write, except, limit, _] = call.args;
     let [mask, size] = call.read_opt::<[u64; 2]>(5)?.unwrap_or_default();
     let mask = sigset(GuestAddr(mask), size)?;
@@ -83,12 +83,12 @@ fn masked<const N: usize>(
 }
 
 /// `int epoll_create(int size)`: the size only has to be positive.
-pub fn epoll_create(call: &mut Call<'_>) -> Result {
+pub(crate) fn epoll_create(call: &mut Call<'_>) -> Result {
     if call.int(0) <= 0 { Err(Errno::EINVAL) } else { call.host(libc::SYS_epoll_create1, [0]) }
 }
 
 /// `int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)`.
-pub fn epoll_ctl(call: &mut Call<'_>) -> Result {
+pub(crate) fn epoll_ctl(call: &mut Call<'_>) -> Result {
     let [epfd, op, fd, ..] = call.args;
     let event = match call.int(1) {
         libc::EPOLL_CTL_DEL => None,
@@ -98,19 +98,19 @@ pub fn epoll_ctl(call: &mut Call<'_>) -> Result {
 }
 
 /// `int epoll_wait(int epfd, struct epoll_event *events, int max, int milliseconds)`.
-pub fn epoll_wait(call: &mut Call<'_>) -> Result {
+pub(crate) fn epoll_wait(call: &mut Call<'_>) -> Result {
     epoll(call, None, libc::SYS_epoll_pwait)
 }
 
 /// `int epoll_pwait(int epfd, struct epoll_event *events, int max, int milliseconds, const sigset_t *mask, size_t size)`.
-pub fn epoll_pwait(call: &mut Call<'_>) -> Result {
+pub(crate) fn epoll_pwait(call: &mut Call<'_>) -> Result {
     let mask = sigset(call.addr(4), call.args[5])?;
     epoll(call, mask, libc::SYS_epoll_pwait)
 }
 
 /// `int epoll_pwait2(int epfd, struct epoll_event *events, int max, const struct timespec *limit, const sigset_t *mask,
 /// size_t size)`.
-pub fn epoll_pwait2(call: &mut Call<'_>) -> Result {
+pub(crate) fn epoll_pwait2(call: &mut Call<'_>) -> Result {
     let mask = sigset(call.addr(4), call.args[5])?;
     epoll(call, mask, libc::SYS_epoll_pwait2)
 }
@@ -134,11 +134,11 @@ fn epoll(call: &mut Call<'_>, mask: Option<u64>, nr: libc::c_long) -> Result {
 }
 
 /// `int eventfd(unsigned count)`.
-pub fn eventfd(call: &mut Call<'_>) -> Result {
+pub(crate) fn eventfd(call: &mut Call<'_>) -> Result {
     call.host(libc::SYS_eventfd2, [call.args[0], 0])
 }
 
 /// `int inotify_init(void)`.
-pub fn inotify_init(call: &mut Call<'_>) -> Result {
+pub(crate) fn inotify_init(call: &mut Call<'_>) -> Result {
     call.host(libc::SYS_inotify_init1, [0])
 }

@@ -15,7 +15,7 @@ use std::os::fd::{IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 /// The entry that `path` names in this process's directory: "exe" of "/proc/self/exe".
-pub fn entry(path: &[u8]) -> Option<&str> {
+pub(crate) fn entry(path: &[u8]) -> Option<&str> {
     let path = std::str::from_utf8(path).ok()?.strip_prefix("/proc/")?;
     let (who, rest) = path.split_once('/')?;
     let ours = who == "self" || who == "thread-self" || who.parse() == Ok(std::process::id());
@@ -27,7 +27,7 @@ pub fn entry(path: &[u8]) -> Option<&str> {
 }
 
 /// Opens the entry at argument `path` if it is one that is ours to show.
-pub fn open(call: &mut Call<'_>, path: usize, flags: u32) -> Result<Option<u64>, Errno> {
+pub(crate) fn open(call: &mut Call<'_>, path: usize, flags: u32) -> Result<Option<u64>, Errno> {
     let text = call.text(path)?;
     let Some(content) = entry(&text).and_then(|name| content(name, call.process())) else { return Ok(None) };
     let close = if flags & libc::O_CLOEXEC as u32 != 0 { MFdFlags::MFD_CLOEXEC } else { MFdFlags::empty() };
@@ -53,13 +53,13 @@ fn strings(list: &[CString]) -> Vec<u8> {
 }
 
 /// The auxiliary vector's bytes, with its terminator.
-pub fn auxv(exe: &ExeInfo) -> Vec<u8> {
+pub(crate) fn auxv(exe: &ExeInfo) -> Vec<u8> {
     let end = (exe.auxv.last().map(|last| last.0) != Some(0)).then_some((0, 0));
     exe.auxv.iter().copied().chain(end).flat_map(|(kind, value)| [kind, value]).flat_map(u64::to_le_bytes).collect()
 }
 
 /// The path of the guest's program, if `path` is /proc/self/exe.
-pub fn exe(path: &[u8], process: &Process) -> Option<CString> {
+pub(crate) fn exe(path: &[u8], process: &Process) -> Option<CString> {
     (entry(path) == Some("exe"))
         .then(|| CString::new(process.exe().path.as_os_str().as_bytes()).expect("a path has no NUL"))
 }

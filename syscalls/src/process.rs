@@ -15,34 +15,34 @@ use std::sync::Mutex;
 type Result = std::result::Result<u64, Errno>;
 
 /// `void exit(int code)`: ends the thread.
-pub fn exit(call: &mut Call<'_>) -> Outcome {
+pub(crate) fn exit(call: &mut Call<'_>) -> Outcome {
     Outcome::ExitThread(call.int(0))
 }
 
 /// `void exit_group(int code)`.
-pub fn exit_group(call: &mut Call<'_>) -> Outcome {
+pub(crate) fn exit_group(call: &mut Call<'_>) -> Outcome {
     Outcome::ExitProcess(call.int(0))
 }
 
 /// `long clone(unsigned long flags, void *stack, int *parent_tid, int *child_tid, unsigned long tls)`: x86-64's order.
-pub fn clone(call: &mut Call<'_>) -> Outcome {
+pub(crate) fn clone(call: &mut Call<'_>) -> Outcome {
     let args = CloneArgs::from_clone(call.args);
     call.thread.clone_guest(&args)
 }
 
 /// `pid_t fork(void)`.
-pub fn fork(call: &mut Call<'_>) -> Outcome {
+pub(crate) fn fork(call: &mut Call<'_>) -> Outcome {
     call.thread.clone_guest(&CloneArgs { exit_signal: libc::SIGCHLD, ..CloneArgs::default() })
 }
 
 /// `pid_t vfork(void)`.
-pub fn vfork(call: &mut Call<'_>) -> Outcome {
+pub(crate) fn vfork(call: &mut Call<'_>) -> Outcome {
     let flags = (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
     call.thread.clone_guest(&CloneArgs { flags, exit_signal: libc::SIGCHLD, ..CloneArgs::default() })
 }
 
 /// `long clone3(struct clone_args *args, size_t size)`.
-pub fn clone3(call: &mut Call<'_>) -> Outcome {
+pub(crate) fn clone3(call: &mut Call<'_>) -> Outcome {
     match clone3_args(call) {
         Ok(args) => call.thread.clone_guest(&args),
         Err(errno) => call.finish(Err(errno)),
@@ -76,13 +76,13 @@ fn clone3_args(call: &Call<'_>) -> std::result::Result<CloneArgs, Errno> {
 }
 
 /// `int execve(const char *path, char *const argv[], char *const envp[])`.
-pub fn execve(call: &mut Call<'_>) -> Outcome {
+pub(crate) fn execve(call: &mut Call<'_>) -> Outcome {
     let result = exec_path(call, AT_FDCWD as i32, 0, 0).and_then(|path| execute(call, path, 1));
     call.finish(result)
 }
 
 /// `int execveat(int dirfd, const char *path, char *const argv[], char *const envp[], int flags)`.
-pub fn execveat(call: &mut Call<'_>) -> Outcome {
+pub(crate) fn execveat(call: &mut Call<'_>) -> Outcome {
     let result = exec_path(call, call.int(0), 1, call.int(4)).and_then(|path| execute(call, path, 2));
     call.finish(result)
 }
@@ -136,14 +136,14 @@ fn strings(vector: GuestAddr) -> std::result::Result<Vec<CString>, Errno> {
 }
 
 /// `pid_t set_tid_address(int *word)`.
-pub fn set_tid_address(call: &mut Call<'_>) -> Result {
+pub(crate) fn set_tid_address(call: &mut Call<'_>) -> Result {
     let word = call.addr(0);
     call.thread.clear_child_tid = (word.0 != 0).then_some(word);
     Ok(call.thread.tid as u64)
 }
 
 /// `pid_t getpgrp(void)`.
-pub fn getpgrp(call: &mut Call<'_>) -> Result {
+pub(crate) fn getpgrp(call: &mut Call<'_>) -> Result {
     call.host(libc::SYS_getpgid, [0])
 }
 
@@ -159,7 +159,7 @@ const ARCH_SET_CPUID: u32 = 0x1012;
 const TASK_SIZE_MAX: u64 = (1 << 47) - 4096;
 
 /// `int arch_prctl(int op, unsigned long addr)`.
-pub fn arch_prctl(call: &mut Call<'_>) -> Result {
+pub(crate) fn arch_prctl(call: &mut Call<'_>) -> Result {
     let value = call.args[1];
     match call.uint(0) {
         ARCH_SET_FS | ARCH_SET_GS if value >= TASK_SIZE_MAX => return Err(Errno::EPERM),
@@ -179,7 +179,7 @@ pub fn arch_prctl(call: &mut Call<'_>) -> Result {
 const NOT_FOR_US: u32 = 0x0040_0000 | 0x0020_0000 | 0x0080_0000 | 0x0800_0000;
 
 /// `int personality(unsigned long persona)`: 0xffffffff asks only.
-pub fn personality(call: &mut Call<'_>) -> Result {
+pub(crate) fn personality(call: &mut Call<'_>) -> Result {
     match call.uint(0) {
         0xffff_ffff => call.host(libc::SYS_personality, [0xffff_ffff]),
         persona if persona & 0xff != 0 => Err(Errno::EINVAL),
@@ -220,7 +220,7 @@ const PR_GET_AUXV: i32 = 0x4155_5856;
 const TSC_ENABLE: u32 = 1;
 
 /// `int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)`.
-pub fn prctl(call: &mut Call<'_>) -> Result {
+pub(crate) fn prctl(call: &mut Call<'_>) -> Result {
     match call.int(0) {
         PR_GET_TSC => return call.write(1, &TSC_ENABLE),
         PR_SET_TSC if call.uint(1) == TSC_ENABLE => return Ok(0),
@@ -269,19 +269,19 @@ fn is_own(resource: u32) -> bool {
 }
 
 /// `int getrlimit(unsigned resource, struct rlimit *limit)`.
-pub fn getrlimit(call: &mut Call<'_>) -> Result {
+pub(crate) fn getrlimit(call: &mut Call<'_>) -> Result {
     let limit = limit(call, 0, call.uint(0), None)?;
     call.write(1, &limit)
 }
 
 /// `int setrlimit(unsigned resource, const struct rlimit *limit)`.
-pub fn setrlimit(call: &mut Call<'_>) -> Result {
+pub(crate) fn setrlimit(call: &mut Call<'_>) -> Result {
     let new = call.read::<[u64; 2]>(1)?;
     limit(call, 0, call.uint(0), Some(new)).map(|_| 0)
 }
 
 /// `int prlimit64(pid_t pid, unsigned resource, const struct rlimit64 *new, struct rlimit64 *old)`.
-pub fn prlimit64(call: &mut Call<'_>) -> Result {
+pub(crate) fn prlimit64(call: &mut Call<'_>) -> Result {
     let new = call.read_opt::<[u64; 2]>(2)?;
     let old = limit(call, call.args[0], call.uint(1), new)?;
     if call.args[3] != 0 { call.write(3, &old) } else { Ok(0) }

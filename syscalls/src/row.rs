@@ -69,6 +69,12 @@ pub enum Arg {
     Bits(&'static Names),
     /// One of named values.
     One(&'static Names),
+    /// Flags of clone(2): the low byte is a signal.
+    CloneFlags,
+    /// Option of {get,set}sockopt(2), whose level stands before it.
+    SockOpt,
+    /// Request of ioctl(2).
+    IoctlCmd,
     /// Bytes read; their number is the argument n.
     In(u8),
     /// Bytes written, at most argument n, as many as the result says.
@@ -121,7 +127,7 @@ pub enum Dir {
 pub enum Struct {
     Stat, Statx, Statfs, Timespec, Timeval, Timezone, Itimerspec, Itimerval, Rusage, Sysinfo, Utsname, Tms, Rlimit,
     Sigaction, Sigset, Siginfo, Stack, Pollfd, EpollEvent, FdPair, I32, U32, I64, U64, Utimbuf, CloneArgs, OpenHow,
-    SchedParam, Sembuf, Sigevent, Timex,
+    SchedParam, Sembuf, Sigevent, Timex, WaitStatus,
     /// So many bytes that nobody decodes.
     Blob(u16),
 }
@@ -131,7 +137,7 @@ impl Struct {
     pub const fn size(self) -> u64 {
         use Struct::*;
         match self {
-            I32 | U32 | SchedParam => 4,
+            I32 | U32 | SchedParam | WaitStatus => 4,
             Sembuf => 6,
             I64 | U64 | Sigset | Pollfd | FdPair | Timezone => 8,
             EpollEvent => 12,
@@ -175,7 +181,7 @@ impl Row {
     /// Whether any argument is one that [`Row::buffers`] or a descriptor check looks at.
     pub fn is_plain(&self) -> bool {
         self.args.iter().all(|a| matches!(a, Arg::Int | Arg::Uint | Arg::Long | Arg::Hex | Arg::Size | Arg::Off
-            | Arg::Mode | Arg::Dev | Arg::Pid | Arg::Id | Arg::Sig | Arg::Ptr | Arg::Bits(_) | Arg::One(_)))
+            | Arg::Mode | Arg::Dev | Arg::Pid | Arg::Id | Arg::Sig | Arg::Ptr | Arg::Bits(_) | Arg::One(_) | Arg::CloneFlags))
     }
 }
 

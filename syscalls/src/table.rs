@@ -52,7 +52,7 @@ pub static TABLE: &[Row] = &[
     r( 13, "rt_sigaction",            Do(signal::rt_sigaction),      Quick,  Full, &[Sig, InS(Sigaction), OutS(Sigaction), Size], ""),
     r( 14, "rt_sigprocmask",          Do(signal::rt_sigprocmask),    Quick,  Full, &[One(&SIG_HOW), InS(Sigset), OutS(Sigset), Size], ""),
     r( 15, "rt_sigreturn",            Ctl(signal::rt_sigreturn),     Quick,  Full, &[], ""),
-    r( 16, "ioctl",                   Pass,                          Sys,    Full, &[Fd, One(&IOCTL), IoctlArg], "requests whose structures hold pointers to buffers are not checked against the translator's memory"),
+    r( 16, "ioctl",                   Pass,                          Sys,    Full, &[Fd, IoctlCmd, IoctlArg], "requests whose structures hold pointers to buffers are not checked against the translator's memory"),
     r( 17, "pread64",                 Pass,                          Sys,    Full, &[Fd, Out(2), Size, Off], ""),
     r( 18, "pwrite64",                Pass,                          Sys,    Full, &[Fd, In(2), Size, Off], ""),
     r( 19, "readv",                   Pass,                          Sys,    Full, &[Fd, OutIov(2), Int], ""),
@@ -90,14 +90,14 @@ pub static TABLE: &[Row] = &[
     r( 51, "getsockname",             Pass,                          Quick,  Full, &[Fd, OutSock(2), Ptr], ""),
     r( 52, "getpeername",             Pass,                          Quick,  Full, &[Fd, OutSock(2), Ptr], ""),
     r( 53, "socketpair",              Pass,                          Quick,  Full, &[One(&AF), Bits(&SOCK), Int, OutS(FdPair)], ""),
-    r( 54, "setsockopt",              Pass,                          Quick,  Full, &[Fd, One(&SOL), Int, In(4), Uint], ""),
-    r( 55, "getsockopt",              Do(net::getsockopt),           Quick,  Full, &[Fd, One(&SOL), Int, Ptr, IoS(U32)], ""),
-    r( 56, "clone",                   Ctl(process::clone),           Quick,  Part, &[Bits(&CLONE), Ptr, Ptr, Ptr, Hex], "threads, fork and vfork shapes; CLONE_VM without CLONE_THREAD or CLONE_VFORK is EINVAL"),
+    r( 54, "setsockopt",              Pass,                          Quick,  Full, &[Fd, One(&SOL), SockOpt, In(4), Uint], ""),
+    r( 55, "getsockopt",              Do(net::getsockopt),           Quick,  Full, &[Fd, One(&SOL), SockOpt, Ptr, IoS(U32)], ""),
+    r( 56, "clone",                   Ctl(process::clone),           Quick,  Part, &[CloneFlags, Ptr, Ptr, Ptr, Hex], "threads, fork and vfork shapes; CLONE_VM without CLONE_THREAD or CLONE_VFORK is EINVAL"),
     r( 57, "fork",                    Ctl(process::fork),            Quick,  Full, &[], ""),
     r( 58, "vfork",                   Ctl(process::vfork),           Quick,  Full, &[], ""),
     r( 59, "execve",                  Ctl(process::execve),          Quick,  Full, &[Path, Argv, Argv], "x86-64 programs and scripts go on under Calque; programs of the host run as they are"),
     r( 60, "exit",                    Ctl(process::exit),            Quick,  Full, &[Int], ""),
-    r( 61, "wait4",                   Pass,                          Sys,    Full, &[Pid, OutS(I32), Bits(&WAIT), OutS(Rusage)], ""),
+    r( 61, "wait4",                   Pass,                          Sys,    Full, &[Pid, OutS(WaitStatus), Bits(&WAIT), OutS(Rusage)], ""),
     r( 62, "kill",                    Pass,                          Quick,  Full, &[Pid, Sig], ""),
     r( 63, "uname",                   Do(misc::uname),               Quick,  Full, &[OutS(Utsname)], "machine is x86_64"),
     r( 64, "semget",                  Pass,                          Quick,  Full, &[Int, Int, Bits(&IPC)], ""),
@@ -255,7 +255,7 @@ pub static TABLE: &[Row] = &[
     r(216, "remap_file_pages",        Nosys,                         Quick,  No,   &[Ptr, Size, Bits(&PROT), Size, Bits(&MAP)], "ENOSYS: deprecated, unused"),
     r(217, "getdents64",              Do(file::getdents64),          Quick,  Full, &[Fd, Out(2), Uint], ""),
     r(218, "set_tid_address",         Do(process::set_tid_address),  Quick,  Full, &[Ptr], ""),
-    r(219, "restart_syscall",         Fail(EINTR),                   Quick,  Full, &[], "EINTR: Calque restarts calls itself"),
+    r(219, "restart_syscall",         Fail(EINTR),                   Quick,  No,   &[], "EINTR: Calque restarts calls itself"),
     r(220, "semtimedop",              Pass,                          NoHand, Full, &[Int, InA(Sembuf, 2), Size, InS(Timespec)], ""),
     r(221, "fadvise64",               Pass,                          Quick,  Full, &[Fd, Off, Size, One(&FADV)], ""),
     r(222, "timer_create",            Pass,                          Quick,  Full, &[One(&CLOCK), InS(Sigevent), OutS(I32)], ""),
@@ -421,3 +421,70 @@ pub static TABLE: &[Row] = &[
     r(469, "file_setattr",            Pass,                          Quick,  Full, &[DirFd, NewPath, In(3), Size, Bits(&AT)], ""),
     r(470, "listns",                  Pass,                          Quick,  Full, &[InS(Blob(32)), OutA(U64, 2), Size, Hex], ""),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::aarch64;
+
+    /// Numbers that x86-64 Linux leaves out: 337..=423 (387..=423 are kept in step with other architectures).
+    fn is_gap(nr: u32) -> bool {
+        (337..424).contains(&nr)
+    }
+
+    #[test]
+    fn the_table_is_complete_and_sorted() {
+        let numbers: Vec<u32> = TABLE.iter().map(|row| row.nr).collect();
+        let expected: Vec<u32> = (0..=470).filter(|&nr| !is_gap(nr)).collect();
+        assert_eq!(numbers, expected);
+        let mut names: Vec<_> = TABLE.iter().map(|row| row.name).collect();
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "a name stands twice");
+    }
+
+    /// glibc's numbers of the build host, where it is an x86-64 one.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn numbers_are_the_kernels() {
+        for (name, nr) in [
+            ("read", libc::SYS_read), ("clone", libc::SYS_clone), ("openat", libc::SYS_openat), ("statx", libc::SYS_statx),
+            ("rseq", libc::SYS_rseq), ("clone3", libc::SYS_clone3), ("futex_waitv", libc::SYS_futex_waitv),
+        ] {
+            assert_eq!(row(nr as u64).map(|row| row.name), Some(name));
+        }
+    }
+
+    #[test]
+    fn what_passes_exists_on_aarch64() {
+        // By their notes, ENOSYS there.
+        let x86_only = ["ustat", "sysfs"];
+        for row in TABLE.iter().filter(|row| matches!(row.how, Pass) && !x86_only.contains(&row.name)) {
+            assert!(aarch64::host_number(row.name, row.nr).is_some(), "{} has no number on AArch64", row.name);
+        }
+    }
+
+    #[test]
+    fn numbers_from_424_on_are_common() {
+        for &(name, nr) in aarch64::NUMBERS.iter().filter(|&&(_, nr)| nr >= 424) {
+            assert_eq!(row(nr.into()).map(|row| row.name), Some(name));
+        }
+    }
+
+    #[test]
+    fn argument_references_are_in_range() {
+        for row in TABLE {
+            assert!(row.args.len() <= 6, "{}", row.name);
+            let args = [0x1000; 6];
+            // Indexing panics where a length argument does not exist.
+            assert!(row.buffers(&args).count() <= 12);
+        }
+    }
+
+    #[test]
+    fn what_is_not_full_says_so() {
+        for row in TABLE {
+            assert!(row.level == Full || !row.note.is_empty(), "{} needs a note", row.name);
+            assert_eq!(matches!(row.how, Nosys | Fail(_)), row.level == No, "{}", row.name);
+        }
+    }
+}

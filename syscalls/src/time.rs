@@ -7,7 +7,7 @@ use nix::errno::Errno;
 type Result = std::result::Result<u64, Errno>;
 
 /// `time_t time(time_t *t)`.
-pub fn time(call: &mut Call<'_>) -> Result {
+pub(crate) fn time(call: &mut Call<'_>) -> Result {
     let mut now = [0i64; 2];
     call.host(libc::SYS_clock_gettime, [libc::CLOCK_REALTIME as u64, host::out(&mut now)])?;
     if call.args[0] != 0 {
@@ -17,7 +17,7 @@ pub fn time(call: &mut Call<'_>) -> Result {
 }
 
 /// `unsigned alarm(unsigned seconds)`: what was left of the old one is rounded, never to 0 (kernel/time/itimer.c).
-pub fn alarm(call: &mut Call<'_>) -> Result {
+pub(crate) fn alarm(call: &mut Call<'_>) -> Result {
     // struct itimerval: interval and value, each seconds and microseconds.
     let new = [0, 0, i64::from(call.uint(0)), 0];
     let mut old = [0i64; 4];
@@ -28,19 +28,19 @@ pub fn alarm(call: &mut Call<'_>) -> Result {
 }
 
 /// `int utime(const char *path, const struct utimbuf *times)`: seconds of access and modification.
-pub fn utime(call: &mut Call<'_>) -> Result {
+pub(crate) fn utime(call: &mut Call<'_>) -> Result {
     let times = call.read_opt::<[i64; 2]>(1)?.map(|[access, change]| [access, 0, change, 0]);
     set_times(call, AT_FDCWD, 0, times)
 }
 
 /// `int utimes(const char *path, const struct timeval times[2])`.
-pub fn utimes(call: &mut Call<'_>) -> Result {
+pub(crate) fn utimes(call: &mut Call<'_>) -> Result {
     let times = timevals(call, 1)?;
     set_times(call, AT_FDCWD, 0, times)
 }
 
 /// `int futimesat(int dirfd, const char *path, const struct timeval times[2])`. No path: the descriptor itself.
-pub fn futimesat(call: &mut Call<'_>) -> Result {
+pub(crate) fn futimesat(call: &mut Call<'_>) -> Result {
     let times = timevals(call, 2)?;
     set_times(call, call.args[0], 1, times)
 }

@@ -1,12 +1,12 @@
 //! `struct epoll_event`: packed on x86-64 only (linux/eventpoll.h, `EPOLL_PACKED`).
 
-use crate::layout;
+use super::layout;
 use bytemuck::{AnyBitPattern, NoUninit};
 
 /// x86-64's `struct epoll_event`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, AnyBitPattern, NoUninit)]
 #[repr(C, packed)]
-pub struct EpollEvent {
+pub(crate) struct EpollEvent {
     pub events: u32,
     pub data: u64,
 }

@@ -4,10 +4,10 @@
 use crate::row::Dir;
 
 /// Guest values of the four flags that move.
-pub const O_DIRECT: u32 = 0o40000;
-pub const O_LARGEFILE: u32 = 0o100000;
-pub const O_DIRECTORY: u32 = 0o200000;
-pub const O_NOFOLLOW: u32 = 0o400000;
+pub(crate) const O_DIRECT: u32 = 0o40000;
+pub(crate) const O_LARGEFILE: u32 = 0o100000;
+pub(crate) const O_DIRECTORY: u32 = 0o200000;
+pub(crate) const O_NOFOLLOW: u32 = 0o400000;
 
 /// Guest and host value of each flag that moves.
 const MOVED: [(u32, u32); 4] = [
@@ -24,33 +24,33 @@ const HOST_LARGEFILE: u32 = if cfg!(target_arch = "aarch64") { 0o400000 } else {
 const MOVED_BITS: u32 = O_DIRECT | O_LARGEFILE | O_DIRECTORY | O_NOFOLLOW;
 
 /// Guest open flags as the host's. (`O_TMPFILE` contains `O_DIRECTORY` on both, and moves with it.)
-pub fn open_flags_to_host(guest: u32) -> u32 {
+pub(crate) fn open_flags_to_host(guest: u32) -> u32 {
     MOVED.iter().fold(guest & !MOVED_BITS, |out, &(g, h)| if guest & g != 0 { out | h } else { out })
 }
 
 /// Host open flags as the guest's.
-pub fn open_flags_to_guest(host: u32) -> u32 {
+pub(crate) fn open_flags_to_guest(host: u32) -> u32 {
     MOVED.iter().fold(host & !MOVED_BITS, |out, &(g, h)| if host & h != 0 { out | g } else { out })
 }
 
 /// Commands of fcntl(2) (asm-generic/fcntl.h, linux/fcntl.h); the same on both hosts.
-pub const F_GETFL: u32 = 3;
-pub const F_SETFL: u32 = 4;
+pub(crate) const F_GETFL: u32 = 3;
+pub(crate) const F_SETFL: u32 = 4;
 const F_GETLK: u32 = 5;
 const F_SETLK: u32 = 6;
-pub const F_SETLKW: u32 = 7;
+pub(crate) const F_SETLKW: u32 = 7;
 const F_SETOWN_EX: u32 = 15;
 const F_GETOWN_EX: u32 = 16;
 const F_GETOWNER_UIDS: u32 = 17;
 const F_OFD_GETLK: u32 = 36;
 const F_OFD_SETLK: u32 = 37;
-pub const F_OFD_SETLKW: u32 = 38;
+pub(crate) const F_OFD_SETLKW: u32 = 38;
 /// `F_LINUX_SPECIFIC_BASE` + 11..=14: hints, read and written as u64.
 const F_GET_RW_HINT: u32 = 1035;
 const F_SET_FILE_RW_HINT: u32 = 1038;
 
 /// The memory that the third argument names.
-pub fn buffer(cmd: u32, at: u64) -> (Dir, u64, u64) {
+pub(crate) fn buffer(cmd: u32, at: u64) -> (Dir, u64, u64) {
     match cmd {
         F_GETLK | F_OFD_GETLK => (Dir::Out, at, FLOCK),
         F_SETLK | F_SETLKW | F_OFD_SETLK | F_OFD_SETLKW => (Dir::In, at, FLOCK),

@@ -10,7 +10,7 @@ use Dir::{In, Out};
 /// Requests whose number does not say what they point to: (request, name, direction, bytes); no bytes for those
 /// whose argument is a number or nothing.
 #[rustfmt::skip]
-pub const OLD: &[(u32, &str, Dir, u64)] = &[
+pub(crate) const OLD: &[(u32, &str, Dir, u64)] = &[
     (0x5401, "TCGETS",        Out, 36),
     (0x5402, "TCSETS",        In,  36),
     (0x5403, "TCSETSW",       In,  36),
@@ -94,7 +94,7 @@ pub const OLD: &[(u32, &str, Dir, u64)] = &[
 ];
 
 /// The memory that the third argument names.
-pub fn buffer(request: u32, at: u64) -> (Dir, u64, u64) {
+pub(crate) fn buffer(request: u32, at: u64) -> (Dir, u64, u64) {
     if let Some(&(_, _, dir, size)) = OLD.iter().find(|row| row.0 == request) {
         return (dir, at, size);
     }

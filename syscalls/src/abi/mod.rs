@@ -6,15 +6,13 @@
 //! errno, socket options, `sockaddr`, `msghdr`, `iovec`, `timespec`, `rlimit`, `rusage`, `statfs`, `statx`, `flock`,
 //! `termios`, `sysinfo`, `siginfo`, `sigevent`, `timex`, `shmid_ds`, `msqid_ds`.
 
-pub mod epoll;
-pub mod fcntl;
-pub mod ioctl;
-pub mod sem;
-pub mod stat;
+pub(crate) mod epoll;
+pub(crate) mod fcntl;
+pub(crate) mod ioctl;
+pub(crate) mod sem;
+pub(crate) mod stat;
 
 /// Asserts size and field offsets of a guest structure at compile time.
-#[macro_export]
-#[doc(hidden)]
 macro_rules! layout {
     ($ty:ty, size $size:literal $(, $field:ident $offset:literal)*) => {
         const _: () = {
@@ -23,3 +21,5 @@ macro_rules! layout {
         };
     };
 }
+
+pub(crate) use layout;

@@ -1,19 +1,19 @@
 //! `struct stat` (arch/x86/include/uapi/asm/stat.h; AArch64 has asm-generic/stat.h's, 128 bytes, other order).
 
-use crate::layout;
+use super::layout;
 use bytemuck::{AnyBitPattern, NoUninit};
 
 /// x86-64's `struct stat`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, AnyBitPattern, NoUninit)]
 #[repr(C)]
-pub struct Stat {
+pub(crate) struct Stat {
     pub st_dev: u64,
     pub st_ino: u64,
     pub st_nlink: u64,
     pub st_mode: u32,
     pub st_uid: u32,
     pub st_gid: u32,
-    pad: u32,
+    pub pad: u32,
     pub st_rdev: u64,
     pub st_size: i64,
     pub st_blksize: i64,
@@ -24,7 +24,7 @@ pub struct Stat {
     pub st_mtime_nsec: u64,
     pub st_ctime: i64,
     pub st_ctime_nsec: u64,
-    unused: [i64; 3],
+    pub unused: [i64; 3],
 }
 
 layout!(Stat, size 144, st_nlink 16, st_mode 24, st_rdev 40, st_size 48, st_blocks 64, st_atime 72, st_ctime 104);

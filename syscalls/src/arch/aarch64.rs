@@ -2,13 +2,13 @@
 
 /// Number of the host's call of this name (include/uapi/asm-generic/unistd.h); `None` for those that only old
 /// architectures have.
-pub fn host_number(name: &str, _guest: u32) -> Option<u32> {
+pub(crate) fn host_number(name: &str, _guest: u32) -> Option<u32> {
     NUMBERS.iter().find(|row| row.0 == name).map(|row| row.1)
 }
 
 /// Every call of the generic table with its number.
 #[rustfmt::skip]
-pub const NUMBERS: &[(&str, u32)] = &[
+pub(crate) const NUMBERS: &[(&str, u32)] = &[
     ("io_setup", 0), ("io_destroy", 1), ("io_submit", 2), ("io_cancel", 3), ("io_getevents", 4), ("setxattr", 5),
     ("lsetxattr", 6), ("fsetxattr", 7), ("getxattr", 8), ("lgetxattr", 9), ("fgetxattr", 10), ("listxattr", 11),
     ("llistxattr", 12), ("flistxattr", 13), ("removexattr", 14), ("lremovexattr", 15), ("fremovexattr", 16),

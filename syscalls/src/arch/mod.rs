@@ -10,4 +10,4 @@ mod x86_64;
 use x86_64 as host;
 
 /// `fn host_number(name, guest_number) -> Option<u32>`: the host's number of a call, if it has it.
-pub use host::host_number;
+pub(crate) use host::host_number;
