@@ -109,7 +109,12 @@ fn bit_string(l: &mut Lifter<'_>, i: &Insn, m: Mem, ty: Type) -> Mem {
     let bytes = l.b.iconst(Type::I64, u64::from(ty.bytes().trailing_zeros()));
     let offset = l.b.binary(Op::Ishl, Type::I64, word, bytes);
     let at = l.addr_value(m);
-    Mem { base: Some(at), index: Some(offset), scale: 0, disp: 0 }
+    if !super::operand::has_narrow_address(i) {
+        return Mem { base: Some(at), index: Some(offset), scale: 0, disp: 0 };
+    }
+    let sum = l.b.binary(Op::Iadd, Type::I64, at, offset);
+    let low = l.b.unary(Op::Ireduce, Type::I32, sum);
+    Mem::base(l.b.unary(Op::Uextend, Type::I64, low))
 }
 
 /// BSF, BSR: the destination stays as it is, all 64 bits, if the source is 0, as AMD documents and Intel does.

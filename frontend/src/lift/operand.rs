@@ -192,6 +192,12 @@ impl Lifter<'_> {
     }
 }
 
+/// Whether the memory operand's address is computed modulo 2^32: a 0x67 prefix.
+pub(super) fn has_narrow_address(i: &Insn) -> bool {
+    let (base, index) = (i.memory_base(), i.memory_index());
+    base.is_gpr32() || index.is_gpr32() || i.memory_displ_size() == 4 && base == Register::None && index == Register::None
+}
+
 /// Memory.
 impl Lifter<'_> {
     /// The memory operand as an IR address, segment base included.
@@ -210,7 +216,7 @@ impl Lifter<'_> {
         if base == Register::RIP || base == Register::EIP {
             return self.constant_addr(i.memory_displacement64());
         }
-        if [base, index].iter().any(|r| r.is_gpr32()) || i.memory_displ_size() == 4 && base == Register::None && index == Register::None {
+        if has_narrow_address(i) {
             return self.effective_addr32(i, base, index);
         }
         let disp = i.memory_displacement64();

@@ -78,14 +78,29 @@ pub(super) fn rsqrt(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
     give(cpu, from_singles(r))
 }
 
-/// Rounds to an integral number by the two bits of a rounding mode (SDM vol. 1 table 4-9); NaNs become quiet.
+/// Rounds to an integral number by the two bits of a rounding mode (SDM vol. 1 table 4-9). On the bits: the host may
+/// be in any rounding mode itself.
 fn round(v: f64, mode: u64) -> f64 {
-    match mode & 3 {
-        0 => v.round_ties_even(),
-        1 => v.floor(),
-        2 => v.ceil(),
-        _ => v.trunc(),
+    const FRACTION: u32 = 52;
+    let bits = v.to_bits();
+    let sign = bits & 1 << 63;
+    // Number of bits right of the point.
+    let below = 1023 + FRACTION as i32 - (bits >> FRACTION & 0x7ff) as i32;
+    if below <= 0 || bits == sign {
+        return v;
     }
+    // Whole part and fraction in units of 2^-64; below 2^-12 only that there is a fraction matters.
+    let significand = u128::from(bits & ((1 << FRACTION) - 1) | 1 << FRACTION);
+    let fixed = if below <= 64 { significand << 64 >> below } else { 1 };
+    let (whole, rest) = ((fixed >> 64) as u64, fixed as u64);
+    const HALF: u64 = 1 << 63;
+    let up = match mode & 3 {
+        0 => rest > HALF || rest == HALF && whole & 1 != 0,
+        1 => sign != 0 && rest != 0,
+        2 => sign == 0 && rest != 0,
+        _ => false,
+    };
+    f64::from_bits(((whole + u64::from(up)) as f64).to_bits() | sign)
 }
 
 /// ROUNDPS by mode b.

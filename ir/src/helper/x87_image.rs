@@ -91,8 +91,8 @@ pub(super) fn mmx_set(cpu: &mut CpuState, i: u64, v: u64, _: u64) -> u64 {
     0
 }
 
-/// EMMS: all registers empty.
+/// EMMS: all registers empty, TOP 0 (SDM vol. 3 table 13-1).
 pub(super) fn emms(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
-    cpu.x87.empty = 0xff;
+    (cpu.x87.top, cpu.x87.empty) = (0, 0xff);
     0
 }

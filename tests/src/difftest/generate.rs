@@ -23,7 +23,8 @@ fn excluded(m: Mnemonic) -> bool {
         m,
         Call | Jmp | Ret | Syscall | Ud2 | Ud0 | Ud1 | Int | Int1 | Int3 | Iretq | Iret | Iretd | Hlt | Cli | Sti | Jrcxz | Jecxz | Loop | Loope
             | Loopne | Cpuid | Rdtsc | Rdtscp | Rdpid | Rdrand | Rdseed | Xgetbv | Rdfsbase | Rdgsbase | Wrfsbase | Wrgsbase
-            | Rcpps | Rcpss | Rsqrtps | Rsqrtss | In | Out | Insb | Insw | Insd | Outsb | Outsw | Outsd | Popfq | Popf
+            | Rcpps | Rcpss | Rsqrtps | Rsqrtss | Fsin | Fcos | Fsincos | Fptan | Fpatan | F2xm1 | Fyl2x | Fyl2xp1
+            | Reservednop | Fstpnce | In | Out | Insb | Insw | Insd | Outsb | Outsw | Outsd | Popfq | Popf
             | Fxsave | Fxrstor | Fxsave64 | Fxrstor64 | Xsave | Xsave64 | Xrstor | Xrstor64 | Xsavec | Xsavec64 | Xsaveopt
             | Fnsave | Frstor | Fnstenv | Fldenv | Clflush | Clflushopt | Clwb | Enter | Prefetchwt1 | Pause | Ldmxcsr
     ) || is_conditional_jump(m)
@@ -90,6 +91,9 @@ impl Generator {
             self.operand(&mut insn, n, op.op_kind(n), wide);
         }
         let memory = (0..op.op_count()).any(|n| insn.op_kind(n) == OpKind::Memory);
+        if memory && code.cpuid_features().contains(&iced_x86::CpuidFeature::SHA) {
+            return None; // AMD does not insist on alignment here, Intel does
+        }
         if memory && op.can_use_lock_prefix() && insn.op0_kind() == OpKind::Memory && self.rng.u8(..4) == 0 {
             insn.set_has_lock_prefix(true);
         }

@@ -22,8 +22,8 @@ use calque_ir::CpuState;
 use compare::Report;
 use generate::{Generator, encodings};
 use guest::{Engine, Outcome};
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, RflagsBits};
-use native::{CODE, Native};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, Register, RflagsBits};
+use native::{CODE, End, Native};
 
 /// One test: code, the state before, the memory before.
 pub struct Case {
@@ -38,16 +38,24 @@ impl Case {
         Decoder::with_ip(64, &self.code, CODE, DecoderOptions::NONE).into_iter().collect()
     }
 
-    /// RFLAGS bits that the code leaves undefined.
-    pub fn undefined(&self) -> u64 {
-        self.insns().iter().fold(0, |undefined, i| undefined_after(undefined, i))
+    /// RFLAGS bits that the code leaves undefined when it ends so.
+    pub fn undefined(&self, end: End) -> u64 {
+        let stop = if let End::Signal { pc, .. } = end { pc } else { u64::MAX };
+        self.insns().iter().take_while(|i| i.ip() < stop).fold(0, undefined_after)
     }
 }
 
 /// RFLAGS bits undefined behind an instruction, given those undefined before it.
 fn undefined_after(before: u64, insn: &Instruction) -> u64 {
+    let may_do_nothing = insn.has_rep_prefix() || insn.has_repne_prefix() || shifts_by_cl(insn);
     let defined = insn.rflags_written() | insn.rflags_cleared() | insn.rflags_set();
+    let defined = if may_do_nothing { 0 } else { defined };
     before & !in_place(defined) | in_place(insn.rflags_undefined())
+}
+
+/// Shifts and rotations by CL leave all flags as they are where the count is 0.
+fn shifts_by_cl(insn: &Instruction) -> bool {
+    (0..insn.op_count()).any(|n| insn.op_register(n) == Register::CL)
 }
 
 /// iced's flag bits as RFLAGS bits.
@@ -82,8 +90,9 @@ pub fn check(native: &mut Native, case: &Case) -> Result<(), Report> {
             return Ok(());
         }
         let expected = compare::Side { cpu: &cpu, data: &data, outcome: &Outcome::Ended(end) };
+        let undefined = case.undefined(end);
         let got = compare::Side { cpu: &got, data: &got_data, outcome: &outcome };
-        compare::compare(case, engine, &expected, &got)?;
+        compare::compare(case, engine, undefined, &expected, &got)?;
     }
     Ok(())
 }
@@ -112,7 +121,8 @@ pub fn sequence(g: &mut Generator, codes: &[Code], len: usize) -> Case {
         let kind = g.choose(codes);
         let Some(bytes) = g.instruction(kind, pc) else { continue };
         let insn = Decoder::with_ip(64, &bytes, pc, DecoderOptions::NONE).decode();
-        if in_place(insn.rflags_read()) & undefined != 0 || insn.mnemonic() == Mnemonic::Pushfq {
+        let images = matches!(insn.mnemonic(), Mnemonic::Pushfq | Mnemonic::Pushf | Mnemonic::Stmxcsr);
+        if in_place(insn.rflags_read()) & undefined != 0 || images {
             continue;
         }
         undefined = undefined_after(undefined, &insn);

@@ -18,12 +18,12 @@ use std::arch::global_asm;
 use std::cell::UnsafeCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Where code under test stands: below 2 GiB, so that 32-bit addresses reach code and data.
-pub const CODE: u64 = 0x4000_0000;
+/// Where code under test stands: below 2 GiB, so that 32-bit addresses reach code and data, and no power of two.
+pub const CODE: u64 = 0x4567_8000;
 /// Bytes for code.
 pub const CODE_SIZE: u64 = 4096;
 /// Memory that code under test works on; what lies around it is unmapped.
-pub const DATA: u64 = 0x4010_0000;
+pub const DATA: u64 = 0x4577_8000;
 /// Bytes of it.
 pub const DATA_SIZE: u64 = 3 * 4096;
 /// Where a taken branch at the end of the code goes.
