@@ -1,0 +1,121 @@
+//! Single mechanisms: what a guest pays for a system call, an indirect jump, a call, a loop, a signal under each runner, and what
+//! lifting and compiling cost.
+
+use crate::measure;
+use crate::programs;
+use crate::runner::Runner;
+use calque_backend::{CompileOptions, Compiler, HostIsa};
+use calque_frontend::decode::Bytes;
+use calque_frontend::elf::LoadPlan;
+use calque_frontend::lift::{EveryBlock, LiftOptions, lift_block, lift_region};
+use calque_ir::{GuestAddr, Region, pass};
+use std::fmt::Write;
+use std::hint::black_box;
+use std::path::Path;
+use std::time::Instant;
+
+/// Mechanism, times it is repeated, what it is.
+const GUEST: [(&str, u32, &str); 5] = [
+    ("syscall", 1_000_000, "system call (getppid)"),
+    ("indirect", 20_000_000, "indirect call, two targets"),
+    ("call", 20_000_000, "call and return"),
+    ("loop", 100_000_000, "loop of three instructions"),
+    ("signal", 100_000, "signal to itself, handled"),
+];
+
+/// Runs of each measurement; the best counts.
+const RUNS: u32 = 3;
+
+/// All single mechanisms, in Markdown.
+pub(crate) fn report(runners: &[Runner]) -> String {
+    let mut text = String::from("\n## Single mechanisms, nanoseconds each\n\n");
+    guest_side(&mut text, runners);
+    translator_side(&mut text);
+    text
+}
+
+fn guest_side(text: &mut String, runners: &[Runner]) {
+    let Ok(guest) = programs::guest("micro.c", &["-O2"]) else { return };
+    let names: Vec<&str> = runners.iter().map(|r| r.name.as_str()).collect();
+    let _ = writeln!(
+        text,
+        "| what | {} | calque, interpreted |\n|---|{}---|",
+        names.join(" | "),
+        "---|".repeat(names.len())
+    );
+    for (what, times, title) in GUEST {
+        let _ = write!(text, "| {title} |");
+        for runner in runners {
+            let words = [guest[0].clone(), what.into(), times.to_string()];
+            let _ = write!(text, " {} |", best_of(&runner.command(&words)));
+        }
+        let words = [guest[0].clone(), what.into(), (times / 20).to_string()];
+        let interpreted =
+            runners.iter().find(|r| r.is_calque()).map(|r| r.with_options(&["--engine", "interp"], &words));
+        let _ = writeln!(text, " {} |", interpreted.map_or("-".into(), |w| best_of(&w)));
+    }
+}
+
+/// The smallest of what several runs of `micro` print.
+fn best_of(words: &[String]) -> String {
+    let runs = (0..RUNS).map(|_| measure::run(words, Path::new(".")));
+    let value = |sample: measure::Sample| String::from_utf8_lossy(&sample.output).trim().parse::<f64>().ok();
+    let best = runs.filter_map(Result::ok).filter_map(value).fold(f64::INFINITY, f64::min);
+    if best.is_finite() { format!("{best:.1}") } else { "-".into() }
+}
+
+/// Costs by guest instruction of lifting, optimising and compiling the code of a guest of `bench/guests`.
+fn translator_side(text: &mut String) {
+    let Ok(guest) = programs::guest("objects.cc", &["-O2"]) else { return };
+    let Ok(file) = std::fs::read(&guest[0]) else { return };
+    let Ok(plan) = LoadPlan::parse(&file) else { return };
+    let Some(code) = plan.segments.iter().find(|s| s.prot.exec) else { return };
+    let bytes = &file[code.offset as usize..(code.offset + code.filesz) as usize];
+    let reader = Bytes { pc: code.vaddr, bytes };
+    let options = LiftOptions::default();
+    let starts: Vec<GuestAddr> = blocks(&reader, plan.entry, code.vaddr, bytes.len());
+    let regions: Vec<Region> = starts.iter().map(|pc| lift_region(&reader, *pc, &EveryBlock, &options)).collect();
+    let optimised: Vec<Region> = regions.iter().cloned().map(|mut r| (pass::optimize(&mut r), r).1).collect();
+    let mut compiler = Compiler::new(HostIsa::native());
+    let block_insns: u32 = starts.iter().map(|pc| lift_block(&reader, *pc, &options).guest_insns).sum();
+    let insns: u32 = regions.iter().map(|r| r.guest_insns).sum();
+    let _ = writeln!(text, "\n| for each guest instruction ({} regions of {insns}) | ns |\n|---|---|", regions.len());
+    let mut row = |title: &str, insns: u32, work: &mut dyn FnMut()| {
+        let best = (0..RUNS).map(|_| time(work)).fold(f64::INFINITY, f64::min);
+        let _ = writeln!(text, "| {title} | {:.0} |", best * 1e9 / f64::from(insns.max(1)));
+    };
+    row("lift a block", block_insns, &mut || {
+        starts.iter().for_each(|pc| drop(black_box(lift_block(&reader, *pc, &options))))
+    });
+    row("lift a region", insns, &mut || {
+        starts.iter().for_each(|pc| drop(black_box(lift_region(&reader, *pc, &EveryBlock, &options))));
+    });
+    row("optimise a region (and copy it)", insns, &mut || {
+        regions.iter().cloned().for_each(|mut r| pass::optimize(&mut r))
+    });
+    row("compile a region", insns, &mut || {
+        optimised.iter().for_each(|r| drop(black_box(compiler.compile(r, &CompileOptions::default()))));
+    });
+}
+
+/// Starts of regions: the entry, and whatever the code calls directly.
+fn blocks(reader: &Bytes<'_>, entry: GuestAddr, start: GuestAddr, len: usize) -> Vec<GuestAddr> {
+    let mut decoder = iced_x86::Decoder::with_ip(64, reader.bytes, start.0, iced_x86::DecoderOptions::NONE);
+    let mut targets = vec![entry];
+    while decoder.can_decode() {
+        let insn = decoder.decode();
+        let target = insn.near_branch_target();
+        if insn.is_call_near() && (start.0..start.0 + len as u64).contains(&target) {
+            targets.push(GuestAddr(target));
+        }
+    }
+    targets.sort_unstable();
+    targets.dedup();
+    targets
+}
+
+fn time(work: &mut dyn FnMut()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_secs_f64()
+}
