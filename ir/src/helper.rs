@@ -124,7 +124,7 @@ helpers! {
     X87LoadSt "x87_load_st" (I32) -> I1, X87, Some(x87::load_st);
     /// Waiting: pushes constant a (order of FLD1..FLDZ).
     X87LoadConst "x87_load_const" (I32) -> I1, X87, Some(x87::load_const);
-    /// ST(0) as `f32` bits; like all `x87_store_*` it raises what the conversion does, and does not pop.
+    /// ST(0) as `f32` bits; like all `x87_store_*` it changes nothing: `x87_store_done` does.
     X87StoreF32 "x87_store_f32" () -> I32, X87, Some(x87::store_f32);
     /// ST(0) as `f64` bits.
     X87StoreF64 "x87_store_f64" () -> I64, X87, Some(x87::store_f64);
@@ -140,8 +140,8 @@ helpers! {
     X87StoreBcdHigh "x87_store_bcd_high" () -> I16, X87, Some(x87::store_bcd_high);
     /// Waiting: copies ST(0) to ST(a & 7); a + 256 pops.
     X87StoreSt "x87_store_st" (I32) -> I1, X87, Some(x87::store_st);
-    /// Pops after an `x87_store_*`, unless that raised an unmasked exception.
-    X87Pop "x87_pop" () -> None, X87, Some(x87::pop_after_store);
+    /// Behind the store of an `x87_store_*` result: raises what the conversion did; a = 256 pops.
+    X87StoreDone "x87_store_done" (I32) -> None, X87, Some(x87::store_done);
     /// Waiting: ST(b & 7) = ST(b & 7) op ST(c), a the `Arith` code; b + 256 pops.
     X87ArithSt "x87_arith_st" (I32, I32, I32) -> I1, X87, Some(x87::arith_st);
     /// Waiting: ST(0) = ST(0) op the `f32` b.

@@ -457,31 +457,37 @@ macro_rules! native_store {
 
 #[test]
 fn stores() {
-    let store = |helper, args| move |cpu: &mut CpuState| u128::from(call(cpu, helper, args));
+    let store = |helper, args| {
+        move |cpu: &mut CpuState| {
+            let v = u128::from(call(cpu, helper, args));
+            call(cpu, Helper::X87StoreDone, [0; 3]);
+            v
+        }
+    };
     check_store("fst m32", |c, a| native_store!("fst dword ptr [{m}]", c, a), store(Helper::X87StoreF32, [0; 3]));
     check_store("fst m64", |c, a| native_store!("fst qword ptr [{m}]", c, a), store(Helper::X87StoreF64, [0; 3]));
     check_store("fist m16", |c, a| native_store!("fist word ptr [{m}]", c, a), store(Helper::X87StoreInt, [16, 0, 0]));
     check_store("fist m32", |c, a| native_store!("fist dword ptr [{m}]", c, a), store(Helper::X87StoreInt, [32, 0, 0]));
     check_store("fistp m64", |c, a| native_store!("fistp qword ptr [{m}]", c, a), |cpu| {
         let v = u128::from(call(cpu, Helper::X87StoreInt, [64, 0, 0]));
-        call(cpu, Helper::X87Pop, [0; 3]);
+        call(cpu, Helper::X87StoreDone, [0x100, 0, 0]);
         v
     });
     check_store("fisttp m32", |c, a| native_store!("fisttp dword ptr [{m}]", c, a), |cpu| {
         let v = u128::from(call(cpu, Helper::X87StoreInt, [32, 1, 0]));
-        call(cpu, Helper::X87Pop, [0; 3]);
+        call(cpu, Helper::X87StoreDone, [0x100, 0, 0]);
         v
     });
     check_store("fstp m80", |c, a| native_store!("fstp tbyte ptr [{m}]", c, a), |cpu| {
         let high = call(cpu, Helper::X87StoreF80High, [0; 3]);
         let low = call(cpu, Helper::X87StoreF80Low, [0; 3]);
-        call(cpu, Helper::X87Pop, [0; 3]);
+        call(cpu, Helper::X87StoreDone, [0x100, 0, 0]);
         u128::from(high) << 64 | u128::from(low)
     });
     check_store("fbstp", |c, a| native_store!("fbstp tbyte ptr [{m}]", c, a), |cpu| {
         let high = call(cpu, Helper::X87StoreBcdHigh, [0; 3]);
         let low = call(cpu, Helper::X87StoreBcdLow, [0; 3]);
-        call(cpu, Helper::X87Pop, [0; 3]);
+        call(cpu, Helper::X87StoreDone, [0x100, 0, 0]);
         u128::from(high) << 64 | u128::from(low)
     });
 }

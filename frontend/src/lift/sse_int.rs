@@ -191,7 +191,7 @@ pub(super) fn crc32(l: &mut Lifter<'_>, i: &Insn) {
     l.write(i, 0, r);
 }
 
-/// A helper of destination and source.
+/// A helper of destination and source. `alignment` is of the memory form.
 pub(super) fn vec_call(l: &mut Lifter<'_>, i: &Insn, helper: Helper) {
     vec_with(l, i, |l, a, b| l.b.call(helper, &[a, b]));
 }

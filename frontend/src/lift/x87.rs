@@ -2,7 +2,7 @@
 //!
 //! "Waiting" instructions raise #MF first if an exception is pending: most by the result of their helper, which
 //! then has done nothing; those that store ask before they compute the value. A store stands between the helper that
-//! converts ST(0) and the one that pops, so that a page fault finds the stack as it was.
+//! converts ST(0) and the one that raises exceptions and pops, so that a page fault finds the unit as it was.
 
 use super::flags::{Cond, Flag, FlagSet};
 use super::sse_move::{MXCSR_MASK, set_mxcsr};
@@ -80,10 +80,10 @@ impl Lifter<'_> {
         self.b.store(Type::I16, offset(m, at + 8), high);
     }
 
-    fn pop_x87(&mut self, pops: Pops) {
-        if pops == Pops::Once {
-            self.b.call(Helper::X87Pop, &[]);
-        }
+    /// Behind the store: exceptions of the conversion, pop.
+    fn store_done(&mut self, pops: Pops) {
+        let arg = self.code(pops.code());
+        self.b.call(Helper::X87StoreDone, &[arg]);
     }
 
     /// The memory operand, with room in its displacement for offsets within the operand.
@@ -170,14 +170,13 @@ pub(super) fn fst(l: &mut Lifter<'_>, i: &Insn, pops: Pops) {
             l.write(i, 0, v);
         }
         _ => {
-            // The high part first: the low one records a stack underflow.
             let high = l.b.call(Helper::X87StoreF80High, &[]);
             let low = l.b.call(Helper::X87StoreF80Low, &[]);
             let m = l.roomy_addr(i);
             l.store_80(m, 0, (low, high));
         }
     }
-    l.pop_x87(pops);
+    l.store_done(pops);
 }
 
 /// FIST, FISTP, FISTTP.
@@ -189,7 +188,7 @@ pub(super) fn fist(l: &mut Lifter<'_>, i: &Insn, how: ToInt, pops: Pops) {
     let v = l.b.call(Helper::X87StoreInt, &[width, truncate]);
     let v = if ty == Type::I64 { v } else { l.b.unary(Op::Ireduce, ty, v) };
     l.write(i, 0, v);
-    l.pop_x87(pops);
+    l.store_done(pops);
 }
 
 /// FBSTP.
@@ -199,7 +198,7 @@ pub(super) fn fbstp(l: &mut Lifter<'_>, i: &Insn) {
     let low = l.b.call(Helper::X87StoreBcdLow, &[]);
     let m = l.roomy_addr(i);
     l.store_80(m, 0, (low, high));
-    l.pop_x87(Pops::Once);
+    l.store_done(Pops::Once);
 }
 
 /// FADD and kin in all their forms.

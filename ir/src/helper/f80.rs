@@ -665,18 +665,28 @@ pub(crate) enum Quotient {
     Nearest,
 }
 
-/// Remainder of a by b: FPREM, FPREM1 (SDM vol. 2A). The second result are the quotient's low three bits, `None`
-/// for a partial remainder.
-pub(crate) fn remainder(a: F80, b: F80, quotient: Quotient, env: Env) -> (Done, Option<u8>) {
+/// What is known of the quotient of FPREM and FPREM1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Low {
+    /// A NaN or an invalid operation.
+    NotDivided,
+    /// The remainder is a partial one.
+    Partial,
+    /// The low three bits.
+    Bits(u8),
+}
+
+/// Remainder of a by b: FPREM, FPREM1 (SDM vol. 2A).
+pub(crate) fn remainder(a: F80, b: F80, quotient: Quotient, env: Env) -> (Done, Low) {
     use Class::{Infinite, Zero};
     if let Some(done) = nan_result(a, b) {
-        return (done, Some(0));
+        return (done, Low::NotDivided);
     }
     let denormal = a.denormal_flag() | b.denormal_flag();
     match (a.class(), b.class()) {
-        (Infinite, _) | (_, Zero) => return (Done::invalid(), Some(0)),
-        (Zero, _) => return (with_denormal(Done::exact(a), denormal, env), Some(0)),
-        (_, Infinite) => return (with_denormal(renormalize(a, env.full()), denormal, env), Some(0)),
+        (Infinite, _) | (_, Zero) => return (Done::invalid(), Low::NotDivided),
+        (Zero, _) => return (with_denormal(Done::exact(a), denormal, env), Low::Bits(0)),
+        (_, Infinite) => return (with_denormal(renormalize(a, env.full()), denormal, env), Low::Bits(0)),
         _ => {}
     }
     let ((ea, sa), (eb, sb)) = (a.normalized(), b.normalized());
@@ -685,10 +695,10 @@ pub(crate) fn remainder(a: F80, b: F80, quotient: Quotient, env: Env) -> (Done, 
         // Partial: take off 32 to 63 bits of the quotient.
         let n = (d & 31) as u32 + 32;
         let rest = (u128::from(sa) << n) % u128::from(sb);
-        return (remainder_result(a.sign(), eb + d - n as i32, rest, denormal, env), None);
+        return (remainder_result(a.sign(), eb + d - n as i32, rest, denormal, env), Low::Partial);
     }
     if d < -1 || d < 0 && quotient == Quotient::Truncated {
-        return (with_denormal(renormalize(a, env.full()), denormal, env), Some(0));
+        return (with_denormal(renormalize(a, env.full()), denormal, env), Low::Bits(0));
     }
     // In units of b's last bit, halved so that d = -1 has none below its own.
     let n = u128::from(sa) << (d + 1);
@@ -699,7 +709,7 @@ pub(crate) fn remainder(a: F80, b: F80, quotient: Quotient, env: Env) -> (Done, 
         (q, rest, sign) = (q + 1, m - rest, !sign);
     }
     let sign = if rest == 0 { a.sign() } else { sign };
-    (remainder_result(sign, eb - 1, rest, denormal, env), Some((q & 7) as u8))
+    (remainder_result(sign, eb - 1, rest, denormal, env), Low::Bits((q & 7) as u8))
 }
 
 /// The exact remainder `rest * 2^(exp - BIAS - 63)`.

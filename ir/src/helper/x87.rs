@@ -2,7 +2,7 @@
 //! are `f80.rs`'s; here is what becomes of them.
 //!
 //! Guest memory is the lifter's: it loads operands and passes them as bits (an 80-bit one as `i64` and `i16`), and
-//! stores what a `Store*` helper returns before it pops.
+//! stores what a `Store*` helper returns before it calls `store_done`.
 //!
 //! Invariants:
 //! 1. *Waiting* helpers (result `i1`) do nothing but return 1 while an unmasked exception is pending (ES): the
@@ -11,6 +11,8 @@
 //!    the others deliver their result (`F80` wraps it), and the fault comes with the next waiting instruction.
 //! 3. ES and B are 1 exactly when a raised exception is unmasked: `X87::summarize` runs after every change to
 //!    the status or control word.
+//! 4. A `Store*` helper changes nothing but a scratch slot; exceptions and pop come with `store_done`, behind the store,
+//!    which may fault.
 //!
 //! Quirks: a store whose conversion raises an unmasked exception writes the masked result to memory (the processor
 //! writes nothing); the last instruction and operand pointers stay 0. The transcendental functions are computed in
@@ -18,7 +20,7 @@
 
 pub use super::f80::Arith;
 use super::f80::{
-    self, BIAS, Class, DE, DOUBLE, Done, Env, F80, IE, Nans, OE, PE, Quotient, Relation, Rounding, SINGLE, UE, ZE,
+    self, BIAS, Class, DE, DOUBLE, Done, Env, F80, IE, Low, Nans, OE, PE, Quotient, Relation, Rounding, SINGLE, UE, ZE,
 };
 use crate::state::{CpuState, X87};
 
@@ -139,11 +141,6 @@ impl X87 {
         self.status = self.status & !C1 | raised | if c1 { C1 } else { 0 };
         self.summarize();
         raised & (IE | ZE | DE) & !self.control == 0
-    }
-
-    /// Stack underflow: an operand is empty.
-    fn underflow(&mut self) -> bool {
-        self.raise(IE | SF, false)
     }
 
     /// Whether one of the registers is empty.
@@ -298,40 +295,55 @@ pub(super) fn load_const(cpu: &mut CpuState, k: u64, _: u64, _: u64) -> u64 {
 
 /// ST(0) as `f32` bits.
 pub(super) fn store_f32(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
-    store_bits(&mut cpu.x87, 0xffc0_0000, |v, env| f80::to_narrow(v, &SINGLE, env))
+    store_bits(cpu, 0xffc0_0000, |v, env| f80::to_narrow(v, &SINGLE, env))
 }
 
 /// ST(0) as `f64` bits.
 pub(super) fn store_f64(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
-    store_bits(&mut cpu.x87, 0xfff8 << 48, |v, env| f80::to_narrow(v, &DOUBLE, env))
+    store_bits(cpu, 0xfff8 << 48, |v, env| f80::to_narrow(v, &DOUBLE, env))
 }
 
 /// ST(0) as an integer of `width` bits; `truncate` for FISTTP.
 pub(super) fn store_int(cpu: &mut CpuState, width: u64, truncate: u64, _: u64) -> u64 {
-    store_bits(&mut cpu.x87, 1 << (width - 1), |v, env| {
+    store_bits(cpu, 1 << (width - 1), |v, env| {
         f80::to_int(v, width as u32, if truncate != 0 { Rounding::Zero } else { env.rounding })
     })
 }
 
-fn store_bits(x: &mut X87, indefinite: u64, convert: impl FnOnce(F80, Env) -> f80::Bits) -> u64 {
-    if x.is_empty(0) {
-        x.underflow();
-        return indefinite;
-    }
-    let bits = convert(x.reg(0), x.env());
-    x.raise(bits.raised, bits.up);
+fn store_bits(cpu: &mut CpuState, indefinite: u64, convert: impl FnOnce(F80, Env) -> f80::Bits) -> u64 {
+    let x = &cpu.x87;
+    let bits = match x.is_empty(0) {
+        true => f80::Bits { bits: indefinite, raised: IE | SF, up: false },
+        false => convert(x.reg(0), x.env()),
+    };
+    defer(cpu, bits.raised, bits.up);
     bits.bits
 }
 
-/// Significand of ST(0), for FSTP m80; records an underflow of the stack.
-pub(super) fn store_f80_low(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+/// Slot of `cpu.scratch` that carries exceptions and C1 from a conversion over the store to `store_done` (I4).
+const DEFERRED: usize = 3;
+
+fn defer(cpu: &mut CpuState, raised: u16, up: bool) {
+    cpu.scratch[DEFERRED] = [u64::from(raised), u64::from(up)];
+}
+
+/// After the store: raises what the conversion did, then pops as `arg` says, unless an exception other than precision
+/// is unmasked.
+pub(super) fn store_done(cpu: &mut CpuState, arg: u64, _: u64, _: u64) -> u64 {
+    let [raised, up] = cpu.scratch[DEFERRED];
     let x = &mut cpu.x87;
-    if x.is_empty(0) {
-        x.underflow();
-        return F80::INDEFINITE.mant;
+    x.raise(raised as u16, up != 0);
+    if raised as u16 & !x.control & (IE | DE | ZE | OE | UE) == 0 {
+        x.pop_as(arg);
     }
-    x.raise(0, false);
-    x.reg(0).mant
+    0
+}
+
+/// Significand of ST(0), for FSTP m80.
+pub(super) fn store_f80_low(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    let empty = cpu.x87.is_empty(0);
+    defer(cpu, if empty { IE | SF } else { 0 }, false);
+    if empty { F80::INDEFINITE.mant } else { cpu.x87.reg(0).mant }
 }
 
 /// Sign and exponent of ST(0).
@@ -340,11 +352,10 @@ pub(super) fn store_f80_high(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 
     u64::from(if x.is_empty(0) { F80::INDEFINITE.se } else { x.reg(0).se })
 }
 
-/// Low 16 digits of ST(0) as packed decimal, for FBSTP; records exceptions.
+/// Low 16 digits of ST(0) as packed decimal, for FBSTP.
 pub(super) fn store_bcd_low(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
-    let x = &mut cpu.x87;
-    let (bcd, raised, up) = to_bcd(x);
-    x.raise(raised, up);
+    let (bcd, raised, up) = to_bcd(&cpu.x87);
+    defer(cpu, raised, up);
     bcd as u64
 }
 
@@ -385,16 +396,6 @@ pub(super) fn store_st(cpu: &mut CpuState, dst: u64, _: u64, _: u64) -> u64 {
             x.pop_as(dst);
         }
     })
-}
-
-/// Pops after a store, unless the store raised an unmasked exception other than precision (I2). None was pending
-/// before it, so whatever is unmasked now is the store's own.
-pub(super) fn pop_after_store(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
-    let x = &mut cpu.x87;
-    if x.status & !x.control & (IE | DE | ZE | OE | UE) == 0 {
-        x.pop();
-    }
-    0
 }
 
 /// ST(dst) = ST(dst) op ST(src); `dst` with `POP`.
@@ -498,7 +499,9 @@ pub(super) fn compare_flags(cpu: &mut CpuState, i: u64, kind: u64, _: u64) -> u6
     let x = &mut cpu.x87;
     let operand = (!x.is_empty(i)).then(|| (x.reg(i), 0));
     let (relation, raised) = relation(x, operand, kind);
-    if x.raise(raised, false) {
+    // C1 is only touched by a stack fault.
+    let c1 = raised & SF == 0 && x.status & C1 != 0;
+    if x.raise(raised, c1) {
         x.pop_as(kind);
     }
     match relation {
@@ -528,6 +531,7 @@ pub(super) fn free(cpu: &mut CpuState, arg: u64, _: u64, _: u64) -> u64 {
     waiting(cpu, |x| {
         let p = x.physical(arg & 7);
         x.empty |= 1 << p;
+        x.status &= !C1;
         x.pop_as(arg);
     })
 }
@@ -536,7 +540,8 @@ pub(super) fn free(cpu: &mut CpuState, arg: u64, _: u64, _: u64) -> u64 {
 pub(super) fn cmov(cpu: &mut CpuState, i: u64, cond: u64, _: u64) -> u64 {
     waiting(cpu, |x| {
         let source = if cond != 0 { i } else { 0 };
-        x.deliver_from(&[0, i], 0, |x| Done::exact(x.reg(source)));
+        // C1 is only touched by a stack fault.
+        x.deliver_from(&[0, i], 0, |x| Done { up: x.status & C1 != 0, ..Done::exact(x.reg(source)) });
     })
 }
 
@@ -609,22 +614,21 @@ impl X87 {
 
     /// FPREM and FPREM1: C2 says "partial", C0 C3 C1 are the quotient's low bits from the third down.
     fn remainder(&mut self, quotient: Quotient) {
-        let mut bits = Some(0);
+        let mut bits = Low::NotDivided;
         let delivered = self.deliver_from(&[0, 1], 0, |x| {
             let (done, low) = f80::remainder(x.reg(0), x.reg(1), quotient, x.env());
             bits = low;
             done
         });
-        if !delivered {
-            return;
-        }
-        self.set_conditions(match bits {
-            None => C2,
-            Some(q) => {
+        match bits {
+            _ if !delivered => {}
+            Low::NotDivided => self.status &= !C2,
+            Low::Partial => self.set_conditions(C2),
+            Low::Bits(q) => {
                 let bit = |n: u8, flag: u16| if q >> n & 1 != 0 { flag } else { 0 };
-                bit(0, C1) | bit(1, C3) | bit(2, C0)
+                self.set_conditions(bit(0, C1) | bit(1, C3) | bit(2, C0));
             }
-        });
+        }
     }
 
     /// FXTRACT: ST(0) becomes the exponent, then the significand is pushed.
