@@ -2,7 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 fn main() -> std::process::ExitCode {
-    use calque_tests::difftest::{self, generate::Generator, native::Native};
+    use calque_tests::difftest::{self, generate::Generator, guest::Guest, native::Native};
     let (mut seed, mut count, mut sequences, mut only) = (1u64, 200usize, 20_000usize, Vec::new());
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -18,7 +18,7 @@ fn main() -> std::process::ExitCode {
         .into_iter()
         .filter(|(m, _)| only.is_empty() || only.contains(&format!("{m:?}").to_lowercase()))
         .collect();
-    let mut native = Native::take();
+    let (mut native, mut guest) = (Native::take(), Guest::new());
     let (mut failed, mut ran) = (0, 0);
     for (mnemonic, codes) in &subjects {
         let mut g = Generator::new(seed ^ (*mnemonic as u64) << 32);
@@ -26,7 +26,7 @@ fn main() -> std::process::ExitCode {
         for _ in 0..count {
             let Some(case) = difftest::single(&mut g, codes) else { continue };
             ran += 1;
-            if let Err(report) = difftest::check(&mut native, &case) {
+            if let Err(report) = difftest::check(&mut native, &mut guest, &case) {
                 if shown == 0 {
                     println!("{mnemonic:?}\n{report}");
                 }
@@ -43,7 +43,7 @@ fn main() -> std::process::ExitCode {
     let mut different = 0;
     for n in 0..if codes.is_empty() { 0 } else { sequences } {
         let case = difftest::sequence(&mut g, &codes, 2 + n % 4);
-        if let Err(report) = difftest::check(&mut native, &case) {
+        if let Err(report) = difftest::check(&mut native, &mut guest, &case) {
             different += 1;
             if different <= 5 {
                 println!("sequence {n}\n{report}");

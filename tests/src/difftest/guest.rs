@@ -1,6 +1,7 @@
 //! The engines under test, on the same code, registers and data as the processor.
 
-use super::native::{CODE, DATA, DATA_SIZE, End, TAKEN, with_mxcsr};
+use super::jit::Jit;
+use super::native::{CODE, DATA, DATA_SIZE, End, Native, TAKEN, with_mxcsr};
 use calque_frontend::decode::Bytes;
 use calque_frontend::{LiftOptions, lift_block};
 use calque_ir::interp::{self, Frame, Host, Next};
@@ -15,11 +16,13 @@ pub enum Engine {
     Interp,
     /// The interpreter behind all passes.
     Optimized,
+    /// Compiled code.
+    Jit,
 }
 
 impl Engine {
     /// All of them.
-    pub const ALL: [Engine; 2] = [Engine::Interp, Engine::Optimized];
+    pub const ALL: [Engine; 3] = [Engine::Interp, Engine::Optimized, Engine::Jit];
 }
 
 /// How the guest's code ended, in the terms of [`End`]; `Unimplemented` is no answer.
@@ -31,56 +34,80 @@ pub enum Outcome {
     Invalid(String),
 }
 
-/// Runs `code` (`insns` instructions at [`CODE`]) from `cpu` and `data`.
-pub fn run(engine: Engine, code: &[u8], insns: u32, cpu: &mut CpuState, data: &mut [u8]) -> Outcome {
-    let opts = LiftOptions { precise: true, block_insns: insns, ..LiftOptions::default() };
-    let reader = Bytes { pc: GuestAddr(CODE), bytes: code };
-    let end = CODE + code.len() as u64;
-    let mut memory = Memory { data, code };
-    let mut pc = CODE;
-    for _ in 0..10_000 {
-        if pc == end {
-            return Outcome::Ended(End::Through);
-        }
-        if pc == TAKEN {
-            return Outcome::Ended(End::Taken);
-        }
-        let opts = LiftOptions { block_insns: remaining(code, pc), ..opts };
-        let region = match translate(engine, &reader, pc, &opts) {
-            Ok(region) => region,
-            Err(problems) => return Outcome::Invalid(problems),
-        };
-        let mxcsr = cpu.mxcsr;
-        let next = with_mxcsr(mxcsr, || interp::run(&region, cpu, &mut memory, &mut Frame::default()));
-        match next {
-            Ok(Next::Pc(to)) => pc = to.0,
-            Ok(Next::Fault { kind: FaultKind::Unimplemented, .. }) => return Outcome::Unimplemented,
-            Ok(Next::Fault { kind, pc }) => {
-                return Outcome::Ended(End::Signal { number: signal_of(kind), pc: pc.0 });
-            }
-            Err(trap) => return Outcome::Ended(End::Signal { number: libc::SIGSEGV, pc: trap.pc.0 }),
-            Ok(Next::Syscall { .. }) => return Outcome::Unimplemented,
-        }
+/// The engines, with what they keep from one case to the next.
+pub struct Guest {
+    optimizer: Optimizer,
+    frame: Frame,
+    jit: Jit,
+}
+
+impl Guest {
+    /// Fresh engines.
+    pub fn new() -> Self {
+        Self { optimizer: Optimizer::default(), frame: Frame::default(), jit: Jit::new() }
     }
-    Outcome::Invalid("10000 blocks and no end".into())
+
+    /// Runs `code` at [`CODE`] from `cpu` and `data`.
+    pub fn run(&mut self, engine: Engine, native: &mut Native, code: &[u8], cpu: &mut CpuState, data: &mut [u8]) -> Outcome {
+        let reader = Bytes { pc: GuestAddr(CODE), bytes: code };
+        let end = CODE + code.len() as u64;
+        let mut pc = CODE;
+        for _ in 0..10_000 {
+            if pc == end {
+                return Outcome::Ended(End::Through);
+            }
+            if pc == TAKEN {
+                return Outcome::Ended(End::Taken);
+            }
+            let opts = LiftOptions { precise: true, block_insns: remaining(code, pc), ..LiftOptions::default() };
+            let region = match self.translate(engine, &reader, pc, &opts) {
+                Ok(region) => region,
+                Err(problems) => return Outcome::Invalid(problems),
+            };
+            let next = match engine {
+                Engine::Jit => self.jit.run(&region, native, cpu, data),
+                _ => {
+                    let mut memory = Memory { data, code };
+                    with_mxcsr(cpu.mxcsr, || interp::run(&region, cpu, &mut memory, &mut self.frame))
+                }
+            };
+            match next {
+                Ok(Next::Pc(to)) => pc = to.0,
+                Ok(Next::Fault { kind: FaultKind::Unimplemented, .. } | Next::Syscall { .. }) => {
+                    return Outcome::Unimplemented;
+                }
+                Ok(Next::Fault { kind, pc }) => {
+                    return Outcome::Ended(End::Signal { number: signal_of(kind), pc: pc.0 });
+                }
+                Err(trap) => return Outcome::Ended(End::Signal { number: libc::SIGSEGV, pc: trap.pc.0 }),
+            }
+        }
+        Outcome::Invalid("10000 blocks and no end".into())
+    }
+
+    /// The region that an engine runs at `pc`.
+    pub fn translate(&mut self, engine: Engine, reader: &Bytes<'_>, pc: u64, opts: &LiftOptions) -> Result<Region, String> {
+        let mut region = lift_block(reader, GuestAddr(pc), opts);
+        check(&region)?;
+        if engine != Engine::Interp {
+            let precise = Options { precise: Precise::Yes, ..Options::default() };
+            self.optimizer.optimize(&mut region, &precise);
+            check(&region)?;
+        }
+        Ok(region)
+    }
+}
+
+impl Default for Guest {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// Instructions of `code` from `pc` on.
 fn remaining(code: &[u8], pc: u64) -> u32 {
     let Some(rest) = pc.checked_sub(CODE).and_then(|at| code.get(at as usize..)) else { return 1 };
     iced_x86::Decoder::with_ip(64, rest, pc, 0).into_iter().count() as u32
-}
-
-/// The region that an engine runs at `pc`.
-pub fn translate(engine: Engine, reader: &Bytes<'_>, pc: u64, opts: &LiftOptions) -> Result<Region, String> {
-    let mut region = lift_block(reader, GuestAddr(pc), opts);
-    check(&region)?;
-    if engine == Engine::Optimized {
-        let precise = Options { precise: Precise::Yes, ..Options::default() };
-        Optimizer::default().optimize(&mut region, &precise);
-        check(&region)?;
-    }
-    Ok(region)
 }
 
 fn check(region: &Region) -> Result<(), String> {

@@ -10,18 +10,20 @@
 //! | `generate.rs` | instructions and states                   |
 //! | `native.rs`   | the processor                             |
 //! | `guest.rs`    | the engines                               |
+//! | `jit.rs`      | compiled code as one of them              |
 //! | `compare.rs`  | what differs, and the report              |
 
 pub mod compare;
 pub mod generate;
 pub mod guest;
+pub mod jit;
 pub mod native;
 
 use calque_frontend::lift::table::{self, Status};
 use calque_ir::CpuState;
 use compare::Report;
 use generate::{Generator, encodings};
-use guest::{Engine, Outcome};
+use guest::{Engine, Guest, Outcome};
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, Register, RflagsBits};
 use native::{CODE, End, Native};
 
@@ -79,13 +81,12 @@ pub fn copy(cpu: &CpuState) -> CpuState {
 }
 
 /// Runs a case on the processor and on every engine; yields the first difference.
-pub fn check(native: &mut Native, case: &Case) -> Result<(), Report> {
+pub fn check(native: &mut Native, guest: &mut Guest, case: &Case) -> Result<(), Report> {
     let (mut cpu, mut data) = (copy(&case.cpu), case.data.clone());
     let end = native.run(&case.code, &mut cpu, &mut data);
-    let count = case.insns().len() as u32;
     for engine in Engine::ALL {
         let (mut got, mut got_data) = (copy(&case.cpu), case.data.clone());
-        let outcome = guest::run(engine, &case.code, count, &mut got, &mut got_data);
+        let outcome = guest.run(engine, native, &case.code, &mut got, &mut got_data);
         if outcome == Outcome::Unimplemented {
             return Ok(());
         }

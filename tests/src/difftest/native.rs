@@ -227,7 +227,9 @@ extern "C" fn on_fault(signal: i32, _: *mut libc::siginfo_t, context: *mut libc:
         let context = &mut *context.cast::<libc::ucontext_t>();
         let rip = &mut context.uc_mcontext.gregs[libc::REG_RIP as usize];
         if !(CODE..CODE + CODE_SIZE).contains(&(*rip as u64)) {
-            libc::signal(signal, libc::SIG_DFL);
+            if !super::jit::leave(context) {
+                libc::signal(signal, libc::SIG_DFL);
+            }
             return;
         }
         let swap = SWAP.0.get();

@@ -1,0 +1,110 @@
+//! Compiled code as an engine under test: on the processor's own data pages, faults and all.
+//!
+//! # Safety
+//! Generated code is entered under the invariants of `calque_backend::abi`: its tables are this module's own, live as
+//! long as [`Jit`], and hold only translations of its cache. A host fault inside it leaves through `fault_return`, as
+//! in the runtime; the handler only stores words.
+
+#![allow(unsafe_code)]
+
+use super::native::Native;
+use calque_backend::abi::{self, ExitReason, REASON_HOST_FAULT};
+use calque_backend::{CodeCache, CompileOptions, Compiler, HostCode, HostIsa, JumpCache, StateAtFaults, helpers};
+use calque_ir::interp::{Next, Trap};
+use calque_ir::{CpuState, GuestAddr, Region};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+/// Registers of the generated code that runs, for the fault handler.
+static RUNNING: AtomicPtr<CpuState> = AtomicPtr::new(null_mut());
+/// Host pc of the last fault in it.
+static FAULT_PC: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of code after which the cache is emptied.
+const BUDGET: usize = 64 << 20;
+/// Regions after which the cache is emptied.
+const REGIONS: u32 = 20_000;
+
+/// The compiler and its code.
+pub struct Jit {
+    compiler: Compiler,
+    cache: CodeCache,
+    jumps: JumpCache,
+    helpers: u64,
+    regions: u32,
+}
+
+impl Jit {
+    /// An empty cache.
+    pub fn new() -> Self {
+        Self {
+            compiler: Compiler::new(HostIsa::native()),
+            cache: CodeCache::new(BUDGET).expect("code memory"),
+            jumps: JumpCache::new(),
+            helpers: helpers::table(|_| None).as_ptr() as u64,
+            regions: 0,
+        }
+    }
+
+    /// Compiles and runs a region until control leaves it.
+    pub fn run(&mut self, region: &Region, native: &mut Native, cpu: &mut CpuState, data: &mut [u8]) -> Result<Next, Trap<()>> {
+        if self.regions == REGIONS {
+            self.cache.reset();
+            self.regions = 0;
+        }
+        self.regions += 1;
+        let options = CompileOptions { state_at_faults: StateAtFaults::Precise, ..CompileOptions::default() };
+        let translation = self.cache.translate(&mut self.compiler, region, &options).unwrap_or_else(|e| panic!("{e}\n{region}"));
+        native.set_data(data);
+        let reason = self.enter(cpu, translation.code);
+        native.get_data(data);
+        match reason {
+            ExitReason::Link { cell } => Ok(Next::Pc(self.cache.cell_target(cell))),
+            ExitReason::Indirect | ExitReason::Interrupt => Ok(Next::Pc(GuestAddr(cpu.rip))),
+            ExitReason::Syscall => Ok(Next::Syscall { next: GuestAddr(cpu.rip) }),
+            ExitReason::Fault(kind) => Ok(Next::Fault { kind, pc: GuestAddr(cpu.rip) }),
+            ExitReason::HostFault => {
+                let found = self.cache.find_by_host_pc(FAULT_PC.load(Ordering::Relaxed));
+                let (_, pc) = found.expect("faults in generated code have a guest pc");
+                Err(Trap { pc, fault: () })
+            }
+        }
+    }
+
+    fn enter(&mut self, cpu: &mut CpuState, code: HostCode) -> ExitReason {
+        cpu.rt.cells = self.cache.cells_address();
+        cpu.rt.helpers = self.helpers;
+        cpu.rt.jump_cache = self.jumps.address();
+        RUNNING.store(cpu, Ordering::Relaxed);
+        // SAFETY: the tables above are live, `code` was just published by the same cache.
+        let reason = unsafe { abi::enter(cpu, code) };
+        RUNNING.store(null_mut(), Ordering::Relaxed);
+        reason
+    }
+}
+
+impl Default for Jit {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// In the fault handler: leaves generated code if it runs.
+///
+/// # Safety
+/// `context` is that of a synchronous fault on the thread that runs the case.
+pub(super) unsafe fn leave(context: &mut libc::ucontext_t) -> bool {
+    let cpu = RUNNING.swap(null_mut(), Ordering::Relaxed);
+    if cpu.is_null() {
+        return false;
+    }
+    let gregs = &mut context.uc_mcontext.gregs;
+    FAULT_PC.store(gregs[libc::REG_RIP as usize] as usize, Ordering::Relaxed);
+    // SAFETY: the pointer was stored by `enter`, whose frame is still there.
+    unsafe {
+        (*cpu).rt.exit_reason = REASON_HOST_FAULT;
+        gregs[libc::REG_RSP as usize] = (*cpu).rt.host_sp as i64;
+    }
+    gregs[libc::REG_RIP as usize] = abi::fault_return().0 as i64;
+    true
+}
