@@ -194,10 +194,12 @@ helpers! {
     X87FxsaveHead "x87_fxsave_head" () -> I64, X87, Some(x87_image::fxsave_head);
     /// Sets what they hold.
     X87SetFxsaveHead "x87_set_fxsave_head" (I64) -> None, X87, Some(x87_image::set_fxsave_head);
-    /// MMX register a.
+    /// MMX register a; see `mmx_enter`.
     MmxGet "mmx_get" (I32) -> I64, X87, Some(x87_image::mmx_get);
     /// Writes b to MMX register a.
     MmxSet "mmx_set" (I32, I64) -> None, X87, Some(x87_image::mmx_set);
+    /// What every MMX instruction does to TOP and tags.
+    MmxEnter "mmx_enter" () -> None, X87, Some(x87_image::mmx_enter);
     /// EMMS.
     Emms "emms" () -> None, X87, Some(x87_image::emms);
 

@@ -28,7 +28,7 @@ impl Lifter<'_> {
         self.b.iconst(Type::I32, r as u64 - Register::MM0 as u64)
     }
 
-    /// The 64 bits of an MMX register.
+    /// The 64 bits of an MMX register. Families that write no MMX register end with [`Lifter::enter_mmx`].
     pub(super) fn read_mm(&mut self, r: Register) -> Value {
         self.check_x87();
         let n = self.mm_number(r);
@@ -40,6 +40,13 @@ impl Lifter<'_> {
         self.check_x87();
         let n = self.mm_number(r);
         self.b.call(Helper::MmxSet, &[n, v]);
+    }
+
+    /// Behind everything that may fault: the unit is in MMX mode, if the instruction is an MMX one.
+    pub(super) fn enter_mmx(&mut self, i: &Insn) {
+        if is_mmx(i) {
+            self.b.call(Helper::MmxEnter, &[]);
+        }
     }
 
     /// A vector operand: register, or memory of the operand's size with zeros above.
@@ -80,6 +87,7 @@ impl Lifter<'_> {
             self.write_mm(r, low);
         } else {
             self.write_xmm(i, op, v);
+            self.enter_mmx(i);
         }
     }
 }

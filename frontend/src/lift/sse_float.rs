@@ -115,7 +115,7 @@ pub(super) fn cvtpi2ps(l: &mut Lifter<'_>, i: &Insn) {
     let low = l.b.extract_lane(Type::I64x2, r, 0);
     let old = l.read_xmm(i, 0);
     let new = l.b.insert_lane(Type::I64x2, old, low, 0);
-    l.write_xmm(i, 0, new);
+    l.write_vec(i, 0, new);
 }
 
 /// ADDSUBPS, ADDSUBPD: even lanes subtract, odd ones add.

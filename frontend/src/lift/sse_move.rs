@@ -33,6 +33,7 @@ pub(super) fn mov_vec(l: &mut Lifter<'_>, i: &Insn, alignment: Alignment) {
 pub(super) fn movntq(l: &mut Lifter<'_>, i: &Insn) {
     let v = l.read_mm(i.op_register(1));
     l.write(i, 0, v);
+    l.enter_mmx(i);
 }
 
 /// MOVSS and MOVSD: between registers one lane moves, a load clears the rest.
@@ -90,6 +91,7 @@ pub(super) fn mov_dq(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
         false => l.read_xmm_low_or_mem(i, 1, ty),
     };
     l.write(i, 0, v);
+    l.enter_mmx(i);
 }
 
 /// MOVLPS, MOVHPS and their PD forms: one half to or from memory.
@@ -120,6 +122,7 @@ pub(super) fn mov_mask(l: &mut Lifter<'_>, i: &Insn, shape: Type) {
     let v = l.read_vec(i, 1, Alignment::Any);
     let bits = l.b.unary(Op::HighBits, shape, v);
     write_gpr_zero_extended(l, i, bits);
+    l.enter_mmx(i);
 }
 
 /// Writes an `i32` to general register operand 0; a 64-bit one gets zeros above.
@@ -149,6 +152,7 @@ pub(super) fn extract(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
     let source = l.read_vec(i, 1, Alignment::Any);
     let lane = i.immediate8() as u32 & (lanes_of(i.op_register(1), shape) - 1);
     let v = l.b.extract_lane(shape, source, lane);
+    l.enter_mmx(i);
     if i.op_kind(0) != OpKind::Register || ty == Type::I64 {
         return l.write(i, 0, v);
     }
@@ -215,6 +219,7 @@ pub(super) fn maskmov(l: &mut Lifter<'_>, i: &Insn) {
         let merged = l.b.binary(Op::Bor, Type::I64, kept, taken);
         l.b.store(Type::I64, m, merged);
     }
+    l.enter_mmx(i);
 }
 
 /// LDMXCSR: reserved bits set are #GP (SDM vol. 1 10.2.3). The block ends, so that engines that keep the rounding

@@ -76,18 +76,20 @@ pub(super) fn set_fxsave_head(cpu: &mut CpuState, head: u64, _: u64, _: u64) -> 
     0
 }
 
-/// MMX register `i`. Every MMX instruction resets TOP and marks all registers valid (SDM vol. 1 9.5).
+/// MMX register `i`.
 pub(super) fn mmx_get(cpu: &mut CpuState, i: u64, _: u64, _: u64) -> u64 {
-    let x = &mut cpu.x87;
-    (x.top, x.empty) = (0, 0);
-    x.regs[i as usize & 7][0]
+    cpu.x87.regs[i as usize & 7][0]
 }
 
 /// Writes MMX register `i`; sign and exponent become ones.
 pub(super) fn mmx_set(cpu: &mut CpuState, i: u64, v: u64, _: u64) -> u64 {
-    let x = &mut cpu.x87;
-    (x.top, x.empty) = (0, 0);
-    x.regs[i as usize & 7] = [v, 0xffff];
+    cpu.x87.regs[i as usize & 7] = [v, 0xffff];
+    mmx_enter(cpu, 0, 0, 0)
+}
+
+/// What every MMX instruction does: resets TOP and marks all registers valid (SDM vol. 1 9.5).
+pub(super) fn mmx_enter(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    (cpu.x87.top, cpu.x87.empty) = (0, 0);
     0
 }
 
