@@ -114,7 +114,27 @@ pub fn read_cstr(addr: GuestAddr, max: usize) -> Result<Vec<u8>, Errno> {
 ///
 /// Unlike system calls, instructions are not kept away from the translator's memory: generated code could not be
 /// either, and a program that reaches there by accident has no way to know the addresses.
-pub struct GuestMemory;
+pub struct GuestMemory {
+    /// Accesses must keep the guest's order between threads.
+    pub ordered: bool,
+}
+
+impl GuestMemory {
+    #[inline(always)]
+    fn loaded<T>(&self, result: Result<T, ()>, addr: u64) -> Result<T, Fault> {
+        if arch::WEAK_ORDER && self.ordered {
+            arch::fence_after_load();
+        }
+        faulted(result, addr, Access::Read)
+    }
+
+    #[inline(always)]
+    fn before_store(&self) {
+        if arch::WEAK_ORDER && self.ordered {
+            arch::fence_before_store();
+        }
+    }
+}
 
 fn faulted<T>(result: Result<T, ()>, addr: u64, access: Access) -> Result<T, Fault> {
     result.map_err(|()| Fault { addr: GuestAddr(addr), access })
@@ -140,17 +160,18 @@ impl Host for GuestMemory {
 
     #[inline(always)]
     fn load(&mut self, addr: u64, bytes: u32) -> Result<u64, Fault> {
-        faulted(by_width!(bytes, load8, load16, load32, load64, addr), addr, Access::Read)
+        self.loaded(by_width!(bytes, load8, load16, load32, load64, addr), addr)
     }
 
     #[inline(always)]
     fn load128(&mut self, addr: u64) -> Result<V128, Fault> {
         // SAFETY: as above.
-        faulted(unsafe { arch::load128(addr) }, addr, Access::Read)
+        self.loaded(unsafe { arch::load128(addr) }, addr)
     }
 
     #[inline(always)]
     fn store(&mut self, addr: u64, bytes: u32, value: u64) -> Result<(), Fault> {
+        self.before_store();
         // SAFETY: as above.
         let result = unsafe {
             match bytes {
@@ -165,6 +186,7 @@ impl Host for GuestMemory {
 
     #[inline(always)]
     fn store128(&mut self, addr: u64, value: V128) -> Result<(), Fault> {
+        self.before_store();
         // SAFETY: as above.
         faulted(unsafe { arch::store128(addr, value) }, addr, Access::Write)
     }

@@ -288,7 +288,8 @@ fn interpret(
     frame: &mut Frame,
     warm: &mut bool,
 ) -> Option<Event> {
-    match interp::run(&block.region, cpu, &mut GuestMemory, frame) {
+    let mut memory = GuestMemory { ordered: process.code.is_ordered() };
+    match interp::run(&block.region, cpu, &mut memory, frame) {
         Ok(Next::Pc(next)) => {
             cpu.rip = next.0;
             *warm = block.warms(next);

@@ -210,7 +210,7 @@ fn give_up_robust_list(tid: i32) {
 /// Replaces `old` by `new` in guest memory; what was there.
 fn compare_exchange(word: GuestAddr, old: u32, new: u32) -> Result<u32, Fault> {
     access::check(word, size_of::<u32>(), Access::Write)?;
-    let seen = GuestMemory.cas(Type::I32, word.0, [old.into(), 0], [new.into(), 0])?;
+    let seen = GuestMemory { ordered: true }.cas(Type::I32, word.0, [old.into(), 0], [new.into(), 0])?;
     Ok(seen[0] as u32)
 }
 

@@ -326,6 +326,12 @@ impl Code {
         }
     }
 
+    /// Whether accesses must keep the guest's order between threads.
+    #[inline]
+    pub fn is_ordered(&self) -> bool {
+        self.ordered.load(Ordering::Relaxed)
+    }
+
     fn drop_all(&self) {
         lock(&self.pages).drain_all(self);
     }
@@ -385,7 +391,7 @@ impl Code {
         let mut region = lift_region(&GuestCode::new(map), entry.pc, profile, &options);
         calque_ir::pass::optimize(&mut region);
         let compile_options = CompileOptions {
-            memory_order: if self.ordered.load(Ordering::Acquire) { MemoryOrder::Tso } else { MemoryOrder::Plain },
+            memory_order: if self.is_ordered() { MemoryOrder::Tso } else { MemoryOrder::Plain },
             state_at_faults: if options.precise { StateAtFaults::Precise } else { StateAtFaults::PcOnly },
             first_cell: 0,
         };

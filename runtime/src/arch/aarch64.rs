@@ -1,0 +1,327 @@
+//! AArch64 hosts.
+//!
+//! # Safety
+//! The access primitives touch guest memory with the instructions that they list in the section `calque_fixup`; if one
+//! faults, the signal handler sets X9 to 1 and resumes at the landing (`fault.rs`). They are unsafe because the address must not
+//! be the translator's.
+//!
+//! # Atomics
+//! Exclusive pairs (load-acquire, store-release, between full fences where x86's LOCK is stronger) work on every core. They need
+//! natural alignment, x86 does not: an access that lies within 16 aligned bytes is done as a part of those, and one that crosses
+//! them, which is slow and rare on x86 too ("split lock"), under a lock of ours: atomic against its like only.
+
+#![allow(unsafe_code)]
+
+use std::arch::asm;
+use std::sync::{Mutex, PoisonError};
+
+/// Loads and stores of several guest threads need fences to keep x86-64's order.
+pub(crate) const WEAK_ORDER: bool = true;
+
+/// Orders a load before everything behind it.
+#[inline(always)]
+pub(crate) fn fence_after_load() {
+    // SAFETY: a barrier.
+    unsafe { asm!("dmb ishld", options(nostack)) };
+}
+
+/// Orders everything before a store.
+#[inline(always)]
+pub(crate) fn fence_before_store() {
+    // SAFETY: a barrier.
+    unsafe { asm!("dmb ish", options(nostack)) };
+}
+
+/// The instruction at label 2 may fault; execution then resumes at label 3 with X9 = 1.
+macro_rules! guarded {
+    ($line:expr) => {
+        concat!(
+            "mov x9, xzr\n",
+            "2:\n", $line, "\n",
+            "3:\n",
+            ".pushsection calque_fixup, \"aR\", @progbits\n",
+            ".balign 4\n",
+            ".long 2b - .\n",
+            ".long 3b - .\n",
+            ".popsection\n",
+        )
+    };
+}
+
+fn outcome<T>(fault: u64, value: T) -> Result<T, ()> {
+    if fault == 0 { Ok(value) } else { Err(()) }
+}
+
+macro_rules! plain {
+    ($($ty:ty, $wide:ty, $suffix:literal, $operand:literal, $load:ident $store:ident;)*) => { $(
+        #[inline(always)]
+        pub(crate) unsafe fn $load(addr: u64) -> Result<$ty, ()> {
+            let (value, fault): ($wide, u64);
+            // SAFETY: guarded; see the module.
+            unsafe {
+                asm!(guarded!(concat!("ldr", $suffix, " {v", $operand, "}, [{a}]")), v = out(reg) value,
+                    a = in(reg) addr, out("x9") fault, options(nostack, readonly));
+            }
+            outcome(fault, value as $ty)
+        }
+
+        #[inline(always)]
+        pub(crate) unsafe fn $store(addr: u64, value: $ty) -> Result<(), ()> {
+            let fault: u64;
+            // SAFETY: guarded; see the module.
+            unsafe {
+                asm!(guarded!(concat!("str", $suffix, " {v", $operand, "}, [{a}]")), v = in(reg) value as $wide,
+                    a = in(reg) addr, out("x9") fault, options(nostack));
+            }
+            outcome(fault, ())
+        }
+    )* };
+}
+
+plain! {
+    u8,  u32, "b", ":w", load8  store8;
+    u16, u32, "h", ":w", load16 store16;
+    u32, u32, "",  ":w", load32 store32;
+    u64, u64, "",  "",   load64 store64;
+}
+
+#[inline(always)]
+pub(crate) unsafe fn load128(addr: u64) -> Result<[u64; 2], ()> {
+    let (low, high, fault): (u64, u64, u64);
+    // SAFETY: guarded; see the module.
+    unsafe {
+        asm!(guarded!("ldr {v:q}, [{a}]"), "fmov {low}, {v:d}", "mov {high}, {v}.d[1]",
+            v = out(vreg) _, a = in(reg) addr, low = out(reg) low, high = out(reg) high,
+            out("x9") fault, options(nostack, readonly));
+    }
+    outcome(fault, [low, high])
+}
+
+#[inline(always)]
+pub(crate) unsafe fn store128(addr: u64, value: [u64; 2]) -> Result<(), ()> {
+    let fault: u64;
+    // SAFETY: guarded; see the module.
+    unsafe {
+        asm!("fmov {v:d}, {low}", "mov {v}.d[1], {high}", guarded!("str {v:q}, [{a}]"),
+            v = out(vreg) _, a = in(reg) addr, low = in(reg) value[0], high = in(reg) value[1],
+            out("x9") fault, options(nostack));
+    }
+    outcome(fault, ())
+}
+
+/// Exclusive load, a computation, exclusive store; both accesses may fault. Fences around: LOCK orders everything.
+macro_rules! exclusive {
+    ($load:expr, $compute:expr, $store:expr) => {
+        concat!(
+            "mov x9, xzr\n",
+            "dmb ish\n",
+            "2:\n", $load, "\n",
+            $compute, "\n",
+            "4:\n", $store, "\n",
+            "cbnz {s:w}, 2b\n",
+            "3:\n",
+            "dmb ish\n",
+            ".pushsection calque_fixup, \"aR\", @progbits\n",
+            ".balign 4\n",
+            ".long 2b - .\n",
+            ".long 3b - .\n",
+            ".long 4b - .\n",
+            ".long 3b - .\n",
+            ".popsection\n",
+        )
+    };
+}
+
+macro_rules! atomics {
+    ($($ty:ty, $wide:ty, $suffix:literal, $operand:literal, $extend:literal, $cas:ident $xchg:ident $add:ident;)*) => { $(
+        pub(crate) unsafe fn $cas(addr: u64, expected: $ty, new: $ty) -> Result<$ty, ()> {
+            if addr % size_of::<$ty>() as u64 != 0 {
+                // SAFETY: as for this function.
+                return unsafe { unaligned(addr, size_of::<$ty>(), |old| if old as $ty == expected { new as u64 } else { old }) }
+                    .map(|old| old as $ty);
+            }
+            let (old, fault): ($wide, u64);
+            // SAFETY: guarded; see the module.
+            unsafe {
+                asm!(exclusive!(
+                        concat!("ldaxr", $suffix, " {o", $operand, "}, [{a}]"),
+                        concat!("cmp {o", $operand, "}, {e", $operand, "}", $extend, "\nb.ne 3f"),
+                        concat!("stlxr", $suffix, " {s:w}, {v", $operand, "}, [{a}]")),
+                    o = out(reg) old, e = in(reg) expected as $wide, v = in(reg) new as $wide, s = out(reg) _,
+                    a = in(reg) addr, out("x9") fault, options(nostack));
+            }
+            outcome(fault, old as $ty)
+        }
+
+        pub(crate) unsafe fn $xchg(addr: u64, new: $ty) -> Result<$ty, ()> {
+            if addr % size_of::<$ty>() as u64 != 0 {
+                // SAFETY: as for this function.
+                return unsafe { unaligned(addr, size_of::<$ty>(), |_| new as u64) }.map(|old| old as $ty);
+            }
+            let (old, fault): ($wide, u64);
+            // SAFETY: guarded; see the module.
+            unsafe {
+                asm!(exclusive!(
+                        concat!("ldaxr", $suffix, " {o", $operand, "}, [{a}]"),
+                        "",
+                        concat!("stlxr", $suffix, " {s:w}, {v", $operand, "}, [{a}]")),
+                    o = out(reg) old, v = in(reg) new as $wide, s = out(reg) _,
+                    a = in(reg) addr, out("x9") fault, options(nostack));
+            }
+            outcome(fault, old as $ty)
+        }
+
+        pub(crate) unsafe fn $add(addr: u64, addend: $ty) -> Result<$ty, ()> {
+            if addr % size_of::<$ty>() as u64 != 0 {
+                // SAFETY: as for this function.
+                return unsafe { unaligned(addr, size_of::<$ty>(), |old| (old as $ty).wrapping_add(addend) as u64) }
+                    .map(|old| old as $ty);
+            }
+            let (old, fault): ($wide, u64);
+            // SAFETY: guarded; see the module.
+            unsafe {
+                asm!(exclusive!(
+                        concat!("ldaxr", $suffix, " {o", $operand, "}, [{a}]"),
+                        concat!("add {t", $operand, "}, {o", $operand, "}, {v", $operand, "}"),
+                        concat!("stlxr", $suffix, " {s:w}, {t", $operand, "}, [{a}]")),
+                    o = out(reg) old, v = in(reg) addend as $wide, t = out(reg) _, s = out(reg) _,
+                    a = in(reg) addr, out("x9") fault, options(nostack));
+            }
+            outcome(fault, old as $ty)
+        }
+    )* };
+}
+
+atomics! {
+    u8,  u32, "b", ":w", ", uxtb", cas8  xchg8  add8;
+    u16, u32, "h", ":w", ", uxth", cas16 xchg16 add16;
+    u32, u32, "",  ":w", "",       cas32 xchg32 add32;
+    u64, u64, "",  "",   "",       cas64 xchg64 add64;
+}
+
+/// `addr` must be a multiple of 16, as CMPXCHG16B demands.
+pub(crate) unsafe fn cas128(addr: u64, expected: [u64; 2], new: [u64; 2]) -> Result<[u64; 2], ()> {
+    let (low, high, fault): (u64, u64, u64);
+    // SAFETY: guarded; see the module.
+    unsafe {
+        asm!(exclusive!(
+                "ldaxp {o0}, {o1}, [{a}]",
+                "cmp {o0}, {e0}\nccmp {o1}, {e1}, #0, eq\nb.ne 3f",
+                "stlxp {s:w}, {v0}, {v1}, [{a}]"),
+            o0 = out(reg) low, o1 = out(reg) high, e0 = in(reg) expected[0], e1 = in(reg) expected[1],
+            v0 = in(reg) new[0], v1 = in(reg) new[1], s = out(reg) _,
+            a = in(reg) addr, out("x9") fault, options(nostack));
+    }
+    outcome(fault, [low, high])
+}
+
+/// Read-modify-write of `bytes` (2, 4, 8) at an address that is not a multiple of that; the old value.
+unsafe fn unaligned(addr: u64, bytes: usize, compute: impl Fn(u64) -> u64) -> Result<u64, ()> {
+    let (base, offset) = (addr & !15, (addr & 15) as usize);
+    if offset + bytes > 16 {
+        // SAFETY: as for this function.
+        return unsafe { split(addr, bytes, compute) };
+    }
+    let mask = (u64::MAX >> (64 - 8 * bytes)) as u128;
+    let shift = 8 * offset;
+    // SAFETY: the 16 bytes around lie in the same page.
+    let mut words = unsafe { load128(base)? };
+    loop {
+        let all = u128::from(words[0]) | u128::from(words[1]) << 64;
+        let old = (all >> shift & mask) as u64;
+        let new = all & !(mask << shift) | (u128::from(compute(old)) & mask) << shift;
+        // SAFETY: as above.
+        let seen = unsafe { cas128(base, words, [new as u64, (new >> 64) as u64])? };
+        if seen == words {
+            return Ok(old);
+        }
+        words = seen;
+    }
+}
+
+/// The same across 16 aligned bytes.
+unsafe fn split(addr: u64, bytes: usize, compute: impl Fn(u64) -> u64) -> Result<u64, ()> {
+    static SPLIT: Mutex<()> = Mutex::new(());
+    let _guard = SPLIT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut old = [0u8; 8];
+    // SAFETY: `old` is ours, the guest's side guarded.
+    if unsafe { copy(old.as_mut_ptr(), addr as *const u8, bytes) } != 0 {
+        return Err(());
+    }
+    let old = u64::from_le_bytes(old);
+    let new = compute(old).to_le_bytes();
+    // SAFETY: as above.
+    if unsafe { copy(addr as *mut u8, new.as_ptr(), bytes) } == 0 { Ok(old) } else { Err(()) }
+}
+
+pub(crate) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) -> usize {
+    let left: usize;
+    // SAFETY: every access is listed in the fixup table; `n` counts the bytes not yet copied.
+    unsafe {
+        asm!(
+            "4: cmp {n}, #8",
+            "b.lo 5f",
+            "20: ldr {t}, [{s}]",
+            "21: str {t}, [{d}]",
+            "add {s}, {s}, #8",
+            "add {d}, {d}, #8",
+            "sub {n}, {n}, #8",
+            "b 4b",
+            "5: cbz {n}, 6f",
+            "22: ldrb {t:w}, [{s}]",
+            "23: strb {t:w}, [{d}]",
+            "add {s}, {s}, #1",
+            "add {d}, {d}, #1",
+            "sub {n}, {n}, #1",
+            "b 5b",
+            "6:",
+            ".pushsection calque_fixup, \"aR\", @progbits",
+            ".balign 4",
+            ".long 20b - .", ".long 6b - .",
+            ".long 21b - .", ".long 6b - .",
+            ".long 22b - .", ".long 6b - .",
+            ".long 23b - .", ".long 6b - .",
+            ".popsection",
+            t = out(reg) _, d = inout(reg) dst => _, s = inout(reg) src => _, n = inout(reg) len => left,
+            out("x9") _, options(nostack));
+    }
+    left
+}
+
+pub(crate) fn context_pc(context: &libc::ucontext_t) -> u64 {
+    context.uc_mcontext.pc
+}
+
+pub(crate) fn context_set_pc(context: &mut libc::ucontext_t, pc: u64) {
+    context.uc_mcontext.pc = pc;
+}
+
+pub(crate) fn context_set_sp(context: &mut libc::ucontext_t, sp: u64) {
+    context.uc_mcontext.sp = sp;
+}
+
+pub(crate) fn context_set_fault(context: &mut libc::ucontext_t) {
+    context.uc_mcontext.regs[9] = 1;
+}
+
+/// Magic number of the record that holds ESR_EL1 (asm/sigcontext.h, `struct esr_context`).
+const ESR_MAGIC: u32 = 0x4553_5201;
+
+pub(crate) fn context_is_write(context: &libc::ucontext_t) -> bool {
+    // The registers are followed by tagged records: magic, size, contents.
+    let records = (&raw const context.uc_mcontext).wrapping_add(1).cast::<u8>();
+    // SAFETY: the kernel (and qemu-user from 10 on) ends the list with a record of size 0 within 4 KiB.
+    unsafe {
+        // `__reserved` starts at the last 4096 bytes of `uc_mcontext`, 16-aligned.
+        let mut at = records.wrapping_sub(4096);
+        loop {
+            let (magic, size) = (at.cast::<u32>().read_unaligned(), at.wrapping_add(4).cast::<u32>().read_unaligned());
+            match (magic, size) {
+                (_, 0) => return false,
+                // Bit 6 of a data abort's syndrome: WnR (Arm ARM, ESR_EL1).
+                (ESR_MAGIC, _) => return at.wrapping_add(8).cast::<u64>().read_unaligned() & 1 << 6 != 0,
+                (_, size) => at = at.wrapping_add(size as usize),
+            }
+        }
+    }
+}

@@ -11,43 +11,46 @@ use x86_64 as host;
 
 /// `unsafe fn copy(dst, src, len) -> usize`: copies forwards, either side may be guest memory; returns the number of
 /// bytes *not* copied because of a fault, which is at most 8 bytes coarse.
-pub use host::copy;
+pub(crate) use host::copy;
 
 /// `unsafe fn load8(addr: u64) -> Result<u8, ()>` and wider: one access of that width, as the processor would.
-pub use host::{load8, load16, load32, load64, load128};
+pub(crate) use host::{load8, load16, load32, load64, load128};
 
 /// `unsafe fn store8(addr: u64, value) -> Result<(), ()>` and wider.
-pub use host::{store8, store16, store32, store64, store128};
+pub(crate) use host::{store8, store16, store32, store64, store128};
 
 /// `unsafe fn cas8(addr, expected, new) -> Result<old, ()>` and wider: sequentially consistent, any alignment the
 /// host can do.
-pub use host::{cas8, cas16, cas32, cas64, cas128};
+pub(crate) use host::{cas8, cas16, cas32, cas64, cas128};
 
 /// `unsafe fn xchg8(addr, new) -> Result<old, ()>` and wider, sequentially consistent.
-pub use host::{xchg8, xchg16, xchg32, xchg64};
+pub(crate) use host::{xchg8, xchg16, xchg32, xchg64};
 
 /// `unsafe fn add8(addr, addend) -> Result<old, ()>` and wider, sequentially consistent.
-pub use host::{add8, add16, add32, add64};
+pub(crate) use host::{add8, add16, add32, add64};
+
+/// Whether loads and stores of several guest threads need fences, and those fences.
+pub(crate) use host::{WEAK_ORDER, fence_after_load, fence_before_store};
 
 /// `fn context_pc(&ucontext_t) -> u64`: pc at which the host was interrupted.
-pub use host::context_pc;
+pub(crate) use host::context_pc;
 
 /// `fn context_set_pc(&mut ucontext_t, u64)`.
-pub use host::context_set_pc;
+pub(crate) use host::context_set_pc;
 
 /// `fn context_set_sp(&mut ucontext_t, u64)`.
-pub use host::context_set_sp;
+pub(crate) use host::context_set_sp;
 
 /// `fn context_set_fault(&mut ucontext_t)`: tells the primitive at whose landing the context will resume that it
 /// has failed.
-pub use host::context_set_fault;
+pub(crate) use host::context_set_fault;
 
 /// `fn context_is_write(&ucontext_t) -> bool`: whether the memory access that faulted was a write.
-pub use host::context_is_write;
+pub(crate) use host::context_is_write;
 
 /// The address that a memory fault was about.
 #[allow(unsafe_code)]
-pub fn fault_address(info: &libc::siginfo_t) -> u64 {
+pub(crate) fn fault_address(info: &libc::siginfo_t) -> u64 {
     // SAFETY: callers ask for SIGSEGV and SIGBUS only, whose siginfo holds an address.
     unsafe { info.si_addr() as u64 }
 }
@@ -61,7 +64,7 @@ struct Fixup {
 
 /// The landing pad of the access primitive whose faulting instruction is at `pc`.
 #[allow(unsafe_code)]
-pub fn fixup(pc: u64) -> Option<u64> {
+pub(crate) fn fixup(pc: u64) -> Option<u64> {
     unsafe extern "C" {
         static __start_calque_fixup: Fixup;
         static __stop_calque_fixup: Fixup;

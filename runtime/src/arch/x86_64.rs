@@ -9,6 +9,15 @@
 
 use std::arch::asm;
 
+/// The host's order is the guest's.
+pub(crate) const WEAK_ORDER: bool = false;
+
+#[inline(always)]
+pub(crate) fn fence_after_load() {}
+
+#[inline(always)]
+pub(crate) fn fence_before_store() {}
+
 /// The instruction at label 2 may fault; execution then resumes at label 3 with R11 = 1.
 macro_rules! guarded {
     ($($line:expr),+) => {
@@ -32,7 +41,7 @@ fn outcome<T>(fault: u64, value: T) -> Result<T, ()> {
 macro_rules! primitives {
     ($($ty:ty, $class:ident, $operand:literal, $acc:tt, $load:ident $store:ident $cas:ident $xchg:ident $add:ident;)*) => { $(
         #[inline(always)]
-        pub unsafe fn $load(addr: u64) -> Result<$ty, ()> {
+        pub(crate) unsafe fn $load(addr: u64) -> Result<$ty, ()> {
             let (value, fault);
             // SAFETY: guarded; see the module.
             unsafe {
@@ -43,7 +52,7 @@ macro_rules! primitives {
         }
 
         #[inline(always)]
-        pub unsafe fn $store(addr: u64, value: $ty) -> Result<(), ()> {
+        pub(crate) unsafe fn $store(addr: u64, value: $ty) -> Result<(), ()> {
             let fault;
             // SAFETY: guarded; see the module.
             unsafe {
@@ -54,7 +63,7 @@ macro_rules! primitives {
         }
 
         #[inline]
-        pub unsafe fn $cas(addr: u64, expected: $ty, new: $ty) -> Result<$ty, ()> {
+        pub(crate) unsafe fn $cas(addr: u64, expected: $ty, new: $ty) -> Result<$ty, ()> {
             let (old, fault): ($ty, u64);
             // SAFETY: guarded; see the module.
             unsafe {
@@ -65,7 +74,7 @@ macro_rules! primitives {
         }
 
         #[inline]
-        pub unsafe fn $xchg(addr: u64, new: $ty) -> Result<$ty, ()> {
+        pub(crate) unsafe fn $xchg(addr: u64, new: $ty) -> Result<$ty, ()> {
             let (old, fault): ($ty, u64);
             // SAFETY: guarded; see the module.
             unsafe {
@@ -76,7 +85,7 @@ macro_rules! primitives {
         }
 
         #[inline]
-        pub unsafe fn $add(addr: u64, addend: $ty) -> Result<$ty, ()> {
+        pub(crate) unsafe fn $add(addr: u64, addend: $ty) -> Result<$ty, ()> {
             let (old, fault): ($ty, u64);
             // SAFETY: guarded; see the module.
             unsafe {
@@ -96,7 +105,7 @@ primitives! {
 }
 
 #[inline(always)]
-pub unsafe fn load128(addr: u64) -> Result<[u64; 2], ()> {
+pub(crate) unsafe fn load128(addr: u64) -> Result<[u64; 2], ()> {
     let (low, high, fault): (u64, u64, u64);
     // SAFETY: guarded; see the module.
     unsafe {
@@ -108,7 +117,7 @@ pub unsafe fn load128(addr: u64) -> Result<[u64; 2], ()> {
 }
 
 #[inline(always)]
-pub unsafe fn store128(addr: u64, value: [u64; 2]) -> Result<(), ()> {
+pub(crate) unsafe fn store128(addr: u64, value: [u64; 2]) -> Result<(), ()> {
     let fault: u64;
     // SAFETY: guarded; see the module.
     unsafe {
@@ -120,7 +129,7 @@ pub unsafe fn store128(addr: u64, value: [u64; 2]) -> Result<(), ()> {
 }
 
 #[inline]
-pub unsafe fn cas128(addr: u64, expected: [u64; 2], new: [u64; 2]) -> Result<[u64; 2], ()> {
+pub(crate) unsafe fn cas128(addr: u64, expected: [u64; 2], new: [u64; 2]) -> Result<[u64; 2], ()> {
     let (low, high, fault): (u64, u64, u64);
     // SAFETY: guarded; RBX, which LLVM keeps for itself, is put back.
     unsafe {
@@ -132,7 +141,7 @@ pub unsafe fn cas128(addr: u64, expected: [u64; 2], new: [u64; 2]) -> Result<[u6
     outcome(fault, [low, high])
 }
 
-pub unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) -> usize {
+pub(crate) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) -> usize {
     let left: usize;
     // SAFETY: every access is listed in the fixup table; RCX counts the bytes not yet copied.
     unsafe {
@@ -165,23 +174,23 @@ pub unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) -> usize {
 
 const RIP: usize = libc::REG_RIP as usize;
 
-pub fn context_pc(context: &libc::ucontext_t) -> u64 {
+pub(crate) fn context_pc(context: &libc::ucontext_t) -> u64 {
     context.uc_mcontext.gregs[RIP] as u64
 }
 
-pub fn context_set_pc(context: &mut libc::ucontext_t, pc: u64) {
+pub(crate) fn context_set_pc(context: &mut libc::ucontext_t, pc: u64) {
     context.uc_mcontext.gregs[RIP] = pc as i64;
 }
 
-pub fn context_set_fault(context: &mut libc::ucontext_t) {
+pub(crate) fn context_set_fault(context: &mut libc::ucontext_t) {
     context.uc_mcontext.gregs[libc::REG_R11 as usize] = 1;
 }
 
-pub fn context_is_write(context: &libc::ucontext_t) -> bool {
+pub(crate) fn context_is_write(context: &libc::ucontext_t) -> bool {
     // Bit 1 of the page fault error code: W/R (SDM vol. 3 4.7).
     context.uc_mcontext.gregs[libc::REG_ERR as usize] & 2 != 0
 }
 
-pub fn context_set_sp(context: &mut libc::ucontext_t, sp: u64) {
+pub(crate) fn context_set_sp(context: &mut libc::ucontext_t, sp: u64) {
     context.uc_mcontext.gregs[libc::REG_RSP as usize] = sp as i64;
 }
