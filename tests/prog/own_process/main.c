@@ -38,7 +38,7 @@ static void mapping(const char *what, const void *p) {
         *name = 0;
         sscanf(line, "%lx-%lx %7s %*s %*s %*s %511s", &from, &to, prot, name);
         if (from <= (unsigned long)p && (unsigned long)p < to)
-            printf("%s: %s %s\n", what, prot, *name == '/' ? strrchr(name, '/') + 1 : name);
+            printf("%s: %s %s\n", what, prot, *name == '/' ? "a file" : name);
     }
     fclose(maps);
 }
@@ -80,7 +80,9 @@ int main(int argc, char **argv) {
     FILE *cmdline = fopen("/proc/self/cmdline", "r");
     n = fread(path, 1, sizeof path, cmdline);
     fclose(cmdline);
-    printf("cmdline is argv: %d\n", !memcmp(path, argv[0], strlen(argv[0]) + 1) && n == (ssize_t)strlen(argv[0]) + 1);
+    ssize_t length = 0;
+    for (int i = 0; i < argc; i++) length += strlen(argv[i]) + 1;
+    printf("cmdline is argv: %d\n", !memcmp(path, argv[0], strlen(argv[0]) + 1) && n == length);
     unsigned long auxv[64][2];
     fd = open("/proc/self/auxv", O_RDONLY);
     n = read(fd, auxv, sizeof auxv);
