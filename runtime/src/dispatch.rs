@@ -289,7 +289,9 @@ fn interpret(
     warm: &mut bool,
 ) -> Option<Event> {
     let mut memory = GuestMemory { ordered: process.code.is_ordered() };
-    match interp::run(&block.region, cpu, &mut memory, frame) {
+    let mut run = |cpu: &mut CpuState| interp::run(&block.region, cpu, &mut memory, frame);
+    let outcome = if block.computes_floats { abi::under_guest_rounding(cpu, run) } else { run(cpu) };
+    match outcome {
         Ok(Next::Pc(next)) => {
             cpu.rip = next.0;
             *warm = block.warms(next);

@@ -31,6 +31,8 @@ pub enum LoadError {
     Elf(PathBuf, ElfError),
     #[error("{}: its '#!' line names no interpreter", .0.display())]
     EmptyScript(PathBuf),
+    #[error("{}: the script's interpreter cannot be run: {}", .0.display(), .1)]
+    ScriptInterpreter(PathBuf, Box<LoadError>),
     #[error("{}: too many levels of '#!' interpreters", .0.display())]
     ScriptDepth(PathBuf),
     #[error("{}: needs the dynamic linker {}, which is not here; give a directory that holds x86-64 libraries with --sysroot DIR (or CALQUE_SYSROOT)", .program.display(), .interpreter.display())]
@@ -60,6 +62,7 @@ impl LoadError {
             LoadError::Elf(..) | LoadError::EmptyScript(_) => Errno::ENOEXEC,
             LoadError::ScriptDepth(_) => Errno::ELOOP,
             LoadError::NoInterpreter { .. } => Errno::ENOENT,
+            LoadError::ScriptInterpreter(_, inner) => inner.errno(),
             LoadError::TooLong => Errno::E2BIG,
             LoadError::Nul => Errno::EINVAL,
         }
@@ -94,8 +97,12 @@ const SCRIPT_DEPTH: usize = 5;
 pub fn resolve(path: &Path, argv: Vec<CString>, sysroot: Option<&Path>) -> Result<Program, LoadError> {
     let execfn = c_string(path.as_os_str())?;
     let (mut path, mut argv) = (path.to_owned(), argv);
+    let mut script: Option<PathBuf> = None;
     for _ in 0..=SCRIPT_DEPTH {
-        let file = open_executable(&path)?;
+        let file = open_executable(&path).map_err(|e| match script.take() {
+            Some(script) => LoadError::ScriptInterpreter(script, Box::new(e)),
+            None => e,
+        })?;
         let mut head = [0; SCRIPT_HEAD];
         let len = file.read_at(&mut head, 0).unwrap_or(0);
         if let Some(line) = head[..len].strip_prefix(b"#!") {
@@ -108,7 +115,7 @@ pub fn resolve(path: &Path, argv: Vec<CString>, sysroot: Option<&Path>) -> Resul
             rewritten.push(c_string(path.as_os_str())?);
             rewritten.extend(argv.into_iter().skip(1));
             argv = rewritten;
-            path = in_sysroot(Path::new(&interpreter), sysroot);
+            script = Some(std::mem::replace(&mut path, in_sysroot(Path::new(&interpreter), sysroot)));
             continue;
         }
         let plan = LoadPlan::read(&file).map_err(|e| LoadError::Elf(path.clone(), e))?;
