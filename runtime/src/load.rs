@@ -323,3 +323,53 @@ fn map_segment(process: &Process, file: &File, segment: &Segment, bias: u64) -> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn script_lines_as_the_kernel_splits_them() {
+        #[rustfmt::skip]
+        let cases: [(&[u8], Option<(&str, Option<&str>)>); 7] = [
+            (b"/bin/sh\nrest",           Some(("/bin/sh", None))),
+            (b" /bin/sh\n",              Some(("/bin/sh", None))),
+            (b"/usr/bin/env  a b c \n",  Some(("/usr/bin/env", Some("a b c")))),
+            (b"/bin/sh\t-e\n",           Some(("/bin/sh", Some("-e")))),
+            (b"/bin/sh",                 Some(("/bin/sh", None))),
+            (b"\n",                      None),
+            (b"   ",                     None),
+        ];
+        for (line, expected) in cases {
+            let got = script_line(line);
+            let expected = expected.map(|(i, a)| (OsString::from(i), a.map(OsString::from)));
+            assert_eq!(got, expected, "{:?}", String::from_utf8_lossy(line));
+        }
+    }
+
+    #[test]
+    fn links_in_a_sysroot_stay_inside() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        std::fs::create_dir_all(root.join("lib/x86_64")).unwrap();
+        std::fs::create_dir(root.join("lib64")).unwrap();
+        std::fs::write(root.join("lib/x86_64/ld.so"), "").unwrap();
+        std::os::unix::fs::symlink("/lib/x86_64/ld.so", root.join("lib64/absolute")).unwrap();
+        std::os::unix::fs::symlink("../../../lib/x86_64/ld.so", root.join("lib64/relative")).unwrap();
+        std::os::unix::fs::symlink("loop", root.join("loop")).unwrap();
+        for name in ["/lib64/absolute", "/lib64/relative", "/lib/x86_64/ld.so"] {
+            assert_eq!(in_sysroot(Path::new(name), Some(root)), root.join("lib/x86_64/ld.so"), "{name}");
+        }
+        assert_eq!(in_sysroot(Path::new("/loop"), Some(root)), Path::new("/loop"));
+        assert_eq!(in_sysroot(Path::new("/bin/only-here"), Some(root)), Path::new("/bin/only-here"));
+        assert_eq!(in_sysroot(Path::new("relative"), Some(root)), Path::new("relative"));
+    }
+
+    #[test]
+    fn refusals_have_shell_statuses() {
+        let status = |path: &str| resolve(Path::new(path), vec![c"x".into()], None).unwrap_err().exit_code();
+        assert_eq!(status("/nonexistent/program"), 127);
+        assert_eq!(status("/"), 126);
+        assert_eq!(status("/etc/passwd"), 126);
+    }
+}

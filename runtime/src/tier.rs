@@ -332,6 +332,7 @@ impl Code {
     }
 
     /// From now on memory accesses keep the order that x86-64 promises between threads.
+    #[inline]
     pub fn require_order(&self) {
         let weak = self.jit.as_ref().is_some_and(|jit| jit.host.arch != Arch::X86_64);
         if weak && !self.ordered.swap(true, Ordering::AcqRel) {
