@@ -74,7 +74,7 @@ static void vforks(void) {
 
 static void *spawner(void *arg) {
     long bad = 0;
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 3; i++) {
         pid_t pid;
         char code[8];
         snprintf(code, sizeof code, "%d", 20 + i);
@@ -104,11 +104,11 @@ static void *busy(void *arg) {
 static void threads(void) {
     pthread_t t[4];
     long bad = 0;
-    for (long i = 0; i < 4; i++) pthread_create(&t[i], NULL, spawner, NULL);
-    for (int i = 0; i < 4; i++) { void *r; pthread_join(t[i], &r); bad += (long)r; }
+    for (long i = 0; i < 3; i++) pthread_create(&t[i], NULL, spawner, NULL);
+    for (int i = 0; i < 3; i++) { void *r; pthread_join(t[i], &r); bad += (long)r; }
     printf("spawned from threads, wrong %ld\n", bad);
     for (long i = 0; i < 3; i++) pthread_create(&t[i], NULL, busy, (void *)(i + 1));
-    for (int i = 0; i < 40; i++) {
+    for (int i = 0; i < 20; i++) {
         pid_t pid = fork();
         if (pid == 0) {
             // malloc, threads and exec must work in a child of a threaded process.
@@ -185,7 +185,7 @@ int main(int argc, char **argv) {
     vforks();
     threads();
     robusts();
-    mix(getenv("ROUNDS") ? atoi(getenv("ROUNDS")) : 200);
+    mix(getenv("ROUNDS") ? atoi(getenv("ROUNDS")) : 60);
     pthread_t t;
     pthread_create(&t, NULL, outlives, NULL);
     pthread_exit(NULL);
