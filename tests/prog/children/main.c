@@ -180,8 +180,8 @@ static void *outlives(void *arg) { (void)arg; usleep(50000); printf("a thread ou
 
 int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IONBF, 0);
-    if (argc == 3) return atoi(argv[2]);
-    if (argc == 2) { sigset_t m; sigprocmask(SIG_SETMASK, NULL, &m); return sigismember(&m, SIGUSR2) * 2 + sigismember(&m, SIGUSR1); }
+    if (argc == 3 && !strcmp(argv[1], "exit")) return atoi(argv[2]);
+    if (argc == 2 && !strcmp(argv[1], "mask")) { sigset_t m; sigprocmask(SIG_SETMASK, NULL, &m); return sigismember(&m, SIGUSR2) * 2 + sigismember(&m, SIGUSR1); }
     vforks();
     threads();
     robusts();
