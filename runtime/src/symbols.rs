@@ -135,6 +135,15 @@ impl Symbols {
         place
     }
 
+    /// What called: the place before the return address `pc`, which may be the first byte of the next line or function.
+    pub fn call_before(&mut self, pc: GuestAddr) -> Place {
+        let mut place = self.place(pc.wrapping_add(u64::MAX));
+        for (_, offset) in [&mut place.module, &mut place.function].into_iter().flatten() {
+            *offset += 1;
+        }
+        place
+    }
+
     /// A mapped file that is no ELF image.
     fn plain_file(&self, addr: GuestAddr) -> Place {
         let file = self.mapping(addr).and_then(|m| Some((m.range.start, m.file.as_ref()?)));
