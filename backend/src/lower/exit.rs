@@ -72,10 +72,25 @@ impl Lowering<'_> {
         self.leave_stored(word, pc);
     }
 
-    /// The same, with what the guest needs in `CpuState` already.
+    /// The same, with what the guest needs in `CpuState` already. All such exits of a region share their last steps.
     fn leave_stored(&mut self, word: u64, pc: clif::Value) {
-        self.store_state(pc, offset_of!(CpuState, rip));
         let word = self.iconst(types::I64, word as i64);
+        let block = *self.leave.get_or_insert_with(|| {
+            let block = self.b.create_block();
+            self.b.set_cold_block(block);
+            self.b.append_block_param(block, types::I64);
+            self.b.append_block_param(block, types::I64);
+            block
+        });
+        self.b.ins().jump(block, &[pc.into(), word.into()]);
+    }
+
+    /// The shared end of all exits to the dispatcher, if there are any.
+    pub(super) fn finish_leaves(&mut self) {
+        let Some(block) = self.leave else { return };
+        self.b.switch_to_block(block);
+        let &[pc, word] = self.b.block_params(block) else { unreachable!("two parameters were appended") };
+        self.store_state(pc, offset_of!(CpuState, rip));
         self.jump_through(LEAVE_CELL, word);
     }
 
@@ -108,9 +123,7 @@ impl Lowering<'_> {
         self.b.ins().return_call_indirect(tail, code, &[cpu, pc]);
 
         self.b.switch_to_block(miss);
-        self.store_state(pc, offset_of!(CpuState, rip));
-        let word = self.iconst(types::I64, Leave::Indirect as i64);
-        self.jump_through(LEAVE_CELL, word);
+        self.leave_stored(Leave::Indirect as u64, pc);
     }
 
     /// Leaves at the region's entry if the thread is wanted elsewhere. Nothing is loaded yet.
