@@ -47,7 +47,8 @@ extern "C" fn missing(_: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
 /// The table for `cpu.rt.helpers`. `host` gives the entry points of the helpers that have no body of their own
 /// (`HelperEffect::Host`). Lives as long as the process: generated code may use it at any time.
 pub fn table(host: impl Fn(Helper) -> Option<HelperEntry>) -> &'static [HelperEntry] {
-    let of_ir = Helper::ALL.iter().map(|&h| h.entry().or_else(|| host(h)).unwrap_or(missing));
+    let entry = |h: Helper| arch::accelerated(h).or_else(|| h.entry()).or_else(|| host(h)).unwrap_or(missing);
+    let of_ir = Helper::ALL.iter().map(|&h| entry(h));
     let own = [load_fp_control as HelperEntry, save_fp_control, cas128];
     Box::leak(of_ir.chain(own).collect())
 }
