@@ -169,7 +169,7 @@ impl Thread {
         let interrupt = &self.cpu.rt.interrupt;
         if interrupt.load(Ordering::Relaxed) != 0 {
             interrupt.fetch_and(!CODE_CHANGED, Ordering::Relaxed);
-            signal::deliver_pending(self, None);
+            signal::deliver_pending(self);
         }
         self.process.drain_stale();
         self.process.code.make_room();
@@ -194,8 +194,8 @@ impl Thread {
                 self.recent.end(&self.cpu);
                 None
             }
-            Outcome::Interrupted(restart) => {
-                signal::deliver_pending(self, Some(restart));
+            Outcome::Interrupted => {
+                signal::restart_call(self);
                 None
             }
             Outcome::ExitThread(code) => Some(code),
