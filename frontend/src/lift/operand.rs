@@ -135,8 +135,19 @@ impl Lifter<'_> {
     /// Low `ty` part (`i8`, `i16`) of register `n`.
     fn gpr_narrow(&mut self, ty: Type, n: usize) -> Value {
         match self.regs.full[n].or(self.regs.low[n]) {
-            Some(v) => self.b.unary(Op::Ireduce, ty, v),
+            Some(v) => self.low_part(ty, v),
             None => self.b.get(ty, Reg::gpr(n)),
+        }
+    }
+
+    /// The low `ty` part of `v`: what was widened or inserted to make it, where that is all of the part.
+    fn low_part(&mut self, ty: Type, v: Value) -> Value {
+        let def = *self.b.def(v);
+        match def.op {
+            Op::Uextend | Op::Sextend if self.b.ty(Value(def.args[0])) == ty => Value(def.args[0]),
+            Op::InsertLow8 if ty == Type::I8 => Value(def.args[1]),
+            Op::InsertLow16 if ty == Type::I16 => Value(def.args[1]),
+            _ => self.b.unary(Op::Ireduce, ty, v),
         }
     }
 
@@ -188,7 +199,18 @@ impl Lifter<'_> {
         old
     }
 
+    /// Whether register `n` is known to be zero.
+    fn is_zero(&self, n: usize) -> bool {
+        let low = self.regs.low[n].and_then(|v| self.b.as_const(v));
+        low == Some(0) && self.regs.zero_extended >> n & 1 != 0
+    }
+
     fn insert_gpr(&mut self, op: Op, n: usize, v: Value) {
+        if op != Op::InsertHigh8 && self.is_zero(n) {
+            // XOR EAX,EAX; SETcc AL.
+            let wide = self.b.unary(Op::Uextend, Type::I32, v);
+            return self.write_gpr(Gpr::R32(n), wide);
+        }
         let old = self.gpr64(n);
         let new = self.b.binary(op, Type::I64, old, v);
         self.put_gpr64(n, new);
