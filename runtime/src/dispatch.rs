@@ -246,6 +246,12 @@ impl Thread {
                         process.code.request(process, entry);
                     }
                     let Some(block) = entry.cold() else { return Event::Safepoint };
+                    if block.computes_floats
+                        && traps_floats(cpu)
+                        && exec.entries.owner(pc).is_some_and(|entry| compile_at_once(process, entry))
+                    {
+                        continue;
+                    }
                     interpret(cpu, process, block, &mut exec.frame, &mut warm)
                 }
             };
@@ -281,6 +287,20 @@ impl Thread {
         self.exec.entries.remember(entry);
         None
     }
+}
+
+/// Whether a SIMD floating-point exception is unmasked (MXCSR bits 7..13). Only compiled code traps then: it runs under the
+/// guest's own MXCSR.
+fn traps_floats(cpu: &CpuState) -> bool {
+    const MASKS: u32 = 0x3f << 7;
+    cpu.mxcsr & MASKS != MASKS
+}
+
+/// Compiles `entry` on this thread, hot or not; whether it has code.
+fn compile_at_once(process: &Arc<Process>, entry: &Arc<Entry>) -> bool {
+    let Some(jit) = process.code.jit.as_ref().filter(|_| process.code.engine == Engine::Auto) else { return false };
+    jit.queue.compile_now(process, jit, entry);
+    entry.code().is_some()
 }
 
 /// Joins the exit that led to `entry` with it.
