@@ -44,6 +44,7 @@ mod sse_string;
 mod string;
 mod system;
 pub mod table;
+mod vex;
 mod x87;
 
 pub use region::{EveryBlock, Profile, lift_region};

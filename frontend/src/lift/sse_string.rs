@@ -4,6 +4,7 @@
 use super::flags::{Flag, FlagSet};
 use super::operand::gpr::*;
 use super::operand::{Alignment, Gpr};
+use super::vex::is_vex;
 use super::{Insn, Lifter};
 use calque_ir::helper::strings::{CARRY_BIT, EXPLICIT, INDEX_SHIFT, OVERFLOW_BIT, SIGN_BIT, ZERO_BIT};
 use calque_ir::{Cc, Helper, Op, Type, Value};
@@ -50,6 +51,9 @@ pub(super) fn pcmpstr(l: &mut Lifter<'_>, i: &Insn, length: Length, answer: Answ
             let imm = l.b.iconst(Type::I32, imm);
             let mask = l.b.call(Helper::PcmpstrMask, &[r, imm]);
             l.set_xmm(0, mask);
+            if is_vex(i) {
+                l.clear_upper(0);
+            }
         }
     }
     l.set_flags_const(FlagSet::ALL, false);

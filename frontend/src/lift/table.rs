@@ -22,6 +22,7 @@ use super::sse_string::*;
 use super::string::{StringOp::*, *};
 use super::system::*;
 use super::x87::*;
+use super::vex::*;
 use super::{Insn, Lifter};
 use calque_ir::Type::{F32, F32x4, F64, F64x2, I8, I8x16, I16, I16x8, I32, I32x4, I64, I64x2, V128};
 use calque_ir::helper::x87::{Arith, StackOp};
@@ -449,7 +450,7 @@ table! {
     Xorps       => vec_xor          (),
     Xorpd       => vec_xor          (),
     Pxor        => vec_xor          (),
-    Ptest       => ptest            (),
+    Ptest       => ptest            (u64::MAX),
 
     // MMX to SSE4.2: integer arithmetic
     Paddb       => vec              (Op::Iadd, I8x16),
@@ -478,7 +479,7 @@ table! {
     Pmaddwd     => vec              (Op::Maddwd, I32x4),
     Pmaddubsw   => pmaddubsw        (),
     Psadbw      => vec              (Op::Sad, I64x2),
-    Mpsadbw     => vec_call_imm     (Helper::Mpsadbw),
+    Mpsadbw     => mpsadbw          (),
     Phminposuw  => vec_call_unary   (Helper::Phminposuw),
     Pavgb       => vec              (Op::AvgRound, I8x16),
     Pavgw       => vec              (Op::AvgRound, I16x8),
