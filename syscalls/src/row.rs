@@ -194,7 +194,7 @@ impl Arg {
         let (a, b) = match self {
             Arg::In(k) | Arg::InSock(k) => ((Dir::In, at, n(k)), none),
             Arg::Out(k) | Arg::OutAll(k) => ((Dir::Out, at, n(k)), none),
-            Arg::InIov(k) | Arg::OutIov(k) => ((Dir::In, at, 16 * n(k).min(IOV_MAX)), none),
+            Arg::InIov(_) | Arg::OutIov(_) => ((Dir::In, at, 1), none),
             Arg::InMsg => ((Dir::In, at, MSGHDR), none),
             Arg::OutMsg => ((Dir::In, at, MSGHDR), (Dir::Out, at, MSGHDR)),
             Arg::InMmsg(k) | Arg::OutMmsg(k) => ((Dir::Out, at, MMSGHDR * n(k).min(IOV_MAX)), none),

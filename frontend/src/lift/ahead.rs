@@ -84,11 +84,19 @@ fn successor(i: &Insn) -> Next {
 }
 
 /// The flags that an instruction always overwrites (or leaves undefined).
-fn kills(i: &Insn) -> FlagSet {
+pub(super) fn kills(i: &Insn) -> FlagSet {
     let by_count = matches!(
         i.mnemonic(),
-        Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Shld | Mnemonic::Shrd
-            | Mnemonic::Rol | Mnemonic::Ror | Mnemonic::Rcl | Mnemonic::Rcr
+        Mnemonic::Shl
+            | Mnemonic::Sal
+            | Mnemonic::Shr
+            | Mnemonic::Sar
+            | Mnemonic::Shld
+            | Mnemonic::Shrd
+            | Mnemonic::Rol
+            | Mnemonic::Ror
+            | Mnemonic::Rcl
+            | Mnemonic::Rcr
     ) && i.op_kind(i.op_count() - 1) == OpKind::Register;
     // A count in CL or RCX may be zero, and then no flag changes.
     if by_count || i.has_rep_prefix() || i.has_repne_prefix() {
@@ -97,7 +105,7 @@ fn kills(i: &Insn) -> FlagSet {
     from_rflags(i.rflags_modified())
 }
 
-fn from_rflags(bits: u32) -> FlagSet {
+pub(super) fn from_rflags(bits: u32) -> FlagSet {
     const MAP: [(u32, FlagSet); 6] = [
         (RflagsBits::CF, FlagSet::CF),
         (RflagsBits::PF, FlagSet::PF),

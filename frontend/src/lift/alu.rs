@@ -1,7 +1,7 @@
 //! Binary and unary arithmetic and logic.
 
 use super::atomic::{locked_carrying, locked_neg};
-use super::flags::{Flag, Recipe};
+use super::flags::{Flag, FlagSet, Recipe};
 use super::operand::Atomic;
 use super::{Insn, Lifter};
 use calque_ir::{Op, RmwOp, Type, Value};
@@ -61,7 +61,7 @@ impl BinaryOp {
 
 pub(super) fn binary(l: &mut Lifter<'_>, i: &Insn, op: BinaryOp, dest: Dest) {
     let ty = l.op_type(i, 0);
-    if op == BinaryOp::Xor && is_same_register(i) {
+    if matches!(op, BinaryOp::Xor | BinaryOp::Sub) && dest == Dest::Writeback && is_same_register(i) {
         return zero(l, i, ty);
     }
     let (ir, rmw) = op.ir();
@@ -85,10 +85,12 @@ fn is_same_register(i: &Insn) -> bool {
     i.op0_kind() == iced_x86::OpKind::Register && i.op1_kind() == i.op0_kind() && i.op0_register() == i.op1_register()
 }
 
+/// All zero, and the flags that go with it; AF is 0 after SUB and undefined after XOR.
 fn zero(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
     let r = l.b.iconst(ty, 0);
     l.write(i, 0, r);
     l.set_flags(Recipe::Logic { r }, ty);
+    l.set_flags_const(FlagSet::AF, false);
 }
 
 pub(super) fn carrying(l: &mut Lifter<'_>, i: &Insn, op: Carry) {
@@ -148,7 +150,8 @@ pub(super) fn unary(l: &mut Lifter<'_>, i: &Insn, op: UnaryOp) {
             l.set_flags(Recipe::Dec { a, r }, ty);
         }
         UnaryOp::Not => {
-            let ones = if i.has_lock_prefix() { Atomic::Rmw(RmwOp::Xor, l.b.iconst(ty, u64::MAX)) } else { Atomic::None };
+            let ones =
+                if i.has_lock_prefix() { Atomic::Rmw(RmwOp::Xor, l.b.iconst(ty, u64::MAX)) } else { Atomic::None };
             l.modify(i, 0, ones, |l, a| l.b.unary(Op::Bnot, ty, a));
         }
         UnaryOp::Neg => {

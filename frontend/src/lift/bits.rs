@@ -33,7 +33,8 @@ pub(super) fn bit_test(l: &mut Lifter<'_>, i: &Insn, op: BitOp) {
         }
         _ => l.b.iconst(ty, i.immediate(1) & top),
     };
-    let old = if i.op_kind(0) == OpKind::Memory { bit_in_memory(l, i, op, ty, n) } else { bit_in_register(l, i, op, ty, n) };
+    let old =
+        if i.op_kind(0) == OpKind::Memory { bit_in_memory(l, i, op, ty, n) } else { bit_in_register(l, i, op, ty, n) };
     let cf = match l.b.as_const(n) {
         Some(n) => l.bit(old, n as u32, ty),
         None => {

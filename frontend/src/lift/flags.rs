@@ -232,9 +232,11 @@ impl Recipe {
         let no_cf = FlagSet::ALL.without(FlagSet::CF);
         match self {
             Recipe::Inc { .. } | Recipe::Dec { .. } => (no_cf, FlagSet::NONE),
-            Recipe::Logic { .. } | Recipe::Shl { .. } | Recipe::Shr { .. } | Recipe::Sar { .. } | Recipe::Shrd { .. } => {
-                (FlagSet::ALL.without(FlagSet::AF), FlagSet::AF)
-            }
+            Recipe::Logic { .. }
+            | Recipe::Shl { .. }
+            | Recipe::Shr { .. }
+            | Recipe::Sar { .. }
+            | Recipe::Shrd { .. } => (FlagSet::ALL.without(FlagSet::AF), FlagSet::AF),
             Recipe::Rol { .. } | Recipe::Ror { .. } => (FlagSet::CF.or(FlagSet::OF), FlagSet::NONE),
             _ => (FlagSet::ALL, FlagSet::NONE),
         }
@@ -507,7 +509,8 @@ impl Lifter<'_> {
 impl Lifter<'_> {
     /// The value (`i1`) of a condition.
     pub(crate) fn cond(&mut self, cond: Cond) -> Value {
-        if let Some(v) = self.common_recipe(cond.reads()).and_then(|(recipe, ty)| self.cond_of_recipe(cond, recipe, ty)) {
+        if let Some(v) = self.common_recipe(cond.reads()).and_then(|(recipe, ty)| self.cond_of_recipe(cond, recipe, ty))
+        {
             return v;
         }
         let (base, negated) = cond.split();

@@ -210,4 +210,6 @@ impl<'a> Lifter<'a> {
 }
 
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod tests;

@@ -1,8 +1,8 @@
 //! Data movement: MOV and its extending forms, LEA, stack, conditional moves.
 
-use super::operand::gpr::*;
-use super::operand::Gpr;
 use super::flags::Cond;
+use super::operand::Gpr;
+use super::operand::gpr::*;
 use super::{Insn, Lifter};
 use calque_ir::{FaultKind, Mem, Op, Type};
 use iced_x86::{Code, OpKind, Register};
@@ -79,7 +79,9 @@ pub(super) fn pop(l: &mut Lifter<'_>, i: &Insn) {
     let new = l.add_imm(rsp, i64::from(ty.bytes()));
     if i.op_kind(0) == OpKind::Register {
         l.write_gpr(Gpr::R64(RSP), new);
-        return if Gpr::from_iced(i.op_register(0)).is_some() { l.write(i, 0, v) };
+        return if Gpr::from_iced(i.op_register(0)).is_some() {
+            l.write(i, 0, v)
+        };
     }
     // An address relative to RSP is computed with the incremented one (SDM vol. 2 POP).
     let old = l.replace_gpr64(RSP, new);

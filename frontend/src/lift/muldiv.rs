@@ -79,8 +79,7 @@ pub(super) fn divide(l: &mut Lifter<'_>, i: &Insn, sign: Sign) {
     let d = l.read(i, 0);
     let low = l.read_gpr(Gpr::of(RAX, ty));
     let high = l.read_gpr(if ty == Type::I8 { Gpr::High8(RAX) } else { Gpr::of(RDX, ty) });
-    let (quotient, remainder) =
-        if sign == Sign::Signed { (Op::Sdiv, Op::Srem) } else { (Op::Udiv, Op::Urem) };
+    let (quotient, remainder) = if sign == Sign::Signed { (Op::Sdiv, Op::Srem) } else { (Op::Udiv, Op::Urem) };
     let q = l.b.ternary(quotient, ty, high, low, d);
     let r = l.b.ternary(remainder, ty, high, low, d);
     write_double(l, ty, q, r);

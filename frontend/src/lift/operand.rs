@@ -196,7 +196,9 @@ impl Lifter<'_> {
 /// Whether the memory operand's address is computed modulo 2^32: a 0x67 prefix.
 pub(super) fn has_narrow_address(i: &Insn) -> bool {
     let (base, index) = (i.memory_base(), i.memory_index());
-    base.is_gpr32() || index.is_gpr32() || i.memory_displ_size() == 4 && base == Register::None && index == Register::None
+    base.is_gpr32()
+        || index.is_gpr32()
+        || i.memory_displ_size() == 4 && base == Register::None && index == Register::None
 }
 
 /// Memory.

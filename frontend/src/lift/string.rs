@@ -55,39 +55,32 @@ pub(super) fn string(l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type) {
 
 /// One step: memory first, then registers and flags.
 fn step(l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type, df: Value) {
-    let (rsi, rdi) = (l.gpr64(RSI), l.gpr64(RDI));
     let accumulator = Gpr::of(RAX, ty);
-    let mut load = None;
-    match op {
-        StringOp::Movs => {
-            let v = load_source(l, i, ty, rsi);
-            l.b.store(ty, Mem::base(rdi), v);
-        }
-        StringOp::Stos => {
-            let v = l.read_gpr(accumulator);
-            l.b.store(ty, Mem::base(rdi), v);
-        }
-        StringOp::Lods => load = Some(load_source(l, i, ty, rsi)),
-        StringOp::Scas => {
-            let a = l.read_gpr(accumulator);
-            let b = l.b.load(ty, Mem::base(rdi));
-            l.set_flags(Recipe::Cmp { a, b }, ty);
-        }
-        StringOp::Cmps => {
-            let a = load_source(l, i, ty, rsi);
-            let b = l.b.load(ty, Mem::base(rdi));
-            l.set_flags(Recipe::Cmp { a, b }, ty);
+    let first = match op {
+        StringOp::Movs | StringOp::Lods | StringOp::Cmps => load_source(l, i, ty),
+        StringOp::Stos | StringOp::Scas => l.read_gpr(accumulator),
+    };
+    if op != StringOp::Lods {
+        let destination = Mem::base(l.gpr64(RDI));
+        match op {
+            StringOp::Movs | StringOp::Stos => l.b.store(ty, destination, first),
+            _ => {
+                let b = l.b.load(ty, destination);
+                l.set_flags(Recipe::Cmp { a: first, b }, ty);
+            }
         }
     }
-    let (up, down) = (l.b.iconst(Type::I64, u64::from(ty.bytes())), l.b.iconst(Type::I64, u64::from(ty.bytes()).wrapping_neg()));
+    let (up, down) =
+        (l.b.iconst(Type::I64, u64::from(ty.bytes())), l.b.iconst(Type::I64, u64::from(ty.bytes()).wrapping_neg()));
     let delta = l.b.select(Type::I64, df, down, up);
     advance(l, op, delta);
-    if let Some(v) = load {
-        l.write_gpr(accumulator, v);
+    if op == StringOp::Lods {
+        l.write_gpr(accumulator, first);
     }
 }
 
-fn load_source(l: &mut Lifter<'_>, i: &Insn, ty: Type, rsi: Value) -> Value {
+fn load_source(l: &mut Lifter<'_>, i: &Insn, ty: Type) -> Value {
+    let rsi = l.gpr64(RSI);
     let m = source(l, i, rsi);
     l.b.load(ty, m)
 }
@@ -179,10 +172,7 @@ fn check_bulk(l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type, bulk: BlockI
     l.reopen(copy);
     let rdi = l.gpr64(RDI);
     let v = match op {
-        StringOp::Movs => {
-            let rsi = l.gpr64(RSI);
-            load_source(l, i, Type::V128, rsi)
-        }
+        StringOp::Movs => load_source(l, i, Type::V128),
         _ => {
             let v = l.read_gpr(Gpr::of(RAX, ty));
             l.b.unary(Op::Splat, super::operand::vector_of(ty), v)

@@ -183,6 +183,12 @@ pub(super) fn fence(l: &mut Lifter<'_>, _: &Insn) {
     l.b.fence();
 }
 
+/// CLFLUSH and its kin: nothing to flush, but they fault as a load of a byte does (SDM vol. 2 CLFLUSH).
+pub(super) fn touch(l: &mut Lifter<'_>, i: &Insn) {
+    let m = l.addr(i);
+    l.b.load(Type::I8, m);
+}
+
 /// INT3, INT1: traps, with the pc behind the instruction.
 pub(super) fn trap_behind(l: &mut Lifter<'_>, _: &Insn, kind: FaultKind) {
     l.close(Exit::Fault { kind, pc: l.next });

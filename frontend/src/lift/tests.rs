@@ -31,7 +31,9 @@ fn cmp_and_branch_is_one_compare() {
     assert_eq!(ops(&r), [Op::Get, Op::Get, Op::Icmp]);
     assert_eq!(r.insts.last().unwrap().aux, Cc::SignedLessThan as u16);
     let next = Target::Pc(GuestAddr(PC.0 + 4));
-    assert!(matches!(r.blocks[0].exit, Exit::Branch { taken, fallthrough, .. } if taken == next && fallthrough == next));
+    assert!(
+        matches!(r.blocks[0].exit, Exit::Branch { taken, fallthrough, .. } if taken == next && fallthrough == next)
+    );
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::syscall::Restart;
 use crate::thread::{Access, GuestFault, MemoryCause, Thread};
 use crate::memory::Prot;
 use calque_ir::addr::GUEST_PAGE;
-use calque_ir::{FaultKind, GuestAddr};
+use calque_ir::{CpuState, FaultKind, GuestAddr};
 use libc::{SA_NODEFER, SA_ONSTACK, SA_RESETHAND, SA_RESTART};
 use libc::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP};
 use nix::errno::Errno;
@@ -306,7 +306,7 @@ impl Thread {
 
     fn raise_fault(&mut self, fault: GuestFault) {
         let fault = if fault == GuestFault::Trap(FaultKind::Fetch) { self.fetch_fault() } else { fault };
-        let exception = Exception::of(fault, self.cpu.rip, self.cpu.mxcsr);
+        let exception = Exception::of(fault, &self.cpu);
         self.signals.trap.vector = exception.vector;
         self.signals.trap.error = exception.error;
         if let GuestFault::Memory { addr, .. } = fault {
@@ -374,7 +374,8 @@ struct Exception {
 
 impl Exception {
     /// Signals and codes of `arch/x86/kernel/traps.c` and `arch/x86/mm/fault.c`.
-    fn of(fault: GuestFault, rip: u64, mxcsr: u32) -> Exception {
+    fn of(fault: GuestFault, cpu: &CpuState) -> Exception {
+        let rip = cpu.rip;
         let trap = |signo, code, addr, vector| Exception { info: SigInfo::fault(signo, code, addr), vector, error: 0 };
         match fault {
             GuestFault::Memory { addr, access, cause } => Self::memory(addr, access, cause),
@@ -385,8 +386,8 @@ impl Exception {
                 FaultKind::InvalidOpcode | FaultKind::Unimplemented => trap(SIGILL, ILL_ILLOPN, rip, 6),
                 FaultKind::GeneralProtection => trap(SIGSEGV, SI_KERNEL, 0, 13),
                 FaultKind::Fetch => trap(SIGSEGV, SEGV_MAPERR, rip, 14),
-                FaultKind::X87Float => trap(SIGFPE, FPE_FLTINV, rip, 16),
-                FaultKind::SimdFloat => trap(SIGFPE, simd_code(mxcsr), rip, 19),
+                FaultKind::X87Float => trap(SIGFPE, float_code(u32::from(cpu.x87.status & !cpu.x87.control)), rip, 16),
+                FaultKind::SimdFloat => trap(SIGFPE, float_code(cpu.mxcsr & !(cpu.mxcsr >> 7)), rip, 19),
             },
         }
     }
@@ -412,10 +413,10 @@ impl Exception {
     }
 }
 
-/// `fpu__exception_code`: the code of an unmasked exception in MXCSR.
-fn simd_code(mxcsr: u32) -> i32 {
-    let raised = mxcsr & !(mxcsr >> 7) & 0x3f;
-    match raised {
+/// `fpu__exception_code` (`arch/x86/kernel/fpu/core.c`): the code of raised and unmasked exceptions, in the order of
+/// the status words' low bits.
+fn float_code(raised: u32) -> i32 {
+    match raised & 0x3f {
         r if r & 1 != 0 => FPE_FLTINV,
         r if r & 4 != 0 => FPE_FLTDIV,
         r if r & 8 != 0 => FPE_FLTOVF,

@@ -103,9 +103,15 @@ fn ended(call: &Call<'_>, outcome: Outcome) -> Ending {
 fn result_text(call: &Call<'_>, end: &Ending) -> String {
     match *end {
         Ending::None(text) => text.to_owned(),
-        Ending::Value(Err(errno)) => format!("-1 {errno:?} ({})", errno.desc()),
+        Ending::Value(Err(errno)) => format!("-1 {errno:?} ({})", description(errno)),
         Ending::Value(Ok(value)) => value::result(call, value),
     }
+}
+
+/// The C library's text for an error, without the number that Rust adds.
+fn description(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 impl Output {

@@ -410,7 +410,8 @@ mod tests {
         assert_eq!(flags(&names::OPEN, 0o101102), "O_RDWR|O_CREAT|O_TRUNC|O_LARGEFILE");
         assert_eq!(flags(&names::OPEN, 0o20200001), "O_WRONLY|O_TMPFILE");
         assert_eq!(flags(&names::MAP, 0x22), "MAP_PRIVATE|MAP_ANONYMOUS");
-        assert_eq!(flags(&names::PROT, 0), "0");
+        assert_eq!(flags(&names::PROT, 0), "PROT_NONE");
+        assert_eq!(flags(&names::MSG, 0), "0");
         assert_eq!(flags(&names::MSYNC, 0x40), "0x40");
         assert_eq!(flags(&names::FUTEX, 0x189), "FUTEX_WAIT_BITSET|FUTEX_PRIVATE_FLAG|FUTEX_CLOCK_REALTIME");
         assert_eq!(one(&names::SEEK, 2), "SEEK_END");

@@ -1,0 +1,288 @@
+//! The AArch64 host.
+//!
+//! # Safety
+//! `enter` is a hand-written function with the AAPCS64 convention. It saves the callee-saved registers, records its stack
+//! pointer in `cpu.rt.host_sp`, and calls the generated code with (cpu, link word) in X2 and X3, which is Cranelift's `Tail`
+//! convention for two integer arguments. Whatever leaves generated code arrives at `fault_return` with the recorded stack
+//! pointer: the exit stubs by `ret` (generated code keeps the link register), a signal handler by setting both registers.
+//! Nothing else is relied on there.
+#![allow(unsafe_code)]
+
+use crate::abi::{REASON_LEAVE, REASON_LINK};
+use crate::isa::Arch;
+use calque_ir::CpuState;
+use calque_ir::state::V128;
+use std::arch::{asm, global_asm, is_aarch64_feature_detected};
+use std::mem::offset_of;
+
+/// The architecture of this process.
+pub(crate) const NATIVE: Arch = Arch::Aarch64;
+
+// Frame, from `host_sp` up: frame record (16 bytes), x19..x28 (80), d8..d15 (64), cpu (8), the outer `host_sp` (8).
+global_asm!(
+    ".text",
+    ".p2align 4",
+    ".globl calque_enter",
+    ".hidden calque_enter",
+    ".type calque_enter, %function",
+    "calque_enter:",
+    "stp x29, x30, [sp, #-176]!",
+    "stp x19, x20, [sp, #16]",
+    "stp x21, x22, [sp, #32]",
+    "stp x23, x24, [sp, #48]",
+    "stp x25, x26, [sp, #64]",
+    "stp x27, x28, [sp, #80]",
+    "stp d8, d9, [sp, #96]",
+    "stp d10, d11, [sp, #112]",
+    "stp d12, d13, [sp, #128]",
+    "stp d14, d15, [sp, #144]",
+    "mov x29, sp",
+    "ldr x9, [x0, #{host_sp}]",
+    "stp x0, x9, [sp, #160]",
+    "str x29, [x0, #{host_sp}]",
+    "mov x2, x0",
+    "mov x3, xzr",
+    "blr x1",
+    ".globl calque_fault_return",
+    ".hidden calque_fault_return",
+    "calque_fault_return:",
+    "ldp x0, x9, [sp, #160]",
+    "str x9, [x0, #{host_sp}]",
+    "ldp d14, d15, [sp, #144]",
+    "ldp d12, d13, [sp, #128]",
+    "ldp d10, d11, [sp, #112]",
+    "ldp d8, d9, [sp, #96]",
+    "ldp x27, x28, [sp, #80]",
+    "ldp x25, x26, [sp, #64]",
+    "ldp x23, x24, [sp, #48]",
+    "ldp x21, x22, [sp, #32]",
+    "ldp x19, x20, [sp, #16]",
+    "ldp x29, x30, [sp], #176",
+    "ret",
+    ".size calque_enter, . - calque_enter",
+    ".p2align 4",
+    ".globl calque_exit_link",
+    ".hidden calque_exit_link",
+    ".type calque_exit_link, %function",
+    "calque_exit_link:",
+    "mov w9, #{link}",
+    "str w9, [x2, #{reason}]",
+    "str x3, [x2, #{detail}]",
+    "ret",
+    ".size calque_exit_link, . - calque_exit_link",
+    ".p2align 4",
+    ".globl calque_exit_leave",
+    ".hidden calque_exit_leave",
+    ".type calque_exit_leave, %function",
+    "calque_exit_leave:",
+    "mov w9, #{leave}",
+    "str w9, [x2, #{reason}]",
+    "str x3, [x2, #{detail}]",
+    "ret",
+    ".size calque_exit_leave, . - calque_exit_leave",
+    host_sp = const offset_of!(CpuState, rt.host_sp),
+    reason = const offset_of!(CpuState, rt.exit_reason),
+    detail = const offset_of!(CpuState, rt.exit_detail),
+    link = const REASON_LINK,
+    leave = const REASON_LEAVE,
+);
+
+unsafe extern "C" {
+    fn calque_enter(cpu: *mut CpuState, code: usize);
+    fn calque_fault_return();
+    fn calque_exit_link();
+    fn calque_exit_leave();
+}
+
+/// See `abi::enter`.
+///
+/// # Safety
+/// As `abi::enter`.
+pub(crate) unsafe fn enter(cpu: &mut CpuState, code: usize) {
+    let host = read_fpcr();
+    load_fp_control(cpu);
+    // SAFETY: the caller's contract is the trampoline's.
+    unsafe { calque_enter(cpu, code) }
+    save_fp_control(cpu);
+    write_fpcr(host);
+}
+
+pub(crate) fn fault_return() -> usize {
+    calque_fault_return as *const () as usize
+}
+
+pub(crate) fn exit_link() -> usize {
+    calque_exit_link as *const () as usize
+}
+
+pub(crate) fn exit_leave() -> usize {
+    calque_exit_leave as *const () as usize
+}
+
+/// Cleans the data cache and invalidates the instruction cache for new code (Arm ARM K13.5, "self-modifying code"), then has
+/// every other thread of the process drop what it has prefetched.
+pub(crate) fn sync_icache(code: *const u8, written: *const u8, len: usize) {
+    let ctr: u64;
+    // SAFETY: reads the cache type register, which Linux lets user space read.
+    unsafe { asm!("mrs {}, ctr_el0", out(reg) ctr, options(nomem, nostack, preserves_flags)) };
+    // DminLine and IminLine: log2 of words (Arm ARM D24.2.34).
+    let (data_line, code_line) = (4usize << (ctr >> 16 & 15), 4usize << (ctr & 15));
+    for line in lines(written, len, data_line) {
+        // SAFETY: maintains the cache of a mapped range.
+        unsafe { asm!("dc cvau, {}", in(reg) line, options(nostack, preserves_flags)) };
+    }
+    // SAFETY: a barrier.
+    unsafe { asm!("dsb ish", options(nostack, preserves_flags)) };
+    for line in lines(code, len, code_line) {
+        // SAFETY: maintains the cache of a mapped range.
+        unsafe { asm!("ic ivau, {}", in(reg) line, options(nostack, preserves_flags)) };
+    }
+    // SAFETY: barriers.
+    unsafe { asm!("dsb ish", "isb", options(nostack, preserves_flags)) };
+    sync_other_threads();
+}
+
+/// Addresses of the cache lines that a range touches.
+fn lines(start: *const u8, len: usize, line: usize) -> impl Iterator<Item = usize> {
+    let first = start as usize & !(line - 1);
+    (first..start as usize + len).step_by(line)
+}
+
+/// `membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE)`: an `isb` on every processor that runs a thread of ours
+/// (include/uapi/linux/membarrier.h). Where the kernel lacks it, code reaches other threads through the atomic store of a
+/// cell or a lock only after the `ic ivau` above, which all processors see.
+fn sync_other_threads() {
+    const REGISTER_SYNC_CORE: i32 = 1 << 6;
+    const SYNC_CORE: i32 = 1 << 5;
+    static REGISTERED: std::sync::Once = std::sync::Once::new();
+    let membarrier = |command: i32| {
+        // SAFETY: a system call without pointers.
+        unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
+    };
+    REGISTERED.call_once(|| membarrier(REGISTER_SYNC_CORE));
+    membarrier(SYNC_CORE);
+}
+
+/// MXCSR's rounding control (bits 13, 14: nearest, down, up, zero) as FPCR.RMode (bits 22, 23: nearest, up, down, zero), and
+/// flush-to-zero (bit 15) or denormals-are-zero (bit 6) as FPCR.FZ (bit 24), which is both.
+fn fpcr_of(mxcsr: u32) -> u64 {
+    let mxcsr = u64::from(mxcsr);
+    let rounding = (mxcsr >> 14 & 1) << 22 | (mxcsr >> 13 & 1) << 23;
+    rounding | ((mxcsr >> 15 | mxcsr >> 6) & 1) << 24
+}
+
+/// FPSR's cumulative flags (IOC DZC OFC UFC IXC at 0..5, IDC at 7) as MXCSR's (IE DE ZE OE UE PE at 0..6).
+fn mxcsr_flags_of(fpsr: u64) -> u32 {
+    let bit = |from: u32, to: u32| (fpsr >> from & 1) << to;
+    (bit(0, 0) | bit(7, 1) | bit(1, 2) | bit(2, 3) | bit(3, 4) | bit(4, 5)) as u32
+}
+
+fn read_fpcr() -> u64 {
+    let fpcr: u64;
+    // SAFETY: reads a control register.
+    unsafe { asm!("mrs {}, fpcr", out(reg) fpcr, options(nomem, nostack, preserves_flags)) };
+    fpcr
+}
+
+fn write_fpcr(fpcr: u64) {
+    // SAFETY: writes a control register of this thread; the values are rounding modes that the callers restore.
+    unsafe { asm!("msr fpcr, {}", in(reg) fpcr, options(nostack, preserves_flags)) };
+}
+
+fn read_fpsr() -> u64 {
+    let fpsr: u64;
+    // SAFETY: reads a status register.
+    unsafe { asm!("mrs {}, fpsr", out(reg) fpsr, options(nomem, nostack, preserves_flags)) };
+    fpsr
+}
+
+fn clear_fpsr() {
+    // SAFETY: clears the cumulative flags of this thread.
+    unsafe { asm!("msr fpsr, xzr", options(nostack, preserves_flags)) };
+}
+
+/// `cpu.mxcsr` becomes the host's: after the guest wrote it inside a region. Flags raised from now on are counted afresh.
+pub(crate) extern "C" fn load_fp_control(cpu: &mut CpuState) {
+    write_fpcr(fpcr_of(cpu.mxcsr));
+    clear_fpsr();
+}
+
+/// The exception flags raised so far go into `cpu.mxcsr`: before the guest reads it.
+pub(crate) extern "C" fn save_fp_control(cpu: &mut CpuState) {
+    cpu.mxcsr |= mxcsr_flags_of(read_fpsr());
+}
+
+/// Takes rounding and denormal handling from an MXCSR and clears the cumulative flags; the host's FPCR.
+pub(crate) fn begin_guest_rounding(mxcsr: u32) -> u64 {
+    let host = read_fpcr();
+    write_fpcr(fpcr_of(mxcsr));
+    // SAFETY: clears the cumulative flags of this thread.
+    unsafe { asm!("msr fpsr, xzr", options(nostack, preserves_flags)) };
+    host
+}
+
+/// Undoes [`begin_guest_rounding`]; the exception flags raised since, as MXCSR's.
+pub(crate) fn end_guest_rounding(host: u64) -> u32 {
+    write_fpcr(host);
+    raised_flags()
+}
+
+/// The cumulative flags of this thread, as MXCSR's.
+fn raised_flags() -> u32 {
+    let fpsr: u64;
+    // SAFETY: reads a status register.
+    unsafe { asm!("mrs {}, fpsr", out(reg) fpsr, options(nostack, preserves_flags)) };
+    mxcsr_flags_of(fpsr)
+}
+
+/// Takes rounding and denormal handling from an MXCSR and clears the cumulative flags; the host's FPCR. Exceptions are never
+/// trapped on this host.
+pub(crate) fn begin_guest_rounding(mxcsr: u32) -> u64 {
+    let host = read_fpcr();
+    write_fpcr(fpcr_of(mxcsr));
+    clear_fpsr();
+    host
+}
+
+/// Undoes [`begin_guest_rounding`]; the exception flags raised since, as MXCSR has them.
+pub(crate) fn end_guest_rounding(host: u64) -> u32 {
+    let raised = mxcsr_flags_of(read_fpsr());
+    write_fpcr(host);
+    raised
+}
+
+/// Compare-and-swap of 16 aligned bytes of guest memory. The loaded pair is one access only if the store succeeds (Arm ARM
+/// B2.2.1), so the old value is written back where it differs.
+pub(crate) fn cas128(address: u64, expected: V128, new: V128) -> V128 {
+    let (low, high): (u64, u64);
+    // SAFETY: the generated code has just read and written both halves through the same address.
+    unsafe {
+        asm!(
+            "2:",
+            "ldaxp {low}, {high}, [{address}]",
+            "cmp {low}, {expected_low}",
+            "ccmp {high}, {expected_high}, #0, eq",
+            "csel {store_low}, {new_low}, {low}, eq",
+            "csel {store_high}, {new_high}, {high}, eq",
+            "stlxp {failed:w}, {store_low}, {store_high}, [{address}]",
+            "cbnz {failed:w}, 2b",
+            address = in(reg) address,
+            expected_low = in(reg) expected[0],
+            expected_high = in(reg) expected[1],
+            new_low = in(reg) new[0],
+            new_high = in(reg) new[1],
+            low = out(reg) low,
+            high = out(reg) high,
+            store_low = out(reg) _,
+            store_high = out(reg) _,
+            failed = out(reg) _,
+            options(nostack),
+        );
+    }
+    [low, high]
+}
+
+/// Cranelift setting, whether this processor has it.
+pub(crate) fn native_features() -> Vec<(&'static str, bool)> {
+    vec![("has_lse", is_aarch64_feature_detected!("lse"))]
+}
