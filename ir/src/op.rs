@@ -227,6 +227,14 @@ ops! {
     Fdiv "fdiv" Binary Pure;
     /// Square root.
     Sqrt "sqrt" Unary Pure;
+    /// a * b + c, rounded once; NaN: the first operand that is one, quieted, also below (SDM vol. 1 14.5.2).
+    Fmadd "fmadd" Ternary Pure;
+    /// a * b - c, rounded once.
+    Fmsub "fmsub" Ternary Pure;
+    /// -(a * b) + c, rounded once.
+    Fnmadd "fnmadd" Ternary Pure;
+    /// -(a * b) - c, rounded once.
+    Fnmsub "fnmsub" Ternary Pure;
     /// a < b ? a : b (MINSS: the second operand for NaN and for two zeros).
     Fmin "fmin" Binary Pure;
     /// a > b ? a : b (MAXSS).

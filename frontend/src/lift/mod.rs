@@ -27,6 +27,7 @@
 mod ahead;
 mod alu;
 mod atomic;
+mod avx;
 mod bits;
 mod control;
 mod flags;
@@ -46,6 +47,7 @@ mod system;
 pub mod table;
 mod vex;
 mod x87;
+mod xsave;
 
 pub use region::{EveryBlock, Profile, lift_region};
 pub use system::XCR0;
@@ -53,6 +55,7 @@ pub use system::XCR0;
 use crate::decode::{CodeReader, Decoded, Window};
 use calque_ir::{BlockId, Builder, Exit, FaultKind, GuestAddr, Op, Region, Type};
 use flags::{FlagSet, Flags};
+use iced_x86::EncodingKind;
 use operand::RegCache;
 
 /// A decoded guest instruction.
@@ -170,6 +173,8 @@ impl<'a> Lifter<'a> {
         self.b.insn(self.pc, i.len() as u32);
         self.uncounted += 1;
         match what {
+            // AVX-512 shares mnemonics with AVX.
+            Decoded::Insn if i.code().encoding() == EncodingKind::EVEX => self.fault(FaultKind::Unimplemented),
             Decoded::Insn => table::lift(self, i),
             Decoded::Invalid => self.fault(FaultKind::InvalidOpcode),
             Decoded::Unfetchable => self.fault(FaultKind::Fetch),

@@ -181,14 +181,19 @@ pub(super) fn round_scalar(l: &mut Lifter<'_>, i: &Insn, helper: Helper, ty: Typ
 }
 
 fn call_round(l: &mut Lifter<'_>, i: &Insn, helper: Helper, v: Value) -> Value {
+    let mode = rounding_mode(l, i);
+    l.b.call(helper, &[v, mode])
+}
+
+/// The rounding mode that the immediate chooses, in RC's encoding; the higher bits do not count.
+pub(super) fn rounding_mode(l: &mut Lifter<'_>, i: &Insn) -> Value {
     let imm = i.immediate8();
-    let mode = match imm & 4 {
+    match imm & 4 {
         0 => l.b.iconst(Type::I32, u64::from(imm & 3)),
         _ => {
             let mxcsr = l.b.get(Type::I32, calque_ir::Reg::MXCSR);
             let thirteen = l.b.iconst(Type::I32, 13);
             l.b.binary(Op::Ushr, Type::I32, mxcsr, thirteen)
         }
-    };
-    l.b.call(helper, &[v, mode])
+    }
 }

@@ -13,14 +13,14 @@ pub(super) fn vec(l: &mut Lifter<'_>, i: &Insn, op: Op, shape: Type) {
     vec_with(l, i, |l, a, b| l.b.binary(op, shape, a, b));
 }
 
-/// PXOR and kin of a register with itself: zero, whatever it held.
-pub(super) fn vec_xor(l: &mut Lifter<'_>, i: &Insn) {
+/// PXOR, PSUBx: of a register with itself zero, whatever it held.
+pub(super) fn vec_cancel(l: &mut Lifter<'_>, i: &Insn, op: Op, shape: Type) {
     let second = second_source(i);
     if i.op_kind(second) == OpKind::Register && i.op_register(first_source(i)) == i.op_register(second) {
         let zero = l.b.vconst([0, 0]);
         return l.write_vec(i, 0, zero);
     }
-    vec(l, i, Op::Bxor, Type::V128);
+    vec(l, i, op, shape);
 }
 
 /// PANDN and kin: the complement of the destination and the source.
@@ -144,6 +144,10 @@ pub(super) fn pmuldq(l: &mut Lifter<'_>, i: &Insn) {
         l.b.binary(Op::Concat, Type::I64x2, low, high)
     });
 }
+
+/// The sign bits that VTESTPS and VTESTPD look at.
+pub(super) const SIGNS_32: u64 = 1 << 63 | 1 << 31;
+pub(super) const SIGNS_64: u64 = 1 << 63;
 
 /// PTEST: ZF is whether source AND destination is zero, CF whether source AND NOT destination is. VTESTPS and VTESTPD
 /// look at the lanes' sign bits only: `mask`.

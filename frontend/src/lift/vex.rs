@@ -8,7 +8,6 @@
 //!
 //! Instructions that move data between the halves, or exist only with VEX, are in `avx.rs`.
 
-use super::mmx::is_mmx;
 use super::operand::Alignment;
 use super::{Insn, Lifter};
 use calque_ir::{Mem, Op, Reg, Type, Value};
@@ -107,7 +106,7 @@ impl Lifter<'_> {
         match v.high {
             Some(high) => {
                 self.set_xmm(r.number(), v.low);
-                self.b.put(Reg::ymmh(r.number()), high);
+                self.set_ymmh(r.number(), high);
             }
             None => self.write_vec(i, op, v.low),
         }
@@ -140,10 +139,15 @@ impl Lifter<'_> {
         }
     }
 
+    /// Writes bits 128..256 of vector register `n`.
+    pub(super) fn set_ymmh(&mut self, n: usize, v: Value) {
+        self.b.put(Reg::ymmh(n), v);
+    }
+
     /// Clears bits 128..256 of register `n`.
     pub(super) fn clear_upper(&mut self, n: usize) {
         let zero = self.b.vconst([0, 0]);
-        self.b.put(Reg::ymmh(n), zero);
+        self.set_ymmh(n, zero);
     }
 }
 
@@ -167,25 +171,7 @@ pub(super) fn vec_unary_with(l: &mut Lifter<'_>, i: &Insn, f: impl Fn(&mut Lifte
     l.write_halves(i, 0, r);
 }
 
-/// VZEROUPPER, VZEROALL.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Zero {
-    Upper,
-    All,
-}
-
-pub(super) fn vzero(l: &mut Lifter<'_>, _: &Insn, what: Zero) {
-    let zero = l.b.vconst([0, 0]);
-    for n in 0..16 {
-        l.b.put(Reg::ymmh(n), zero);
-        if what == Zero::All {
-            l.set_xmm(n, zero);
-        }
-    }
-}
-
-
-/// `v` with the 64-bit lanes of both operands' low ends: what narrowing conversions leave.
+/// The low 64 bits of both: what narrowing conversions leave.
 pub(super) fn join_low(l: &mut Lifter<'_>, low: Value, high: Value) -> Value {
     let a = l.b.extract_lane(Type::I64x2, low, 0);
     let b = l.b.extract_lane(Type::I64x2, high, 0);

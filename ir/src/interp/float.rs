@@ -34,6 +34,8 @@ pub(super) trait Float: Copy + PartialOrd {
     /// The NaN with its quiet bit set.
     fn quiet(self) -> Self;
     fn sqrt(self) -> Self;
+    /// `self * b + c`, rounded once.
+    fn mul_add(self, b: Self, c: Self) -> Self;
     /// To an integral value.
     fn round_by(self, mode: Rounding) -> Self;
     /// To `i32`, truncated.
@@ -60,6 +62,10 @@ macro_rules! float {
             #[inline(always)]
             fn sqrt(self) -> Self {
                 $ty::sqrt(self)
+            }
+            #[inline(always)]
+            fn mul_add(self, b: Self, c: Self) -> Self {
+                $ty::mul_add(self, b, c)
             }
             fn round_by(self, mode: Rounding) -> Self {
                 match mode {

@@ -143,6 +143,7 @@ pub(crate) fn eval(op: Op, ty: Type, aux: u16, o: &impl Operands) -> V128 {
         Op::Fmul => float_zip!(ty, a(), b(), |p, q| float::with_nan(p * q, p, q)),
         Op::Fdiv => float_zip!(ty, a(), b(), |p, q| float::with_nan(p / q, p, q)),
         Op::Sqrt => float_map!(ty, a(), float::sqrt),
+        Op::Fmadd | Op::Fmsub | Op::Fnmadd | Op::Fnmsub => fused(op, ty, [a(), b(), c()]),
         Op::Fmin => float_zip!(ty, a(), b(), float::min),
         Op::Fmax => float_zip!(ty, a(), b(), float::max),
         Op::Fpromote => scalar64(float::promote(f32_of(a()))),
@@ -217,6 +218,29 @@ pub(crate) fn eval(op: Op, ty: Type, aux: u16, o: &impl Operands) -> V128 {
         | Op::Call
         | Op::FaultIf => unreachable!("{} is not pure", op.name()),
     }
+}
+
+/// `fmadd` and kin, lane by lane.
+fn fused(op: Op, ty: Type, args: [V128; 3]) -> V128 {
+    let lane32 = |n: usize| fused_lane(op, args.map(|v| f32::from_bits((v[n / 2] >> (32 * (n & 1))) as u32)));
+    let lane64 = |n: usize| fused_lane(op, args.map(|v| f64::from_bits(v[n])));
+    let pair = |n: usize| u64::from(lane32(n).to_bits()) | u64::from(lane32(n + 1).to_bits()) << 32;
+    match ty {
+        Type::F32 => scalar32(lane32(0)),
+        Type::F64 => scalar64(lane64(0)),
+        Type::F32x4 => [pair(0), pair(2)],
+        _ => [lane64(0).to_bits(), lane64(1).to_bits()],
+    }
+}
+
+fn fused_lane<T: Float + std::ops::Neg<Output = T>>(op: Op, [a, b, c]: [T; 3]) -> T {
+    if let Some(nan) = [a, b, c].into_iter().find(|v| v.is_nan()) {
+        return nan.quiet();
+    }
+    let a = if matches!(op, Op::Fnmadd | Op::Fnmsub) { -a } else { a };
+    let c = if matches!(op, Op::Fmsub | Op::Fnmsub) { -c } else { c };
+    let r = a.mul_add(b, c);
+    if r.is_nan() { T::indefinite() } else { r }
 }
 
 /// A scalar in its slot.

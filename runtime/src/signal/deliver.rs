@@ -141,8 +141,8 @@ impl ThreadSignals {
     }
 }
 
-/// The floating point image that frames carry. CPUID does not announce OSXSAVE.
-const FP_LAYOUT: FpLayout = FpLayout::Fxsave;
+/// The floating point image that frames carry: CPUID announces OSXSAVE.
+const FP_LAYOUT: FpLayout = FpLayout::Xsave;
 
 /// Length of the SYSCALL instruction in bytes.
 const SYSCALL_LEN: u64 = 2;
