@@ -99,6 +99,15 @@ pub unsafe fn enter(cpu: &mut CpuState, code: HostCode) -> ExitReason {
     }
 }
 
+/// Runs `work` under the rounding mode of the guest's MXCSR, with every exception masked; what it raises goes into
+/// MXCSR's flags. For engines other than generated code, which [`enter`] serves.
+pub fn under_guest_rounding<R>(cpu: &mut CpuState, work: impl FnOnce(&mut CpuState) -> R) -> R {
+    let host = arch::begin_guest_rounding(cpu.mxcsr);
+    let result = work(cpu);
+    cpu.mxcsr |= arch::end_guest_rounding(host);
+    result
+}
+
 /// Where a signal handler sets the host pc, with the host stack pointer set to `cpu.rt.host_sp`, to leave generated
 /// code at a fault: [`enter`] then returns with what `cpu.rt.exit_reason` says ([`REASON_HOST_FAULT`]).
 pub fn fault_return() -> HostCode {

@@ -179,6 +179,7 @@ fn an_interrupt_stops_an_endless_loop_with_all_registers_stored() {
     }
     let region = b.finish();
     let mut runner = Runner::new();
+    runner.options.state_at_faults = StateAtFaults::Precise;
     let mut cpu = runner.state(&mut Random::new(1));
     cpu.gpr[0] = 0;
     cpu.rt.interrupt.store(1, Ordering::Relaxed);

@@ -2,8 +2,10 @@
 
 use calque_runtime::{Engine, RunOptions};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// Runs x86-64 Linux programs on x86-64 and AArch64 Linux, without root and without an image.
@@ -160,6 +162,22 @@ fn address(text: &str) -> Result<u64, String> {
     parsed.map_err(|_| "not an address, such as 0x401000".to_string())
 }
 
+impl Cli {
+    /// Reads a command line; ends the process if there is nothing to do.
+    pub(crate) fn read(args: Vec<OsString>) -> Cli {
+        let cli = Cli::parse_from(&args);
+        // The program's own arguments may start with a hyphen, its name only behind `--`.
+        if let Command::Run(run) = &cli.command
+            && run.command[0].as_bytes().starts_with(b"-")
+            && !args.iter().any(|a| a == "--")
+        {
+            let message = format!("unexpected argument '{}'", run.command[0].display());
+            Cli::command().error(ErrorKind::UnknownArgument, message).exit();
+        }
+        cli
+    }
+}
+
 /// Puts `run` in front of a command line that names no subcommand.
 pub(crate) fn with_run(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     const OWN: [&str; 8] = ["run", "lift", "demo", "help", "-h", "--help", "-V", "--version"];
@@ -173,7 +191,6 @@ pub(crate) fn with_run(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn run_args(line: &str) -> Result<RunArgs, clap::Error> {
         let words = std::iter::once("calque").chain(line.split(' ')).map(OsString::from);

@@ -17,11 +17,10 @@ mod program;
 mod run;
 
 use args::{Cli, Command};
-use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(args::with_run(std::env::args_os()));
+    let cli = Cli::read(args::with_run(std::env::args_os()));
     match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Lift(args) => lift::lift(&args),

@@ -41,10 +41,7 @@ pub(crate) fn start(path: &Path, argv: Vec<OsString>, env: Vec<OsString>, option
         Err(e) => return crate::refuse(&format!("no room for a guest in this process: {e}"), 126),
     };
     match load::load(&process, program, c_strings(env)) {
-        Ok(mut thread) => {
-            let code = thread.run();
-            process.exit(code)
-        }
+        Ok(thread) => thread.run_first(),
         Err(e) => refuse(e),
     }
 }

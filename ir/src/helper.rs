@@ -8,6 +8,7 @@
 //! guest's registers only see what their effect says.
 
 mod crypto;
+mod elementary;
 mod f80;
 mod simd;
 pub mod strings;

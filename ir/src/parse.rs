@@ -94,7 +94,8 @@ impl Parser {
                 "insns" => self.region.guest_insns = number(value)? as u32,
                 "source" => {
                     for range in value.split(',') {
-                        let (start, len) = range.split_once('+').ok_or_else(|| format!("`{range}` is not start+len"))?;
+                        let (start, len) =
+                            range.split_once('+').ok_or_else(|| format!("`{range}` is not start+len"))?;
                         self.region.source.push((GuestAddr(number(start)?), number(len)? as u32));
                     }
                 }
@@ -335,11 +336,18 @@ fn block_id(text: &str) -> Result<BlockId> {
 }
 
 fn target(text: &str) -> Result<Target> {
-    if text.starts_with("block") { Ok(Target::Block(block_id(text)?)) } else { Ok(Target::Pc(GuestAddr(number(text)?))) }
+    if text.starts_with("block") {
+        Ok(Target::Block(block_id(text)?))
+    } else {
+        Ok(Target::Pc(GuestAddr(number(text)?)))
+    }
 }
 
 fn register(name: &str) -> Result<u16> {
-    Reg::all().find(|reg| reg.name() == name).map(|reg| reg.index() as u16).ok_or_else(|| format!("no register `{name}`"))
+    Reg::all()
+        .find(|reg| reg.name() == name)
+        .map(|reg| reg.index() as u16)
+        .ok_or_else(|| format!("no register `{name}`"))
 }
 
 fn type_named(name: &str) -> Result<Type> {

@@ -171,9 +171,7 @@ impl Inst {
     /// The memory operand of `load`, `store`, `rmw` and `cas`.
     pub fn mem(&self) -> Mem {
         match self.op.format() {
-            Format::Cas => {
-                Mem { base: Some(Value(self.args[0])), index: None, scale: 0, disp: self.args[2] as i32 }
-            }
+            Format::Cas => Mem { base: Some(Value(self.args[0])), index: None, scale: 0, disp: self.args[2] as i32 },
             _ => Mem {
                 base: Value(self.args[0]).expand(),
                 index: Value(self.args[1]).expand(),

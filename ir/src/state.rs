@@ -91,16 +91,7 @@ impl CpuState {
             mxcsr: 0x1f80,
             xmm: [[0; 2]; 16],
             ymmh: [[0; 2]; 16],
-            x87: X87 {
-                regs: [[0; 2]; 8],
-                control: 0x37f,
-                status: 0,
-                empty: 0xff,
-                top: 0,
-                opcode: 0,
-                fip: 0,
-                fdp: 0,
-            },
+            x87: X87 { regs: [[0; 2]; 8], control: 0x37f, status: 0, empty: 0xff, top: 0, opcode: 0, fip: 0, fdp: 0 },
             scratch: [[0; 2]; 4],
             rt: Rt {
                 interrupt: AtomicU32::new(0),

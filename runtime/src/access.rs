@@ -232,3 +232,85 @@ impl Host for GuestMemory {
         crate::gate::helper(cpu, helper, a, b, c)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::GuestMap;
+
+    /// Two pages of which only the first is mapped.
+    fn edge() -> (GuestMap, GuestAddr) {
+        crate::signal::host::init();
+        let map = GuestMap::new().unwrap();
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let start = map.mmap(GuestAddr(0), 8192, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0).unwrap();
+        map.munmap(start.wrapping_add(4096), 4096).unwrap();
+        (map, start)
+    }
+
+    #[test]
+    fn copies_stop_at_the_edge() {
+        let (_map, start) = edge();
+        for len in [1, 7, 8, 100, 600, 4000] {
+            let bytes: Vec<u8> = (0..len).map(|i| i as u8).collect();
+            let mut back = vec![0; len];
+            let last = start.wrapping_add((4096 - len) as u64);
+            write_bytes(last, &bytes).unwrap();
+            read_bytes(last, &mut back).unwrap();
+            assert_eq!(bytes, back);
+            let beyond = Fault { addr: start.wrapping_add(4096), access: Access::Write };
+            let fault = write_bytes(last.wrapping_add(1), &bytes).unwrap_err();
+            assert!(fault.addr <= beyond.addr && fault.addr.0 > beyond.addr.0 - 8, "{len}: {fault:?}");
+        }
+    }
+
+    #[test]
+    fn strings_end_at_nul_edge_or_limit() {
+        let (_map, start) = edge();
+        write_bytes(start, b"name\0").unwrap();
+        assert_eq!(read_cstr(start, 100), Ok(b"name".to_vec()));
+        assert_eq!(read_cstr(start, 3), Err(Errno::ENAMETOOLONG));
+        write_bytes(start.wrapping_add(4093), b"end").unwrap();
+        assert_eq!(read_cstr(start.wrapping_add(4093), 100), Err(Errno::EFAULT));
+        write_bytes(start, &[b'x'; 1000]).unwrap();
+        assert_eq!(read_cstr(start, 500), Err(Errno::ENAMETOOLONG));
+    }
+
+    #[test]
+    fn addresses_beyond_the_guest_are_refused() {
+        for addr in [GUEST_END, GUEST_END - 3, u64::MAX - 1, 1 << 63] {
+            assert_eq!(read::<u32>(GuestAddr(addr)).unwrap_err().addr, GuestAddr(addr));
+        }
+    }
+
+    #[test]
+    fn atomics_of_every_width_and_alignment() {
+        let (_map, start) = edge();
+        let mut memory = GuestMemory { ordered: true };
+        for ty in [Type::I8, Type::I16, Type::I32, Type::I64] {
+            let mask = u64::MAX >> (64 - ty.bits());
+            for offset in 0..20 {
+                let at = start.wrapping_add(offset);
+                write(at, &[0x1122_3344_5566_7788u64, 0]).unwrap();
+                let old = 0x1122_3344_5566_7788 & mask;
+                let stored = |memory: &mut GuestMemory| memory.load(at.0, ty.bytes()).unwrap();
+                assert_eq!(memory.rmw(RmwOp::Add, ty, at.0, 0xf0), Ok(old));
+                assert_eq!(stored(&mut memory), old.wrapping_add(0xf0) & mask);
+                assert_eq!(memory.rmw(RmwOp::Sub, ty, at.0, 0xf0), Ok(old.wrapping_add(0xf0) & mask));
+                assert_eq!(memory.rmw(RmwOp::Xor, ty, at.0, 0xff), Ok(old));
+                assert_eq!(memory.rmw(RmwOp::Xchg, ty, at.0, 3), Ok(old ^ 0xff));
+                assert_eq!(memory.cas(ty, at.0, [4, 0], [9, 0]), Ok([3, 0]));
+                assert_eq!(memory.cas(ty, at.0, [3, 0], [9, 0]), Ok([3, 0]));
+                assert_eq!(stored(&mut memory), 9);
+                // Neighbours are untouched.
+                assert_eq!(read::<u8>(at.wrapping_add(8)).unwrap(), 0);
+            }
+        }
+        let at = start.0 + 64;
+        memory.store128(at, [1, 2]).unwrap();
+        assert_eq!(memory.cas(Type::V128, at, [1, 2], [3, 4]), Ok([1, 2]));
+        assert_eq!(memory.load128(at), Ok([3, 4]));
+        assert!(memory.load(start.0 + 4090, 8).is_err());
+        assert!(memory.rmw(RmwOp::Add, Type::I64, start.0 + 8192, 1).is_err());
+    }
+}

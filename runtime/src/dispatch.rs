@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 use crate::access::{Fault, GuestMemory};
+use crate::crash;
 use crate::fault::{self, Pending};
 use crate::options::Engine;
 use crate::memory::Prot;
@@ -125,6 +126,9 @@ impl Thread {
         }
         self.process.drain_stale();
         self.process.code.make_room();
+        if self.process.mem.is_shared() {
+            self.process.code.require_order();
+        }
         let epoch = self.process.code.epoch();
         if epoch != self.exec.epoch {
             self.exec.forget(epoch);
@@ -155,7 +159,8 @@ impl Thread {
     fn fault(&mut self, fault: GuestFault) {
         stats::add(&self.process.stats.faults, 1);
         if fault == GuestFault::Trap(FaultKind::Unimplemented) {
-            eprintln!("calque: {}", self.describe_unimplemented());
+            let pc = GuestAddr(self.cpu.rip);
+            eprintln!("calque: instruction not implemented at {pc}: {}", crash::instruction(pc));
         }
         signal::raise(self, fault);
     }
@@ -224,15 +229,6 @@ impl Thread {
         self.exec.slots[slot] = Slot { pc: pc.0, entry: Some(entry) };
         None
     }
-
-    /// One line about the instruction at RIP that the lifter does not know.
-    fn describe_unimplemented(&self) -> String {
-        let mut bytes = [0u8; 15];
-        let pc = GuestAddr(self.cpu.rip);
-        let len = calque_frontend::CodeReader::read(&crate::smc::GuestCode::new(&self.process.mem), pc, &mut bytes);
-        let hex: Vec<String> = bytes[..len].iter().map(|b| format!("{b:02x}")).collect();
-        format!("instruction not implemented at {pc}: {}", hex.join(" "))
-    }
 }
 
 /// Joins the exit that led to `entry` with it.
@@ -289,7 +285,9 @@ fn interpret(
     warm: &mut bool,
 ) -> Option<Event> {
     let mut memory = GuestMemory { ordered: process.code.is_ordered() };
-    match interp::run(&block.region, cpu, &mut memory, frame) {
+    let mut run = |cpu: &mut CpuState| interp::run(&block.region, cpu, &mut memory, frame);
+    let outcome = if block.computes_floats { abi::under_guest_rounding(cpu, run) } else { run(cpu) };
+    match outcome {
         Ok(Next::Pc(next)) => {
             cpu.rip = next.0;
             *warm = block.warms(next);

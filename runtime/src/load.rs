@@ -31,6 +31,8 @@ pub enum LoadError {
     Elf(PathBuf, ElfError),
     #[error("{}: its '#!' line names no interpreter", .0.display())]
     EmptyScript(PathBuf),
+    #[error("{}: the script's interpreter cannot be run: {}", .0.display(), .1)]
+    ScriptInterpreter(PathBuf, Box<LoadError>),
     #[error("{}: too many levels of '#!' interpreters", .0.display())]
     ScriptDepth(PathBuf),
     #[error("{}: needs the dynamic linker {}, which is not here; give a directory that holds x86-64 libraries with --sysroot DIR (or CALQUE_SYSROOT)", .program.display(), .interpreter.display())]
@@ -60,6 +62,7 @@ impl LoadError {
             LoadError::Elf(..) | LoadError::EmptyScript(_) => Errno::ENOEXEC,
             LoadError::ScriptDepth(_) => Errno::ELOOP,
             LoadError::NoInterpreter { .. } => Errno::ENOENT,
+            LoadError::ScriptInterpreter(_, inner) => inner.errno(),
             LoadError::TooLong => Errno::E2BIG,
             LoadError::Nul => Errno::EINVAL,
         }
@@ -94,8 +97,12 @@ const SCRIPT_DEPTH: usize = 5;
 pub fn resolve(path: &Path, argv: Vec<CString>, sysroot: Option<&Path>) -> Result<Program, LoadError> {
     let execfn = c_string(path.as_os_str())?;
     let (mut path, mut argv) = (path.to_owned(), argv);
+    let mut script: Option<PathBuf> = None;
     for _ in 0..=SCRIPT_DEPTH {
-        let file = open_executable(&path)?;
+        let file = open_executable(&path).map_err(|e| match script.take() {
+            Some(script) => LoadError::ScriptInterpreter(script, Box::new(e)),
+            None => e,
+        })?;
         let mut head = [0; SCRIPT_HEAD];
         let len = file.read_at(&mut head, 0).unwrap_or(0);
         if let Some(line) = head[..len].strip_prefix(b"#!") {
@@ -108,7 +115,7 @@ pub fn resolve(path: &Path, argv: Vec<CString>, sysroot: Option<&Path>) -> Resul
             rewritten.push(c_string(path.as_os_str())?);
             rewritten.extend(argv.into_iter().skip(1));
             argv = rewritten;
-            path = in_sysroot(Path::new(&interpreter), sysroot);
+            script = Some(std::mem::replace(&mut path, in_sysroot(Path::new(&interpreter), sysroot)));
             continue;
         }
         let plan = LoadPlan::read(&file).map_err(|e| LoadError::Elf(path.clone(), e))?;
@@ -315,4 +322,54 @@ fn map_segment(process: &Process, file: &File, segment: &Segment, bias: u64) -> 
         process.mem.mmap(GuestAddr(zero_from), end - zero_from, prot, fixed | libc::MAP_ANONYMOUS, -1, 0)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn script_lines_as_the_kernel_splits_them() {
+        #[rustfmt::skip]
+        let cases: [(&[u8], Option<(&str, Option<&str>)>); 7] = [
+            (b"/bin/sh\nrest",           Some(("/bin/sh", None))),
+            (b" /bin/sh\n",              Some(("/bin/sh", None))),
+            (b"/usr/bin/env  a b c \n",  Some(("/usr/bin/env", Some("a b c")))),
+            (b"/bin/sh\t-e\n",           Some(("/bin/sh", Some("-e")))),
+            (b"/bin/sh",                 Some(("/bin/sh", None))),
+            (b"\n",                      None),
+            (b"   ",                     None),
+        ];
+        for (line, expected) in cases {
+            let got = script_line(line);
+            let expected = expected.map(|(i, a)| (OsString::from(i), a.map(OsString::from)));
+            assert_eq!(got, expected, "{:?}", String::from_utf8_lossy(line));
+        }
+    }
+
+    #[test]
+    fn links_in_a_sysroot_stay_inside() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        std::fs::create_dir_all(root.join("lib/x86_64")).unwrap();
+        std::fs::create_dir(root.join("lib64")).unwrap();
+        std::fs::write(root.join("lib/x86_64/ld.so"), "").unwrap();
+        std::os::unix::fs::symlink("/lib/x86_64/ld.so", root.join("lib64/absolute")).unwrap();
+        std::os::unix::fs::symlink("../../../lib/x86_64/ld.so", root.join("lib64/relative")).unwrap();
+        std::os::unix::fs::symlink("loop", root.join("loop")).unwrap();
+        for name in ["/lib64/absolute", "/lib64/relative", "/lib/x86_64/ld.so"] {
+            assert_eq!(in_sysroot(Path::new(name), Some(root)), root.join("lib/x86_64/ld.so"), "{name}");
+        }
+        assert_eq!(in_sysroot(Path::new("/loop"), Some(root)), Path::new("/loop"));
+        assert_eq!(in_sysroot(Path::new("/bin/only-here"), Some(root)), Path::new("/bin/only-here"));
+        assert_eq!(in_sysroot(Path::new("relative"), Some(root)), Path::new("relative"));
+    }
+
+    #[test]
+    fn refusals_have_shell_statuses() {
+        let status = |path: &str| resolve(Path::new(path), vec![c"x".into()], None).unwrap_err().exit_code();
+        assert_eq!(status("/nonexistent/program"), 127);
+        assert_eq!(status("/"), 126);
+        assert_eq!(status("/etc/passwd"), 126);
+    }
 }

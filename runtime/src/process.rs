@@ -2,7 +2,7 @@
 //! addresses and signal dispositions are the process's.
 //!
 //! # Safety
-//! Only `exit` is unsafe: it ends the process without destructors.
+//! `exit` ends the process without destructors; `private_stderr` takes ownership of a descriptor that was just made.
 
 #![allow(unsafe_code)]
 
@@ -13,7 +13,9 @@ use crate::syscall::Syscalls;
 use crate::tier::Code;
 use calque_ir::{GuestAddr, GuestRange};
 use std::ffi::CString;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::FromRawFd;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
@@ -32,9 +34,21 @@ pub struct Process {
     pub options: RunOptions,
     pub syscalls: Arc<dyn Syscalls>,
     pub stats: Stats,
+    /// Where `--stats` prints: our own standard error, which the guest may have closed by then.
+    stats_output: Option<File>,
     pub(crate) code: Code,
     /// Known once the program is loaded.
     exe: OnceLock<ExeInfo>,
+}
+
+/// Lowest number of the private standard error: out of the way of a guest that expects the lowest free ones.
+const PRIVATE_FD: i32 = 900;
+
+fn private_stderr() -> io::Result<File> {
+    use nix::fcntl::{FcntlArg, fcntl};
+    let number = fcntl(io::stderr(), FcntlArg::F_DUPFD_CLOEXEC(PRIVATE_FD))?;
+    // SAFETY: fcntl has just made it.
+    Ok(unsafe { File::from_raw_fd(number) })
 }
 
 /// The translator at rest. Locks in their order: code before memory (`smc.rs`).
@@ -67,12 +81,14 @@ impl Process {
     /// # Panics
     /// When called twice in one host process.
     pub fn new(options: RunOptions, syscalls: Arc<dyn Syscalls>) -> io::Result<Arc<Process>> {
+        let stats_output = options.stats.then(private_stderr).transpose()?;
         let process = Arc::new(Process {
             mem: GuestMap::new()?,
             code: Code::new(&options)?,
             options,
             syscalls,
             stats: Stats::default(),
+            stats_output,
             exe: OnceLock::new(),
         });
         assert!(CURRENT.set(Arc::clone(&process)).is_ok(), "one guest process in a host process");
@@ -81,8 +97,9 @@ impl Process {
 
     /// Ends the process with this exit code, after whatever `--stats` prints.
     pub fn exit(&self, code: i32) -> ! {
-        if self.options.stats {
-            eprint!("{}", self.stats);
+        if let Some(stderr) = &self.stats_output {
+            // Nobody is left to hear of an error.
+            let _ = write!(&mut &*stderr, "{}", self.stats);
         }
         // SAFETY: ends the process; Rust's destructors have nothing to do that the kernel does not.
         unsafe { libc::_exit(code) }

@@ -131,3 +131,54 @@ fn auxv(facts: &Facts, execfn: u64, platform: u64, random: u64) -> Vec<(u64, u64
     ];
     rows.to_vec()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::GuestMap;
+
+    fn word(at: u64) -> u64 {
+        access::read(GuestAddr(at)).unwrap()
+    }
+
+    fn text(at: u64) -> String {
+        String::from_utf8(access::read_cstr(GuestAddr(at), 4096).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn reads_as_the_psabi_says() {
+        crate::signal::host::init();
+        let map = GuestMap::new().unwrap();
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let size = 1 << 20;
+        let start = map.mmap(GuestAddr(0), size, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0).unwrap();
+        let stack = GuestRange::new(start, size).unwrap();
+        let facts = Facts { phdr: 0x40, phent: 56, phnum: 3, base: 0, entry: 0x1234, executable: false };
+        for count in 0..4 {
+            let argv: Vec<CString> = ["prog", "a", "bc"].iter().take(count).map(|s| CString::new(*s).unwrap()).collect();
+            let envp = [c"X=1".to_owned(), c"Y=22".to_owned()];
+            let (sp, auxv) = fill(stack, &argv, &envp, c"./prog", &facts).unwrap();
+            assert_eq!(sp.0 % 16, 0);
+            assert_eq!(word(sp.0), argv.len() as u64);
+            let mut at = sp.0 + 8;
+            for arg in &argv {
+                assert_eq!(text(word(at)), arg.to_str().unwrap());
+                at += 8;
+            }
+            assert_eq!((word(at), word(at + 24)), (0, 0));
+            assert_eq!((text(word(at + 8)), text(word(at + 16))), ("X=1".into(), "Y=22".into()));
+            at += 32;
+            for (kind, value) in &auxv {
+                assert_eq!((word(at), word(at + 8)), (*kind, *value));
+                at += 16;
+            }
+            let value = |kind| auxv.iter().find(|(k, _)| *k == kind).unwrap().1;
+            assert_eq!(text(value(libc::AT_EXECFN)), "./prog");
+            assert_eq!(text(value(libc::AT_PLATFORM)), "x86_64");
+            assert_eq!(value(libc::AT_ENTRY), 0x1234);
+            assert_eq!(word(stack.end.0 - 8), 0);
+        }
+        let long = vec![CString::new(vec![b'x'; 1000]).unwrap(); 300];
+        assert_eq!(fill(stack, &long, &[], c"p", &facts).unwrap_err(), Errno::E2BIG);
+    }
+}

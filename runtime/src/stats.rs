@@ -36,8 +36,6 @@ counters! {
     compile_failures;
     /// times generated code was entered from the dispatcher
     enters;
-    /// blocks run by the interpreter
-    interpreted;
     /// exits joined to their targets
     links;
     /// times guest code was invalidated

@@ -22,7 +22,7 @@ use calque_backend::{
 use calque_frontend::lift::EveryBlock;
 use calque_frontend::{LiftOptions, Profile, lift_block, lift_region};
 use calque_ir::helper::HelperEntry;
-use calque_ir::{CpuState, Exit, GuestAddr, Helper, Region};
+use calque_ir::{CpuState, Exit, GuestAddr, Helper, Inst, Op, Region};
 use hashbrown::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -54,19 +54,32 @@ pub struct ColdBlock {
     pub region: Region,
     /// Whether its exit is a call, a return or an indirect jump, whose target counts as warm.
     far_exit: bool,
+    /// Whether results depend on the guest's rounding mode, or raise its exception flags.
+    pub computes_floats: bool,
 }
 
 impl ColdBlock {
     fn new(region: Region) -> Self {
         let near = |exit: &Exit| matches!(exit, Exit::Goto(_) | Exit::Branch { .. });
         let far_exit = !region.blocks.iter().all(|b| near(&b.exit));
-        Self { region, far_exit }
+        let computes_floats = region.insts.iter().any(computes_floats);
+        Self { region, far_exit, computes_floats }
     }
 
     /// Whether going on at `next` from here is where loops and functions begin.
     #[inline]
     pub fn warms(&self, next: GuestAddr) -> bool {
         self.far_exit || next <= self.region.blocks[0].pc
+    }
+}
+
+/// Whether the rounding mode matters to an operation, or it may raise exception flags.
+fn computes_floats(inst: &Inst) -> bool {
+    use Op::{FcvtLowToSint, FcvtLowToSintTrunc, FcvtToSint, FcvtToSintTrunc, Get, Load, Put, Store};
+    match inst.op {
+        Get | Put | Load | Store => false,
+        FcvtToSint | FcvtToSintTrunc | FcvtLowToSint | FcvtLowToSintTrunc => true,
+        _ => inst.ty.is_float(),
     }
 }
 
@@ -319,6 +332,7 @@ impl Code {
     }
 
     /// From now on memory accesses keep the order that x86-64 promises between threads.
+    #[inline]
     pub fn require_order(&self) {
         let weak = self.jit.as_ref().is_some_and(|jit| jit.host.arch != Arch::X86_64);
         if weak && !self.ordered.swap(true, Ordering::AcqRel) {

@@ -42,7 +42,7 @@ fn refused() -> Vec<Refused> {
 }
 
 /// All tests of this file.
-pub fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
+pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
     for case in refused() {
         trials.push(Trial::test(format!("cli::refuses::{}", case.name), move || refuses(&case)));
     }

@@ -2,7 +2,7 @@
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -17,11 +17,11 @@ const LIMIT: Duration = Duration::from_secs(240);
 
 /// What came out of a run.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Outcome {
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Outcome {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
     /// `exit N`, `signal N` or `timeout`.
-    pub end: String,
+    pub(crate) end: String,
 }
 
 impl fmt::Display for Outcome {
@@ -31,18 +31,18 @@ impl fmt::Display for Outcome {
 }
 
 /// Whether calque has to be started through an emulator.
-pub fn emulated() -> bool {
+pub(crate) fn emulated() -> bool {
     std::env::var_os("CALQUE_TEST_RUNNER").is_some()
 }
 
 /// The x86-64 sysroot, if there is one.
-pub fn sysroot() -> Option<PathBuf> {
+pub(crate) fn sysroot() -> Option<PathBuf> {
     std::env::var_os("CALQUE_TEST_SYSROOT").map(PathBuf::from)
 }
 
 /// `calque` with arguments.
-pub fn calque<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
-    let binary = OsString::from(env!("CARGO_BIN_EXE_calque"));
+pub(crate) fn calque<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let binary = std::env::var_os("CALQUE_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_calque").into());
     let mut words = std::env::var_os("CALQUE_TEST_RUNNER").into_iter().chain([binary]);
     let mut command = Command::new(words.next().expect("there is a binary"));
     command.args(words).args(args).env_remove("CALQUE_SYSROOT");
@@ -50,7 +50,7 @@ pub fn calque<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
 }
 
 /// Runs a command to its end or to the time limit, without standard input.
-pub fn run(command: &mut Command) -> Outcome {
+pub(crate) fn run(command: &mut Command) -> Outcome {
     let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn();
     let mut child = spawned.unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let group = Pid::from_raw(child.id() as i32);
@@ -88,7 +88,7 @@ fn describe(status: ExitStatus) -> String {
 }
 
 /// The message of a failed comparison: both sides with the first difference marked, and how to run it alone.
-pub fn difference(command: &Command, expected: &str, got: &Outcome) -> String {
+pub(crate) fn difference(command: &Command, expected: &str, got: &Outcome) -> String {
     let text = got.to_string();
     let mut report = String::new();
     let (mut left, mut right) = (expected.lines(), text.lines());
@@ -107,7 +107,7 @@ pub fn difference(command: &Command, expected: &str, got: &Outcome) -> String {
 }
 
 /// A command as one types it.
-pub fn line(command: &Command) -> String {
+pub(crate) fn line(command: &Command) -> String {
     let words = [command.get_program()].into_iter().chain(command.get_args());
     let quote = |w: &OsStr| {
         let word = w.to_string_lossy();

@@ -76,7 +76,7 @@ impl Guest {
 }
 
 /// One test for every guest, linkage and engine, and one for the processor itself.
-pub fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
+pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
     if !works("gcc") || !machine_is_x86_64() {
         skipped.push("guest programs: no x86-64 gcc here".into());
         return;

@@ -11,6 +11,7 @@
 //!
 //! | variable               | meaning                                                                |
 //! |------------------------|------------------------------------------------------------------------|
+//! | `CALQUE_TEST_BINARY`   | another calque than the one built with these tests                     |
 //! | `CALQUE_TEST_RUNNER`   | emulator that the `calque` binary has to be started through            |
 //! | `CALQUE_TEST_NO_EXEC`  | programs started by a guest cannot run (no binfmt_misc for the above)  |
 //! | `CALQUE_TEST_BUSYBOX`  | a static x86-64 busybox                                                |

@@ -55,7 +55,7 @@ const SYSROOT: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Tests for what is there.
-pub fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
+pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
     let no_exec = std::env::var_os("CALQUE_TEST_NO_EXEC").is_some();
     match std::env::var_os("CALQUE_TEST_BUSYBOX").map(PathBuf::from) {
         Some(busybox) => {

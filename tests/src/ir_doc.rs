@@ -20,7 +20,8 @@ fn replace(text: &str, name: &str, table: &str) -> String {
 fn operations() -> String {
     let mut out = String::from("| operation | types | operands | meaning |\n|---|---|---|---|\n");
     for op in Op::ALL {
-        let types: Vec<&str> = verify::allowed_types(*op).iter().filter(|t| **t != Type::None).map(|t| t.name()).collect();
+        let types: Vec<&str> =
+            verify::allowed_types(*op).iter().filter(|t| **t != Type::None).map(|t| t.name()).collect();
         let format = format!("{:?}", op.format()).to_lowercase();
         let doc = op.doc().trim().replace('|', "\\|");
         writeln!(out, "| `{}` | {} | {format} | {doc} |", op.name(), types.join(" ")).expect("to a string");

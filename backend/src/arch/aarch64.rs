@@ -212,29 +212,6 @@ pub(crate) extern "C" fn save_fp_control(cpu: &mut CpuState) {
     cpu.mxcsr |= mxcsr_flags_of(read_fpsr());
 }
 
-/// Takes rounding and denormal handling from an MXCSR and clears the cumulative flags; the host's FPCR.
-pub(crate) fn begin_guest_rounding(mxcsr: u32) -> u64 {
-    let host = read_fpcr();
-    write_fpcr(fpcr_of(mxcsr));
-    // SAFETY: clears the cumulative flags of this thread.
-    unsafe { asm!("msr fpsr, xzr", options(nostack, preserves_flags)) };
-    host
-}
-
-/// Undoes [`begin_guest_rounding`]; the exception flags raised since, as MXCSR's.
-pub(crate) fn end_guest_rounding(host: u64) -> u32 {
-    write_fpcr(host);
-    raised_flags()
-}
-
-/// The cumulative flags of this thread, as MXCSR's.
-fn raised_flags() -> u32 {
-    let fpsr: u64;
-    // SAFETY: reads a status register.
-    unsafe { asm!("mrs {}, fpsr", out(reg) fpsr, options(nostack, preserves_flags)) };
-    mxcsr_flags_of(fpsr)
-}
-
 /// Takes rounding and denormal handling from an MXCSR and clears the cumulative flags; the host's FPCR. Exceptions are never
 /// trapped on this host.
 pub(crate) fn begin_guest_rounding(mxcsr: u32) -> u64 {

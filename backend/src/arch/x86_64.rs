@@ -130,6 +130,36 @@ pub(crate) extern "C" fn save_fp_control(cpu: &mut CpuState) {
     unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut cpu.mxcsr, options(nostack, preserves_flags)) }
 }
 
+/// Takes rounding and denormal handling from an MXCSR, masks all exceptions (bits 7..13) and clears their flags; the
+/// host's MXCSR.
+pub(crate) fn begin_guest_rounding(mxcsr: u32) -> u64 {
+    let host = read_mxcsr();
+    write_mxcsr(mxcsr & !EXCEPTION_FLAGS | 0x1f80);
+    u64::from(host)
+}
+
+/// Undoes [`begin_guest_rounding`]; the exception flags raised since.
+pub(crate) fn end_guest_rounding(host: u64) -> u32 {
+    let raised = read_mxcsr() & EXCEPTION_FLAGS;
+    write_mxcsr(host as u32);
+    raised
+}
+
+/// IE DE ZE OE UE PE (SDM vol. 1 10.2.3).
+const EXCEPTION_FLAGS: u32 = 0x3f;
+
+fn read_mxcsr() -> u32 {
+    let mut mxcsr = 0u32;
+    // SAFETY: stores a control register to a local.
+    unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut mxcsr, options(nostack, preserves_flags)) }
+    mxcsr
+}
+
+fn write_mxcsr(mxcsr: u32) {
+    // SAFETY: loads a control register of this thread; reserved bits come from a register or a checked LDMXCSR, so are 0.
+    unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const mxcsr, options(nostack, preserves_flags)) }
+}
+
 /// Not called on this host: Cranelift has the instruction.
 pub(crate) fn cas128(_address: u64, _expected: V128, _new: V128) -> V128 {
     unreachable!("x86-64 code has CMPXCHG16B inline")

@@ -3,6 +3,7 @@
 //! All of them store the dirty registers first. What is rarely taken lies in cold blocks behind the region's code.
 
 use super::Lowering;
+use super::regs::RegSet;
 use crate::abi::{self, LEAVE_CELL, Leave};
 use crate::compile::ExitSite;
 use calque_ir::{BlockId, CpuState, Exit, FaultKind, GuestAddr, Inst, Target, Value as IrValue};
@@ -58,19 +59,20 @@ impl Lowering<'_> {
     fn link(&mut self, target: GuestAddr) {
         let cell = self.options.first_cell + self.out.exits.len() as u32;
         self.out.exits.push(ExitSite { cell, target });
-        self.store_dirty();
+        self.store_dirty(RegSet::ALL);
         let word = self.iconst(types::I64, i64::from(cell));
         self.jump_through(cell, word);
     }
 
     /// Back to the dispatcher, which goes on at `pc`.
     fn leave_at(&mut self, word: u64, pc: GuestAddr) {
-        let pc = self.iconst(types::I64, pc.0 as i64);
-        self.leave(word, pc);
+        self.store_dirty(RegSet::ALL);
+        self.leave_stored(word, pc);
     }
 
-    fn leave(&mut self, word: u64, pc: clif::Value) {
-        self.store_dirty();
+    /// The same, with what the guest needs in `CpuState` already.
+    fn leave_stored(&mut self, word: u64, pc: GuestAddr) {
+        let pc = self.iconst(types::I64, pc.0 as i64);
         self.store_state(pc, offset_of!(CpuState, rip));
         let word = self.iconst(types::I64, word as i64);
         self.jump_through(LEAVE_CELL, word);
@@ -96,7 +98,7 @@ impl Lowering<'_> {
         let hit = self.b.ins().icmp(IntCC::Equal, known, pc);
         let (to, miss) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(miss);
-        self.store_dirty();
+        self.store_dirty(RegSet::ALL);
         self.b.ins().brif(hit, to, &[], miss, &[]);
 
         self.b.switch_to_block(to);
@@ -112,19 +114,20 @@ impl Lowering<'_> {
 
     /// Leaves at the region's entry if the thread is wanted elsewhere. Nothing is loaded yet.
     pub(super) fn poll_entry(&mut self) {
-        self.poll(self.region.pc());
+        self.poll(RegSet::default(), self.region.pc());
     }
 
     /// Polls on an edge that closes a loop.
     fn poll_edge(&mut self, to: BlockId) {
         if to <= self.block {
-            self.poll(self.region.blocks[to.0 as usize].pc);
+            self.poll(self.sets.wanted_at(to), self.region.blocks[to.0 as usize].pc);
         }
     }
 
-    fn poll(&mut self, pc: GuestAddr) {
-        let wanted = self.load_state(types::I32, offset_of!(CpuState, rt.interrupt));
-        self.cold_exit(wanted, Leave::Interrupt as u64, pc);
+    fn poll(&mut self, wanted: RegSet, pc: GuestAddr) {
+        let interrupt = self.load_state(types::I32, offset_of!(CpuState, rt.interrupt));
+        let interrupted = self.b.ins().icmp_imm_u(IntCC::NotEqual, interrupt, 0);
+        self.cold_exit(interrupted, Leave::Interrupt as u64, wanted, pc);
     }
 
     /// `Op::FaultIf`.
@@ -135,16 +138,17 @@ impl Lowering<'_> {
 
     /// Raises a fault of the current instruction if `cond` is not 0.
     pub(super) fn fault_unless_zero(&mut self, cond: clif::Value, kind: FaultKind) {
-        self.cold_exit(cond, abi::leave_fault(kind), self.pc);
+        self.cold_exit(cond, abi::leave_fault(kind), RegSet::ALL, self.pc);
     }
 
-    /// Leaves with `word` at `pc` if `cond` is not 0.
-    fn cold_exit(&mut self, cond: clif::Value, word: u64, pc: GuestAddr) {
+    /// Leaves with `word` at `pc` if `cond` is not 0; the guest wants the `wanted` registers there.
+    fn cold_exit(&mut self, cond: clif::Value, word: u64, wanted: RegSet, pc: GuestAddr) {
         let (out, on) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(out);
         self.b.ins().brif(cond, out, &[], on, &[]);
         self.b.switch_to_block(out);
-        self.leave_at(word, pc);
+        self.store_dirty(wanted);
+        self.leave_stored(word, pc);
         self.b.switch_to_block(on);
     }
 }

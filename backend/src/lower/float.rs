@@ -57,6 +57,17 @@ impl Lowering<'_> {
                 self.with_nan(r, x, x)
             }
             Op::Fmadd | Op::Fmsub | Op::Fnmadd | Op::Fnmsub => self.fused(inst),
+            Op::Ceil | Op::Floor | Op::Trunc | Op::Nearest => {
+                let x = self.operand(inst, 0);
+                let ins = self.b.ins();
+                let r = match inst.op {
+                    Op::Ceil => ins.ceil(x),
+                    Op::Floor => ins.floor(x),
+                    Op::Trunc => ins.trunc(x),
+                    _ => ins.nearest(x),
+                };
+                self.with_nan(r, x, x)
+            }
             Op::Fmin | Op::Fmax => self.minimum(inst),
             Op::Fcmp => self.compare(inst),
             Op::Select => {

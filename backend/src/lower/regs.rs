@@ -7,13 +7,15 @@
 //! *Dirty* registers are those whose variable may differ from `CpuState`. Invariants:
 //! 1. `RegFile::dirty` at any point is the union over all paths to it; storing a register that is clean on this path is
 //!    harmless, because its variable was loaded at entry (2).
-//! 2. A register in `live_in` of the first block is loaded at entry. `live_in` contains every register that is dirty on some
-//!    path into a block and not written on another.
-//! 3. In precise mode nothing is dirty at an access to guest memory.
+//! 2. A register in `live_in` of the first block is loaded at entry. `live_in` contains every register that is read, or that
+//!    is stored at an exit and clean on some path to it.
+//! 3. A poll stores what is wanted at the block it resumes at (in precise mode everything: a handler may look at registers
+//!    that the program will not read); every other exit stores all that is dirty.
+//! 4. In precise mode nothing is dirty at an access to guest memory.
 
 use super::{LANES, Lowering, clif_type};
 use crate::compile::StateAtFaults;
-use calque_ir::{BlockId, CpuState, Inst, Op, Reg, Region, Target, Type, Value as IrValue};
+use calque_ir::{BlockId, CpuState, Exit, Inst, Op, Reg, Region, Target, Type, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, InstBuilder, MemFlagsData, types};
 use cranelift_frontend::Variable;
 
@@ -22,6 +24,9 @@ use cranelift_frontend::Variable;
 pub(super) struct RegSet(u64);
 
 impl RegSet {
+    /// Every register.
+    pub(super) const ALL: RegSet = RegSet((1 << Reg::COUNT) - 1);
+
     pub(super) fn insert(&mut self, reg: Reg) {
         self.0 |= 1 << reg.index();
     }
@@ -32,6 +37,10 @@ impl RegSet {
 
     fn union(self, other: RegSet) -> RegSet {
         RegSet(self.0 | other.0)
+    }
+
+    fn intersection(self, other: RegSet) -> RegSet {
+        RegSet(self.0 & other.0)
     }
 
     fn without(self, other: RegSet) -> RegSet {
@@ -45,8 +54,13 @@ impl RegSet {
 
 /// What flows into the blocks of a region.
 pub(super) struct RegSets {
+    /// May differ from `CpuState`.
     dirty_in: Vec<RegSet>,
+    /// May be read, here or by whatever runs behind an exit, before it is written.
+    wanted_in: Vec<RegSet>,
+    /// Its variable is used: for a read, or to store it at an exit.
     live_in: Vec<RegSet>,
+    mode: StateAtFaults,
 }
 
 /// What one block does to registers.
@@ -54,6 +68,8 @@ pub(super) struct RegSets {
 struct Effects {
     /// Read before written.
     exposed: RegSet,
+    /// Not yet written where the block may leave the region in the middle.
+    leaving: RegSet,
     written: RegSet,
     /// Written behind the last point that stores all dirty registers.
     unsaved: RegSet,
@@ -64,9 +80,10 @@ struct Effects {
 impl RegSets {
     pub(super) fn of(region: &Region, mode: StateAtFaults) -> RegSets {
         let effects: Vec<Effects> = region.block_ids().map(|id| effects(region.block_insts(id), mode)).collect();
-        let mut sets =
-            RegSets { dirty_in: vec![RegSet::default(); effects.len()], live_in: vec![RegSet::default(); effects.len()] };
+        let none = vec![RegSet::default(); effects.len()];
+        let mut sets = RegSets { dirty_in: none.clone(), wanted_in: none.clone(), live_in: none, mode };
         while sets.flow_dirty(region, &effects) {}
+        while sets.flow_wanted(region, &effects) {}
         while sets.flow_live(region, &effects) {}
         sets
     }
@@ -84,15 +101,42 @@ impl RegSets {
         changed
     }
 
+    fn flow_wanted(&mut self, region: &Region, effects: &[Effects]) -> bool {
+        let mut changed = false;
+        for (i, effect) in effects.iter().enumerate().rev() {
+            let polls = |to: usize| to <= i && self.mode == StateAtFaults::Precise;
+            let of = |to: usize| if polls(to) { RegSet::ALL } else { self.wanted_in[to] };
+            let inside = successors(region, i).fold(RegSet::default(), |set, to| set.union(of(to)));
+            let out = if leaves(&region.blocks[i].exit) { RegSet::ALL } else { inside };
+            let wanted = effect.exposed.union(effect.leaving).union(out.without(effect.written));
+            changed |= std::mem::replace(&mut self.wanted_in[i], wanted) != wanted;
+        }
+        changed
+    }
+
     fn flow_live(&mut self, region: &Region, effects: &[Effects]) -> bool {
         let mut changed = false;
         for (i, effect) in effects.iter().enumerate().rev() {
             let out = successors(region, i).fold(RegSet::default(), |set, to| set.union(self.live_in[to]));
-            let live = effect.exposed.union(self.dirty_in[i]).union(out.without(effect.written));
+            let stored = self.dirty_in[i].intersection(self.wanted_in[i]);
+            let live = effect.exposed.union(stored).union(out.without(effect.written));
             changed |= std::mem::replace(&mut self.live_in[i], live) != live;
         }
         changed
     }
+
+    /// What a poll that resumes at `to` has to store.
+    pub(super) fn wanted_at(&self, to: BlockId) -> RegSet {
+        match self.mode {
+            StateAtFaults::PcOnly => self.wanted_in[to.0 as usize],
+            StateAtFaults::Precise => RegSet::ALL,
+        }
+    }
+}
+
+/// Whether an exit may lead out of the region, other than by a poll.
+fn leaves(exit: &Exit) -> bool {
+    exit.targets().next().is_none() || exit.targets().any(|t| matches!(t, Target::Pc(_)))
 }
 
 /// Whether a register is a variable; MXCSR is not.
@@ -115,7 +159,11 @@ fn effects(insts: &[Inst], mode: StateAtFaults) -> Effects {
                 e.unsaved.insert(register(inst));
             }
             op if mode == StateAtFaults::Precise && accesses_guest(op) => {
+                e.leaving = e.leaving.union(RegSet::ALL.without(e.written));
                 (e.unsaved, e.saves) = (RegSet::default(), true);
+            }
+            Op::FaultIf | Op::Udiv | Op::Urem | Op::Sdiv | Op::Srem => {
+                e.leaving = e.leaving.union(RegSet::ALL.without(e.written));
             }
             _ => {}
         }
@@ -177,19 +225,19 @@ impl Lowering<'_> {
         self.regs.low = [None; Reg::COUNT];
     }
 
-    /// Stores the dirty registers; they remain dirty on the path that goes on.
-    pub(super) fn store_dirty(&mut self) {
-        for reg in self.regs.dirty.iter() {
+    /// Stores the dirty ones of the `wanted` registers; they remain dirty on the path that goes on.
+    pub(super) fn store_dirty(&mut self, wanted: RegSet) {
+        for reg in self.regs.dirty.intersection(wanted).iter() {
             let variable = self.variable(reg);
             let value = self.b.use_var(variable);
             self.store_state(value, CpuState::offset_of(reg));
         }
     }
 
-    /// Stores the dirty registers before an access to guest memory, in precise mode (invariant 3).
+    /// Stores the dirty registers before an access to guest memory, in precise mode (invariant 4).
     pub(super) fn before_access(&mut self) {
         if self.options.state_at_faults == StateAtFaults::Precise {
-            self.store_dirty();
+            self.store_dirty(RegSet::ALL);
             self.regs.dirty = RegSet::default();
         }
     }

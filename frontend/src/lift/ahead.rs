@@ -125,7 +125,8 @@ pub(super) fn may_fault(i: &Insn) -> bool {
     });
     let divides = matches!(i.mnemonic(), Mnemonic::Div | Mnemonic::Idiv);
     let no_memory = matches!(i.mnemonic(), Mnemonic::Lea | Mnemonic::Nop);
-    explicit && !no_memory || divides || i.is_stack_instruction() || i.flow_control() == FlowControl::Exception
+    let traps = i.is_privileged() || i.flow_control() == FlowControl::Exception;
+    explicit && !no_memory || divides || i.is_stack_instruction() || traps
 }
 
 #[cfg(test)]

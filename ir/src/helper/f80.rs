@@ -245,17 +245,6 @@ impl F80 {
             _ => (Self::pack(sign, exp - bias + BIAS, fraction | INTEGER_BIT), 0),
         }
     }
-
-    /// From a host `f64`.
-    pub(crate) fn from_host(v: f64) -> Self {
-        Self::from_f64(v.to_bits()).0
-    }
-
-    /// To the nearest host `f64`.
-    pub(crate) fn to_host(self) -> f64 {
-        let nearest = Env { rounding: Rounding::Nearest, precision: 64, masked: 0x3f };
-        f64::from_bits(to_narrow(self, &DOUBLE, nearest).bits)
-    }
 }
 
 /// `v >> n`, with bit 0 set if any lost bit was.
@@ -387,7 +376,7 @@ pub(crate) fn arith(op: Arith, a: F80, b: F80, pre: u16, env: Env) -> Done {
 }
 
 /// Adds DE; unmasked, it keeps the operation from being carried out, and so from raising anything else.
-fn with_denormal(done: Done, denormal: u16, env: Env) -> Done {
+pub(crate) fn with_denormal(done: Done, denormal: u16, env: Env) -> Done {
     if denormal & !env.masked != 0 { Done { raised: DE, up: false, ..done } } else { done.with(denormal) }
 }
 

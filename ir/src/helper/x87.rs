@@ -15,9 +15,9 @@
 //!    which may fault.
 //!
 //! Quirks: a store whose conversion raises an unmasked exception writes the masked result to memory (the processor
-//! writes nothing); the last instruction and operand pointers stay 0. The transcendental functions are computed in
-//! `f64` and widened: 53 of 64 bits are good.
+//! writes nothing); the last instruction and operand pointers stay 0.
 
+use super::elementary::{self, Angle, Wide};
 pub use super::f80::Arith;
 use super::f80::{
     self, BIAS, Class, DE, DOUBLE, Done, Env, F80, IE, Low, Nans, OE, PE, Quotient, Relation, Rounding, SINGLE, UE, ZE,
@@ -73,8 +73,8 @@ impl StackOp {
     const ALL: [StackOp; 21] = {
         use StackOp::*;
         [
-            Chs, Abs, Tst, Xam, Sqrt, Rndint, Scale, Xtract, Prem, Prem1, IncStp, DecStp, Sin, Cos, SinCos, Ptan, Patan,
-            F2xm1, Yl2x, Yl2xp1, Nop,
+            Chs, Abs, Tst, Xam, Sqrt, Rndint, Scale, Xtract, Prem, Prem1, IncStp, DecStp, Sin, Cos, SinCos, Ptan,
+            Patan, F2xm1, Yl2x, Yl2xp1, Nop,
         ]
     };
 }
@@ -568,11 +568,11 @@ pub(super) fn stack_op(cpu: &mut CpuState, op: u64, _: u64, _: u64) -> u64 {
         StackOp::Prem => x.remainder(Quotient::Truncated),
         StackOp::Prem1 => x.remainder(Quotient::Nearest),
         StackOp::Xtract => x.extract(),
-        StackOp::F2xm1 => x.unary(|v, env| transcendental(v, env, |v| (v * std::f64::consts::LN_2).exp_m1())),
-        StackOp::Sin => x.trigonometric(f64::sin, None),
-        StackOp::Cos => x.trigonometric(f64::cos, None),
-        StackOp::SinCos => x.trigonometric(f64::sin, Some(f64::cos)),
-        StackOp::Ptan => x.trigonometric(f64::tan, Some(|_| 1.0)),
+        StackOp::F2xm1 => x.unary(exp2_minus1),
+        StackOp::Sin => x.trigonometric(Angle::sin, None),
+        StackOp::Cos => x.trigonometric(Angle::cos, None),
+        StackOp::SinCos => x.trigonometric(Angle::sin, Some(|v, env| angle_function(v, env, Angle::cos))),
+        StackOp::Ptan => x.trigonometric(Angle::tan, Some(|_, _| Done::exact(F80::ONE))),
         StackOp::Patan => x.binary_and_pop(|x, y, env| patan(y, x, env)),
         StackOp::Yl2x => x.binary_and_pop(|x, y, env| y_log2(y, x, env)),
         StackOp::Yl2xp1 => x.binary_and_pop(|x, y, env| y_log2_plus1(y, x, env)),
@@ -634,13 +634,7 @@ impl X87 {
     /// FXTRACT: ST(0) becomes the exponent, then the significand is pushed.
     fn extract(&mut self) {
         if self.is_empty(0) || !self.is_empty(7) {
-            let overflow = !self.is_empty(0);
-            if self.raise(IE | SF, overflow) {
-                self.set(0, F80::INDEFINITE);
-                self.top = self.top.wrapping_sub(1) & 7;
-                self.set(0, F80::INDEFINITE);
-            }
-            return;
+            return self.push_indefinites(!self.is_empty(0));
         }
         let v = self.reg(0);
         let (exponent, significand) = match v.class() {
@@ -660,104 +654,157 @@ impl X87 {
     }
 
     /// FSIN, FCOS; with a second function, which is pushed: FSINCOS, FPTAN. C2 and nothing else from 2^63 on.
-    fn trigonometric(&mut self, first: fn(f64) -> f64, second: Option<fn(f64) -> f64>) {
+    fn trigonometric(&mut self, first: fn(&Angle) -> Wide, second: Option<fn(F80, Env) -> Done>) {
         let v = self.reg(0);
-        let in_range = v.class() != Class::Normal || v.normalized().0 < BIAS + 63;
-        if !in_range && !self.is_empty(0) {
+        let too_large = v.class() == Class::Normal && v.normalized().0 >= BIAS + 63;
+        let empty = self.is_empty(0);
+        if too_large && !empty {
             self.status = self.status & !C1 | C2;
             return;
         }
-        if second.is_some() && !self.is_empty(7) {
-            if self.raise(IE | SF, true) {
-                self.set(0, F80::INDEFINITE);
-                self.top = self.top.wrapping_sub(1) & 7;
-                self.set(0, F80::INDEFINITE);
-            }
-            return;
-        }
         self.status &= !C2;
-        let compute = |f: fn(f64) -> f64, env| match v.class() {
-            Class::Infinite => Done::invalid(),
-            _ => transcendental(v, env, f),
-        };
-        let delivered = self.deliver_from(&[0], 0, |x| compute(first, x.env()));
+        if second.is_some() && (empty || !self.is_empty(7)) {
+            return self.push_indefinites(!empty);
+        }
+        let env = self.env().full();
+        let delivered = self.deliver_from(&[0], 0, |_| angle_function(v, env, first));
         if let (true, Some(second)) = (delivered, second) {
-            let nan = matches!(self.reg(0).class(), Class::Quiet);
-            let value = if nan { self.reg(0) } else { compute(second, self.env()).value };
+            let nan = self.reg(0).class() == Class::Quiet;
+            let value = if nan { self.reg(0) } else { second(v, env).value };
             self.top = self.top.wrapping_sub(1) & 7;
             self.set(0, value);
         }
     }
+
+    /// Response to a stack fault of an instruction that replaces ST(0) and pushes.
+    fn push_indefinites(&mut self, overflow: bool) {
+        if self.raise(IE | SF, overflow) {
+            self.set(0, F80::INDEFINITE);
+            self.top = self.top.wrapping_sub(1) & 7;
+            self.set(0, F80::INDEFINITE);
+        }
+    }
 }
 
-/// A function computed in `f64`: exact for a zero that stays one, else inexact. An argument too small for an `f64`
-/// is its own result.
-fn transcendental(v: F80, env: Env, f: impl Fn(f64) -> f64) -> Done {
+/// A finite nonzero number.
+fn wide(v: F80) -> Wide {
+    let (exp, sig) = v.normalized();
+    Wide::new(v.sign(), exp - BIAS, sig)
+}
+
+/// Rounds an approximation, which is never exact.
+fn inexact(v: Wide, env: Env) -> Done {
+    let done = f80::round(v.sign, v.exp + BIAS, v.sig | 1, env);
+    done.with(PE)
+}
+
+/// Adds DE for denormal operands.
+fn with_denormals(done: Done, operands: &[F80], env: Env) -> Done {
+    operands.iter().fold(done, |done, v| f80::with_denormal(done, v.denormal_flag(), env))
+}
+
+/// A function of an angle.
+fn angle_function(v: F80, env: Env, f: fn(&Angle) -> Wide) -> Done {
     if let Some(done) = f80::nan_operand(v) {
         return done;
     }
-    let result = f(v.to_host());
-    let zero = v.class() == Class::Zero;
-    let tiny = !zero && v.normalized().0 < BIAS - 500;
-    let done = match tiny && result.abs() < 0.5 {
-        true => Done::exact(v),
-        false => Done::exact(F80::from_host(result)),
-    };
-    let denormal = v.denormal_flag();
-    if denormal & !env.masked != 0 {
-        return done.with(denormal);
+    match v.class() {
+        Class::Infinite => return Done::invalid(),
+        // sin 0 = tan 0 = 0 with its sign, cos 0 = 1.
+        Class::Zero => {
+            let r = f(&Angle::reduce(false, -1000, 1 << 63));
+            return Done::exact(if r.exp < -1 { v } else { F80::ONE });
+        }
+        _ => {}
     }
-    done.with(denormal | if zero { 0 } else { PE })
+    let (exp, sig) = v.normalized();
+    let r = f(&Angle::reduce(v.sign(), exp - BIAS, sig));
+    with_denormals(inexact(r, env), &[v], env)
 }
 
-/// What is common to functions of two arguments: NaNs first, then `f` in `f64`, inexact unless it says otherwise.
-fn binary_transcendental(x: F80, y: F80, f: impl FnOnce() -> Done) -> Done {
-    f80::nan_result(x, y).unwrap_or_else(|| f().with(x.denormal_flag() | y.denormal_flag()))
+/// 2^v - 1: F2XM1. Defined for -1..=1.
+fn exp2_minus1(v: F80, env: Env) -> Done {
+    if let Some(done) = f80::nan_operand(v) {
+        return done;
+    }
+    let minus_half = F80::pack(true, BIAS - 1, 1 << 63);
+    match v.class() {
+        Class::Zero => Done::exact(v),
+        Class::Infinite => Done::exact(if v.sign() { F80::ONE.negated() } else { v }),
+        _ if v == F80::ONE.negated() => Done::exact(minus_half).with(PE),
+        // Outside the domain the processor leaves the operand and calls it inexact.
+        _ if v.normalized().0 >= BIAS && v != F80::ONE => Done::exact(v).with(PE),
+        _ => with_denormals(inexact(elementary::exp2m1(wide(v)), env.full()), &[v], env),
+    }
 }
 
-fn inexact(v: f64) -> Done {
-    Done::exact(F80::from_host(v)).with(PE)
-}
-
-/// arctan(y/x) in the right quadrant: FPATAN is defined for every pair of numbers.
-fn patan(y: F80, x: F80, _: Env) -> Done {
-    binary_transcendental(x, y, || {
-        let exact_zero = y.class() == Class::Zero && !x.sign();
-        let result = y.to_host().atan2(x.to_host());
-        if exact_zero { Done::exact(y) } else { inexact(result) }
-    })
+/// arctan(y/x) in the right quadrant: FPATAN is defined for every pair of numbers (SDM vol. 2A table 3-31).
+fn patan(y: F80, x: F80, env: Env) -> Done {
+    use Class::{Infinite, Zero};
+    if let Some(done) = f80::nan_result(x, y) {
+        return done;
+    }
+    // Infinities and zeros as numbers in the same relation.
+    let as_number = |v: F80, other: F80| match (v.class(), other.class()) {
+        (Infinite, _) => Wide::new(v.sign(), 0, 1 << 63),
+        (Zero, _) | (_, Infinite) => Wide { sign: v.sign(), exp: 0, sig: 0 },
+        _ => wide(v),
+    };
+    let done = match (y.class(), x.class()) {
+        (Zero, _) if !x.sign() => Done::exact(y),
+        (Zero, _) => inexact(Wide { sign: y.sign(), ..elementary::PI }, env),
+        (Infinite, Infinite) => inexact(elementary::atan2(as_number(y, x), as_number(x, y)), env),
+        (_, Infinite) if !x.sign() => Done::exact(F80::zero(y.sign())),
+        _ => inexact(elementary::atan2(as_number(y, x), as_number(x, y)), env),
+    };
+    with_denormals(done, &[y, x], env)
 }
 
 /// y * log2(x): FYL2X (SDM vol. 2A table 3-58).
-fn y_log2(y: F80, x: F80, _: Env) -> Done {
+fn y_log2(y: F80, x: F80, env: Env) -> Done {
     use Class::{Infinite, Zero};
-    binary_transcendental(x, y, || match (y.class(), x.class()) {
-        (Zero, Zero | Infinite) => Done::invalid(),
-        (_, Zero) if y.class() == Infinite => Done::exact(F80::infinity(!y.sign())),
+    if let Some(done) = f80::nan_result(x, y) {
+        return done;
+    }
+    let below_one = x.class() != Infinite && x.class() != Zero && x.normalized().0 < BIAS;
+    let done = match (y.class(), x.class()) {
+        (Zero, Zero) => Done::invalid(),
+        (Infinite, Zero) => Done::exact(F80::infinity(!y.sign())),
         (_, Zero) => Done { value: F80::infinity(!y.sign()), raised: ZE, up: false },
         _ if x.sign() => Done::invalid(),
-        (Infinite, _) if x == F80::ONE => Done::invalid(),
-        (_, _) if x == F80::ONE => Done::exact(F80::zero(y.sign())),
-        (Zero, _) => Done::exact(F80::zero(y.sign() != (x.normalized().0 < BIAS))),
-        (Infinite, Infinite) => Done::exact(y),
+        (Zero, Infinite) => Done::invalid(),
         (_, Infinite) => Done::exact(F80::infinity(y.sign())),
-        _ => {
-            // The exponent apart, so that the whole range of x is good.
-            let (exp, sig) = x.normalized();
-            let log = f64::from(exp - BIAS) + F80::pack(false, BIAS, sig).to_host().log2();
-            inexact(y.to_host() * log)
+        (Infinite, _) if x == F80::ONE => Done::invalid(),
+        (Infinite, _) => Done::exact(F80::infinity(y.sign() != below_one)),
+        (_, _) if x == F80::ONE => Done::exact(F80::zero(y.sign())),
+        (Zero, _) => Done::exact(F80::zero(y.sign() != below_one)),
+        // Powers of two have whole logarithms: the product may be exact, but is called inexact.
+        _ if x.mant << x.mant.leading_zeros() << 1 == 0 => {
+            let whole = x.normalized().0 - BIAS;
+            let done = f80::arith(Arith::Mul, y, F80::from_i64(i64::from(whole)), 0, env);
+            done.with(if done.value.class() == Class::Denormal { UE | PE } else { PE })
         }
-    })
+        _ => inexact(wide(y).mul(elementary::log2(wide(x))), env),
+    };
+    if done.raised & (IE | ZE) != 0 { done } else { with_denormals(done, &[y, x], env) }
 }
 
 /// y * log2(x + 1): FYL2XP1, for x near 0.
-fn y_log2_plus1(y: F80, x: F80, _: Env) -> Done {
+fn y_log2_plus1(y: F80, x: F80, env: Env) -> Done {
     use Class::{Infinite, Zero};
-    binary_transcendental(x, y, || match (y.class(), x.class()) {
+    if let Some(done) = f80::nan_result(x, y) {
+        return done;
+    }
+    let done = match (y.class(), x.class()) {
         (Infinite, Zero) => Done::invalid(),
+        (_, Infinite) if x.sign() || y.class() == Zero => Done::invalid(),
         (Zero, _) | (_, Zero) => Done::exact(F80::zero(y.sign() != x.sign())),
-        _ => inexact(y.to_host() * x.to_host().ln_1p() * std::f64::consts::LOG2_E),
-    })
+        (Infinite, _) | (_, Infinite) => Done::exact(F80::infinity(y.sign() != x.sign())),
+        // There is no logarithm: processors leave x.
+        _ if x.sign() && x.normalized().0 >= BIAS => Done::exact(x).with(PE),
+        _ => inexact(wide(y).mul(elementary::log2_plus1(wide(x))), env),
+    };
+    if done.raised & IE != 0 { done } else { with_denormals(done, &[y, x], env) }
 }
 
 /// FNINIT.

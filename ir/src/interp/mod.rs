@@ -117,7 +117,13 @@ pub fn run<H: Host>(
         let value = |v: Value| slots[(v.0 - block.start) as usize][0];
         let target = match block.exit {
             Exit::Goto(target) | Exit::Call { target, .. } => target,
-            Exit::Branch { cond, taken, fallthrough } => if value(cond) != 0 { taken } else { fallthrough },
+            Exit::Branch { cond, taken, fallthrough } => {
+                if value(cond) != 0 {
+                    taken
+                } else {
+                    fallthrough
+                }
+            }
             Exit::Indirect(v) | Exit::Return(v) | Exit::CallIndirect { target: v, .. } => {
                 return Ok(Next::Pc(GuestAddr(value(v))));
             }

@@ -125,7 +125,13 @@ pub(crate) fn eval(op: Op, ty: Type, aux: u16, o: &impl Operands) -> V128 {
         Op::Icmp if ty.is_vector() => lane_compare(Cc::from_code(aux), ty, a(), b()),
         Op::Icmp => flag(int::compare(Cc::from_code(aux), ty, x(), y())),
         Op::Fcmp => float_compare(FloatCc::from_code(aux), ty, a(), b()),
-        Op::Select => if x() != 0 { b() } else { c() },
+        Op::Select => {
+            if x() != 0 {
+                b()
+            } else {
+                c()
+            }
+        }
 
         Op::UaddOverflow => flag(x().wrapping_add(y()) & int::mask(ty) < x()),
         Op::SaddOverflow => sum_overflow(ty, x(), y(), x().wrapping_add(y())),

@@ -190,7 +190,11 @@ fn condition_test(values: &mut Values, inst: &Inst, a: Value, b: Value) -> Optio
     if a == b {
         let holds = matches!(
             cc,
-            Equal | SignedGreaterThanOrEqual | SignedLessThanOrEqual | UnsignedGreaterThanOrEqual | UnsignedLessThanOrEqual
+            Equal
+                | SignedGreaterThanOrEqual
+                | SignedLessThanOrEqual
+                | UnsignedGreaterThanOrEqual
+                | UnsignedLessThanOrEqual
         );
         return Some(values.iconst(Type::I1, u64::from(holds)));
     }

@@ -81,6 +81,8 @@ pub struct GuestMap {
     state: Mutex<State>,
     /// Whether `State::stale` has something: checked by the dispatcher without locking.
     any_stale: AtomicBool,
+    /// Whether memory that other processes may see has been mapped writable.
+    shared: AtomicBool,
     /// Counts changes of what is executable or readable as code; caches of lookups compare it.
     generation: AtomicU64,
 }
@@ -135,6 +137,7 @@ impl GuestMap {
         Ok(GuestMap {
             state: Mutex::default(),
             any_stale: AtomicBool::new(false),
+            shared: AtomicBool::new(false),
             generation: AtomicU64::new(0),
         })
     }
@@ -192,6 +195,9 @@ impl GuestMap {
             other => other,
         };
         let shared = flags & libc::MAP_TYPE != libc::MAP_PRIVATE;
+        if shared && prot.contains(Prot::WRITE) {
+            self.shared.store(true, Ordering::Release);
+        }
         state.map.insert(at..at + len, Kind { prot, shared, backing });
         self.changed(prot);
         Ok(GuestAddr(at))
@@ -444,6 +450,12 @@ impl GuestMap {
         if !range.is_empty() && state.code.overlaps(&range) {
             self.drop_code(&mut state, &range);
         }
+    }
+
+    /// Whether memory that other processes may see has ever been mapped writable.
+    #[inline]
+    pub fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::Acquire)
     }
 
     /// Whether `take_stale` would yield anything.

@@ -16,6 +16,8 @@
 
 mod layout;
 mod map;
+#[cfg(test)]
+mod tests;
 
 pub use layout::*;
 pub(crate) use map::Frozen;

@@ -22,12 +22,14 @@ int main(void) {
     int p[2], s[2];
     if (pipe(p) || socketpair(AF_UNIX, SOCK_STREAM, 0, s)) return 1;
     struct pollfd polls[] = {{p[0], POLLIN, 0}, {s[0], POLLIN | POLLOUT, 0}};
-    printf("poll %d %x %x\n", poll(polls, 2, 0), polls[0].revents, polls[1].revents);
-    write(p[1], "x", 1);
-    printf("poll %d %x\n", poll(polls, 1, 1000), polls[0].revents);
+    int some = poll(polls, 2, 0);
+    printf("poll %d %x %x\n", some, polls[0].revents, polls[1].revents);
+    some = write(p[1], "x", 1) == 1 ? poll(polls, 1, 1000) : -1;
+    printf("poll %d %x\n", some, polls[0].revents);
     fd_set set; FD_ZERO(&set); FD_SET(p[0], &set);
     struct timeval tv = {1, 0};
-    printf("select %d %d\n", select(p[0] + 1, &set, NULL, NULL, &tv), FD_ISSET(p[0], &set));
+    int ready_fds = select(p[0] + 1, &set, NULL, NULL, &tv);
+    printf("select %d %d\n", ready_fds, !!FD_ISSET(p[0], &set));
     int ep = epoll_create1(EPOLL_CLOEXEC), ev = eventfd(0, EFD_NONBLOCK), tm = timerfd_create(CLOCK_MONOTONIC, 0);
     struct epoll_event e = {.events = EPOLLIN, .data.u64 = 0x1122334455667788};
     epoll_ctl(ep, EPOLL_CTL_ADD, ev, &e);
@@ -36,17 +38,21 @@ int main(void) {
     printf("epoll %d\n", epoll_wait(ep, out, 4, 0));
     uint64_t value = 7;
     write(ev, &value, 8);
-    printf("epoll %d %lx %x\n", epoll_wait(ep, out, 4, 1000), (long)out[0].data.u64, out[0].events);
+    int n = epoll_wait(ep, out, 4, 1000);
+    printf("epoll %d %lx %x\n", n, (long)out[0].data.u64, out[0].events);
     read(ev, &value, 8);
-    printf("eventfd %lu again %d\n", value, read(ev, &value, 8) == -1 && errno == EAGAIN);
+    printf("eventfd %lu\n", value);
+    printf("again %d\n", read(ev, &value, 8) == -1 && errno == EAGAIN);
     struct itimerspec soon = {.it_value = {0, 5000000}};
     timerfd_settime(tm, 0, &soon, NULL);
-    printf("timer %d %lu\n", epoll_wait(ep, out, 4, 2000), (unsigned long)out[0].data.u64);
+    n = epoll_wait(ep, out, 4, 2000);
+    printf("timer %d %lu\n", n, (unsigned long)out[0].data.u64);
     sigset_t sigs; sigemptyset(&sigs); sigaddset(&sigs, SIGUSR1); sigprocmask(SIG_BLOCK, &sigs, NULL);
     int sf = signalfd(-1, &sigs, 0);
     raise(SIGUSR1);
     struct signalfd_siginfo info;
-    printf("signalfd %zd %d\n", read(sf, &info, sizeof info), info.ssi_signo == SIGUSR1);
+    n = read(sf, &info, sizeof info);
+    printf("signalfd %d %d\n", n, info.ssi_signo == SIGUSR1);
     raise(SIGUSR1);
     printf("sigwait %d\n", sigwaitinfo(&sigs, NULL) == SIGUSR1);
 
@@ -65,7 +71,8 @@ int main(void) {
     char text[64] = "";
     struct pollfd ready = {peer, POLLIN, 0};
     poll(&ready, 1, 1000);
-    printf("recv %zd %s\n", recv(peer, text, sizeof text, 0), text);
+    n = recv(peer, text, sizeof text, 0);
+    printf("recv %d %s\n", n, text);
     printf("would block %d\n", recv(peer, text, 1, 0) == -1 && errno == EAGAIN);
     shutdown(client, SHUT_WR);
     poll(&ready, 1, 1000);
@@ -82,7 +89,8 @@ int main(void) {
     part.iov_base = text;
     printf("recvmsg %zd\n", recvmsg(s[1], &message, 0));
     int passed; memcpy(&passed, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof passed);
-    printf("passed fd %d %c\n", read(passed, text, 1) == 1, text[0]);
+    n = read(passed, text, 1);
+    printf("passed fd %d %c\n", n, text[0]);
 
     struct timespec a, b, nap = {0, 3000000};
     clock_gettime(CLOCK_MONOTONIC, &a);

@@ -1,3 +1,4 @@
+// links: dynamic static
 // Floating point: SSE2 scalar and packed, conversions, rounding, NaNs, long double on the x87.
 #include <fenv.h>
 #include <float.h>

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 int main(void) {
@@ -42,7 +43,7 @@ int main(void) {
     void *again = mmap(hint, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     printf("noreplace %d\n", again == MAP_FAILED && errno == EEXIST);
     printf("kernel half %d\n", mmap((void *)0xffff800000000000, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED);
-    printf("odd %d %d\n", munmap((void *)1, 4096) == -1 && errno == EINVAL, mprotect(p + 1, 1, PROT_READ) == -1 && errno == EINVAL);
+    printf("odd %d %d\n", munmap((void *)1, 4096) == -1 && errno == EINVAL, syscall(SYS_mprotect, p + 1, 1, PROT_READ) == -1 && errno == EINVAL);
     char *big = mmap(NULL, 1ul << 36, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     printf("reserved %d\n", big != MAP_FAILED && mprotect(big + (1ul << 35), 4096, PROT_READ | PROT_WRITE) == 0);
     big[1ul << 35] = 1;

@@ -1,4 +1,4 @@
-// Code that is written, run, and written again: on the heap, through mprotect, and by itself.
+// Code that is written, run, and written again: on the heap, through mprotect, mapped anew, and by the kernel.
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -39,12 +39,6 @@ int main(void) {
     emit(again, 5);
     printf("mapped anew %d\n", ((Function)again)(1));
 
-    // mov byte ptr [rip + 1], 42; mov eax, 1 -> mov eax, 42; ret: a block that changes its own next instruction.
-    unsigned char own[] = {0xc6, 0x05, 0x01, 0, 0, 0, 42, 0xb8, 1, 0, 0, 0, 0xc3};
-    for (int i = 0; i < 3; i++) {
-        memcpy(again, own, sizeof own);
-        printf("own next %d\n", ((Function)again)(0));
-    }
     int fds[2];
     if (pipe(fds)) return 1;
     for (int i = 0; i < 3; i++) {

@@ -1,3 +1,4 @@
+// links: dynamic static
 // What a program finds when it starts: arguments, environment, auxiliary vector, stack, brk.
 #include <elf.h>
 #include <stdint.h>

@@ -4,11 +4,12 @@
 //! operand over a register that points into [`DATA`], or an immediate. States mix random bits with the values at
 //! which instructions change their mind: zeros, signs, carries, NaNs, infinities, denormals.
 
-use super::native::{DATA, DATA_SIZE, TAKEN};
+use super::native::{DATA, DATA_SIZE};
 use calque_ir::{CpuState, GuestAddr};
 use fastrand::Rng;
 use iced_x86::{
-    Code, CodeSize, Encoder, EncodingKind, Instruction, InstructionInfoFactory, Mnemonic, OpCodeOperandKind, OpKind, Register,
+    Code, CodeSize, Encoder, EncodingKind, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpCodeOperandKind,
+    OpKind, Register,
 };
 
 /// General registers that may be pointers in memory operands; RSP is one in its own right.
@@ -21,12 +22,86 @@ fn excluded(m: Mnemonic) -> bool {
     // each vendor rounds in its own way; images of state with fields of the processor's own.
     matches!(
         m,
-        Call | Jmp | Ret | Syscall | Ud2 | Ud0 | Ud1 | Int | Int1 | Int3 | Iretq | Iret | Iretd | Hlt | Cli | Sti | Jrcxz | Jecxz | Loop | Loope
-            | Loopne | Cpuid | Rdtsc | Rdtscp | Rdpid | Rdrand | Rdseed | Xgetbv | Rdfsbase | Rdgsbase | Wrfsbase | Wrgsbase
-            | Rcpps | Rcpss | Rsqrtps | Rsqrtss | Fsin | Fcos | Fsincos | Fptan | Fpatan | F2xm1 | Fyl2x | Fyl2xp1
-            | Reservednop | Fstpnce | In | Out | Insb | Insw | Insd | Outsb | Outsw | Outsd | Popfq | Popf
-            | Fxsave | Fxrstor | Fxsave64 | Fxrstor64 | Xsave | Xsave64 | Xrstor | Xrstor64 | Xsavec | Xsavec64 | Xsaveopt
-            | Fnsave | Frstor | Fnstenv | Fldenv | Clflush | Clflushopt | Clwb | Enter | Prefetchwt1 | Pause | Ldmxcsr
+        Call | Jmp
+            | Ret
+            | Syscall
+            | Ud2
+            | Ud0
+            | Ud1
+            | Int
+            | Int1
+            | Int3
+            | Iretq
+            | Iret
+            | Iretd
+            | Hlt
+            | Cli
+            | Sti
+            | Jrcxz
+            | Jecxz
+            | Loop
+            | Loope
+            | Loopne
+            | Cpuid
+            | Rdtsc
+            | Rdtscp
+            | Rdpid
+            | Rdrand
+            | Rdseed
+            | Xgetbv
+            | Rdfsbase
+            | Rdgsbase
+            | Wrfsbase
+            | Wrgsbase
+            | Rcpps
+            | Rcpss
+            | Rsqrtps
+            | Rsqrtss
+            | Fsin
+            | Fcos
+            | Fsincos
+            | Fptan
+            | Fpatan
+            | F2xm1
+            | Fyl2x
+            | Fyl2xp1
+            | Reservednop
+            | Fstpnce
+            | Monitor
+            | Mwait
+            | Rdpmc
+            | In
+            | Out
+            | Insb
+            | Insw
+            | Insd
+            | Outsb
+            | Outsw
+            | Outsd
+            | Popfq
+            | Popf
+            | Fxsave
+            | Fxrstor
+            | Fxsave64
+            | Fxrstor64
+            | Xsave
+            | Xsave64
+            | Xrstor
+            | Xrstor64
+            | Xsavec
+            | Xsavec64
+            | Xsaveopt
+            | Fnsave
+            | Frstor
+            | Fnstenv
+            | Fldenv
+            | Clflush
+            | Clflushopt
+            | Clwb
+            | Enter
+            | Prefetchwt1
+            | Pause
+            | Ldmxcsr
     ) || is_conditional_jump(m)
 }
 
@@ -55,11 +130,51 @@ fn can_make(kind: OpCodeOperandKind) -> bool {
     use OpCodeOperandKind::*;
     matches!(
         kind,
-        mem | r8_or_mem | r16_or_mem | r32_or_mem | r64_or_mem | mm_or_mem | xmm_or_mem | r8_reg | r8_opcode | r16_reg
-            | r16_reg_mem | r16_rm | r16_opcode | r32_reg | r32_reg_mem | r32_rm | r32_opcode | r64_reg | r64_reg_mem | r64_rm
-            | r64_opcode | mm_reg | mm_rm | xmm_reg | xmm_rm | al | cl | ax | dx | eax | rax | st0 | sti_opcode | imm8
-            | imm8_const_1 | imm8sex16 | imm8sex32 | imm8sex64 | imm16 | imm32 | imm32sex64 | imm64 | seg_rSI | es_rDI
-            | seg_rDI | seg_rBX_al
+        mem | r8_or_mem
+            | r16_or_mem
+            | r32_or_mem
+            | r64_or_mem
+            | mm_or_mem
+            | xmm_or_mem
+            | r8_reg
+            | r8_opcode
+            | r16_reg
+            | r16_reg_mem
+            | r16_rm
+            | r16_opcode
+            | r32_reg
+            | r32_reg_mem
+            | r32_rm
+            | r32_opcode
+            | r64_reg
+            | r64_reg_mem
+            | r64_rm
+            | r64_opcode
+            | mm_reg
+            | mm_rm
+            | xmm_reg
+            | xmm_rm
+            | al
+            | cl
+            | ax
+            | dx
+            | eax
+            | rax
+            | st0
+            | sti_opcode
+            | imm8
+            | imm8_const_1
+            | imm8sex16
+            | imm8sex32
+            | imm8sex64
+            | imm16
+            | imm32
+            | imm32sex64
+            | imm64
+            | seg_rSI
+            | es_rDI
+            | seg_rDI
+            | seg_rBX_al
     )
 }
 
@@ -212,7 +327,13 @@ impl Generator {
                 }
                 let disp = self.rng.i64(-256..256);
                 let aligned = if self.rng.u8(..4) > 0 { disp & !15 } else { disp };
-                insn.set_memory_displ_size(if (-128..128).contains(&aligned) { 1 } else if narrow { 4 } else { 8 });
+                insn.set_memory_displ_size(if (-128..128).contains(&aligned) {
+                    1
+                } else if narrow {
+                    4
+                } else {
+                    8
+                });
                 insn.set_memory_displacement64(if narrow { aligned as i32 as u32 as u64 } else { aligned as u64 });
             }
         }
@@ -247,8 +368,20 @@ impl Generator {
 
     fn single(&mut self) -> f32 {
         const SPECIAL: [u32; 14] = [
-            0, 0x8000_0000, 0x3f80_0000, 0xbf80_0000, 0x7f80_0000, 0xff80_0000, 0x7fc0_0000, 0xffc0_1234, 0x7f80_0001,
-            0x0000_0001, 0x807f_ffff, 0x7f7f_ffff, 0x4f00_0000, 0xcf00_0000,
+            0,
+            0x8000_0000,
+            0x3f80_0000,
+            0xbf80_0000,
+            0x7f80_0000,
+            0xff80_0000,
+            0x7fc0_0000,
+            0xffc0_1234,
+            0x7f80_0001,
+            0x0000_0001,
+            0x807f_ffff,
+            0x7f7f_ffff,
+            0x4f00_0000,
+            0xcf00_0000,
         ];
         match self.rng.u8(..3) {
             0 => f32::from_bits(self.choose(&SPECIAL)),
@@ -259,9 +392,21 @@ impl Generator {
 
     fn double(&mut self) -> f64 {
         const SPECIAL: [u64; 16] = [
-            0, 1 << 63, 0x3ff0_0000_0000_0000, 0xbff0_0000_0000_0000, 0x7ff0_0000_0000_0000, 0xfff0_0000_0000_0000,
-            0x7ff8_0000_0000_0000, 0xfff8_0000_0000_1234, 0x7ff0_0000_0000_0001, 1, 0x800f_ffff_ffff_ffff,
-            0x7fef_ffff_ffff_ffff, 0x41e0_0000_0000_0000, 0xc1e0_0000_0020_0000, 0x43e0_0000_0000_0000,
+            0,
+            1 << 63,
+            0x3ff0_0000_0000_0000,
+            0xbff0_0000_0000_0000,
+            0x7ff0_0000_0000_0000,
+            0xfff0_0000_0000_0000,
+            0x7ff8_0000_0000_0000,
+            0xfff8_0000_0000_1234,
+            0x7ff0_0000_0000_0001,
+            1,
+            0x800f_ffff_ffff_ffff,
+            0x7fef_ffff_ffff_ffff,
+            0x41e0_0000_0000_0000,
+            0xc1e0_0000_0020_0000,
+            0x43e0_0000_0000_0000,
             0x36a0_0000_0000_0000,
         ];
         match self.rng.u8(..3) {
@@ -330,9 +475,17 @@ impl Generator {
         data
     }
 
-    /// A conditional jump to [`TAKEN`] for the end of a sequence.
-    pub fn conditional_jump(&mut self, pc: u64) -> Vec<u8> {
-        let disp = (TAKEN - (pc + 6)) as u32;
+    /// Whether an instruction writes a general register or a part of it.
+    pub fn writes(&mut self, insn: &Instruction, register: Register) -> bool {
+        let write =
+            |access| !matches!(access, OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess);
+        let used = self.info.info(insn).used_registers();
+        used.iter().any(|r| r.register().full_register() == register && write(r.access()))
+    }
+
+    /// A random conditional jump, six bytes at `pc`.
+    pub fn conditional_jump(&mut self, pc: u64, to: u64) -> Vec<u8> {
+        let disp = to.wrapping_sub(pc + 6) as u32;
         let mut bytes = vec![0x0f, 0x80 + self.rng.u8(..16)];
         bytes.extend(disp.to_le_bytes());
         bytes

@@ -2,8 +2,9 @@
 
 use super::jit::Jit;
 use super::native::{CODE, DATA, DATA_SIZE, End, Native, TAKEN, with_mxcsr};
-use calque_frontend::decode::Bytes;
-use calque_frontend::{LiftOptions, lift_block};
+use calque_backend::StateAtFaults;
+use calque_frontend::decode::{Bytes, MAX_INSN};
+use calque_frontend::{CodeReader, LiftOptions, Profile, lift_block, lift_region};
 use calque_ir::interp::{self, Frame, Host, Next};
 use calque_ir::pass::{Optimizer, Options, Precise};
 use calque_ir::state::V128;
@@ -16,13 +17,15 @@ pub enum Engine {
     Interp,
     /// The interpreter behind all passes.
     Optimized,
-    /// Compiled code.
+    /// Compiled code, block by block, registers exact at faults.
     Jit,
+    /// Compiled regions as hot code runs: nothing exact at faults.
+    Hot,
 }
 
 impl Engine {
     /// All of them.
-    pub const ALL: [Engine; 3] = [Engine::Interp, Engine::Optimized, Engine::Jit];
+    pub const ALL: [Engine; 4] = [Engine::Interp, Engine::Optimized, Engine::Jit, Engine::Hot];
 }
 
 /// How the guest's code ended, in the terms of [`End`]; `Unimplemented` is no answer.
@@ -48,8 +51,15 @@ impl Guest {
     }
 
     /// Runs `code` at [`CODE`] from `cpu` and `data`.
-    pub fn run(&mut self, engine: Engine, native: &mut Native, code: &[u8], cpu: &mut CpuState, data: &mut [u8]) -> Outcome {
-        let reader = Bytes { pc: GuestAddr(CODE), bytes: code };
+    pub fn run(
+        &mut self,
+        engine: Engine,
+        native: &mut Native,
+        code: &[u8],
+        cpu: &mut CpuState,
+        data: &mut [u8],
+    ) -> Outcome {
+        let reader = Code(Bytes { pc: GuestAddr(CODE), bytes: code });
         let end = CODE + code.len() as u64;
         let mut pc = CODE;
         for _ in 0..10_000 {
@@ -65,8 +75,9 @@ impl Guest {
                 Err(problems) => return Outcome::Invalid(problems),
             };
             let next = match engine {
-                Engine::Jit => self.jit.run(&region, native, cpu, data),
-                _ => {
+                Engine::Jit => self.jit.run(&region, StateAtFaults::Precise, native, cpu, data),
+                Engine::Hot => self.jit.run(&region, StateAtFaults::PcOnly, native, cpu, data),
+                Engine::Interp | Engine::Optimized => {
                     let mut memory = Memory { data, code };
                     with_mxcsr(cpu.mxcsr, || interp::run(&region, cpu, &mut memory, &mut self.frame))
                 }
@@ -86,7 +97,20 @@ impl Guest {
     }
 
     /// The region that an engine runs at `pc`.
-    pub fn translate(&mut self, engine: Engine, reader: &Bytes<'_>, pc: u64, opts: &LiftOptions) -> Result<Region, String> {
+    pub fn translate(
+        &mut self,
+        engine: Engine,
+        reader: &Code<'_>,
+        pc: u64,
+        opts: &LiftOptions,
+    ) -> Result<Region, String> {
+        if engine == Engine::Hot {
+            let mut region = lift_region(reader, GuestAddr(pc), reader, &LiftOptions::default());
+            check(&region)?;
+            self.optimizer.optimize(&mut region, &Options::default());
+            check(&region)?;
+            return Ok(region);
+        }
         let mut region = lift_block(reader, GuestAddr(pc), opts);
         check(&region)?;
         if engine != Engine::Interp {
@@ -120,6 +144,21 @@ fn signal_of(kind: FaultKind) -> i32 {
         FaultKind::InvalidOpcode | FaultKind::Unimplemented => libc::SIGILL,
         FaultKind::GeneralProtection | FaultKind::Fetch => libc::SIGSEGV,
         FaultKind::Breakpoint | FaultKind::Debug => libc::SIGTRAP,
+    }
+}
+
+/// The code under test; a region ends where it ends.
+pub struct Code<'a>(Bytes<'a>);
+
+impl CodeReader for Code<'_> {
+    fn read(&self, pc: GuestAddr, buf: &mut [u8; MAX_INSN]) -> usize {
+        self.0.read(pc, buf)
+    }
+}
+
+impl Profile for Code<'_> {
+    fn executed(&self, pc: GuestAddr) -> bool {
+        (CODE..CODE + self.0.bytes.len() as u64).contains(&pc.0)
     }
 }
 

@@ -47,14 +47,22 @@ impl Jit {
     }
 
     /// Compiles and runs a region until control leaves it.
-    pub fn run(&mut self, region: &Region, native: &mut Native, cpu: &mut CpuState, data: &mut [u8]) -> Result<Next, Trap<()>> {
+    pub fn run(
+        &mut self,
+        region: &Region,
+        state_at_faults: StateAtFaults,
+        native: &mut Native,
+        cpu: &mut CpuState,
+        data: &mut [u8],
+    ) -> Result<Next, Trap<()>> {
         if self.regions == REGIONS {
             self.cache.reset();
             self.regions = 0;
         }
         self.regions += 1;
-        let options = CompileOptions { state_at_faults: StateAtFaults::Precise, ..CompileOptions::default() };
-        let translation = self.cache.translate(&mut self.compiler, region, &options).unwrap_or_else(|e| panic!("{e}\n{region}"));
+        let options = CompileOptions { state_at_faults, ..CompileOptions::default() };
+        let translation = self.cache.translate(&mut self.compiler, region, &options);
+        let translation = translation.unwrap_or_else(|e| panic!("{e}\n{region}"));
         native.set_data(data);
         let reason = self.enter(cpu, translation.code);
         native.get_data(data);

@@ -25,7 +25,7 @@ use compare::Report;
 use generate::{Generator, encodings};
 use guest::{Engine, Guest, Outcome};
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, Register, RflagsBits};
-use native::{CODE, End, Native};
+use native::{CODE, End, Native, TAKEN};
 
 /// One test: code, the state before, the memory before.
 pub struct Case {
@@ -43,7 +43,12 @@ impl Case {
     /// RFLAGS bits that the code leaves undefined when it ends so.
     pub fn undefined(&self, end: End) -> u64 {
         let stop = if let End::Signal { pc, .. } = end { pc } else { u64::MAX };
-        self.insns().iter().take_while(|i| i.ip() < stop).fold(0, undefined_after)
+        let insns = self.insns();
+        let mut executed = insns.iter().take_while(|i| i.ip() < stop);
+        if stop != u64::MAX && executed.clone().any(|i| i.is_jcc_short_or_near()) {
+            return executed.map(|i| in_place(i.rflags_undefined())).fold(0, |all, bits| all | bits);
+        }
+        executed.try_fold(0, |undefined, i| Some(undefined_after(undefined, i))).unwrap_or_default()
     }
 }
 
@@ -85,6 +90,9 @@ pub fn check(native: &mut Native, guest: &mut Guest, case: &Case) -> Result<(), 
     let (mut cpu, mut data) = (copy(&case.cpu), case.data.clone());
     let end = native.run(&case.code, &mut cpu, &mut data);
     for engine in Engine::ALL {
+        if engine == Engine::Hot && matches!(end, End::Signal { .. }) {
+            continue; // hot code owes nobody its registers at a fault
+        }
         let (mut got, mut got_data) = (copy(&case.cpu), case.data.clone());
         let outcome = guest.run(engine, native, &case.code, &mut got, &mut got_data);
         if outcome == Outcome::Unimplemented {
@@ -113,26 +121,59 @@ pub fn single(g: &mut Generator, codes: &[Code]) -> Option<Case> {
     Some(Case { code: g.instruction(code, CODE)?, cpu: g.state(), data: g.data() })
 }
 
-/// A case of several instructions that may end in a conditional jump; none reads a flag that one before it left undefined.
-pub fn sequence(g: &mut Generator, codes: &[Code], len: usize) -> Case {
-    let (mut code, mut undefined) = (Vec::new(), 0);
+/// Appends `len` instructions, none of which reads a flag that is undefined there or writes R15; yields the flags
+/// undefined behind them.
+fn append(g: &mut Generator, codes: &[Code], len: usize, code: &mut Vec<u8>, mut undefined: u64) -> u64 {
     let mut left = len;
     while left > 0 {
         let pc = CODE + code.len() as u64;
         let kind = g.choose(codes);
         let Some(bytes) = g.instruction(kind, pc) else { continue };
         let insn = Decoder::with_ip(64, &bytes, pc, DecoderOptions::NONE).decode();
-        let images = matches!(insn.mnemonic(), Mnemonic::Pushfq | Mnemonic::Pushf | Mnemonic::Stmxcsr);
-        if in_place(insn.rflags_read()) & undefined != 0 || images {
+        // Images show undefined and sticky bits; a random x87 control word unmasks exceptions.
+        let images =
+            matches!(insn.mnemonic(), Mnemonic::Pushfq | Mnemonic::Pushf | Mnemonic::Stmxcsr | Mnemonic::Fldcw);
+        if in_place(insn.rflags_read()) & undefined != 0 || images || g.writes(&insn, Register::R15) {
             continue;
         }
         undefined = undefined_after(undefined, &insn);
         code.extend(bytes);
         left -= 1;
     }
+    undefined
+}
+
+/// A case of several instructions that may end in a conditional jump.
+pub fn sequence(g: &mut Generator, codes: &[Code], len: usize) -> Case {
+    let mut code = Vec::new();
+    let undefined = append(g, codes, len, &mut code, 0);
     if undefined == 0 {
-        let jump = g.conditional_jump(CODE + code.len() as u64);
+        let jump = g.conditional_jump(CODE + code.len() as u64, TAKEN);
         code.extend(jump);
     }
     Case { code, cpu: g.state(), data: g.data() }
+}
+
+/// A loop of R15D rounds with a conditional part inside.
+pub fn looped(g: &mut Generator, codes: &[Code], len: usize) -> Case {
+    const DEFINE_FLAGS: [u8; 3] = [0x45, 0x39, 0xc8]; // cmp r8d, r9d
+    const NEXT_ROUND: [u8; 5] = [0x41, 0xff, 0xcf, 0x0f, 0x85]; // dec r15d; jnz
+    let mut code = Vec::new();
+    let undefined = append(g, codes, len, &mut code, 0);
+    if undefined != 0 {
+        code.extend(DEFINE_FLAGS);
+    }
+    let at = code.len();
+    code.extend([0; 6]);
+    let undefined = append(g, codes, len, &mut code, 0);
+    let jump = g.conditional_jump(CODE + at as u64, CODE + code.len() as u64);
+    code[at..at + 6].copy_from_slice(&jump);
+    append(g, codes, len, &mut code, undefined);
+    code.extend(DEFINE_FLAGS);
+    code.extend(NEXT_ROUND);
+    let back = -(code.len() as i32 + 4);
+    code.extend(back.to_le_bytes());
+    let mut cpu = g.state();
+    cpu.gpr[15] = cpu.gpr[15] & !0xffff_ffff | 1 + cpu.gpr[14] % 5;
+    Case { code, cpu, data: g.data() }
 }

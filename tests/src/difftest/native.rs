@@ -32,15 +32,15 @@ pub const TAKEN: u64 = CODE + CODE_SIZE - 32;
 /// What the assembly swaps with; offsets are in the assembly below.
 #[repr(C, align(64))]
 struct Swap {
-    gpr: [u64; 16],    // 0
-    rflags: u64,       // 128
-    code: u64,         // 136
-    host_rsp: u64,     // 144
-    taken: u64,        // 152
-    fault: u64,        // 160
-    fault_pc: u64,     // 168
-    pad: [u64; 2],     // 176
-    fx: [u8; 512],     // 192
+    gpr: [u64; 16],     // 0
+    rflags: u64,        // 128
+    code: u64,          // 136
+    host_rsp: u64,      // 144
+    taken: u64,         // 152
+    fault: u64,         // 160
+    fault_pc: u64,      // 168
+    pad: [u64; 2],      // 176
+    fx: [u8; 512],      // 192
     host_fx: [u8; 512], // 704
 }
 
@@ -139,7 +139,18 @@ impl Native {
         let swap = SWAP.0.get();
         // SAFETY: `self` holds the lock; nothing else touches the static while `swap` is used.
         let swap = unsafe { &mut *swap };
-        *swap = Swap { gpr: cpu.gpr, rflags: cpu.rflags(), code: CODE, host_rsp: 0, taken: 0, fault: 0, fault_pc: 0, pad: [0; 2], fx: fx_of(cpu), host_fx: [0; 512] };
+        *swap = Swap {
+            gpr: cpu.gpr,
+            rflags: cpu.rflags(),
+            code: CODE,
+            host_rsp: 0,
+            taken: 0,
+            fault: 0,
+            fault_pc: 0,
+            pad: [0; 2],
+            fx: fx_of(cpu),
+            host_fx: [0; 512],
+        };
         // SAFETY: see the module's header; the assembly saves and restores every callee-saved register, RFLAGS,
         // MXCSR and the x87 state.
         unsafe { calque_difftest_enter() };

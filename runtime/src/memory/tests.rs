@@ -1,0 +1,166 @@
+//! Linux's semantics of the mapping calls, on real memory.
+
+use super::*;
+use crate::access;
+use calque_ir::GuestAddr;
+use nix::errno::Errno;
+
+const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
+const RWX: i32 = RW | libc::PROT_EXEC;
+const ANON: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+const PAGE: u64 = 4096;
+
+fn map() -> GuestMap {
+    crate::signal::host::init();
+    GuestMap::new().unwrap()
+}
+
+fn anonymous(map: &GuestMap, pages: u64, prot: i32) -> GuestAddr {
+    map.mmap(GuestAddr(0), pages * PAGE, prot, ANON, -1, 0).unwrap()
+}
+
+fn prots(map: &GuestMap, at: GuestAddr, pages: u64) -> Vec<Option<Prot>> {
+    (0..pages).map(|i| map.mapping(at.wrapping_add(i * PAGE)).map(|m| m.prot)).collect()
+}
+
+#[test]
+fn places_below_the_top_and_within_the_guest() {
+    let map = map();
+    let (a, b) = (anonymous(&map, 3, RW), anonymous(&map, 2, RW));
+    assert!(a.0 + 3 * PAGE <= MMAP_TOP && b.0 < a.0, "{a} {b}");
+    assert_eq!(map.mmap(GuestAddr(0), GUEST_END, RW, ANON, -1, 0), Err(Errno::ENOMEM));
+    assert_eq!(map.mmap(GuestAddr(0), 0, RW, ANON, -1, 0), Err(Errno::EINVAL));
+}
+
+#[test]
+fn takes_a_free_hint_and_leaves_a_used_one() {
+    let map = map();
+    let a = anonymous(&map, 4, RW);
+    map.munmap(a.wrapping_add(PAGE), PAGE).unwrap();
+    let hole = map.mmap(a.wrapping_add(PAGE), PAGE, RW, ANON, -1, 0).unwrap();
+    assert_eq!(hole, a.wrapping_add(PAGE));
+    assert_ne!(map.mmap(a, PAGE, RW, ANON, -1, 0).unwrap(), a);
+}
+
+#[test]
+fn fixed_replaces_and_noreplace_refuses() {
+    let map = map();
+    let a = anonymous(&map, 2, RW);
+    access::write(a, &7u32).unwrap();
+    let noreplace = ANON | libc::MAP_FIXED_NOREPLACE;
+    assert_eq!(map.mmap(a, PAGE, RW, noreplace, -1, 0), Err(Errno::EEXIST));
+    assert_eq!(map.mmap(a, PAGE, RW, ANON | libc::MAP_FIXED, -1, 0), Ok(a));
+    assert_eq!(access::read::<u32>(a), Ok(0));
+    assert_eq!(map.mmap(GuestAddr(0), PAGE, RW, ANON | libc::MAP_FIXED, -1, 0), Err(Errno::EPERM));
+}
+
+#[test]
+fn the_translator_is_out_of_reach() {
+    let map = map();
+    let ours = GuestAddr(std::ptr::from_ref(&map) as u64).page();
+    assert!(map.mmap(ours, PAGE, RW, ANON | libc::MAP_FIXED, -1, 0).is_err());
+    assert!(map.munmap(ours, PAGE).is_err());
+    assert!(map.mprotect(ours, PAGE, 0).is_err());
+    // Inside the guest's range, but not the guest's.
+    let inside = anonymous(&map, 1, RW);
+    let other = self::map();
+    assert_eq!(other.mmap(inside, PAGE, RW, ANON | libc::MAP_FIXED, -1, 0), Err(Errno::ENOMEM));
+    assert_eq!(other.munmap(inside, PAGE), Ok(()), "munmap of nothing succeeds");
+    assert_eq!(access::read::<u32>(inside), Ok(0), "and has left it alone");
+}
+
+#[test]
+fn protection_splits_and_reports_holes() {
+    let map = map();
+    let a = anonymous(&map, 3, RW);
+    map.mprotect(a.wrapping_add(PAGE), PAGE, libc::PROT_READ).unwrap();
+    let rw = Some(Prot::READ | Prot::WRITE);
+    assert_eq!(prots(&map, a, 3), [rw, Some(Prot::READ), rw]);
+    assert!(access::write(a.wrapping_add(PAGE), &1u8).is_err());
+    map.munmap(a.wrapping_add(PAGE), PAGE).unwrap();
+    assert_eq!(map.mprotect(a, 3 * PAGE, libc::PROT_READ), Err(Errno::ENOMEM));
+    assert_eq!(prots(&map, a, 3), [Some(Prot::READ), None, Some(Prot::READ)], "what is mapped has changed all the same");
+}
+
+#[test]
+fn mremap_grows_in_place_or_moves() {
+    let map = map();
+    let a = anonymous(&map, 4, RW);
+    map.munmap(a.wrapping_add(2 * PAGE), 2 * PAGE).unwrap();
+    access::write(a, &42u64).unwrap();
+    assert_eq!(map.mremap(a, 2 * PAGE, 3 * PAGE, 0, GuestAddr(0)), Ok(a));
+    assert_eq!(map.mremap(a, 3 * PAGE, 64 * PAGE, 0, GuestAddr(0)), Err(Errno::ENOMEM));
+    let moved = map.mremap(a, 3 * PAGE, 64 * PAGE, libc::MREMAP_MAYMOVE, GuestAddr(0)).unwrap();
+    assert_ne!(moved, a);
+    assert_eq!(access::read::<u64>(moved), Ok(42));
+    assert!(!map.is_mapped(a, 1) && map.is_mapped(moved, 64 * PAGE));
+    assert_eq!(map.mremap(moved, 64 * PAGE, PAGE, 0, GuestAddr(0)), Ok(moved));
+    assert!(!map.is_mapped(moved.wrapping_add(PAGE), 1));
+}
+
+#[test]
+fn brk_grows_and_shrinks() {
+    let map = map();
+    let start = GuestAddr(0x2000_0000_0000);
+    map.set_brk_start(start);
+    assert_eq!(map.brk(GuestAddr(0)), start);
+    let top = start.wrapping_add(10 * PAGE + 5);
+    assert_eq!(map.brk(top), top);
+    access::write(start.wrapping_add(10 * PAGE), &1u8).unwrap();
+    assert_eq!(map.mapping(start).unwrap().name, Some("[heap]"));
+    assert_eq!(map.brk(start.wrapping_add(PAGE)), start.wrapping_add(PAGE));
+    assert!(!map.is_mapped(start.wrapping_add(2 * PAGE), 1));
+    assert_eq!(map.brk(GuestAddr(GUEST_END)), start.wrapping_add(PAGE), "no room: the old one");
+}
+
+#[test]
+fn a_write_to_code_is_noticed() {
+    let map = map();
+    let a = anonymous(&map, 2, RWX);
+    assert!(map.mark_code(a));
+    assert!(!map.any_stale());
+    assert!(access::write(a, &1u8).is_err(), "no process here whose handler could lift the protection");
+    assert!(map.unprotect_code(a));
+    access::write(a, &1u8).unwrap();
+    let stale = map.take_stale();
+    assert_eq!(stale.len(), 1);
+    assert_eq!((stale[0].start, stale[0].size()), (a, PAGE));
+    assert!(!map.any_stale());
+}
+
+#[test]
+fn whatever_changes_code_makes_it_stale() {
+    #[rustfmt::skip]
+    let changes: [(&str, fn(&GuestMap, GuestAddr)); 5] = [
+        ("munmap",       |map, a| map.munmap(a, PAGE).unwrap()),
+        ("mprotect",     |map, a| map.mprotect(a, PAGE, RW).unwrap()),
+        ("mmap",         |map, a| { map.mmap(a, PAGE, RWX, ANON | libc::MAP_FIXED, -1, 0).unwrap(); }),
+        ("madvise",      |map, a| map.madvise(a, PAGE, libc::MADV_DONTNEED).unwrap()),
+        ("kernel write", |map, a| map.prepare_kernel_write(a.wrapping_add(5), 1)),
+    ];
+    for (name, change) in changes {
+        let map = map();
+        let a = anonymous(&map, 1, RWX);
+        assert!(map.mark_code(a));
+        change(&map, a);
+        assert_eq!(map.take_stale().len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn only_executable_pages_are_code() {
+    let map = map();
+    let a = anonymous(&map, 1, RW);
+    assert!(!map.mark_code(a) && !map.mark_code(GuestAddr(0x1234_5000)));
+}
+
+#[test]
+fn maps_text_is_the_kernels() {
+    let map = map();
+    let a = anonymous(&map, 1, libc::PROT_READ);
+    map.set_name(a, PAGE, "[stack]");
+    let end = a.0 + PAGE;
+    let line = map.proc_maps();
+    assert!(line.starts_with(&format!("{:x}-{end:x} r--p 00000000 00:00 0 ", a.0)), "{line}");
+    assert!(line.ends_with("  [stack]\n"), "{line}");
+}
