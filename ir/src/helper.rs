@@ -10,7 +10,7 @@
 mod crypto;
 mod elementary;
 mod f80;
-mod simd;
+pub(crate) mod simd;
 pub mod strings;
 pub mod x87;
 mod x87_image;

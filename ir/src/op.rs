@@ -235,6 +235,14 @@ ops! {
     Fnmadd "fnmadd" Ternary Pure;
     /// -(a * b) - c, rounded once.
     Fnmsub "fnmsub" Ternary Pure;
+    /// To an integral number: up. NaNs become quiet; also below.
+    Ceil "ceil" Unary Pure;
+    /// To an integral number: down.
+    Floor "floor" Unary Pure;
+    /// To an integral number: toward zero.
+    Trunc "trunc" Unary Pure;
+    /// To the nearest integral number, ties to even.
+    Nearest "nearest" Unary Pure;
     /// a < b ? a : b (MINSS: the second operand for NaN and for two zeros).
     Fmin "fmin" Binary Pure;
     /// a > b ? a : b (MAXSS).

@@ -287,8 +287,10 @@ pub(super) fn dot_product(l: &mut Lifter<'_>, i: &Insn, shape: Type) {
         let mut sum = l.b.binary(Op::Band, Type::V128, products, chosen);
         let mut distance = width;
         while distance < 16 {
-            let other = l.b.shuffle(sum, sum, std::array::from_fn(|k| k as u8 ^ distance));
-            sum = l.b.binary(Op::Fadd, shape, sum, other);
+            // Each lane gets the sum of a pair, the lower one first: for NaNs the order matters.
+            let lower = l.b.shuffle(sum, sum, std::array::from_fn(|k| k as u8 & !distance));
+            let upper = l.b.shuffle(sum, sum, std::array::from_fn(|k| k as u8 | distance));
+            sum = l.b.binary(Op::Fadd, shape, lower, upper);
             distance *= 2;
         }
         let places = l.b.vconst(keep(imm));

@@ -166,34 +166,50 @@ pub(super) fn horizontal(l: &mut Lifter<'_>, i: &Insn, op: Op, shape: Type) {
     });
 }
 
-/// ROUNDPS, ROUNDPD: the immediate's rounding mode, or MXCSR's if bit 2 is set.
-pub(super) fn round_packed(l: &mut Lifter<'_>, i: &Insn, helper: Helper) {
-    vec_unary_with(l, i, |l, a| call_round(l, i, helper, a));
+/// The rounding mode that the immediate of ROUNDPS names (SDM vol. 2B table 4-18), `None` for MXCSR's.
+fn static_rounding(i: &Insn) -> Option<Op> {
+    let imm = i.immediate8();
+    (imm & 4 == 0).then_some([Op::Nearest, Op::Floor, Op::Ceil, Op::Trunc][usize::from(imm & 3)])
+}
+
+/// ROUNDPS, ROUNDPD; the helper is for MXCSR's mode.
+pub(super) fn round_packed(l: &mut Lifter<'_>, i: &Insn, shape: Type, helper: Helper) {
+    vec_unary_with(l, i, |l, a| match static_rounding(i) {
+        Some(op) => l.b.unary(op, shape, a),
+        None => round_by_mxcsr(l, helper, a),
+    });
 }
 
 /// ROUNDSS, ROUNDSD.
-pub(super) fn round_scalar(l: &mut Lifter<'_>, i: &Insn, helper: Helper, ty: Type) {
+pub(super) fn round_scalar(l: &mut Lifter<'_>, i: &Insn, ty: Type, helper: Helper) {
     let a = l.read_xmm_low_or_mem(i, second_source(i), ty);
-    let v = l.b.unary(Op::ScalarToVector, vector_of(ty), a);
-    let r = call_round(l, i, helper, v);
-    let r = l.b.extract_lane(vector_of(ty), r, 0);
+    let r = match static_rounding(i) {
+        Some(op) => l.b.unary(op, ty, a),
+        None => {
+            let v = l.b.unary(Op::ScalarToVector, vector_of(ty), a);
+            let r = round_by_mxcsr(l, helper, v);
+            l.b.extract_lane(vector_of(ty), r, 0)
+        }
+    };
     l.write_xmm_low(i, ty, r);
 }
 
-fn call_round(l: &mut Lifter<'_>, i: &Insn, helper: Helper, v: Value) -> Value {
-    let mode = rounding_mode(l, i);
+fn round_by_mxcsr(l: &mut Lifter<'_>, helper: Helper, v: Value) -> Value {
+    let mode = mxcsr_rounding(l);
     l.b.call(helper, &[v, mode])
 }
 
-/// The rounding mode that the immediate chooses, in RC's encoding; the higher bits do not count.
+/// MXCSR's rounding mode in the low two bits, in RC's encoding.
+fn mxcsr_rounding(l: &mut Lifter<'_>) -> Value {
+    let mxcsr = l.b.get(Type::I32, calque_ir::Reg::MXCSR);
+    let thirteen = l.b.iconst(Type::I32, 13);
+    l.b.binary(Op::Ushr, Type::I32, mxcsr, thirteen)
+}
+
+/// The rounding mode that VCVTPS2PH's immediate chooses.
 pub(super) fn rounding_mode(l: &mut Lifter<'_>, i: &Insn) -> Value {
-    let imm = i.immediate8();
-    match imm & 4 {
-        0 => l.b.iconst(Type::I32, u64::from(imm & 3)),
-        _ => {
-            let mxcsr = l.b.get(Type::I32, calque_ir::Reg::MXCSR);
-            let thirteen = l.b.iconst(Type::I32, 13);
-            l.b.binary(Op::Ushr, Type::I32, mxcsr, thirteen)
-        }
+    match i.immediate8() {
+        imm if imm & 4 == 0 => l.b.iconst(Type::I32, u64::from(imm & 3)),
+        _ => mxcsr_rounding(l),
     }
 }

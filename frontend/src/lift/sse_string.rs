@@ -65,7 +65,8 @@ pub(super) fn pcmpstr(l: &mut Lifter<'_>, i: &Insn, length: Length, answer: Answ
 
 /// EAX and EDX (RAX and RDX with REX.W) clamped to -16..=16, which is all that matters, in bits 8..16 and 16..24.
 fn explicit_lengths(l: &mut Lifter<'_>, i: &Insn) -> Value {
-    let wide = matches!(i.code(), iced_x86::Code::Pcmpestri64_xmm_xmmm128_imm8 | iced_x86::Code::Pcmpestrm64_xmm_xmmm128_imm8);
+    use iced_x86::Mnemonic::{Pcmpestri64, Pcmpestrm64, Vpcmpestri64, Vpcmpestrm64};
+    let wide = matches!(i.mnemonic(), Pcmpestri64 | Pcmpestrm64 | Vpcmpestri64 | Vpcmpestrm64);
     let mut clamped = |n: usize, shift: u64| {
         let v = match wide {
             true => l.gpr64(n),

@@ -80,7 +80,7 @@ pub(super) fn rsqrt(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
 
 /// Rounds to an integral number by the two bits of a rounding mode (SDM vol. 1 table 4-9). On the bits: the host may
 /// be in any rounding mode itself.
-fn round(v: f64, mode: u64) -> f64 {
+pub(crate) fn round_integral(v: f64, mode: u64) -> f64 {
     const FRACTION: u32 = 52;
     let bits = v.to_bits();
     let sign = bits & 1 << 63;
@@ -107,7 +107,7 @@ fn round(v: f64, mode: u64) -> f64 {
 pub(super) fn round_f32x4(cpu: &mut CpuState, _: u64, mode: u64, _: u64) -> u64 {
     let r = singles(cpu.scratch[0]).map(|x| match is_nan32(x) {
         true => x | F32_QUIET,
-        false => (round(f64::from(f32::from_bits(x)), mode) as f32).to_bits(),
+        false => (round_integral(f64::from(f32::from_bits(x)), mode) as f32).to_bits(),
     });
     give(cpu, from_singles(r))
 }
@@ -117,7 +117,7 @@ pub(super) fn round_f64x2(cpu: &mut CpuState, _: u64, mode: u64, _: u64) -> u64 
     const QUIET: u64 = 1 << 51;
     let r = cpu.scratch[0].map(|x| {
         let v = f64::from_bits(x);
-        if v.is_nan() { x | QUIET } else { round(v, mode).to_bits() }
+        if v.is_nan() { x | QUIET } else { round_integral(v, mode).to_bits() }
     });
     give(cpu, r)
 }

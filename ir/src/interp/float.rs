@@ -8,7 +8,9 @@
 //! - **MINSS and MAXSS** are comparisons, not IEEE minimum.
 //! - **Conversions to integers** give the "integer indefinite" (only the sign bit set) for NaN and out of range.
 
+use crate::helper::simd::round_integral;
 use crate::region::FloatCc;
+use crate::types::Type;
 
 /// Rounding mode of MXCSR bits 13..15 (SDM vol. 1 4.8.4).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,7 +71,8 @@ macro_rules! float {
             }
             fn round_by(self, mode: Rounding) -> Self {
                 match mode {
-                    Rounding::Nearest => self.round_ties_even(),
+                    // The host's own may go by its rounding mode.
+                    Rounding::Nearest => round_integral(f64::from(self), 0) as $ty,
                     Rounding::Down => self.floor(),
                     Rounding::Up => self.ceil(),
                     Rounding::Zero => self.trunc(),
@@ -111,6 +114,27 @@ pub(super) fn sqrt<T: Float>(a: T) -> T {
     with_nan(a.sqrt(), a, a)
 }
 
+/// ROUNDSS and kin, by rounding mode.
+#[inline(always)]
+pub(super) fn ceil<T: Float>(a: T) -> T {
+    with_nan(a.round_by(Rounding::Up), a, a)
+}
+
+#[inline(always)]
+pub(super) fn floor<T: Float>(a: T) -> T {
+    with_nan(a.round_by(Rounding::Down), a, a)
+}
+
+#[inline(always)]
+pub(super) fn trunc<T: Float>(a: T) -> T {
+    with_nan(a.round_by(Rounding::Zero), a, a)
+}
+
+#[inline(always)]
+pub(super) fn nearest<T: Float>(a: T) -> T {
+    with_nan(a.round_by(Rounding::Nearest), a, a)
+}
+
 /// MINSS and kin: the second operand unless the first is less.
 #[inline(always)]
 pub(super) fn min<T: Float>(a: T, b: T) -> T {
@@ -143,6 +167,12 @@ pub(super) fn demote(a: f64) -> f32 {
     } else {
         a as f32
     }
+}
+
+/// CVTSS2SI and kin: an `i32` or `i64` in a word.
+pub(super) fn to_int<T: Float>(ty: Type, a: T, mode: Rounding) -> u64 {
+    let whole = a.round_by(mode);
+    if ty == Type::I32 { u64::from(whole.to_i32() as u32) } else { whole.to_i64() as u64 }
 }
 
 /// Comparison by condition code.
@@ -208,4 +238,10 @@ mod tests {
         assert_eq!(promote(f32::from_bits(0xff80_0001)).to_bits(), 0xfff8_0000_2000_0000);
         assert_eq!(demote(f64::from_bits(0x7ff0_0000_2000_0000)).to_bits(), 0x7fc0_0001);
     }
+}
+
+/// ROUNDSS and kin.
+#[inline(always)]
+pub(super) fn integral<T: Float>(a: T, mode: Rounding) -> T {
+    with_nan(a.round_by(mode), a, a)
 }

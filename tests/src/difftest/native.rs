@@ -1,6 +1,6 @@
 //! Running guest instructions on the processor itself, with every register theirs.
 //!
-//! [`Native::run`] loads all general registers, RFLAGS and the FXSAVE state, jumps to code at [`CODE`] and takes
+//! [`Native::run`] loads all general registers, RFLAGS, the FXSAVE state and the upper halves of the vector registers, jumps to code at [`CODE`] and takes
 //! everything back where the code ends: behind its last instruction stands a jump to the way out. A fault becomes
 //! the same way out through a signal handler on an alternate stack, with registers as the processor reports them.
 //!
@@ -42,6 +42,7 @@ struct Swap {
     pad: [u64; 2],      // 176
     fx: [u8; 512],      // 192
     host_fx: [u8; 512], // 704
+    ymmh: [[u64; 2]; 16], // 1216
 }
 
 #[repr(transparent)]
@@ -61,6 +62,7 @@ static SWAP: SwapCell = SwapCell(UnsafeCell::new(Swap {
     pad: [0; 2],
     fx: [0; 512],
     host_fx: [0; 512],
+    ymmh: [[0; 2]; 16],
 }));
 
 static LOCK: Mutex<()> = Mutex::new(());
@@ -73,6 +75,22 @@ global_asm! {
     "mov [rip + {s} + 144], rsp",
     "fxsave64 [rip + {s} + 704]",
     "fxrstor64 [rip + {s} + 192]",
+    "vinsertf128 ymm0, ymm0, [rip + {s} + 1216], 1",
+    "vinsertf128 ymm1, ymm1, [rip + {s} + 1232], 1",
+    "vinsertf128 ymm2, ymm2, [rip + {s} + 1248], 1",
+    "vinsertf128 ymm3, ymm3, [rip + {s} + 1264], 1",
+    "vinsertf128 ymm4, ymm4, [rip + {s} + 1280], 1",
+    "vinsertf128 ymm5, ymm5, [rip + {s} + 1296], 1",
+    "vinsertf128 ymm6, ymm6, [rip + {s} + 1312], 1",
+    "vinsertf128 ymm7, ymm7, [rip + {s} + 1328], 1",
+    "vinsertf128 ymm8, ymm8, [rip + {s} + 1344], 1",
+    "vinsertf128 ymm9, ymm9, [rip + {s} + 1360], 1",
+    "vinsertf128 ymm10, ymm10, [rip + {s} + 1376], 1",
+    "vinsertf128 ymm11, ymm11, [rip + {s} + 1392], 1",
+    "vinsertf128 ymm12, ymm12, [rip + {s} + 1408], 1",
+    "vinsertf128 ymm13, ymm13, [rip + {s} + 1424], 1",
+    "vinsertf128 ymm14, ymm14, [rip + {s} + 1440], 1",
+    "vinsertf128 ymm15, ymm15, [rip + {s} + 1456], 1",
     "push qword ptr [rip + {s} + 128]",
     "popfq",
     "mov rax, [rip + {s} + 0]", "mov rcx, [rip + {s} + 8]", "mov rdx, [rip + {s} + 16]", "mov rbx, [rip + {s} + 24]",
@@ -92,6 +110,23 @@ global_asm! {
     "mov rsp, [rip + {s} + 144]",
     "pushfq",
     "pop qword ptr [rip + {s} + 128]",
+    "vextractf128 [rip + {s} + 1216], ymm0, 1",
+    "vextractf128 [rip + {s} + 1232], ymm1, 1",
+    "vextractf128 [rip + {s} + 1248], ymm2, 1",
+    "vextractf128 [rip + {s} + 1264], ymm3, 1",
+    "vextractf128 [rip + {s} + 1280], ymm4, 1",
+    "vextractf128 [rip + {s} + 1296], ymm5, 1",
+    "vextractf128 [rip + {s} + 1312], ymm6, 1",
+    "vextractf128 [rip + {s} + 1328], ymm7, 1",
+    "vextractf128 [rip + {s} + 1344], ymm8, 1",
+    "vextractf128 [rip + {s} + 1360], ymm9, 1",
+    "vextractf128 [rip + {s} + 1376], ymm10, 1",
+    "vextractf128 [rip + {s} + 1392], ymm11, 1",
+    "vextractf128 [rip + {s} + 1408], ymm12, 1",
+    "vextractf128 [rip + {s} + 1424], ymm13, 1",
+    "vextractf128 [rip + {s} + 1440], ymm14, 1",
+    "vextractf128 [rip + {s} + 1456], ymm15, 1",
+    "vzeroupper",
     "fxsave64 [rip + {s} + 192]",
     "fxrstor64 [rip + {s} + 704]",
     "popfq",
@@ -150,6 +185,7 @@ impl Native {
             pad: [0; 2],
             fx: fx_of(cpu),
             host_fx: [0; 512],
+            ymmh: cpu.ymmh,
         };
         // SAFETY: see the module's header; the assembly saves and restores every callee-saved register, RFLAGS,
         // MXCSR and the x87 state.
@@ -158,6 +194,7 @@ impl Native {
         cpu.gpr = swap.gpr;
         cpu.set_rflags(swap.rflags);
         set_fx(cpu, &swap.fx);
+        cpu.ymmh = swap.ymmh;
         self.get_data(data);
         match (swap.fault, swap.taken) {
             (0, 0) => End::Through,
