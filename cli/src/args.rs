@@ -1,5 +1,6 @@
 //! The command line. `calque PROGRAM` is short for `calque run PROGRAM`.
 
+use calque_runtime::emit::Emit;
 use calque_runtime::{Engine, RunOptions};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
@@ -50,6 +51,12 @@ pub(crate) struct EngineArgs {
     /// Print counters on stderr at exit
     #[arg(long)]
     stats: bool,
+    /// Print translations: asm,ir,opt,clif,host (some of them), of all code or of the code at =PC or in =FUNCTION
+    #[arg(long, value_name = "FORMS[=PLACE]", value_parser = Emit::parse)]
+    emit: Option<Emit>,
+    /// Append them to a file instead of stderr
+    #[arg(long, value_name = "FILE", requires = "emit")]
+    emit_to: Option<PathBuf>,
     /// Print no report when the program dies by a fault
     #[arg(long)]
     no_crash_report: bool,
@@ -137,6 +144,7 @@ impl EngineArgs {
             stats: self.stats,
             crash_report: !self.no_crash_report,
             cache_budget: self.cache_size.unwrap_or(default.cache_budget),
+            emit: self.emit.clone().map(|emit| Emit { to: self.emit_to.clone(), ..emit }),
         }
     }
 }
@@ -236,6 +244,7 @@ mod tests {
             stats: true,
             crash_report: false,
             cache_budget: 1 << 20,
+            emit: Some(Emit { to: Some("/dump".into()), ..Emit::parse("ir,host=main").unwrap() }),
         };
         let mut words: Vec<OsString> = vec!["calque".into(), "run".into()];
         words.extend(options.to_args());

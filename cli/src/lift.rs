@@ -6,8 +6,7 @@ use calque_backend::{CompileOptions, Compiler, HostIsa};
 use calque_frontend::decode::Bytes;
 use calque_frontend::lift::{EveryBlock, LiftOptions, lift_region};
 use calque_ir::{GuestAddr, pass};
-use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
-use std::fmt::Write;
+use calque_runtime::emit::{Form, assembly, sections};
 use std::process::ExitCode;
 
 /// Prints assembly, IR, optimised IR, CLIF and host assembly of the given bytes.
@@ -35,38 +34,14 @@ fn hex(text: &str) -> Result<Vec<u8>, String> {
 }
 
 fn explain(bytes: &[u8], pc: u64, host: HostName) -> Result<String, String> {
-    let code = Bytes { pc: GuestAddr(pc), bytes };
-    let lifted = lift_region(&code, GuestAddr(pc), &EveryBlock, &LiftOptions::default());
+    let pc = GuestAddr(pc);
+    let code = Bytes { pc, bytes };
+    let lifted = lift_region(&code, pc, &EveryBlock, &LiftOptions::default());
     let mut optimised = lifted.clone();
     pass::optimize(&mut optimised);
-    let host = HostIsa::parse(host.name()).expect("every host has a description");
-    let (compiled, listing) =
-        Compiler::new(host.clone()).explain(&optimised, &CompileOptions::default()).map_err(|e| e.to_string())?;
-    let mut text = String::new();
-    let mut section = |title: &str, body: &str| {
-        let _ = writeln!(text, "--- {title}\n{}\n", body.trim_end());
-    };
-    section("x86-64", &assembly(bytes, pc));
-    section("IR, as lifted", &lifted.to_string());
-    section("IR, optimised", &optimised.to_string());
-    section("CLIF", &listing.clif);
-    section(&format!("{} ({} bytes)", host.arch.name(), compiled.code.len()), &listing.host);
-    Ok(text)
-}
-
-/// Address, bytes and instruction, one a line.
-fn assembly(bytes: &[u8], pc: u64) -> String {
-    let mut decoder = Decoder::with_ip(64, bytes, pc, DecoderOptions::NONE);
-    let (mut formatter, mut insn, mut text) = (NasmFormatter::new(), Instruction::default(), String::new());
-    while decoder.can_decode() {
-        let start = decoder.position();
-        decoder.decode_out(&mut insn);
-        let mut words = String::new();
-        formatter.format(&insn, &mut words);
-        let raw: Vec<String> = bytes[start..decoder.position()].iter().map(|b| format!("{b:02x}")).collect();
-        let _ = writeln!(text, "{:#x}:  {:30}  {words}", insn.ip(), raw.join(" "));
-    }
-    text
+    let source = assembly(&code, pc, bytes.len() as u32);
+    let mut compiler = Compiler::new(HostIsa::parse(host.name()).expect("every host has a description"));
+    sections(&Form::ALL, &source, &lifted, &optimised, &mut compiler, &CompileOptions::default())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 //! (`LD_PRELOAD` of x86-64 libraries...): these travel as options `-E NAME=VALUE`.
 //!
 //! # Safety
-//! One raw `execve` with vectors built here.
+//! One raw `execve` with vectors built here, and one duplicated descriptor.
 
 #![allow(unsafe_code)]
 
@@ -19,9 +19,9 @@ use crate::load;
 use crate::signal::{SIG_DFL, SIG_IGN, SYNCHRONOUS, host};
 use crate::thread::Thread;
 use nix::errno::Errno;
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The running Calque's own file.
 const SELF: &CStr = c"/proc/self/exe";
@@ -102,12 +102,17 @@ fn replace(thread: &mut Thread, request: Request) -> Errno {
     errno
 }
 
-/// The path of the file behind an open descriptor, for `execveat(AT_EMPTY_PATH)`: its name if it still has one, else
-/// the descriptor's own.
-pub fn path_of_descriptor(fd: i32) -> std::path::PathBuf {
-    let link = format!("/proc/self/fd/{fd}");
-    match std::fs::read_link(&link) {
+/// The path of the file behind an open descriptor, for `execveat(AT_EMPTY_PATH)`: its name if it still has one. A file without
+/// one (a memory file) is executed through a duplicate that survives `execve`, and that the new program sees as one more open
+/// descriptor.
+pub fn path_of_descriptor(fd: i32) -> PathBuf {
+    let link = |fd: i32| PathBuf::from(format!("/proc/self/fd/{fd}"));
+    match std::fs::read_link(link(fd)) {
         Ok(path) if path.is_absolute() && path.exists() => path,
-        _ => OsStr::new(&link).into(),
+        // SAFETY: duplicates a descriptor of the guest's; -1 for one that is not open names no file.
+        _ => link(unsafe { libc::fcntl(fd, libc::F_DUPFD, DUPLICATE) }),
     }
 }
+
+/// Lowest number of such a duplicate: out of the way of what programs expect to be free.
+const DUPLICATE: i32 = 100;

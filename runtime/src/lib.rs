@@ -14,6 +14,8 @@
 //! | `fault.rs`          | whose a host fault is: an access window's, generated code's, or our own bug       |
 //! | `gate.rs`           | time, cpuid, random numbers: everything that is not a function of guest state     |
 //! | `signal/`, `spawn.rs`, `fork.rs`, `exec.rs`, `crash.rs` | signals, threads, children, crash reports     |
+//! | `hidden.rs`         | descriptors of Calque's own                                                       |
+//! | `emit.rs`           | `--emit`: translations as text                                                    |
 //! | `stats.rs`          | the counters of `--stats`                                                         |
 //! | `arch/`             | what differs between hosts                                                        |
 
@@ -26,8 +28,10 @@ pub mod spawn;
 mod compile_queue;
 pub mod cpuid;
 mod dispatch;
+pub mod emit;
 mod fault;
 pub mod gate;
+pub mod hidden;
 pub mod load;
 pub mod memory;
 pub mod options;

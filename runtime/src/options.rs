@@ -1,5 +1,6 @@
 //! How a guest is run. Users need none of these; tests and measurements do.
 
+use crate::emit::Emit;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -44,6 +45,8 @@ pub struct RunOptions {
     pub crash_report: bool,
     /// Bytes of host code to keep before evicting.
     pub cache_budget: usize,
+    /// Show translations as they are made.
+    pub emit: Option<Emit>,
 }
 
 impl Default for RunOptions {
@@ -57,6 +60,7 @@ impl Default for RunOptions {
             stats: false,
             crash_report: true,
             cache_budget: 256 << 20,
+            emit: None,
         }
     }
 }
@@ -88,6 +92,13 @@ impl RunOptions {
         }
         if self.cache_budget != default.cache_budget {
             push(format!("--cache-size={}", self.cache_budget));
+        }
+        if let Some(emit) = &self.emit {
+            push(format!("--emit={emit}"));
+            if let Some(file) = &emit.to {
+                args.push("--emit-to".into());
+                args.push(file.into());
+            }
         }
         if let Some(sysroot) = &self.sysroot {
             args.push("--sysroot".into());

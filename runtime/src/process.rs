@@ -2,10 +2,11 @@
 //! addresses and signal dispositions are the process's.
 //!
 //! # Safety
-//! `exit` ends the process without destructors; `private_stderr` takes ownership of a descriptor that was just made.
+//! `exit` ends the process without destructors.
 
 #![allow(unsafe_code)]
 
+use crate::hidden;
 use crate::memory::GuestMap;
 use crate::options::RunOptions;
 use crate::stats::Stats;
@@ -15,7 +16,6 @@ use calque_ir::{GuestAddr, GuestRange};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::FromRawFd;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
@@ -39,16 +39,6 @@ pub struct Process {
     pub(crate) code: Code,
     /// Known once the program is loaded.
     exe: OnceLock<ExeInfo>,
-}
-
-/// Lowest number of the private standard error: out of the way of a guest that expects the lowest free ones.
-const PRIVATE_FD: i32 = 900;
-
-fn private_stderr() -> io::Result<File> {
-    use nix::fcntl::{FcntlArg, fcntl};
-    let number = fcntl(io::stderr(), FcntlArg::F_DUPFD_CLOEXEC(PRIVATE_FD))?;
-    // SAFETY: fcntl has just made it.
-    Ok(unsafe { File::from_raw_fd(number) })
 }
 
 /// The translator at rest. Locks in their order: code before memory (`smc.rs`).
@@ -81,7 +71,7 @@ impl Process {
     /// # Panics
     /// When called twice in one host process.
     pub fn new(options: RunOptions, syscalls: Arc<dyn Syscalls>) -> io::Result<Arc<Process>> {
-        let stats_output = options.stats.then(private_stderr).transpose()?;
+        let stats_output = options.stats.then(|| hidden::hide(io::stderr()).map(File::from)).transpose()?;
         let process = Arc::new(Process {
             mem: GuestMap::new()?,
             code: Code::new(&options)?,

@@ -403,12 +403,16 @@ impl Code {
         let (map, options) = (&process.mem, self.lift_options());
         let profile: &dyn Profile = if self.engine == Engine::Jit { &EveryBlock } else { self };
         let mut region = lift_region(&GuestCode::new(map), entry.pc, profile, &options);
+        let lifted = process.options.emit.is_some().then(|| region.clone());
         calque_ir::pass::optimize(&mut region);
         let compile_options = CompileOptions {
             memory_order: if self.is_ordered() { MemoryOrder::Tso } else { MemoryOrder::Plain },
             state_at_faults: if options.precise { StateAtFaults::Precise } else { StateAtFaults::PcOnly },
             first_cell: 0,
         };
+        if let (Some(emit), Some(lifted)) = (&process.options.emit, lifted) {
+            emit.region(map, &lifted, &region, compiler, &compile_options);
+        }
         jit.begin_compiling();
         match jit.cache.translate(compiler, &region, &compile_options) {
             Ok(translation) => {

@@ -13,11 +13,13 @@ use crate::arch;
 use crate::host;
 use crate::row::{Arg, Dir, How, IOV_MAX, Restart, Row};
 use bytemuck::{AnyBitPattern, NoUninit};
+use calque_runtime::load::in_sysroot;
 use calque_runtime::memory::GUEST_END;
 use calque_runtime::signal::NOT_STARTED;
-use calque_runtime::{GuestAddr, Outcome, Process, Thread, access};
+use calque_runtime::{GuestAddr, Outcome, Process, Thread, access, hidden};
 use nix::errno::Errno;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// `PATH_MAX` (linux/limits.h), with the NUL.
@@ -81,7 +83,7 @@ impl<'a> Call<'a> {
         }
         for (i, arg) in row.args.iter().enumerate() {
             match arg {
-                Arg::Fd | Arg::DirFd if crate::hidden::is_hidden(args[i] as i32) => return Err(Errno::EBADF),
+                Arg::Fd | Arg::DirFd if hidden::is_hidden(args[i] as i32) => return Err(Errno::EBADF),
                 Arg::InIov(n) => self.admit_iov(Dir::In, args[i], args[*n as usize])?,
                 Arg::OutIov(n) => self.admit_iov(Dir::Out, args[i], args[*n as usize])?,
                 Arg::InMsg => self.admit_msg(Dir::In, args[i])?,
@@ -239,7 +241,7 @@ impl<'a> Call<'a> {
             return Ok(0);
         }
         let text = self.text(i)?;
-        match crate::proc_self::exe(&text, self.process()).or_else(|| self.in_sysroot(&text)) {
+        match crate::proc::exe(&text, self.process()).or_else(|| self.in_sysroot(&text)) {
             Some(path) => Ok(self.keep(path)),
             None => Ok(self.args[i]),
         }
@@ -250,14 +252,23 @@ impl<'a> Call<'a> {
         if self.args[i] == 0 || self.process().options.sysroot.is_none() {
             return Ok(self.args[i]);
         }
-        match self.in_sysroot(&self.text(i)?) {
-            Some(path) => Ok(self.keep(path)),
-            None => Ok(self.args[i]),
+        let text = self.text(i)?;
+        let path = Path::new(OsStr::from_bytes(&text));
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(self.args[i]) };
+        let root = self.process().options.sysroot.as_deref();
+        let found = in_sysroot(dir, root).join(name);
+        if found == path || found.symlink_metadata().is_err() {
+            return Ok(self.args[i]);
         }
+        Ok(self.keep(c_path(found)))
     }
 
+    /// The file of the sysroot that an absolute `path` means, if it has such a file.
     fn in_sysroot(&self, path: &[u8]) -> Option<CString> {
-        in_sysroot(self.process().options.sysroot.as_deref()?, path)
+        let path = Path::new(OsStr::from_bytes(path));
+        let root = self.process().options.sysroot.as_deref()?;
+        let found = in_sysroot(path, Some(root));
+        (found != path).then(|| c_path(found))
     }
 
     /// A pointer to `path` that stays valid until the call returns.
@@ -268,12 +279,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// The path that an absolute `path` has below `root`, if there is such a file.
-pub(crate) fn in_sysroot(root: &Path, path: &[u8]) -> Option<CString> {
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    let relative = path.strip_prefix(b"/")?;
-    let inside: PathBuf = root.join(std::ffi::OsStr::from_bytes(relative.strip_prefix(b"/").unwrap_or(relative)));
-    inside.symlink_metadata().ok()?;
-    CString::new(inside.into_os_string().into_vec()).ok()
+/// A path for the kernel.
+fn c_path(path: PathBuf) -> CString {
+    CString::new(path.into_os_string().into_vec()).expect("made of paths without a NUL")
 }
-

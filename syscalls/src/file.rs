@@ -3,10 +3,9 @@
 use crate::abi::fcntl::{F_GETFL, F_SETFL, open_flags_to_guest, open_flags_to_host};
 use crate::abi::stat::Stat;
 use crate::call::{AT_FDCWD, Call, PATH_MAX};
-use crate::hidden;
 use crate::host::{self, Zeroed};
-use crate::proc_self;
-use calque_runtime::{GuestAddr, access};
+use crate::proc;
+use calque_runtime::{GuestAddr, access, hidden};
 use libc::{O_CREAT, O_TRUNC, O_WRONLY};
 use nix::errno::Errno;
 
@@ -29,7 +28,7 @@ pub(crate) fn creat(call: &mut Call<'_>) -> Result {
 
 /// Opens the path at argument `path`. Entries of /proc/self that would show Calque show the guest.
 fn open_at(call: &mut Call<'_>, dirfd: u64, path: usize, flags: u32, mode: u64) -> Result {
-    if let Some(fd) = proc_self::open(call, path, flags)? {
+    if let Some(fd) = proc::open(call, path, flags)? {
         return Ok(fd);
     }
     // What is created is created on the host; only what exists is looked for in the sysroot.
@@ -54,7 +53,7 @@ pub(crate) fn openat2(call: &mut Call<'_>) -> Result {
     if flags >> 32 != 0 {
         return Err(Errno::EINVAL);
     }
-    if let Some(fd) = proc_self::open(call, 1, flags as u32)? {
+    if let Some(fd) = proc::open(call, 1, flags as u32)? {
         return Ok(fd);
     }
     let how = [u64::from(open_flags_to_host(flags as u32)), mode, resolve];
@@ -126,7 +125,7 @@ pub(crate) fn readlinkat(call: &mut Call<'_>) -> Result {
 fn readlink_at(call: &mut Call<'_>, dirfd: u64, path: usize) -> Result {
     use std::os::unix::ffi::OsStrExt;
     let (buf, size) = (call.args[path + 1], call.args[path + 2]);
-    if proc_self::entry(&call.text(path)?) == Some("exe") {
+    if proc::entry(&call.text(path)?) == Some("exe") {
         if call.int(path + 2) <= 0 {
             return Err(Errno::EINVAL);
         }
@@ -179,7 +178,7 @@ pub(crate) fn close_range(call: &mut Call<'_>) -> Result {
     if first > last {
         return Err(Errno::EINVAL);
     }
-    for own in hidden::all().map(|fd| fd as u32).filter(|fd| (first..=last).contains(fd)).collect::<Vec<_>>() {
+    for own in hidden::all().into_iter().map(|fd| fd as u32).filter(|fd| (first..=last).contains(fd)).collect::<Vec<_>>() {
         if own > first {
             call.host(libc::SYS_close_range, [first.into(), (own - 1).into(), call.args[2]])?;
         }

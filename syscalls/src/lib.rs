@@ -5,11 +5,10 @@
 //! | `table.rs`      | one row a call: number, name, handler, restart class, support, typed arguments, note |
 //! | `row.rs`        | what a row is, and the memory it makes the kernel touch                            |
 //! | `call.rs`       | `Call`: a call under way: admits its arguments, reaches the host                   |
-//! | `file.rs`, `proc_self.rs`, `memory.rs`, `process.rs`, `signal.rs`, `time.rs`, `net.rs`, `poll.rs`, `ipc.rs`, `misc.rs` | handlers |
+//! | `file.rs`, `proc.rs`, `memory.rs`, `process.rs`, `signal.rs`, `time.rs`, `net.rs`, `poll.rs`, `ipc.rs`, `misc.rs` | handlers |
 //! | `abi/`          | x86-64 structures and flags, and conversions                                       |
 //! | `arch/`         | the host's numbers                                                                 |
 //! | `host.rs`       | raw system calls                                                                   |
-//! | `hidden.rs`     | descriptors of Calque's own                                                        |
 //! | `strace/`       | `--strace`                                                                         |
 //! | `doc.rs`        | docs/SYSCALLS.md                                                                   |
 
@@ -19,14 +18,13 @@ mod call;
 #[cfg(test)]
 mod doc;
 mod file;
-mod hidden;
 mod host;
 mod ipc;
 mod memory;
 mod misc;
 mod net;
 mod poll;
-mod proc_self;
+mod proc;
 mod process;
 mod row;
 mod signal;

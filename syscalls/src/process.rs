@@ -2,7 +2,7 @@
 
 use crate::call::{AT_FDCWD, Call};
 use crate::host;
-use crate::proc_self;
+use crate::proc;
 use calque_runtime::memory::GUEST_END;
 use calque_runtime::spawn::CloneArgs;
 use calque_runtime::{GuestAddr, Outcome, access, exec};
@@ -90,7 +90,7 @@ pub(crate) fn execveat(call: &mut Call<'_>) -> Outcome {
 /// The file to execute: the path at argument `path`, looked up from `dirfd`.
 fn exec_path(call: &Call<'_>, dirfd: i32, path: usize, flags: i32) -> std::result::Result<PathBuf, Errno> {
     let text = call.text(path)?;
-    if let Some(exe) = proc_self::exe(&text, call.process()) {
+    if let Some(exe) = proc::exe(&text, call.process()) {
         return Ok(OsString::from_vec(exe.into_bytes()).into());
     }
     match text[..] {
@@ -254,7 +254,7 @@ fn get_auxv(call: &mut Call<'_>) -> Result {
     if call.args[3] != 0 || call.args[4] != 0 {
         return Err(Errno::EINVAL);
     }
-    let auxv = proc_self::auxv(call.process().exe());
+    let auxv = proc::auxv(call.process().exe());
     let shown = auxv.len().min(call.args[2] as usize);
     access::write_bytes(call.addr(1), &auxv[..shown])?;
     Ok(auxv.len() as u64)

@@ -293,7 +293,7 @@ pub static TABLE: &[Row] = &[
     r(254, "inotify_add_watch",       Pass,                          Quick,  Full, &[Fd, Path, Bits(&INOTIFY)], ""),
     r(255, "inotify_rm_watch",        Pass,                          Quick,  Full, &[Fd, Int], ""),
     r(256, "migrate_pages",           Pass,                          Quick,  Full, &[Pid, Size, Ptr, Ptr], ""),
-    r(257, "openat",                  Do(file::openat),              Sys,    Full, &[DirFd, Path, Bits(&OPEN), Mode], "/proc/self/{exe,maps,smaps,cmdline,auxv} show the guest"),
+    r(257, "openat",                  Do(file::openat),              Sys,    Full, &[DirFd, Path, Bits(&OPEN), Mode], "/proc/self/{exe,maps,smaps,cmdline,environ,auxv} and /proc/cpuinfo show the guest"),
     r(258, "mkdirat",                 Pass,                          Quick,  Full, &[DirFd, NewPath, Mode], ""),
     r(259, "mknodat",                 Pass,                          Quick,  Full, &[DirFd, NewPath, Mode, Dev], ""),
     r(260, "fchownat",                Pass,                          Quick,  Full, &[DirFd, NewPath, Id, Id, Bits(&AT)], ""),

@@ -44,9 +44,27 @@ pub(super) fn compare(cc: Cc, ty: Type, a: u64, b: u64) -> bool {
     }
 }
 
+/// Signed product of two values of the type.
+#[inline(always)]
+pub(super) fn product(ty: Type, a: u64, b: u64) -> i128 {
+    i128::from(signed(ty, a)) * i128::from(signed(ty, b))
+}
+
+/// Signed overflow of a sum, 0 or 1: both operands differ in sign from the result.
+#[inline(always)]
+pub(super) fn sum_overflow(ty: Type, a: u64, b: u64, r: u64) -> u64 {
+    top_bit(ty, (a ^ r) & (b ^ r))
+}
+
+/// Signed overflow of a difference, 0 or 1: the operands differ in sign, and the result from the first.
+#[inline(always)]
+pub(super) fn difference_overflow(ty: Type, a: u64, b: u64, r: u64) -> u64 {
+    top_bit(ty, (a ^ b) & (a ^ r))
+}
+
 /// Top bit of `v`, as 0 or 1.
 #[inline(always)]
-pub(super) fn top_bit(ty: Type, v: u64) -> u64 {
+fn top_bit(ty: Type, v: u64) -> u64 {
     v >> (ty.bits() - 1) & 1
 }
 

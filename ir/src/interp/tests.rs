@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::builder::Builder;
+use crate::op::Op;
+use crate::reg::Reg;
 use crate::region::{Cc, Mem};
 
 /// 256 bytes of memory at address 0; anything else is a fault that carries its address.

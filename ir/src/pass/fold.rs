@@ -11,6 +11,7 @@ use crate::helper::{Helper, HelperEffect};
 use crate::op::{Effect, Format, Op};
 use crate::reg::Reg;
 use crate::region::{BlockId, Exit, Inst, Region, Value};
+use crate::state::CpuState;
 use crate::types::Type;
 
 /// The instructions written so far.
@@ -18,8 +19,10 @@ use crate::types::Type;
 pub(super) struct Values {
     insts: Vec<Inst>,
     block_start: u32,
-    /// Recent constants of the block, by hash.
-    constants: [Option<Value>; 16],
+    /// Recent pure operations by hash: candidates for being the same again.
+    recent: Recent,
+    /// Registers for running the interpreter on constants, which touches none.
+    scratch: Box<CpuState>,
 }
 
 impl Values {
@@ -39,34 +42,52 @@ impl Values {
         (def.op == Op::Iconst).then(|| def.imm())
     }
 
+    pub(super) fn scratch(&mut self) -> &mut CpuState {
+        &mut self.scratch
+    }
+
     /// Appends an instruction.
     pub(super) fn push(&mut self, inst: Inst) -> Value {
         self.insts.push(inst);
         Value(self.insts.len() as u32 - 1)
     }
 
-    /// Appends an operation with up to two operands.
+    /// Appends an operation with up to two operands, or finds it.
     pub(super) fn op(&mut self, op: Op, ty: Type, aux: u16, a: Value, b: u32) -> Value {
-        self.push(Inst { op, ty, aux, args: [a.0, b, 0, 0] })
+        self.unique(Inst { op, ty, aux, args: [a.0, b, 0, 0] })
     }
 
-    /// A constant, reused if the block has just made it; `imm` is zero-extended from `ty`.
-    pub(super) fn iconst(&mut self, ty: Type, imm: u64) -> Value {
-        let inst = Inst { op: Op::Iconst, ty, aux: 0, args: Inst::imm_args(imm) };
-        let hash = (imm ^ imm >> 7 ^ (ty as u64) << 1) as usize % self.constants.len();
-        match self.constants[hash] {
-            Some(v) if *self.def(v) == inst => v,
-            _ => {
-                let v = self.push(inst);
-                self.constants[hash] = Some(v);
-                v
-            }
+    /// Appends a pure operation, or finds it in the block.
+    pub(super) fn unique(&mut self, inst: Inst) -> Value {
+        let [a, b, c, _] = inst.args;
+        let key = u32::from(inst.op as u8) << 8 | u32::from(inst.ty as u8) | u32::from(inst.aux) << 16;
+        let hash = (key ^ a.wrapping_mul(0x9e37_79b1) ^ b.rotate_left(16) ^ c).wrapping_mul(0x85eb_ca6b) >> 26;
+        let found = self.recent.0[hash as usize];
+        // Whatever the table says, it is only believed where the block has just this instruction.
+        if found >= self.block_start && self.insts.get(found as usize) == Some(&inst) {
+            return Value(found);
         }
+        let v = self.push(inst);
+        self.recent.0[hash as usize] = v.0;
+        v
+    }
+
+    /// A constant; `imm` is zero-extended from `ty`.
+    pub(super) fn iconst(&mut self, ty: Type, imm: u64) -> Value {
+        self.unique(Inst { op: Op::Iconst, ty, aux: 0, args: Inst::imm_args(imm) })
     }
 
     fn start_block(&mut self) {
         self.block_start = self.insts.len() as u32;
-        self.constants = [None; 16];
+    }
+}
+
+/// A direct-mapped table of instruction numbers.
+struct Recent([u32; 64]);
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self([0; 64])
     }
 }
 

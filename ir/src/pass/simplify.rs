@@ -1,12 +1,12 @@
-//! Simplification of pure operations: constants, identities, conversions of conversions.
+//! Simplification of pure operations: constants, identities, conversions of conversions, what was just computed.
 //!
 //! Each rule yields a value that equals the operation's for every input; constants go through the interpreter's own
-//! `eval`, so that folding cannot mean something else than running. Floating-point arithmetic is left alone: its
+//! arms. Floating-point arithmetic is left alone: its
 //! result depends on the rounding mode.
 
 use super::address;
 use super::fold::Values;
-use crate::interp::pure::{self, Operands};
+use crate::interp;
 use crate::op::Op;
 use crate::region::{Cc, Inst, Value};
 use crate::state::V128;
@@ -23,37 +23,23 @@ pub(super) fn simplify(values: &mut Values, pool: &mut Vec<V128>, mut inst: Inst
     if let Some(v) = constant(values, &inst) {
         return v;
     }
-    if inst.ty.is_vector() { vector(values, pool, &inst) } else { scalar(values, &inst) }
-        .unwrap_or_else(|| values.push(inst))
+    let simpler = if inst.ty.is_vector() { vector(values, pool, &inst) } else { scalar(values, &inst) };
+    match simpler {
+        Some(v) => v,
+        None if rounds(inst.op) => values.push(inst), // LDMXCSR may stand between two that look the same
+        None => values.unique(inst),
+    }
+}
+
+/// Whether the result depends on the rounding mode.
+fn rounds(op: Op) -> bool {
+    use Op::*;
+    matches!(op, Fadd | Fsub | Fmul | Fdiv | Sqrt | Fdemote | Fvdemote | FcvtFromSint | FcvtToSint | FcvtLowToSint)
 }
 
 fn commutes(op: Op) -> bool {
     use Op::*;
     matches!(op, Iadd | Imul | Umulhi | Smulhi | Band | Bor | Bxor | UaddOverflow | SaddOverflow)
-}
-
-/// Constant operands.
-struct Constants<'a> {
-    values: &'a Values,
-    inst: &'a Inst,
-}
-
-impl Operands for Constants<'_> {
-    fn arg(&self, slot: usize) -> V128 {
-        [self.values.def(Value(self.inst.args[slot])).imm(), 0]
-    }
-    fn arg_type(&self) -> Type {
-        self.values.ty(Value(self.inst.args[0]))
-    }
-    fn pool(&self, _: usize) -> V128 {
-        unreachable!("only scalars are folded")
-    }
-    fn imm(&self) -> u64 {
-        self.inst.imm()
-    }
-    fn mxcsr(&self) -> u32 {
-        unreachable!("floating point is not folded")
-    }
 }
 
 /// Folds a scalar integer operation whose operands are all constant.
@@ -66,7 +52,13 @@ fn constant(values: &mut Values, inst: &Inst) -> Option<Value> {
     if !inst.uses().all(|v| values.constant(v).is_some()) {
         return None;
     }
-    let [word, _] = pure::eval(inst.op, inst.ty, inst.aux, &Constants { values, inst });
+    let mut args = [*inst; 3];
+    let mut count = 0;
+    for v in inst.uses() {
+        args[count] = *values.def(v);
+        count += 1;
+    }
+    let word = interp::fold(values.scratch(), &args[..count], *inst);
     Some(values.iconst(result, word))
 }
 
@@ -96,7 +88,7 @@ fn sum(values: &mut Values, inst: &Inst, a: Value, b: Value) -> Option<Value> {
     }
     let (inner, add) = address::offset(values, a)?;
     let own = if inst.op == Op::Iadd { constant } else { constant.wrapping_neg() };
-    let total = (add as u64).wrapping_add(own) & pure::mask(ty);
+    let total = (add as u64).wrapping_add(own) & interp::mask(ty);
     if total == 0 {
         return Some(inner);
     }
@@ -122,8 +114,8 @@ fn identity(values: &mut Values, inst: &Inst, a: Value, b: Value) -> Option<Valu
             Some(values.op(Op::Ishl, ty, 0, a, count.0))
         }
         (Op::Imul, _) => None,
-        (Op::Band, c) if c == pure::mask(ty) => Some(a),
-        (Op::Bor, c) if c == pure::mask(ty) => Some(b),
+        (Op::Band, c) if c == interp::mask(ty) => Some(a),
+        (Op::Bor, c) if c == interp::mask(ty) => Some(b),
         (Op::Band, _) => None,
         (_, 0) => Some(a),
         _ => None,
@@ -162,7 +154,7 @@ fn complement(values: &mut Values, a: Value) -> Option<Value> {
     let def = *values.def(a);
     match def.op {
         Op::Bnot => Some(Value(def.args[0])),
-        Op::Icmp => Some(values.push(Inst { aux: invert(Cc::from_code(def.aux)) as u16, ..def })),
+        Op::Icmp => Some(values.unique(Inst { aux: invert(Cc::from_code(def.aux)) as u16, ..def })),
         _ => None,
     }
 }
@@ -225,7 +217,7 @@ fn vector(values: &mut Values, pool: &mut Vec<V128>, inst: &Inst) -> Option<Valu
     match inst.op {
         Op::Bxor | Op::Isub if a == b => {
             let zero = pool_index(pool, [0, 0]);
-            Some(values.push(Inst { op: Op::Vconst, ty: Type::V128, aux: 0, args: [zero, 0, 0, 0] }))
+            Some(values.unique(Inst { op: Op::Vconst, ty: Type::V128, aux: 0, args: [zero, 0, 0, 0] }))
         }
         Op::Band | Op::Bor if a == b => Some(a),
         Op::Bnot => complement(values, a).filter(|v| values.ty(*v) == Type::V128),

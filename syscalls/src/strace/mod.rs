@@ -11,10 +11,9 @@ mod structs;
 mod value;
 
 use crate::call::Call;
-use crate::hidden;
 use crate::row::{Arg, Struct};
 use calque_runtime::signal::{SigInfo, signal_name};
-use calque_runtime::{Outcome, Thread};
+use calque_runtime::{Outcome, Thread, hidden};
 use nix::errno::Errno;
 use std::fmt::Write as _;
 use std::fs::File;

@@ -74,7 +74,7 @@ static void vforks(void) {
 
 static void *spawner(void *arg) {
     long bad = 0;
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 3; i++) {
         pid_t pid;
         char code[8];
         snprintf(code, sizeof code, "%d", 20 + i);
@@ -104,11 +104,11 @@ static void *busy(void *arg) {
 static void threads(void) {
     pthread_t t[4];
     long bad = 0;
-    for (long i = 0; i < 4; i++) pthread_create(&t[i], NULL, spawner, NULL);
-    for (int i = 0; i < 4; i++) { void *r; pthread_join(t[i], &r); bad += (long)r; }
+    for (long i = 0; i < 3; i++) pthread_create(&t[i], NULL, spawner, NULL);
+    for (int i = 0; i < 3; i++) { void *r; pthread_join(t[i], &r); bad += (long)r; }
     printf("spawned from threads, wrong %ld\n", bad);
     for (long i = 0; i < 3; i++) pthread_create(&t[i], NULL, busy, (void *)(i + 1));
-    for (int i = 0; i < 40; i++) {
+    for (int i = 0; i < 20; i++) {
         pid_t pid = fork();
         if (pid == 0) {
             // malloc, threads and exec must work in a child of a threaded process.
@@ -180,12 +180,12 @@ static void *outlives(void *arg) { (void)arg; usleep(50000); printf("a thread ou
 
 int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IONBF, 0);
-    if (argc == 3) return atoi(argv[2]);
-    if (argc == 2) { sigset_t m; sigprocmask(SIG_SETMASK, NULL, &m); return sigismember(&m, SIGUSR2) * 2 + sigismember(&m, SIGUSR1); }
+    if (argc == 3 && !strcmp(argv[1], "exit")) return atoi(argv[2]);
+    if (argc == 2 && !strcmp(argv[1], "mask")) { sigset_t m; sigprocmask(SIG_SETMASK, NULL, &m); return sigismember(&m, SIGUSR2) * 2 + sigismember(&m, SIGUSR1); }
     vforks();
     threads();
     robusts();
-    mix(getenv("ROUNDS") ? atoi(getenv("ROUNDS")) : 200);
+    mix(getenv("ROUNDS") ? atoi(getenv("ROUNDS")) : 60);
     pthread_t t;
     pthread_create(&t, NULL, outlives, NULL);
     pthread_exit(NULL);

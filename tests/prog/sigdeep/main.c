@@ -354,7 +354,7 @@ static void storm(void) {
 
 int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IONBF, 0);
-    if (argc > 1) { show(); return 0; }
+    if (argc > 1 && !strcmp(argv[1], "show")) { show(); return 0; }
     temporary_masks();
     frames();
     contexts();

@@ -1,11 +1,11 @@
-//! The guest's own entries in /proc, which on the host are Calque's.
+//! The guest's view of /proc: entries that on the host are about Calque or about another processor.
 //!
-//! Served from what the runtime knows: `exe`, `maps`, `smaps` (without the counters), `cmdline`, `environ`, `auxv`. All other
-//! entries are the host's. Reached as /proc/self, /proc/thread-self or /proc/PID of the process itself; not through
-//! a descriptor of the directory.
+//! Served from what the runtime knows: `exe`, `maps`, `smaps` (without the counters), `cmdline`, `environ`, `auxv` of
+//! /proc/self, /proc/thread-self or /proc/PID of the process itself, and /proc/cpuinfo, which says what CPUID says. All
+//! other entries are the host's, and so is whatever is reached through a descriptor of a directory.
 
 use crate::call::Call;
-use calque_runtime::{ExeInfo, Process};
+use calque_runtime::{ExeInfo, Process, cpuid};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::ffi::CString;
@@ -29,7 +29,11 @@ pub(crate) fn entry(path: &[u8]) -> Option<&str> {
 /// Opens the entry at argument `path` if it is one that is ours to show.
 pub(crate) fn open(call: &mut Call<'_>, path: usize, flags: u32) -> Result<Option<u64>, Errno> {
     let text = call.text(path)?;
-    let Some(content) = entry(&text).and_then(|name| content(name, call.process())) else { return Ok(None) };
+    let content = match &text[..] {
+        b"/proc/cpuinfo" => Some(cpuinfo().into_bytes()),
+        _ => entry(&text).and_then(|name| content(name, call.process())),
+    };
+    let Some(content) = content else { return Ok(None) };
     let close = if flags & libc::O_CLOEXEC as u32 != 0 { MFdFlags::MFD_CLOEXEC } else { MFdFlags::empty() };
     let name = CString::new(text).expect("read up to its NUL");
     let mut file = File::from(memfd_create(name.as_c_str(), close)?);
@@ -46,6 +50,25 @@ fn content(name: &str, process: &Process) -> Option<Vec<u8>> {
         "auxv" => Some(auxv(process.exe())),
         _ => None,
     }
+}
+
+/// /proc/cpuinfo of x86 (arch/x86/kernel/cpu/proc.c): every processor of the host as the one that CPUID describes.
+fn cpuinfo() -> String {
+    let [signature, ..] = cpuid::cpuid(1, 0);
+    let (family, model, stepping) = (signature >> 8 & 0xf, signature >> 12 & 0xf0 | signature >> 4 & 0xf, signature & 0xf);
+    let flags = cpuid::feature_names().collect::<Vec<_>>().join(" ");
+    let count = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN).ok().flatten().unwrap_or(1);
+    let one = |n| {
+        format!(
+            "processor\t: {n}\nvendor_id\t: GenuineIntel\ncpu family\t: {family}\nmodel\t\t: {model}\nmodel name\t: {}\n\
+             stepping\t: {stepping}\ncpu MHz\t\t: 1000.000\ncache size\t: 256 KB\nphysical id\t: 0\nsiblings\t: {count}\n\
+             core id\t\t: {n}\ncpu cores\t: {count}\nfpu\t\t: yes\ncpuid level\t: {}\nflags\t\t: {flags}\n\
+             clflush size\t: 64\ncache_alignment\t: 64\naddress sizes\t: 40 bits physical, 48 bits virtual\n\n",
+            cpuid::brand(),
+            cpuid::cpuid(0, 0)[0],
+        )
+    };
+    (0..count).map(one).collect()
 }
 
 fn strings(list: &[CString]) -> Vec<u8> {
@@ -67,6 +90,13 @@ pub(crate) fn exe(path: &[u8], process: &Process) -> Option<CString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processors() {
+        let text = cpuinfo();
+        assert!(text.starts_with("processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 44\n"), "{text}");
+        assert!(text.contains(" sse2 ") && text.ends_with("\n\n"));
+    }
 
     #[test]
     fn entries() {
