@@ -439,10 +439,11 @@ pub(super) fn gather(l: &mut Lifter<'_>, i: &Insn, ty: Type, index: Type) {
         let m = gather_address(l, i, by, index, lane);
         let v = l.b.load(ty, m);
         replace_lane(l, to, lanes, lane, v);
+        l.close(Exit::Goto(Target::Block(next)));
+
+        l.reopen(next);
         let zero = l.b.iconst(ty, 0);
         replace_lane(l, mask, lanes, lane, zero);
-        l.close(Exit::Goto(Target::Block(next)));
-        l.reopen(next);
     }
     let zero = l.b.vconst([0, 0]);
     l.set_xmm(mask.number(), zero);

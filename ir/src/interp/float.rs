@@ -9,6 +9,7 @@
 //! - **Conversions to integers** give the "integer indefinite" (only the sign bit set) for NaN and out of range.
 
 use crate::helper::simd::round_integral;
+use crate::op::Op;
 use crate::region::FloatCc;
 use crate::types::Type;
 
@@ -240,8 +241,13 @@ mod tests {
     }
 }
 
-/// ROUNDSS and kin.
-#[inline(always)]
-pub(super) fn integral<T: Float>(a: T, mode: Rounding) -> T {
-    with_nan(a.round_by(mode), a, a)
+/// VFMADD and kin. The product's or the addend's sign is changed by the operation, a NaN's is not.
+pub(super) fn fused<T: Float + std::ops::Neg<Output = T>>(op: Op, [a, b, c]: [T; 3]) -> T {
+    if let Some(nan) = [a, b, c].into_iter().find(|v| v.is_nan()) {
+        return nan.quiet();
+    }
+    let a = if matches!(op, Op::Fnmadd | Op::Fnmsub) { -a } else { a };
+    let c = if matches!(op, Op::Fmsub | Op::Fnmsub) { -c } else { c };
+    let r = a.mul_add(b, c);
+    if r.is_nan() { T::indefinite() } else { r }
 }
