@@ -127,9 +127,6 @@ pub(crate) fn exit_leave() -> HostCode {
 /// Entries of a [`JumpCache`]: 64 KiB a thread.
 pub const JUMP_CACHE_ENTRIES: usize = 4096;
 
-/// Guest pc that no jump goes to (not canonical), so that an empty entry never matches.
-const NO_PC: u64 = 1 << 63;
-
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct JumpEntry {
@@ -143,10 +140,17 @@ pub struct JumpCache {
     entries: Box<[JumpEntry; JUMP_CACHE_ENTRIES]>,
 }
 
+impl JumpEntry {
+    /// An entry of slot `slot` that matches nothing: its pc belongs to the neighbour's slot.
+    fn empty(slot: usize) -> JumpEntry {
+        JumpEntry { pc: slot as u64 ^ 1, code: 0 }
+    }
+}
+
 impl JumpCache {
     /// An empty table.
     pub fn new() -> Self {
-        let entries = vec![JumpEntry { pc: NO_PC, code: 0 }; JUMP_CACHE_ENTRIES].into_boxed_slice();
+        let entries: Box<[JumpEntry]> = (0..JUMP_CACHE_ENTRIES).map(JumpEntry::empty).collect();
         Self { entries: entries.try_into().unwrap_or_else(|_| unreachable!("length is JUMP_CACHE_ENTRIES")) }
     }
 
@@ -164,13 +168,13 @@ impl JumpCache {
     pub fn remove(&mut self, pc: GuestAddr) {
         let entry = &mut self.entries[Self::slot(pc)];
         if entry.pc == pc.0 {
-            *entry = JumpEntry { pc: NO_PC, code: 0 };
+            *entry = JumpEntry::empty(Self::slot(pc));
         }
     }
 
     /// Forgets everything: after code was removed.
     pub fn clear(&mut self) {
-        self.entries.fill(JumpEntry { pc: NO_PC, code: 0 });
+        self.entries.iter_mut().enumerate().for_each(|(slot, entry)| *entry = JumpEntry::empty(slot));
     }
 
     fn slot(pc: GuestAddr) -> usize {

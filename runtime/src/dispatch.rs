@@ -39,13 +39,13 @@ enum Event {
 
 /// What a thread needs to find and run code.
 pub struct Exec {
-    slots: Box<[Slot]>,
+    entries: EntryCache,
     frame: Frame,
     /// What indirect jumps in generated code look into; made when first needed.
     jumps: Option<JumpCache>,
     /// How generated code was left last: what to improve once the target is known.
     last_exit: LastExit,
-    /// The epoch that `slots` and `jumps` are good for.
+    /// The epoch that `entries` and `jumps` are good for.
     epoch: u64,
 }
 
@@ -60,31 +60,60 @@ enum LastExit {
     Indirect,
 }
 
-/// One line of the direct-mapped cache of entries.
-#[derive(Clone, Default)]
-struct Slot {
-    pc: u64,
-    entry: Option<Arc<Entry>>,
+/// A thread's direct-mapped cache of entries.
+struct EntryCache {
+    /// Guest pc, and 1 + the index in `known`, 0 for none. Zeroed memory, which costs nothing until touched.
+    slots: Vec<[u64; 2]>,
+    known: Vec<Arc<Entry>>,
 }
 
 /// Lines of a thread's cache, a power of two.
-const SLOTS: usize = 4096;
+const SLOTS: usize = 16384;
 
+#[inline]
 fn slot_of(pc: u64) -> usize {
-    (pc ^ pc >> 12) as usize % SLOTS
+    (pc ^ pc >> 14) as usize % SLOTS
+}
+
+impl EntryCache {
+    /// The entry for `pc`, if it is in the cache.
+    #[inline]
+    fn find(&self, pc: u64) -> Option<&Arc<Entry>> {
+        let [known_pc, index] = self.slots[slot_of(pc)];
+        if known_pc == pc { self.known.get((index as usize).wrapping_sub(1)) } else { None }
+    }
+
+    /// Puts an entry into the cache.
+    fn remember(&mut self, entry: Arc<Entry>) {
+        let pc = entry.pc.0;
+        let slot = &mut self.slots[slot_of(pc)];
+        if slot[1] == 0 {
+            self.known.push(entry);
+            *slot = [pc, self.known.len() as u64];
+        } else {
+            self.known[slot[1] as usize - 1] = entry;
+            slot[0] = pc;
+        }
+    }
+
+    fn clear(&mut self) {
+        self.slots.fill([0; 2]);
+        self.known.clear();
+    }
 }
 
 impl Exec {
     /// Empties the caches: they may hold what has been dropped since.
     fn forget(&mut self, epoch: u64) {
-        self.slots.fill(Slot::default());
+        self.entries.clear();
         self.jumps.iter_mut().for_each(JumpCache::clear);
         self.last_exit = LastExit::None;
         self.epoch = epoch;
     }
 
     pub fn new() -> Self {
-        Self { slots: vec![Slot::default(); SLOTS].into_boxed_slice(), frame: Frame::default(), jumps: None, last_exit: LastExit::None, epoch: 0 }
+        let entries = EntryCache { slots: vec![[0; 2]; SLOTS], known: Vec::new() };
+        Self { entries, frame: Frame::default(), jumps: None, last_exit: LastExit::None, epoch: 0 }
     }
 }
 
@@ -170,14 +199,13 @@ impl Thread {
         let mut warm = true;
         loop {
             let pc = self.cpu.rip;
-            let slot = slot_of(pc);
-            if self.exec.slots[slot].pc != pc || self.exec.slots[slot].entry.is_none() {
-                if let Some(event) = self.fill_slot(GuestAddr(pc), slot) {
-                    return event;
-                }
+            if self.exec.entries.find(pc).is_none()
+                && let Some(event) = self.prepare(GuestAddr(pc))
+            {
+                return event;
             }
             let Thread { exec, cpu, process, .. } = self;
-            let Some(entry) = &exec.slots[slot].entry else { return Event::Safepoint };
+            let Some(entry) = exec.entries.find(pc) else { return Event::Safepoint };
             let event = match (entry.code(), &process.code.jit) {
                 (Some(code), Some(jit)) => {
                     match exec.last_exit {
@@ -213,20 +241,22 @@ impl Thread {
     }
 
     /// Finds or makes the entry for `pc`, with code that can run. An event if there is none.
-    fn fill_slot(&mut self, pc: GuestAddr, slot: usize) -> Option<Event> {
+    fn prepare(&mut self, pc: GuestAddr) -> Option<Event> {
         let process = &self.process;
         let entry = process.code.entry(pc);
-        if !process.mem.mark_code(pc) {
-            return Some(Event::Fault(memory_fault(process, Fault { addr: pc, access: Access::Execute })));
+        let runs = || entry.code().is_some() || entry.cold().is_some();
+        if !runs() {
+            if !process.mem.mark_code(pc) {
+                return Some(Event::Fault(memory_fault(process, Fault { addr: pc, access: Access::Execute })));
+            }
+            if process.code.engine == Engine::Jit {
+                process.code.request(process, &entry);
+            }
+            if !runs() && !process.code.lift_cold(&entry, &process.mem, &process.stats) {
+                return Some(Event::Safepoint);
+            }
         }
-        if process.code.engine == Engine::Jit {
-            process.code.request(process, &entry);
-        }
-        let runs = entry.code().is_some() || entry.cold().is_some();
-        if !runs && !process.code.lift_cold(&entry, &process.mem, &process.stats) {
-            return Some(Event::Safepoint);
-        }
-        self.exec.slots[slot] = Slot { pc: pc.0, entry: Some(entry) };
+        self.exec.entries.remember(entry);
         None
     }
 }

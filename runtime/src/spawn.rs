@@ -126,6 +126,7 @@ impl Thread {
 
     /// Body of a guest thread's host thread.
     fn main(mut self, args: &CloneArgs, parent: &mpsc::Sender<i32>) {
+        let _bomb = AbortOnPanic;
         self.tid = nix::unistd::gettid().as_raw();
         store_tids(args, self.tid);
         // The parent waits for this.
@@ -142,6 +143,17 @@ impl Thread {
             && access::write(word, &0u32).is_ok()
         {
             wake(word);
+        }
+    }
+}
+
+/// Ends the process if its thread panics: a guest that silently lacks one thread hangs instead of failing.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
         }
     }
 }

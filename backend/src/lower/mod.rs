@@ -74,8 +74,9 @@ pub(crate) fn lower(
         tail,
         blocks,
         values: vec![None; region.insts.len()],
+        zero: None,
         users: Users::of(region),
-        regs: RegFile::new(),
+        regs: RegFile::new(region),
         sets: RegSets::of(region, options.state_at_faults),
         block: BlockId(0),
         at: 0,
@@ -105,7 +106,9 @@ struct Lowering<'a> {
     /// CLIF block of each IR block.
     blocks: Vec<clif::Block>,
     /// CLIF value of each IR value lowered so far.
-    values: Vec<Option<clif::Value>>,
+    values: Vec<Option<Val>>,
+    /// A vector of zeros, once one is needed for the whole region.
+    zero: Option<clif::Value>,
     users: Users,
     regs: RegFile,
     sets: RegSets,
@@ -125,6 +128,9 @@ impl Lowering<'_> {
     fn entry(&mut self) {
         self.mark(self.pc);
         self.poll_entry();
+        if self.regs.splits() {
+            self.zero = Some(self.constant([0; 16]));
+        }
         self.load_registers();
         let first = self.blocks[0];
         self.b.ins().jump(first, &[]);
@@ -139,7 +145,7 @@ impl Lowering<'_> {
         for at in block.start..block.end {
             self.at = at as usize;
             let inst = self.region.insts[self.at];
-            self.values[self.at] = self.inst(&inst);
+            self.values[self.at] = self.inst_value(&inst);
         }
         self.at = block.end as usize;
         self.exit(block.exit);
@@ -154,6 +160,23 @@ impl Lowering<'_> {
         self.b.set_srcloc(SourceLoc::new(self.out.pcs.len() as u32 - 1));
     }
 
+    fn inst_value(&mut self, inst: &Inst) -> Option<Val> {
+        match inst.op {
+            Op::Get => Some(self.get(inst)),
+            Op::ScalarToVector if inst.ty.is_float() => {
+                let low = self.arg(inst, 0);
+                let rest = self.zero();
+                Some(Val::Split(Split { low, rest, zero_above: self.def(inst.args[0]).op == Op::Load }))
+            }
+            Op::InsertLane if inst.ty.is_float() && inst.aux == 0 => {
+                let low = self.arg(inst, 1);
+                let rest = self.rest(IrValue(inst.args[0]), inst.ty.lane());
+                Some(Val::Split(Split { low, rest, zero_above: false }))
+            }
+            _ => self.inst(inst).map(Val::Plain),
+        }
+    }
+
     fn inst(&mut self, inst: &Inst) -> Option<clif::Value> {
         match inst.op {
             Op::Nop => return None,
@@ -162,7 +185,6 @@ impl Lowering<'_> {
                 return None;
             }
             Op::Count => self.count(inst.imm()),
-            Op::Get => return Some(self.get(inst)),
             Op::Put => self.put(inst),
             Op::Store => self.store(inst),
             Op::Fence => {
@@ -185,8 +207,45 @@ impl Lowering<'_> {
         self.value(IrValue(inst.args[slot]))
     }
 
-    fn value(&self, v: IrValue) -> clif::Value {
+    fn value(&mut self, v: IrValue) -> clif::Value {
+        match self.val(v) {
+            Val::Plain(value) => value,
+            Val::Split(split) => {
+                let whole = self.join(split);
+                self.values[v.0 as usize] = Some(Val::Plain(whole));
+                whole
+            }
+        }
+    }
+
+    fn val(&self, v: IrValue) -> Val {
         self.values[v.0 as usize].unwrap_or_else(|| panic!("{v} is used before it is defined"))
+    }
+
+    /// A vector value of which all but the lowest lane, of type `lane`, counts.
+    fn rest(&mut self, v: IrValue, lane: Type) -> clif::Value {
+        match self.val(v) {
+            Val::Split(split) if self.b.func.dfg.value_type(split.low).bits() <= lane.bits() => split.rest,
+            _ => self.value(v),
+        }
+    }
+
+    /// Puts a vector together.
+    fn join(&mut self, split: Split) -> clif::Value {
+        let shape = if self.b.func.dfg.value_type(split.low) == types::F32 { types::F32X4 } else { types::F64X2 };
+        if split.zero_above {
+            return self.b.ins().scalar_to_vector(shape, split.low);
+        }
+        let rest = self.view(split.rest, shape);
+        self.b.ins().insertlane(rest, split.low, 0)
+    }
+
+    /// A vector of zeros that every block can use.
+    fn zero(&mut self) -> clif::Value {
+        if let Some(zero) = self.zero {
+            return zero;
+        }
+        self.constant([0; 16])
     }
 
     /// Type of an operand.
@@ -212,7 +271,10 @@ impl Lowering<'_> {
             let inst = &self.region.insts[i];
             inst.op == op && inst.ty == ty && inst.args[..2] == args
         })?;
-        self.values[found]
+        match self.values[found]? {
+            Val::Plain(value) => Some(value),
+            Val::Split(_) => None,
+        }
     }
 
     /// A vector operand, seen as `shape`.
@@ -238,6 +300,26 @@ impl Lowering<'_> {
     fn on(&self, arch: Arch) -> bool {
         self.host.arch == arch
     }
+}
+
+/// What lowering has of an IR value.
+#[derive(Clone, Copy)]
+enum Val {
+    Plain(clif::Value),
+    Split(Split),
+}
+
+/// A vector in two parts, put together only where something looks at the whole: scalar SSE instructions replace the lowest
+/// lane again and again and carry the others along.
+#[derive(Clone, Copy)]
+struct Split {
+    /// The lowest lane, a float.
+    low: clif::Value,
+    /// A vector with the other lanes.
+    rest: clif::Value,
+    /// The other lanes are zero, and so are the bits above `low` in its host register (a load put them there; CLIF's
+    /// `scalar_to_vector` takes them on trust).
+    zero_above: bool,
 }
 
 /// How far above an instruction [`Lowering::earlier`] looks.

@@ -1,8 +1,9 @@
 //! Guest registers: which ones a region loads at its entry and stores when it leaves, and `get` and `put` in between.
 //!
 //! Each register that a region touches is a Cranelift variable of the register's full type (`i64`, `i8x16`, `i8` for a
-//! flag), so that it travels between blocks in a host register. MXCSR is the exception: it stays in `CpuState`, because
-//! helpers and the host's control register depend on it.
+//! flag), so that it travels between blocks in a host register. A vector register that the region uses mostly for scalar
+//! floats is two variables, lowest lane and the rest, so that scalar arithmetic does not merge lanes at every step. MXCSR
+//! is the exception: it stays in `CpuState`, because helpers and the host's control register depend on it.
 //!
 //! *Dirty* registers are those whose variable may differ from `CpuState`. Invariants:
 //! 1. `RegFile::dirty` at any point is the union over all paths to it; storing a register that is clean on this path is
@@ -13,7 +14,7 @@
 //!    that the program will not read); every other exit stores all that is dirty.
 //! 4. In precise mode nothing is dirty at an access to guest memory.
 
-use super::{LANES, Lowering, clif_type};
+use super::{LANES, Lowering, Split, Val, clif_type};
 use crate::compile::StateAtFaults;
 use calque_ir::{BlockId, CpuState, Exit, Inst, Op, Reg, Region, Target, Type, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, InstBuilder, MemFlagsData, types};
@@ -190,18 +191,98 @@ fn register(inst: &Inst) -> Reg {
 /// Access to `CpuState`: never faults, aligned.
 pub(super) const STATE: MemFlagsData = MemFlagsData::trusted();
 
+/// How a register lives between blocks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// One variable of the register's type.
+    Whole,
+    /// A vector register in two variables: the lowest lane as this float type, and a vector with the other lanes.
+    Split(Type),
+}
+
 /// The registers while a region is lowered.
 pub(super) struct RegFile {
+    forms: [Form; Reg::COUNT],
+    /// The whole register, or the lanes above the lowest.
     variables: [Option<Variable>; Reg::COUNT],
+    /// The lowest lane of a split register.
+    lows: [Option<Variable>; Reg::COUNT],
     pub(super) dirty: RegSet,
+    /// In this block: what the variable of the lanes above the lowest holds, as far as it was looked at.
+    rest: [Option<clif::Value>; Reg::COUNT],
     /// In this block: the narrow value whose zero extension the register holds, or the scalar in its lowest lane.
     low: [Option<clif::Value>; Reg::COUNT],
 }
 
 impl RegFile {
-    pub(super) fn new() -> Self {
-        Self { variables: [None; Reg::COUNT], dirty: RegSet::default(), low: [None; Reg::COUNT] }
+    pub(super) fn new(region: &Region) -> Self {
+        Self {
+            forms: forms(region),
+            variables: [None; Reg::COUNT],
+            lows: [None; Reg::COUNT],
+            dirty: RegSet::default(),
+            rest: [None; Reg::COUNT],
+            low: [None; Reg::COUNT],
+        }
     }
+
+    /// Whether any register is split.
+    pub(super) fn splits(&self) -> bool {
+        self.forms.iter().any(|f| *f != Form::Whole)
+    }
+}
+
+/// Splits the vector registers that the region mostly uses as scalars of one float type.
+fn forms(region: &Region) -> [Form; Reg::COUNT] {
+    let mut uses = [[0u32; 3]; Reg::COUNT];
+    for (i, inst) in region.insts.iter().enumerate().filter(|(_, i)| matches!(i.op, Op::Get | Op::Put)) {
+        let scalar = match inst.op {
+            Op::Get if inst.ty.is_vector() && is_base_of_insert(region, i) => continue,
+            Op::Get => inst.ty,
+            _ => scalar_put(&region.insts[inst.args[0] as usize]),
+        };
+        let kind = match scalar {
+            Type::F32 => 0,
+            Type::F64 => 1,
+            _ => 2,
+        };
+        uses[inst.aux as usize][kind] += 1;
+    }
+    std::array::from_fn(|reg| match uses[reg] {
+        _ if !Reg::from_index(reg).is_some_and(|r| r.ty().is_vector()) => Form::Whole,
+        [single, double, other] if single > double + other => Form::Split(Type::F32),
+        [single, double, other] if double > single + other => Form::Split(Type::F64),
+        _ => Form::Whole,
+    })
+}
+
+/// Type of the scalar that a vector value got into its lowest lane; `None` for other vectors.
+fn scalar_put(def: &Inst) -> Type {
+    match def.op {
+        Op::ScalarToVector if def.ty.is_float() => def.ty.lane(),
+        Op::InsertLane if def.ty.is_float() && def.aux == 0 => def.ty.lane(),
+        _ => Type::None,
+    }
+}
+
+/// Whether the vector that instruction `at` reads is only wanted to replace its lowest lane by a float: the next uses say so
+/// within a few instructions, or it counts as a use of the whole.
+fn is_base_of_insert(region: &Region, at: usize) -> bool {
+    const REACH: usize = 16;
+    let uses = region.insts[at + 1..].iter().take(REACH).filter(|i| i.uses().any(|v| v.0 as usize == at));
+    let mut found = false;
+    for user in uses {
+        if !replaces_low(user, at) {
+            return false;
+        }
+        found = true;
+    }
+    found
+}
+
+/// Whether an instruction puts a float into the lowest lane of vector `v`, and does not use it otherwise.
+fn replaces_low(user: &Inst, v: usize) -> bool {
+    user.op == Op::InsertLane && user.aux == 0 && user.ty.is_float() && user.args[0] as usize == v
 }
 
 impl Lowering<'_> {
@@ -210,12 +291,16 @@ impl Lowering<'_> {
         *slot.get_or_insert_with(|| self.b.declare_var(clif_type(reg.ty())))
     }
 
+    fn low_variable(&mut self, reg: Reg, ty: Type) -> Variable {
+        let slot = &mut self.regs.lows[reg.index()];
+        *slot.get_or_insert_with(|| self.b.declare_var(clif_type(ty)))
+    }
+
     /// Loads what the region needs of the registers (invariant 2).
     pub(super) fn load_registers(&mut self) {
         for reg in self.sets.live_in[0].iter() {
             let value = self.load_state(clif_type(reg.ty()), CpuState::offset_of(reg));
-            let variable = self.variable(reg);
-            self.b.def_var(variable, value);
+            self.define(reg, Val::Plain(value));
         }
     }
 
@@ -223,13 +308,16 @@ impl Lowering<'_> {
     pub(super) fn enter_block(&mut self, id: BlockId) {
         self.regs.dirty = self.sets.dirty_in[id.0 as usize];
         self.regs.low = [None; Reg::COUNT];
+        self.regs.rest = [None; Reg::COUNT];
     }
 
     /// Stores the dirty ones of the `wanted` registers; they remain dirty on the path that goes on.
     pub(super) fn store_dirty(&mut self, wanted: RegSet) {
         for reg in self.regs.dirty.intersection(wanted).iter() {
-            let variable = self.variable(reg);
-            let value = self.b.use_var(variable);
+            let value = match self.read(reg) {
+                Val::Plain(value) => value,
+                Val::Split(split) => self.join(split),
+            };
             self.store_state(value, CpuState::offset_of(reg));
         }
     }
@@ -250,66 +338,144 @@ impl Lowering<'_> {
         self.b.ins().store(STATE, value, self.cpu, offset as i32);
     }
 
-    /// `Op::Get`.
-    pub(super) fn get(&mut self, inst: &Inst) -> clif::Value {
-        let reg = register(inst);
-        let ty = clif_type(inst.ty);
-        if !is_variable(reg) {
-            return self.get_fp_control();
+    /// The whole register.
+    fn read(&mut self, reg: Reg) -> Val {
+        let rest = self.read_rest(reg);
+        match self.regs.forms[reg.index()] {
+            Form::Whole => Val::Plain(rest),
+            Form::Split(ty) => {
+                let low = self.low_variable(reg, ty);
+                Val::Split(Split { low: self.b.use_var(low), rest, zero_above: false })
+            }
         }
-        if let Some(low) = self.regs.low[reg.index()].filter(|&v| self.b.func.dfg.value_type(v) == ty) {
-            return low;
-        }
+    }
+
+    /// The variable of the whole register, or of the lanes above the lowest.
+    fn read_rest(&mut self, reg: Reg) -> clif::Value {
         let variable = self.variable(reg);
-        let whole = self.b.use_var(variable);
-        if inst.ty == reg.ty() {
-            return whole;
-        }
-        if reg.ty().is_vector() {
-            let lanes = match inst.ty {
-                Type::I32 => types::I32X4,
-                Type::I64 => types::I64X2,
-                Type::F32 => types::F32X4,
-                Type::F64 => types::F64X2,
-                _ => types::I8X16,
-            };
-            let lanes = self.view(whole, lanes);
-            return if inst.ty.is_vector() { lanes } else { self.b.ins().extractlane(lanes, 0) };
-        }
-        let low = match self.regs.low[reg.index()] {
-            Some(low) if self.b.func.dfg.value_type(low).bits() >= ty.bits() => low,
-            _ => whole,
+        let rest = self.b.use_var(variable);
+        self.regs.rest[reg.index()] = Some(rest);
+        rest
+    }
+
+    /// Sets the whole register.
+    fn define(&mut self, reg: Reg, value: Val) {
+        let variable = self.variable(reg);
+        let Form::Split(ty) = self.regs.forms[reg.index()] else {
+            let whole = self.whole_of(value);
+            let whole = if reg.ty().is_vector() { self.view(whole, types::I8X16) } else { whole };
+            return self.b.def_var(variable, whole);
         };
-        self.b.ins().ireduce(ty, low)
+        let (low, rest) = match value {
+            Val::Split(split) if self.b.func.dfg.value_type(split.low) == clif_type(ty) => (split.low, split.rest),
+            other => {
+                let whole = self.whole_of(other);
+                let lanes = self.view(whole, if ty == Type::F32 { types::F32X4 } else { types::F64X2 });
+                (self.b.ins().extractlane(lanes, 0), whole)
+            }
+        };
+        let low_variable = self.low_variable(reg, ty);
+        self.b.def_var(low_variable, low);
+        let rest = self.view(rest, types::I8X16);
+        if self.regs.rest[reg.index()].replace(rest) != Some(rest) {
+            self.b.def_var(variable, rest);
+        }
+    }
+
+    fn whole_of(&mut self, value: Val) -> clif::Value {
+        match value {
+            Val::Plain(whole) => whole,
+            Val::Split(split) => self.join(split),
+        }
+    }
+
+    /// `Op::Get`.
+    pub(super) fn get(&mut self, inst: &Inst) -> Val {
+        let reg = register(inst);
+        if !is_variable(reg) {
+            return Val::Plain(self.get_fp_control());
+        }
+        if inst.ty == reg.ty() {
+            // Not reading the lowest lane keeps it from travelling through blocks where nobody wants it.
+            return if self.low_is_replaced(reg) { Val::Plain(self.read_rest(reg)) } else { self.read(reg) };
+        }
+        let ty = clif_type(inst.ty);
+        if let Some(low) = self.regs.low[reg.index()].filter(|&v| self.b.func.dfg.value_type(v) == ty) {
+            return Val::Plain(low);
+        }
+        Val::Plain(if reg.ty().is_vector() { self.get_lowest_lane(reg, inst.ty) } else { self.get_low_bits(reg, ty) })
+    }
+
+    /// Whether the only use of the vector that is being read replaces the lowest lane that the register keeps apart.
+    fn low_is_replaced(&self, reg: Reg) -> bool {
+        let Form::Split(low) = self.regs.forms[reg.index()] else { return false };
+        let user = self.users.only(self.at).map(|user| &self.region.insts[user]);
+        user.is_some_and(|user| replaces_low(user, self.at) && low.bits() <= user.ty.lane().bits())
+    }
+
+    fn get_lowest_lane(&mut self, reg: Reg, ty: Type) -> clif::Value {
+        if let Form::Split(low) = self.regs.forms[reg.index()]
+            && low == ty
+        {
+            let variable = self.low_variable(reg, ty);
+            return self.b.use_var(variable);
+        }
+        let value = self.read(reg);
+        let whole = self.whole_of(value);
+        let shape = match ty {
+            Type::I32 => types::I32X4,
+            Type::I64 => types::I64X2,
+            Type::F32 => types::F32X4,
+            _ => types::F64X2,
+        };
+        let lanes = self.view(whole, shape);
+        self.b.ins().extractlane(lanes, 0)
+    }
+
+    fn get_low_bits(&mut self, reg: Reg, ty: clif::Type) -> clif::Value {
+        let low = self.regs.low[reg.index()].filter(|&low| self.b.func.dfg.value_type(low).bits() >= ty.bits());
+        let from = low.unwrap_or_else(|| {
+            let variable = self.variable(reg);
+            self.b.use_var(variable)
+        });
+        self.b.ins().ireduce(ty, from)
     }
 
     /// `Op::Put`.
     pub(super) fn put(&mut self, inst: &Inst) {
         let reg = register(inst);
-        let value = self.value(IrValue(inst.args[0]));
+        let v = IrValue(inst.args[0]);
         if !is_variable(reg) {
+            let value = self.value(v);
             return self.put_fp_control(value);
         }
-        let (whole, low) = if reg.ty().is_vector() {
-            (self.view(value, types::I8X16), self.low_lane(inst.args[0]))
+        let mut value = self.val(v);
+        let mut low = None;
+        if reg.ty().is_vector() {
+            low = self.low_lane(inst.args[0]);
         } else if inst.ty == Type::I32 && reg.ty() == Type::I64 {
-            (self.b.ins().uextend(types::I64, value), Some(value))
-        } else {
-            (value, None)
-        };
-        let variable = self.variable(reg);
-        self.b.def_var(variable, whole);
+            let narrow = self.value(v);
+            (value, low) = (Val::Plain(self.b.ins().uextend(types::I64, narrow)), Some(narrow));
+        }
+        self.define(reg, value);
         self.regs.low[reg.index()] = low;
         self.regs.dirty.insert(reg);
     }
 
     /// The scalar that was just put into the lowest lane of a vector.
     fn low_lane(&self, v: u32) -> Option<clif::Value> {
+        if let Val::Split(split) = self.val(IrValue(v)) {
+            return Some(split.low);
+        }
         let def = self.def(v);
-        match def.op {
-            Op::ScalarToVector => self.values[def.args[0] as usize],
-            Op::InsertLane if def.aux == 0 => self.values[def.args[1] as usize],
-            _ => None,
+        let slot = match def.op {
+            Op::ScalarToVector => 0,
+            Op::InsertLane if def.aux == 0 => 1,
+            _ => return None,
+        };
+        match self.val(IrValue(def.args[slot])) {
+            Val::Plain(scalar) => Some(scalar),
+            Val::Split(_) => None,
         }
     }
 

@@ -1,8 +1,8 @@
 //! Operations on 128-bit vectors: integer lanes, and moving lanes of any kind.
 
-use super::{Lowering, clif_type};
+use super::{Lowering, Val, clif_type};
 use crate::isa::Arch;
-use calque_ir::{Cc, Inst, Op, Type};
+use calque_ir::{Cc, Inst, Op, Type, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, InstBuilder, condcodes::IntCC, types};
 
 /// Vector operations whose type or operands do not say so.
@@ -32,6 +32,9 @@ impl Lowering<'_> {
                 self.b.ins().splat(clif_type(inst.ty), x)
             }
             Op::ExtractLane => {
+                if let Some(low) = self.low_of(IrValue(inst.args[0]), inst) {
+                    return low;
+                }
                 let x = self.lanes(inst, 0);
                 self.b.ins().extractlane(x, inst.aux as u8)
             }
@@ -114,7 +117,7 @@ impl Lowering<'_> {
     }
 
     /// A 128-bit constant.
-    fn constant(&mut self, bytes: [u8; 16]) -> clif::Value {
+    pub(super) fn constant(&mut self, bytes: [u8; 16]) -> clif::Value {
         let constant = self.b.func.dfg.constants.insert(bytes.to_vec().into());
         self.b.ins().vconst(types::I8X16, constant)
     }
@@ -129,25 +132,26 @@ impl Lowering<'_> {
         self.constant(bytes)
     }
 
-    /// Zero above the scalar. CLIF's `scalar_to_vector` promises the same, but x86-64 takes a float's register as it is,
-    /// with whatever lies above: right only behind a load.
+    /// An integer with zeros above. Floats are split values (`Lowering::inst_value`).
     fn scalar_to_vector(&mut self, inst: &Inst) -> clif::Value {
         let x = self.arg(inst, 0);
         let ty = clif_type(inst.ty);
-        if inst.ty.is_float() {
-            if self.def(inst.args[0]).op == Op::Load {
-                return self.b.ins().scalar_to_vector(ty, x);
-            }
-            let zero = self.constant([0; 16]);
-            let zero = self.view(zero, ty);
-            return self.b.ins().insertlane(zero, x, 0);
-        }
         if inst.ty.lane().bits() < 32 {
             let wide = self.b.ins().uextend(types::I32, x);
             let result = self.b.ins().scalar_to_vector(types::I32X4, wide);
             return self.view(result, ty);
         }
         self.b.ins().scalar_to_vector(ty, x)
+    }
+
+    /// The lowest lane, if that is what `inst` extracts and the vector is in two parts.
+    fn low_of(&self, v: IrValue, inst: &Inst) -> Option<clif::Value> {
+        match self.val(v) {
+            Val::Split(split) if inst.aux == 0 && self.b.func.dfg.value_type(split.low) == clif_type(inst.ty.lane()) => {
+                Some(split.low)
+            }
+            _ => None,
+        }
     }
 
     /// Two `i64` side by side.

@@ -158,7 +158,7 @@ impl Runner {
         &mut self.jump_cache
     }
 
-    /// A random state; RSI and RDI make addresses inside memory.
+    /// A random state; RSI and RDI make addresses inside memory, R15 counts a few rounds.
     pub fn state(&mut self, random: &mut Random) -> CpuState {
         let mut cpu = CpuState::new();
         cpu.gpr = std::array::from_fn(|_| random.word());
@@ -168,6 +168,7 @@ impl Runner {
         (cpu.fs_base, cpu.gs_base, cpu.flags_rest) = (random.word(), random.word(), random.word() as u32);
         cpu.gpr[6] = self.memory.0.as_mut_ptr() as u64 + 64;
         cpu.gpr[7] = random.next() >> 60;
+        cpu.gpr[15] = random.next() >> 60;
         self.attach(&mut cpu);
         cpu
     }

@@ -105,7 +105,7 @@ fn exchange_in_register(l: &mut Lifter<'_>, i: &Insn, ty: Type, acc: Value, src:
 pub(super) fn cmpxchg_pair(l: &mut Lifter<'_>, i: &Insn, half: Type) {
     let m = l.addr(i);
     if half == Type::I64 {
-        l.require_alignment(m, 16);
+        l.require_alignment(m);
     }
     let at = l.addr_value(m);
     let [a, d, b, c] = [RAX, RDX, RBX, RCX].map(|n| l.read_gpr(Gpr::of(n, half)));

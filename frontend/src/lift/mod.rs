@@ -11,6 +11,7 @@
 //! | `operand.rs`| operands, register widths, addresses                       |
 //! | `flags.rs`  | deferred flags and conditions                              |
 //! | `ahead.rs`  | which flags are still read behind an exit                  |
+//! | `edge.rs`   | flags that only one side of a branch reads                 |
 //! | `region.rs` | discovery of a region's blocks                             |
 //! | the others  | the families by subject                                    |
 //!
@@ -25,11 +26,13 @@
 //!    [`FaultKind::Unimplemented`].
 
 mod ahead;
+mod align;
 mod alu;
 mod atomic;
 mod avx;
 mod bits;
 mod control;
+mod edge;
 mod flags;
 mod mmx;
 mod mov;
@@ -53,7 +56,7 @@ pub use region::{EveryBlock, Profile, lift_region};
 pub use system::XCR0;
 
 use crate::decode::{CodeReader, Decoded, Window};
-use calque_ir::{BlockId, Builder, Exit, FaultKind, GuestAddr, Op, Region, Type};
+use calque_ir::{BlockId, Builder, Exit, FaultKind, GuestAddr, Op, Region, Target, Type};
 use flags::{FlagSet, Flags};
 use iced_x86::EncodingKind;
 use operand::RegCache;
@@ -153,7 +156,7 @@ impl<'a> Lifter<'a> {
         window.walk(code, pc, |what, i| {
             let at = GuestAddr(i.ip());
             if lifted > 0 && (lifted == limit || what == Decoded::Unfetchable || stop(at)) {
-                self.close(Exit::Goto(calque_ir::Target::Pc(at)));
+                self.close(Exit::Goto(Target::Pc(at)));
                 return false;
             }
             self.lift_insn(what, i);
@@ -197,10 +200,26 @@ impl<'a> Lifter<'a> {
 
     /// Ends the open block: puts the flags that are still read behind it.
     pub(crate) fn close(&mut self, exit: Exit) {
-        if !self.flags.dirty().is_empty() {
-            let live = ahead::live_flags(self.code, &exit, self.opts);
-            self.flush_flags(live);
+        let dirty = self.flags.dirty();
+        if dirty.is_empty() {
+            return self.end_block(exit);
         }
+        if let Exit::Branch { cond, taken: Target::Pc(taken), fallthrough: Target::Pc(other) } = exit {
+            let live = [taken, other].map(|pc| ahead::live_at(self.code, pc, self.opts).and(dirty));
+            return self.close_branch(cond, [taken, other], live);
+        }
+        let live = match exit {
+            Exit::Goto(Target::Pc(pc)) | Exit::Call { target: Target::Pc(pc), .. } => {
+                ahead::live_at(self.code, pc, self.opts)
+            }
+            _ => FlagSet::ALL,
+        };
+        self.flush_flags(live);
+        self.end_block(exit);
+    }
+
+    /// Ends the open block as it is.
+    fn end_block(&mut self, exit: Exit) {
         if self.opts.count && self.uncounted > 0 {
             self.b.inst(Op::Count, Type::None, 0, calque_ir::Inst::imm_args(u64::from(self.uncounted)));
         }

@@ -10,21 +10,24 @@
 //! Invariant: the cache holds what the registers hold *architecturally now*; it is emptied when a block opens and
 //! by whoever changes registers behind its back.
 
+use super::align::Alignments;
 use super::vex::{first_source, is_vex};
 use super::{Insn, Lifter};
-use calque_ir::{FaultKind, GuestAddr, Mem, Op, Reg, RmwOp, Type, Value};
+use calque_ir::{GuestAddr, Mem, Op, Reg, RmwOp, Type, Value};
 use iced_x86::{OpKind, Register};
 
 /// What is known of the general and vector registers' values.
 #[derive(Default)]
 pub(crate) struct RegCache {
     /// All 64 bits.
-    full: [Option<Value>; 16],
+    pub(super) full: [Option<Value>; 16],
     /// The low 32 bits.
-    low: [Option<Value>; 16],
+    pub(super) low: [Option<Value>; 16],
     /// Bit n: the upper half of register n is known to be zero (and `low[n]` is set).
     zero_extended: u16,
-    xmm: [Option<Value>; 16],
+    /// All 128 bits.
+    pub(super) xmm: [Option<Value>; 16],
+    pub(super) alignments: Alignments,
 }
 
 impl RegCache {
@@ -304,15 +307,6 @@ impl Lifter<'_> {
     pub(crate) fn pc_const(&mut self, pc: GuestAddr) -> Value {
         self.b.iconst(Type::I64, pc.0)
     }
-
-    /// #GP unless the address is a multiple of `bytes`.
-    pub(crate) fn require_alignment(&mut self, m: Mem, bytes: u32) {
-        let at = self.addr_value(m);
-        let mask = self.b.iconst(Type::I64, u64::from(bytes) - 1);
-        let low = self.b.binary(Op::Band, Type::I64, at, mask);
-        let odd = self.compare_zero(calque_ir::Cc::NotEqual, Type::I64, low);
-        self.b.fault_if(FaultKind::GeneralProtection, odd);
-    }
 }
 
 /// How a LOCK prefix turns a `modify` into one atomic operation.
@@ -466,7 +460,7 @@ impl Lifter<'_> {
         }
         let m = self.addr(i);
         if alignment == Alignment::Required {
-            self.require_alignment(m, 16);
+            self.require_alignment(m);
         }
         self.b.load(Type::V128, m)
     }
@@ -491,7 +485,8 @@ impl Lifter<'_> {
     pub(crate) fn store_xmm(&mut self, i: &Insn, ty: Type, v: Value, alignment: Alignment) {
         let m = self.addr(i);
         if alignment == Alignment::Required {
-            self.require_alignment(m, ty.bytes());
+            debug_assert_eq!(ty, Type::V128);
+            self.require_alignment(m);
         }
         self.b.store(ty, m, v);
     }

@@ -1,8 +1,8 @@
 //! SSE floating point: arithmetic, compares, conversions.
 //!
 //! Packed arithmetic is `sse_int::vec` with a float shape. Scalars are computed as scalars and put into lane 0,
-//! which the backend keeps in float registers. The rounding mode is the engine's (MXCSR); exception flags are not
-//! collected in MXCSR, and unmasked SIMD exceptions do not trap (`README`, Quirks).
+//! which the backend keeps in float registers. Rounding mode, exception flags and unmasked exceptions are the engine's
+//! (MXCSR): compiled code runs under the guest's own, the interpreter traps nothing.
 
 use super::flags::Recipe;
 use super::operand::{Alignment, vector_of};

@@ -406,7 +406,7 @@ pub(super) mod fxsave {
 /// FXSAVE: 512 bytes, aligned to 16; the last 96 are the program's.
 pub(super) fn fxsave(l: &mut Lifter<'_>, i: &Insn) {
     let m = l.base_of(i);
-    l.require_alignment(m, 16);
+    l.require_alignment(m);
     let head = l.b.call(Helper::X87FxsaveHead, &[]);
     let zero = l.b.iconst(Type::I64, 0);
     l.b.store(Type::I64, m, head);
@@ -426,7 +426,7 @@ pub(super) fn fxsave(l: &mut Lifter<'_>, i: &Insn) {
 /// FXRSTOR; the block ends because MXCSR changes (see `ldmxcsr`).
 pub(super) fn fxrstor(l: &mut Lifter<'_>, i: &Insn) {
     let m = l.base_of(i);
-    l.require_alignment(m, 16);
+    l.require_alignment(m);
     let head = l.b.load(Type::I64, m);
     let mxcsr = l.b.load(Type::I32, offset(m, fxsave::MXCSR));
     let registers = load_registers(l, m, fxsave::ST0, 16);

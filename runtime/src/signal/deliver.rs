@@ -141,8 +141,11 @@ impl ThreadSignals {
     }
 }
 
-/// The floating point image that frames carry: CPUID announces OSXSAVE.
-const FP_LAYOUT: FpLayout = FpLayout::Xsave;
+/// The floating point image that frames carry: an extended one if CPUID announces OSXSAVE (leaf 1, ECX bit 27).
+fn fp_layout() -> FpLayout {
+    let [_, _, ecx, _] = crate::cpuid::cpuid(1, 0);
+    if ecx >> 27 & 1 != 0 { FpLayout::Xsave } else { FpLayout::Fxsave }
+}
 
 /// Length of the SYSCALL instruction in bytes.
 const SYSCALL_LEN: u64 = 2;
@@ -226,7 +229,7 @@ impl Thread {
 
     /// `setup_rt_frame`: builds the frame and points the registers at the handler.
     fn push_frame(&mut self, info: &SigInfo, action: &KernelSigaction) -> Result<(), Fault> {
-        let layout = FP_LAYOUT;
+        let layout = fp_layout();
         let place = self.place_frame(action, layout)?;
         let alt = self.signals.alt;
         let mcontext = SigContext { fpstate: place.fp, ..self.sigcontext() };
@@ -288,7 +291,7 @@ impl Thread {
         if context.fpstate == 0 {
             reset_fp(&mut self.cpu);
         } else {
-            let layout = if frame.uc.flags & super::frame::UC_FP_XSTATE != 0 { FP_LAYOUT } else { FpLayout::Fxsave };
+            let layout = if frame.uc.flags & super::frame::UC_FP_XSTATE != 0 { fp_layout() } else { FpLayout::Fxsave };
             let mut image = vec![0; layout.size()];
             access::read_bytes(GuestAddr(context.fpstate), &mut image)?;
             FpImage::from_bytes(image).load(&mut self.cpu);

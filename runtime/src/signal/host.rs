@@ -17,6 +17,7 @@ use crate::fault::{self, Verdict};
 use crate::thread::Thread;
 use libc::{SA_ONSTACK, SA_SIGINFO, SIG_SETMASK, siginfo_t, ucontext_t};
 use std::cell::{Cell, UnsafeCell};
+use std::io::Write;
 use std::ptr::{null, null_mut};
 use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering::Relaxed, Ordering::Release};
@@ -236,11 +237,27 @@ extern "C" fn on_signal(signo: i32, info: &siginfo_t, context: &mut ucontext_t) 
     if !SYNCHRONOUS.contains(signo) || info.si_code <= 0 {
         record(info, context);
     } else if fault::classify(signo, info, context) == Verdict::NotOurs {
+        report_bug(signo, info, context);
         // Returning to the faulting instruction now ends the process by the same fault, with the right core.
         set_disposition(signo, SIG_DFL, 0);
     }
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };
+}
+
+/// One line on stderr about a fault in the translator itself; writes to the descriptor from a buffer on the stack.
+#[cold]
+fn report_bug(signo: i32, info: &siginfo_t, context: &ucontext_t) {
+    let mut line = [0u8; 200];
+    let mut rest = &mut line[..];
+    let (pc, own) = (crate::arch::context_pc(context), on_signal as *const () as u64);
+    // SAFETY: faults have an address.
+    let addr = unsafe { info.si_addr() } as u64;
+    // A line that does not fit is cut.
+    let _ = writeln!(rest, "calque: bug: signal {signo} at host pc {pc:#x} (on_signal is at {own:#x}), address {addr:#x}");
+    let unused = rest.len();
+    // SAFETY: writes the used part of the buffer.
+    unsafe { libc::write(2, line.as_ptr().cast(), line.len() - unused) };
 }
 
 /// Leaves the signal to the next safepoint, which no system call may keep waiting.

@@ -1,0 +1,154 @@
+//! Random regions with loops: what one-operation tests cannot show is how registers travel between blocks.
+#![allow(unsafe_code)]
+
+mod common;
+
+use calque_backend::StateAtFaults;
+use calque_ir::{BlockId, Builder, Cc, Exit, GuestAddr, Mem, Op, Reg, Region, Target, Type, Value};
+use common::{Random, Runner};
+
+/// A region of up to eight blocks. Edges lead forward, except that a block may close a loop by counting R15 down.
+fn region(random: &mut Random) -> Region {
+    let mut b = Builder::new();
+    let count = 2 + below(random, 7);
+    let blocks: Vec<BlockId> = (0..count).map(|i| b.create_block(GuestAddr(0x1000 + 16 * i))).collect();
+    for i in 0..count {
+        b.switch_to(blocks[i as usize]);
+        b.insn(GuestAddr(0x1000 + 16 * i), 4);
+        for _ in 0..below(random, 8) {
+            operation(&mut b, random);
+            b.insn(GuestAddr(0x1000 + 16 * i + 1), 4);
+        }
+        let forward = |random: &mut Random| match below(random, 4) {
+            0 => Target::Pc(GuestAddr(0x2000 + 16 * i)),
+            _ if i + 1 == count => Target::Pc(GuestAddr(0x3000)),
+            _ => Target::Block(blocks[(i + 1 + below(random, count - i - 1)) as usize]),
+        };
+        let exit = match below(random, 5) {
+            0 => Exit::Goto(forward(random)),
+            1 => {
+                let cond = b.get(Type::I1, Reg::STATUS[below(random, 6) as usize]);
+                Exit::Branch { cond, taken: forward(random), fallthrough: forward(random) }
+            }
+            2 => Exit::Indirect(b.get(Type::I64, gpr(random))),
+            _ => {
+                let (left, one) = (b.get(Type::I32, Reg::gpr(15)), b.iconst(Type::I32, 1));
+                let left = b.binary(Op::Isub, Type::I32, left, one);
+                b.put(Reg::gpr(15), left);
+                let zero = b.iconst(Type::I32, 0);
+                let cond = b.icmp(Cc::SignedGreaterThan, Type::I32, left, zero);
+                let back = Target::Block(blocks[below(random, i + 1) as usize]);
+                Exit::Branch { cond, taken: back, fallthrough: forward(random) }
+            }
+        };
+        b.exit(exit);
+    }
+    b.finish()
+}
+
+fn below(random: &mut Random, n: u64) -> u64 {
+    (random.next() >> 20) % n
+}
+
+/// One of few registers, so that they meet again; not those that make addresses.
+fn gpr(random: &mut Random) -> Reg {
+    Reg::gpr(below(random, 4) as usize)
+}
+
+fn xmm(random: &mut Random) -> Reg {
+    Reg::xmm(below(random, 3) as usize)
+}
+
+/// One guest instruction's worth of IR.
+fn operation(b: &mut Builder, random: &mut Random) {
+    let word = random.word();
+    match below(random, 14) {
+        0 => {
+            let (x, y) = (b.get(Type::I64, gpr(random)), b.get(Type::I64, gpr(random)));
+            let v = b.binary([Op::Iadd, Op::Isub, Op::Imul, Op::Bxor][word as usize & 3], Type::I64, x, y);
+            b.put(gpr(random), v);
+        }
+        1 | 2 => {
+            let (x, y) = (b.get(Type::I32, gpr(random)), b.get(Type::I32, gpr(random)));
+            let v = b.binary([Op::Iadd, Op::Isub, Op::Imul, Op::Band][word as usize & 3], Type::I32, x, y);
+            let carry = b.binary(Op::UaddOverflow, Type::I32, x, y);
+            b.put(gpr(random), v);
+            b.put(Reg::CF, carry);
+        }
+        3 => {
+            let to = gpr(random);
+            let (x, y) = (b.get(Type::I64, to), b.get(Type::I8, gpr(random)));
+            let v = b.binary([Op::InsertLow8, Op::InsertHigh8][word as usize & 1], Type::I64, x, y);
+            b.put(to, v);
+        }
+        4 => {
+            let v = b.iconst(Type::I32, word);
+            b.put(gpr(random), v);
+        }
+        5 => {
+            let (x, y) = (b.get(Type::V128, xmm(random)), b.get(Type::V128, xmm(random)));
+            let v = b.binary(Op::Iadd, Type::I32x4, x, y);
+            b.put(xmm(random), v);
+        }
+        6..9 => {
+            let (ty, shape) = if word & 3 == 0 { (Type::F32, Type::F32x4) } else { (Type::F64, Type::F64x2) };
+            let (to, from) = (xmm(random), xmm(random));
+            let (x, y) = (b.get(ty, to), b.get(ty, from));
+            let r = b.binary([Op::Fadd, Op::Fmul][word as usize >> 2 & 1], ty, x, y);
+            let old = b.get(Type::V128, to);
+            let v = b.insert_lane(shape, old, r, 0);
+            b.put(to, v);
+        }
+        9 | 10 => {
+            let rsi = b.get(Type::I64, Reg::RSI);
+            let at = Mem { base: Some(rsi), index: None, scale: 0, disp: (word & 31) as i32 };
+            let (ty, shape) = if word & 64 == 0 { (Type::F32, Type::F32x4) } else { (Type::F64, Type::F64x2) };
+            if word & 128 == 0 {
+                let x = b.load(ty, at);
+                let v = b.unary(Op::ScalarToVector, shape, x);
+                b.put(xmm(random), v);
+            } else {
+                let v = b.get(ty, xmm(random));
+                b.store(ty, at, v);
+            }
+        }
+        11 => {
+            let v = b.get(Type::V128, xmm(random));
+            b.put(xmm(random), v);
+        }
+        12 => compare(b, random),
+        _ => {
+            let rsi = b.get(Type::I64, Reg::RSI);
+            let v = b.load(Type::I8, Mem::base(rsi));
+            let v = b.unary(Op::Uextend, Type::I32, v);
+            b.put(gpr(random), v);
+        }
+    }
+}
+
+/// Flags of a comparison, and a register chosen by one.
+fn compare(b: &mut Builder, random: &mut Random) {
+    let (x, y) = (b.get(Type::I64, gpr(random)), b.get(Type::I64, gpr(random)));
+    let flags: [Value; 3] =
+        [Cc::Equal, Cc::SignedLessThan, Cc::UnsignedLessThan].map(|cc| b.icmp(cc, Type::I64, x, y));
+    let chosen = b.select(Type::I64, flags[1], x, y);
+    for (reg, v) in [Reg::ZF, Reg::SF, Reg::CF].into_iter().zip(flags) {
+        b.put(reg, v);
+    }
+    b.put(gpr(random), chosen);
+}
+
+#[test]
+fn random_regions_agree_with_the_interpreter() {
+    for state_at_faults in [StateAtFaults::PcOnly, StateAtFaults::Precise] {
+        let mut runner = Runner::new();
+        runner.options.state_at_faults = state_at_faults;
+        let mut random = Random::new(42);
+        for i in 0..1500 {
+            let region = region(&mut random);
+            if let Err(report) = runner.compare(&region, 3, &mut random) {
+                panic!("region {i}, {state_at_faults:?}\n{report}");
+            }
+        }
+    }
+}
