@@ -15,7 +15,6 @@
 
 use crate::access;
 use crate::memory::{Mapping, Prot};
-use crate::process::Process;
 use crate::signal::{SigInfo, signal_name};
 use crate::symbols::Symbols;
 use crate::thread::Thread;
@@ -24,6 +23,7 @@ use calque_frontend::CodeReader;
 use calque_frontend::decode::{Decoded, MAX_INSN, Window};
 use calque_ir::{CpuState, GuestAddr};
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// System calls of a thread that a report shows.
 const RECENT: usize = 8;
@@ -62,7 +62,7 @@ impl RecentCalls {
 }
 
 /// Prints why the guest dies, unless `--no-crash-report` was given.
-pub fn report(thread: &Thread, info: &SigInfo, access: Option<&'static str>) {
+pub fn report(thread: &mut Thread, info: &SigInfo, access: Option<&'static str>) {
     if thread.process.options.crash_report {
         let mut text = String::new();
         // Writing to a string does not fail.
@@ -71,7 +71,7 @@ pub fn report(thread: &Thread, info: &SigInfo, access: Option<&'static str>) {
     }
 }
 
-fn write_report(out: &mut String, thread: &Thread, info: &SigInfo, access: Option<&'static str>) -> std::fmt::Result {
+fn write_report(out: &mut String, thread: &mut Thread, info: &SigInfo, access: Option<&'static str>) -> std::fmt::Result {
     let mut symbols = Symbols::new(&thread.process.mem);
     let pc = GuestAddr(thread.cpu.rip);
     write!(out, "calque: the guest died by {} ({})", signal_name(info.signo), code_in_words(info))?;
@@ -174,20 +174,12 @@ fn mapping(mapping: Option<&Mapping>) -> String {
     format!("{:#x}-{:#x} {r}{w}{x} {name}", m.range.start.0, m.range.end.0)
 }
 
-fn recent_calls(out: &mut String, thread: &Thread) -> std::fmt::Result {
-    writeln!(out, "  last system calls of thread {}:", thread.tid)?;
-    for call in thread.recent.oldest_first() {
-        let args: Vec<String> = call.args.iter().map(|a| format!("{a:#x}")).collect();
-        let result = match call.result.map(|r| r as i64) {
-            None => "(did not return)".to_owned(),
-            Some(errno @ -4095..0) => format!("-1 {:?}", nix::errno::Errno::from_raw(-errno as i32)),
-            Some(value) => format!("{value:#x}"),
-        };
-        writeln!(out, "    {}({}) = {result}", name(&thread.process, call.nr), args.join(", "))?;
+fn recent_calls(out: &mut String, thread: &mut Thread) -> std::fmt::Result {
+    writeln!(out, "  last system calls of thread {} (buffers as they are now):", thread.tid)?;
+    let calls: Vec<RecentCall> = thread.recent.oldest_first().copied().collect();
+    let syscalls = Arc::clone(&thread.process.syscalls);
+    for call in calls {
+        writeln!(out, "    {}", syscalls.describe(thread, call.nr, call.args, call.result))?;
     }
     Ok(())
-}
-
-fn name(process: &Process, nr: u64) -> String {
-    process.syscalls.name(nr).map_or_else(|| format!("syscall_{nr}"), str::to_owned)
 }

@@ -12,8 +12,8 @@ pub trait Syscalls: Send + Sync {
     /// R11 = RFLAGS (SDM vol. 2 SYSCALL). Calls that replace the whole state (`rt_sigreturn`) just write it.
     fn syscall(&self, thread: &mut Thread) -> Outcome;
 
-    /// The kernel's name of a system call, for reports.
-    fn name(&self, nr: u64) -> Option<&'static str>;
+    /// A call that has been made, in words, with buffers as they are now; without a result if it has not returned.
+    fn describe(&self, thread: &mut Thread, nr: u64, args: [u64; 6], result: Option<u64>) -> String;
 
     /// A signal is about to be delivered to `thread`, or to end it: `--strace` prints it.
     fn signal(&self, thread: &Thread, info: &SigInfo);

@@ -54,8 +54,11 @@ impl Syscalls for LinuxSyscalls {
         if traced { strace::run(&mut call) } else { call.run() }
     }
 
-    fn name(&self, nr: u64) -> Option<&'static str> {
-        table::row(nr).map(|row| row.name)
+    fn describe(&self, thread: &mut Thread, nr: u64, args: [u64; 6], result: Option<u64>) -> String {
+        match table::row(nr) {
+            Some(row) => strace::describe(&Call::new(thread, row, args), result),
+            None => format!("syscall_{nr}()"),
+        }
     }
 
     fn signal(&self, thread: &Thread, info: &SigInfo) {

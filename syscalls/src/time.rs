@@ -1,19 +1,36 @@
-//! Time: the calls that AArch64 lacks, by those it has.
+//! Time. Reading a clock goes through the C library, which asks the host's vDSO instead of its kernel; the calls that
+//! AArch64 lacks, by those it has.
 
 use crate::call::{AT_FDCWD, Call};
 use crate::host;
 use nix::errno::Errno;
+use nix::time::ClockId;
 
 type Result = std::result::Result<u64, Errno>;
 
+/// `int clock_gettime(clockid_t clock, struct timespec *now)`.
+pub(crate) fn clock_gettime(call: &mut Call<'_>) -> Result {
+    let now = nix::time::clock_gettime(ClockId::from_raw(call.int(0)))?;
+    call.write(1, &[now.tv_sec(), now.tv_nsec()])
+}
+
+/// `int gettimeofday(struct timeval *now, struct timezone *zone)`: the zone is the kernel's affair.
+pub(crate) fn gettimeofday(call: &mut Call<'_>) -> Result {
+    if call.args[1] != 0 {
+        return call.pass();
+    }
+    let now = nix::time::clock_gettime(ClockId::CLOCK_REALTIME)?;
+    if call.args[0] == 0 { Ok(0) } else { call.write(0, &[now.tv_sec(), now.tv_nsec() / 1000]) }
+}
+
 /// `time_t time(time_t *t)`.
 pub(crate) fn time(call: &mut Call<'_>) -> Result {
-    let mut now = [0i64; 2];
-    call.host(libc::SYS_clock_gettime, [libc::CLOCK_REALTIME as u64, host::out(&mut now)])?;
+    // The coarse clock ticks with the kernel's seconds, as time() does.
+    let now = nix::time::clock_gettime(ClockId::CLOCK_REALTIME_COARSE)?.tv_sec();
     if call.args[0] != 0 {
-        call.write(0, &now[0])?;
+        call.write(0, &now)?;
     }
-    Ok(now[0] as u64)
+    Ok(now as u64)
 }
 
 /// `unsigned alarm(unsigned seconds)`: what was left of the old one is rounded, never to 0 (kernel/time/itimer.c).

@@ -8,25 +8,15 @@
 use super::flags::FlagSet;
 use super::{Insn, LiftOptions};
 use crate::decode::{CodeReader, Decoded, Window};
-use calque_ir::{Exit, GuestAddr, Target};
+use calque_ir::GuestAddr;
 use iced_x86::{FlowControl, Mnemonic, OpKind, RflagsBits};
 
 /// Instructions decoded per path; the flags of most blocks die within four.
 const DEPTH: u32 = 8;
 
-/// The flags that may be read behind `exit`.
-pub(super) fn live_flags(code: &dyn CodeReader, exit: &Exit, opts: &LiftOptions) -> FlagSet {
-    let mut ahead = Ahead { code, precise: opts.precise, window: Window::new() };
-    let mut live = FlagSet::NONE;
-    let mut known = false;
-    for target in exit.targets() {
-        known = true;
-        live = live.or(match target {
-            Target::Pc(pc) => ahead.live_at(pc, DEPTH),
-            Target::Block(_) => FlagSet::ALL,
-        });
-    }
-    if known { live } else { FlagSet::ALL }
+/// The flags that may be read from `pc` on before they are overwritten.
+pub(super) fn live_at(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) -> FlagSet {
+    Ahead { code, precise: opts.precise, window: Window::new() }.live_at(pc, DEPTH)
 }
 
 struct Ahead<'a> {
@@ -137,7 +127,7 @@ mod tests {
     fn live(bytes: &[u8], precise: bool) -> FlagSet {
         let pc = GuestAddr(0x1000);
         let opts = LiftOptions { precise, ..LiftOptions::default() };
-        live_flags(&Bytes { pc, bytes }, &Exit::Goto(Target::Pc(pc)), &opts)
+        live_at(&Bytes { pc, bytes }, pc, &opts)
     }
 
     #[test]

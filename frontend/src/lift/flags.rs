@@ -210,6 +210,16 @@ impl Flags {
         self.dirty
     }
 
+    /// Where a flag comes from.
+    pub(crate) fn source(&self, flag: Flag) -> Source {
+        self.sources[flag as usize]
+    }
+
+    /// A recipe and its operands' type.
+    pub(crate) fn recipe(&self, k: usize) -> (Recipe, Type) {
+        self.recipes[k]
+    }
+
     fn set(&mut self, flags: FlagSet, source: Source) {
         for f in flags.iter() {
             self.sources[f as usize] = source;

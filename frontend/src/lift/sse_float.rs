@@ -166,6 +166,32 @@ pub(super) fn horizontal(l: &mut Lifter<'_>, i: &Insn, op: Op, shape: Type) {
     });
 }
 
+/// DPPS, DPPD: the sum of the products that the immediate's upper half chooses, in the lanes that its lower half does.
+pub(super) fn dot_product(l: &mut Lifter<'_>, i: &Insn, shape: Type) {
+    let imm = i.immediate8();
+    let (width, lanes) = (shape.lane().bytes() as u8, shape.lanes() as u8);
+    // Lane numbers as byte indices of a shuffle; lanes of `lanes` and above are zero.
+    let by_lane = |lane: &dyn Fn(u8) -> u8| -> [u8; 16] {
+        std::array::from_fn(|k| match lane(k as u8 / width) {
+            n if n < lanes => n * width + k as u8 % width,
+            _ => 0x80,
+        })
+    };
+    let chosen = |bit: u8, lane: u8, there: u8| if imm >> (bit + lane) & 1 != 0 { there } else { lanes };
+    vec_with(l, i, |l, a, b| {
+        let products = l.b.binary(Op::Fmul, shape, a, b);
+        let mut sum = l.b.shuffle(products, products, by_lane(&|n| chosen(4, n, n)));
+        // (p0 + p1) + (p2 + p3) in lane 0.
+        let mut step = 1;
+        while step < lanes {
+            let other = l.b.shuffle(sum, sum, by_lane(&|n| n ^ step));
+            sum = l.b.binary(Op::Fadd, shape, sum, other);
+            step *= 2;
+        }
+        l.b.shuffle(sum, sum, by_lane(&|n| chosen(0, n, 0)))
+    });
+}
+
 /// The rounding mode that the immediate of ROUNDPS names (SDM vol. 2B table 4-18), `None` for MXCSR's.
 fn static_rounding(i: &Insn) -> Option<Op> {
     let imm = i.immediate8();

@@ -3,6 +3,7 @@
 //! A line begins when the call does (so that a call that never returns is seen) and ends with its result. Where another
 //! thread prints in between, the line is broken off as `<unfinished ...>` and taken up as `<... NAME resumed>`. Lines are
 //! prefixed `[pid N]` from the moment there is more than one thread, and in every process that has a Calque as parent.
+//! Processes do not know of each other's lines: once there are several, each line is written as a whole, at its end.
 //!
 //! Output goes to a hidden duplicate of the descriptor 2 that Calque was started with: the guest may close its own.
 
@@ -11,7 +12,7 @@ mod structs;
 mod value;
 
 use crate::call::Call;
-use crate::row::{Arg, Struct};
+use crate::row::{Arg, Dir, Struct};
 use calque_runtime::signal::{SigInfo, signal_name};
 use calque_runtime::{Outcome, Thread, hidden};
 use nix::errno::Errno;
@@ -26,12 +27,14 @@ struct Output {
     file: Option<File>,
     /// Thread whose line has begun and not ended.
     open: Option<i32>,
-    /// Thread that printed first, until another one does.
-    only: Option<i32>,
+    /// Thread that printed first.
+    first: Option<i32>,
     prefixed: bool,
+    /// Whether other processes may print, too.
+    shared: bool,
 }
 
-static OUTPUT: Mutex<Output> = Mutex::new(Output { file: None, open: None, only: None, prefixed: false });
+static OUTPUT: Mutex<Output> = Mutex::new(Output { file: None, open: None, first: None, prefixed: false, shared: false });
 
 fn output() -> MutexGuard<'static, Output> {
     OUTPUT.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -39,21 +42,20 @@ fn output() -> MutexGuard<'static, Output> {
 
 /// Carries `call` out and prints it.
 pub(crate) fn run(call: &mut Call<'_>) -> Outcome {
+    match call.row.name {
+        "execve" | "execveat" => run_exec(call),
+        "fork" | "vfork" | "clone" | "clone3" => run_clone(call),
+        _ => run_plain(call),
+    }
+}
+
+fn run_plain(call: &mut Call<'_>) -> Outcome {
     let (tid, name) = (call.thread.tid, call.row.name);
-    if matches!(name, "execve" | "execveat") {
-        return run_exec(call);
-    }
     let before = value::arguments(call, When::Before);
-    let mut line = format!("{name}(");
-    line.push_str(&before.text);
-    output().begin(tid, &line);
+    let start = format!("{name}({}", before.text);
+    let whole = output().begin(tid, &start);
     let outcome = call.run();
-    if call.thread.tid != tid {
-        // The child of a fork: its parent prints the call.
-        output().forget();
-        return outcome;
-    }
-    let mut rest = String::new();
+    let mut rest = if whole { start } else { String::new() };
     let end = ended(call, outcome);
     if let (true, Ending::Value(result)) = (before.rest, &end) {
         rest.push_str(&value::arguments(call, When::After { from: before.count, result: *result }).text);
@@ -61,9 +63,38 @@ pub(crate) fn run(call: &mut Call<'_>) -> Outcome {
         rest.push_str("...");
     }
     let _ = write!(rest, ") = {}", result_text(call, &end));
-    output().end(tid, name, &rest);
+    if whole { output().line(tid, &rest) } else { output().end(tid, name, &rest) }
     if let Outcome::ExitProcess(code) | Outcome::ExitThread(code) = outcome {
         output().line(tid, &format!("+++ exited with {} +++", code & 0xff));
+    }
+    outcome
+}
+
+/// A call that has been made, as one line; buffers as they are now.
+pub(crate) fn describe(call: &Call<'_>, result: Option<u64>) -> String {
+    let end = result.map_or(Ending::None("?"), Ending::of);
+    let shown = value::arguments(call, When::Before);
+    let mut text = format!("{}({}", call.row.name, shown.text);
+    if let (true, Ending::Value(result)) = (shown.rest, &end) {
+        text.push_str(&value::arguments(call, When::After { from: shown.count, result: *result }).text);
+    }
+    let _ = write!(text, ") = {}", result_text(call, &end));
+    text
+}
+
+/// A call that returns twice, or whose child runs first: printed by the parent, as a whole.
+fn run_clone(call: &mut Call<'_>) -> Outcome {
+    let tid = call.thread.tid;
+    let line = format!("{}({})", call.row.name, value::arguments(call, When::Before).text);
+    let shares_memory = value::clones_memory(call);
+    // A forked child gets a copy of the lock, so nobody else may hold it then.
+    let mut guard = output();
+    guard.share();
+    let held = (!shares_memory).then_some(guard);
+    let outcome = call.run();
+    drop(held);
+    if call.thread.tid == tid {
+        output().line(tid, &format!("{line} = {}", result_text(call, &ended(call, outcome))));
     }
     outcome
 }
@@ -87,14 +118,21 @@ enum Ending {
     None(&'static str),
 }
 
+impl Ending {
+    /// What RAX says.
+    fn of(rax: u64) -> Self {
+        match rax as i64 {
+            errno @ -4095..0 => Ending::Value(Err(Errno::from_raw(-errno as i32))),
+            _ => Ending::Value(Ok(rax)),
+        }
+    }
+}
+
 fn ended(call: &Call<'_>, outcome: Outcome) -> Ending {
     let rax = call.thread.cpu.gpr[0];
     match outcome {
         Outcome::Interrupted(_) => Ending::None("? ERESTARTNOINTR (To be restarted)"),
-        Outcome::Continue if (rax as i64) < 0 && rax as i64 >= -4095 => {
-            Ending::Value(Err(Errno::from_raw(-(rax as i64) as i32)))
-        }
-        Outcome::Continue => Ending::Value(Ok(rax)),
+        Outcome::Continue => Ending::of(rax),
         Outcome::ExitThread(_) | Outcome::ExitProcess(_) => Ending::None("?"),
     }
 }
@@ -114,10 +152,14 @@ fn description(errno: Errno) -> String {
 }
 
 impl Output {
-    fn begin(&mut self, tid: i32, text: &str) {
+    /// Begins a line, unless it has to be written as a whole later.
+    fn begin(&mut self, tid: i32, text: &str) -> bool {
         let text = format!("{}{}{text}", self.interrupt(), self.prefix(tid));
-        self.open = Some(tid);
-        self.write(&text);
+        if !self.shared {
+            self.open = Some(tid);
+            self.write(&text);
+        }
+        self.shared
     }
 
     fn end(&mut self, tid: i32, name: &str, text: &str) {
@@ -142,19 +184,20 @@ impl Output {
     }
 
     fn prefix(&mut self, tid: i32) -> String {
-        if self.only.is_none() {
+        if self.first.is_none() {
+            self.first = Some(tid);
             self.prefixed = is_child_of_calque();
+            self.shared = self.prefixed;
         }
-        if *self.only.get_or_insert(tid) != tid {
-            self.prefixed = true;
-        }
+        self.prefixed |= self.first != Some(tid);
         if self.prefixed { format!("[pid {tid}] ") } else { String::new() }
     }
 
-    /// In a forked child: the parent's open line is not ours.
-    fn forget(&mut self) {
-        self.open = None;
-        self.prefixed = true;
+    /// There will be another process.
+    fn share(&mut self) {
+        let interrupt = self.interrupt();
+        self.write(interrupt);
+        self.shared = true;
     }
 
     fn write(&mut self, text: &str) {
@@ -181,8 +224,12 @@ pub(crate) fn signal(thread: &Thread, info: &SigInfo) {
     output().line(thread.tid, &format!("--- {} {text} ---", signal_name(info.signo)));
 }
 
-/// Whether the kernel decides at the end of the call what the argument shows.
-fn is_output(arg: Arg) -> bool {
+/// Whether the call decides what argument `i` shows.
+fn is_output(call: &Call<'_>, i: usize) -> bool {
     use Arg::*;
-    matches!(arg, Out(_) | OutAll(_) | OutS(_) | IoS(_) | OutA(..) | OutIov(_) | OutMsg | OutMmsg(_) | OutSock(_))
+    match call.row.args[i] {
+        Out(_) | OutAll(_) | OutS(_) | IoS(_) | OutA(..) | OutIov(_) | OutMsg | OutMmsg(_) | OutSock(_) => true,
+        IoctlArg => crate::abi::ioctl::buffer(call.args[1] as u32, call.args[i]).0 == Dir::Out,
+        _ => false,
+    }
 }

@@ -162,15 +162,38 @@ fn sigaction(f: &Fields<'_>) -> String {
 
 fn siginfo(f: &Fields<'_>) -> String {
     let (signal, code) = (f.i32(0), f.i32(8));
-    let name = signal_name(signal);
+    let head = format!("si_signo={}, si_code={}", signal_name(signal), si_code(signal, code));
+    let (pid, uid) = (f.i32(16), f.u32(20));
     match signal {
         0 => "{}".to_owned(),
-        libc::SIGCHLD => {
-            format!("{{si_signo={name}, si_code={code}, si_pid={}, si_uid={}, si_status={}, ...}}", f.i32(16), f.u32(20), f.i32(24))
-        }
-        _ if code <= 0 => format!("{{si_signo={name}, si_code={code}, si_pid={}, si_uid={}}}", f.i32(16), f.u32(20)),
-        _ => format!("{{si_signo={name}, si_code={code}, si_addr={:#x}}}", f.u64(16)),
+        libc::SIGCHLD if code > 0 => format!("{{{head}, si_pid={pid}, si_uid={uid}, si_status={}, ...}}", f.i32(24)),
+        _ if code <= 0 => format!("{{{head}, si_pid={pid}, si_uid={uid}}}"),
+        _ => format!("{{{head}, si_addr={:#x}}}", f.u64(16)),
     }
+}
+
+/// The name of an `si_code` (asm-generic/siginfo.h).
+fn si_code(signal: i32, code: i32) -> String {
+    let name = match (signal, code) {
+        (_, 0) => "SI_USER",
+        (_, -1) => "SI_QUEUE",
+        (_, -2) => "SI_TIMER",
+        (_, -3) => "SI_MESGQ",
+        (_, -6) => "SI_TKILL",
+        (_, 0x80) => "SI_KERNEL",
+        (libc::SIGCHLD, 1) => "CLD_EXITED",
+        (libc::SIGCHLD, 2) => "CLD_KILLED",
+        (libc::SIGCHLD, 3) => "CLD_DUMPED",
+        (libc::SIGCHLD, 5) => "CLD_STOPPED",
+        (libc::SIGCHLD, 6) => "CLD_CONTINUED",
+        (libc::SIGSEGV, 1) => "SEGV_MAPERR",
+        (libc::SIGSEGV, 2) => "SEGV_ACCERR",
+        (libc::SIGBUS, 2) => "BUS_ADRERR",
+        (libc::SIGFPE, 1) => "FPE_INTDIV",
+        (libc::SIGILL, 2) => "ILL_ILLOPN",
+        _ => return code.to_string(),
+    };
+    name.to_owned()
 }
 
 /// The status of wait(2), with the macros that take it apart.

@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
 pub(crate) fn arguments(call: &Call<'_>, when: When) -> Arguments {
     let all = &call.row.args[..shown(call)];
     let (from, to) = match when {
-        When::Before => (0, all.iter().position(|&arg| is_output(arg)).unwrap_or(all.len())),
+        When::Before => (0, (0..all.len()).find(|&i| is_output(call, i)).unwrap_or(all.len())),
         When::After { from, .. } => (from, all.len()),
     };
     let mut text = String::new();
@@ -74,7 +74,7 @@ fn argument(call: &Call<'_>, i: usize, when: When) -> String {
         When::After { result, .. } => (result.unwrap_or(0), result.is_err()),
     };
     let arg = call.row.args[i];
-    if failed && is_output(arg) && !matches!(arg, Arg::IoS(_)) {
+    if failed && is_output(call, i) && !matches!(arg, Arg::IoS(_)) {
         return address(value);
     }
     match arg {
@@ -131,6 +131,17 @@ pub(crate) fn result(call: &Call<'_>, value: u64) -> String {
         "poll" | "ppoll" | "select" | "pselect6" if value == 0 => "0 (Timeout)".to_owned(),
         _ => (value as i64).to_string(),
     }
+}
+
+/// Whether the child of a `clone` shares this memory: a thread, or one of vfork.
+pub(crate) fn clones_memory(call: &Call<'_>) -> bool {
+    let flags = match call.row.name {
+        "fork" => 0,
+        "vfork" => libc::CLONE_VM as u64,
+        "clone3" => call.read::<u64>(0).unwrap_or(0),
+        _ => call.args[0],
+    };
+    flags & libc::CLONE_VM as u64 != 0
 }
 
 /// Whether the file that an `execve` names can be executed, as far as its mode says.
