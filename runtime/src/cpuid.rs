@@ -51,8 +51,16 @@ const LEAF_1_EDX: Features = &[
     (26, "sse2"),
 ];
 
-const LEAF_7_EBX: Features =
-    &[(0, "fsgsbase"), (3, "bmi1"), (5, "avx2"), (8, "bmi2"), (19, "adx"), (23, "clflushopt"), (24, "clwb"), (29, "sha_ni")];
+const LEAF_7_EBX: Features = &[
+    (0, "fsgsbase"),
+    (3, "bmi1"),
+    (5, "avx2"),
+    (8, "bmi2"),
+    (19, "adx"),
+    (23, "clflushopt"),
+    (24, "clwb"),
+    (29, "sha_ni"),
+];
 
 const LEAF_7_ECX: Features = &[(22, "rdpid")];
 

@@ -71,7 +71,12 @@ pub fn report(thread: &mut Thread, info: &SigInfo, access: Option<&'static str>)
     }
 }
 
-fn write_report(out: &mut String, thread: &mut Thread, info: &SigInfo, access: Option<&'static str>) -> std::fmt::Result {
+fn write_report(
+    out: &mut String,
+    thread: &mut Thread,
+    info: &SigInfo,
+    access: Option<&'static str>,
+) -> std::fmt::Result {
     let mut symbols = Symbols::new(&thread.process.mem);
     let pc = GuestAddr(thread.cpu.rip);
     write!(out, "calque: the guest died by {} ({})", signal_name(info.signo), code_in_words(info))?;
@@ -147,7 +152,14 @@ fn registers(out: &mut String, cpu: &CpuState) -> std::fmt::Result {
     let flags = [(0, "cf"), (2, "pf"), (4, "af"), (6, "zf"), (7, "sf"), (10, "df"), (11, "of")];
     let rflags = cpu.rflags();
     let set: Vec<&str> = flags.iter().filter(|(bit, _)| rflags >> bit & 1 != 0).map(|(_, name)| *name).collect();
-    writeln!(out, "  rflags {rflags:x} [{}]  fs {:x}  gs {:x}  mxcsr {:x}", set.join(" "), cpu.fs_base, cpu.gs_base, cpu.mxcsr)
+    writeln!(
+        out,
+        "  rflags {rflags:x} [{}]  fs {:x}  gs {:x}  mxcsr {:x}",
+        set.join(" "),
+        cpu.fs_base,
+        cpu.gs_base,
+        cpu.mxcsr
+    )
 }
 
 fn stack(out: &mut String, cpu: &CpuState, symbols: &mut Symbols) -> std::fmt::Result {

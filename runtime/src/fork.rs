@@ -26,7 +26,9 @@ use crate::signal::{self, SigSet, ThreadSignals, clone_vfork, host};
 use crate::spawn::{CloneArgs, start_registers, store_tids};
 use crate::thread::Thread;
 use calque_ir::GuestAddr;
-use libc::{CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_PARENT_SETTID, CLONE_SETTLS, CLONE_SIGHAND, CLONE_VFORK, CLONE_VM};
+use libc::{
+    CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_PARENT_SETTID, CLONE_SETTLS, CLONE_SIGHAND, CLONE_VFORK, CLONE_VM,
+};
 use libc::{c_void, pid_t};
 use nix::errno::Errno;
 use std::sync::Arc;

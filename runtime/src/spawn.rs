@@ -20,7 +20,7 @@ use crate::thread::{Access, Thread};
 use calque_ir::interp::Host;
 use calque_ir::{CpuState, GuestAddr, Type};
 use libc::{
-    CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_FS, CLONE_FILES, CLONE_PARENT_SETTID, CLONE_SETTLS, CLONE_SIGHAND,
+    CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_FILES, CLONE_FS, CLONE_PARENT_SETTID, CLONE_SETTLS, CLONE_SIGHAND,
     CLONE_SYSVSEM, CLONE_THREAD, CLONE_VFORK, CLONE_VM,
 };
 use nix::errno::Errno;
@@ -49,7 +49,12 @@ const HOST_STACK: usize = 4 << 20;
 /// Flags that a thread must have: its host thread has them too.
 const THREAD_FLAGS: i32 = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD;
 /// Flags that a thread may have.
-const THREAD_EXTRAS: i32 = CLONE_SYSVSEM | CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | libc::CLONE_DETACHED;
+const THREAD_EXTRAS: i32 = CLONE_SYSVSEM
+    | CLONE_SETTLS
+    | CLONE_PARENT_SETTID
+    | CLONE_CHILD_SETTID
+    | CLONE_CHILD_CLEARTID
+    | libc::CLONE_DETACHED;
 
 impl CloneArgs {
     /// The arguments as `clone` gets them: exit signal in the low byte.

@@ -107,13 +107,16 @@ impl Symbols {
     /// The ELF file mapped at `addr`.
     pub fn module(&self, addr: GuestAddr) -> Option<Module> {
         let (file, _) = self.mapping(addr)?.file.as_ref()?;
-        let is_start = |m: &&Mapping| m.file.as_ref().is_some_and(|(f, offset)| f == file && *offset == 0) && m.range.start <= addr;
+        let is_start = |m: &&Mapping| {
+            m.file.as_ref().is_some_and(|(f, offset)| f == file && *offset == 0) && m.range.start <= addr
+        };
         let base = self.mappings.iter().filter(is_start).last()?.range.start;
         let header: FileHeader = access::read(base).ok()?;
         if header.ident[..4] != *b"\x7fELF" {
             return None;
         }
-        let headers: Vec<ProgramHeader> = access::read_slice(base.checked_add(header.phoff)?, header.phnum.into()).ok()?;
+        let headers: Vec<ProgramHeader> =
+            access::read_slice(base.checked_add(header.phoff)?, header.phnum.into()).ok()?;
         let first = headers.iter().find(|h| h.kind == PT_LOAD)?;
         let bias = base.0.wrapping_sub(first.vaddr & !0xfff);
         let unwind = headers.iter().find(|h| h.kind == PT_GNU_EH_FRAME);
@@ -127,9 +130,9 @@ impl Symbols {
         let inside = addr.0.wrapping_sub(module.bias);
         let mut place = Place { module: Some((short(&module.path), addr.0 - module.base.0)), ..Place::default() };
         let Some(loader) = self.loader(&module.path) else { return place };
-        place.function = loader.find_symbol_info(inside).map(|symbol| {
-            (demangle_auto(Cow::Borrowed(symbol.name()), None).into_owned(), inside - symbol.address())
-        });
+        place.function = loader
+            .find_symbol_info(inside)
+            .map(|symbol| (demangle_auto(Cow::Borrowed(symbol.name()), None).into_owned(), inside - symbol.address()));
         let location = loader.find_location(inside).ok().flatten();
         place.line = location.and_then(|l| Some((l.file?.to_owned(), l.line?)));
         place

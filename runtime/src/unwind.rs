@@ -8,12 +8,12 @@
 use crate::access;
 use crate::memory::Prot;
 use crate::symbols::{Module, Symbols};
+use addr2line::gimli::Encoding;
 use addr2line::gimli::{
     BaseAddresses, CfaRule, EhFrame, EhFrameHdr, EndianSlice, EvaluationResult, LittleEndian, Location, Register,
     RegisterRule, UnwindContext, UnwindExpression, UnwindSection, Value, X86_64,
 };
 use calque_ir::{CpuState, GuestAddr};
-use addr2line::gimli::Encoding;
 
 /// How a frame was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,10 +119,8 @@ fn by_tables(registers: &Registers, module: &Module, pc: u64) -> Option<Register
     let eh_frame = EhFrame::new(&section, LittleEndian);
     let bases = bases.set_eh_frame(start);
     let mut context = UnwindContext::new();
-    let row = header
-        .table()?
-        .unwind_info_for_address(&eh_frame, &bases, &mut context, pc, EhFrame::cie_from_offset)
-        .ok()?;
+    let row =
+        header.table()?.unwind_info_for_address(&eh_frame, &bases, &mut context, pc, EhFrame::cie_from_offset).ok()?;
     let cfa = match row.cfa() {
         CfaRule::RegisterAndOffset { register, offset } => registers.get(*register)?.wrapping_add_signed(*offset),
         CfaRule::Expression(e) => evaluate(e, &eh_frame, registers, None)?,
@@ -163,7 +161,10 @@ fn readable_from(start: GuestAddr) -> Vec<u8> {
 
 /// A DWARF expression: those of signal trampolines and PLT entries use registers, memory and the CFA.
 fn evaluate(
-    expression: &UnwindExpression<usize>, section: &EhFrame<Slice<'_>>, registers: &Registers, cfa: Option<u64>,
+    expression: &UnwindExpression<usize>,
+    section: &EhFrame<Slice<'_>>,
+    registers: &Registers,
+    cfa: Option<u64>,
 ) -> Option<u64> {
     let encoding = Encoding { address_size: 8, format: addr2line::gimli::Format::Dwarf32, version: 4 };
     let mut evaluation = expression.get(section).ok()?.evaluation(encoding);

@@ -68,7 +68,8 @@ fn regs_of(r: Register) -> Vec<Reg> {
 fn known(i: &Instruction, factory: &mut InstructionInfoFactory) -> Known {
     let info = factory.info(i);
     let mut k = Known::default();
-    let parts = info.used_registers().iter().flat_map(|used| regs_of(used.register()).into_iter().map(move |r| (used, r)));
+    let parts =
+        info.used_registers().iter().flat_map(|used| regs_of(used.register()).into_iter().map(move |r| (used, r)));
     for (used, reg) in parts {
         let (read, write) = access(used.access());
         // Writing a part of a register reads the rest; a 32-bit part does not.

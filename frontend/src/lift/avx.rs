@@ -272,32 +272,6 @@ pub(super) fn fused_scalar(l: &mut Lifter<'_>, i: &Insn, op: Op, order: Order, t
     l.write_xmm(i, 0, new);
 }
 
-/// DPPS, DPPD: the products that the immediate's high bits choose, summed in pairs, in the lanes that its low bits choose.
-pub(super) fn dot_product(l: &mut Lifter<'_>, i: &Insn, shape: Type) {
-    let imm = i.immediate8();
-    let width = shape.lane().bytes() as u8;
-    let keep = |bits: u8| {
-        let bytes: [u8; 16] = std::array::from_fn(|k| if bits >> (k as u8 / width) & 1 != 0 { 0xff } else { 0 });
-        let mask = u128::from_le_bytes(bytes);
-        [mask as u64, (mask >> 64) as u64]
-    };
-    vec_halves(l, i, |l, _, a, b| {
-        let products = l.b.binary(Op::Fmul, shape, a, b);
-        let chosen = l.b.vconst(keep(imm >> 4));
-        let mut sum = l.b.binary(Op::Band, Type::V128, products, chosen);
-        let mut distance = width;
-        while distance < 16 {
-            // Each lane gets the sum of a pair, the lower one first: for NaNs the order matters.
-            let lower = l.b.shuffle(sum, sum, std::array::from_fn(|k| k as u8 & !distance));
-            let upper = l.b.shuffle(sum, sum, std::array::from_fn(|k| k as u8 | distance));
-            sum = l.b.binary(Op::Fadd, shape, lower, upper);
-            distance *= 2;
-        }
-        let places = l.b.vconst(keep(imm));
-        l.b.binary(Op::Band, Type::V128, sum, places)
-    });
-}
-
 /// The lanes of a masked access: how many, how wide, and where the mask's sign bits are.
 #[derive(Clone, Copy)]
 struct Lanes {
@@ -370,7 +344,8 @@ fn masked_load(l: &mut Lifter<'_>, i: &Insn, lanes: Lanes) {
             l.b.select(lanes.ty, enabled, v, zero)
         })
         .collect();
-    let halves: Vec<Value> = values.chunks(lanes.per_half() as usize).map(|values| gathered(l, lanes, values)).collect();
+    let halves: Vec<Value> =
+        values.chunks(lanes.per_half() as usize).map(|values| gathered(l, lanes, values)).collect();
     l.write_halves(i, 0, Halves { low: halves[0], high: halves.get(1).copied() });
     l.close(Exit::Goto(Target::Block(end)));
 

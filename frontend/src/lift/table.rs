@@ -407,8 +407,6 @@ table! {
     Haddpd      => horizontal       (Op::Fadd, F64x2),
     Hsubps      => horizontal       (Op::Fsub, F32x4),
     Hsubpd      => horizontal       (Op::Fsub, F64x2),
-    Dpps        => dot_product      (F32x4),
-    Dppd        => dot_product      (F64x2),
     Roundps     => round_packed     (F32x4, Helper::RoundF32x4),
     Roundpd     => round_packed     (F64x2, Helper::RoundF64x2),
     Roundss     => round_scalar     (F32, Helper::RoundF32x4),

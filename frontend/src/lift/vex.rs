@@ -123,7 +123,7 @@ impl Lifter<'_> {
     fn halves_in_memory(&mut self, i: &Insn, alignment: Alignment) -> (Mem, Mem) {
         let low = self.addr(i);
         if alignment == Alignment::Required {
-            self.require_alignment(low, 32);
+            self.require_multiple(low, 32);
         }
         (low, self.displaced(low, 16))
     }

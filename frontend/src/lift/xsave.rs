@@ -33,31 +33,43 @@ pub(super) fn xsave(l: &mut Lifter<'_>, i: &Insn) {
     let asked = l.b.unary(Op::Uextend, Type::I64, asked);
     let new = l.b.binary(Op::Bor, Type::I64, old, asked);
     l.b.store(Type::I64, offset(m, XSTATE_BV), new);
-    section(l, |l| requested(l, component::X87), |l| {
-        let m = l.base_of(i);
-        let head = l.b.call(Helper::X87FxsaveHead, &[]);
-        let zero = l.b.iconst(Type::I64, 0);
-        l.b.store(Type::I64, m, head);
-        l.b.store(Type::I64, offset(m, 8), zero);
-        l.b.store(Type::I64, offset(m, 16), zero);
-        store_registers(l, m, fxsave::ST0, 16);
-    });
-    let any = component::SSE | component::AVX;
-    section(l, |l| requested(l, any), |l| {
-        let m = l.base_of(i);
-        let mxcsr = l.b.get(Type::I32, Reg::MXCSR);
-        l.b.store(Type::I32, offset(m, fxsave::MXCSR), mxcsr);
-        let mask = l.b.iconst(Type::I32, u64::from(MXCSR_MASK));
-        l.b.store(Type::I32, offset(m, fxsave::MXCSR_MASK), mask);
-    });
-    for (which, first) in VECTORS {
-        section(l, |l| requested(l, which), |l| {
+    section(
+        l,
+        |l| requested(l, component::X87),
+        |l| {
             let m = l.base_of(i);
-            for n in 0..16 {
-                let v = if which == component::SSE { l.xmm(n) } else { l.ymmh(n) };
-                l.b.store(Type::V128, offset(m, first + 16 * n as i32), v);
-            }
-        });
+            let head = l.b.call(Helper::X87FxsaveHead, &[]);
+            let zero = l.b.iconst(Type::I64, 0);
+            l.b.store(Type::I64, m, head);
+            l.b.store(Type::I64, offset(m, 8), zero);
+            l.b.store(Type::I64, offset(m, 16), zero);
+            store_registers(l, m, fxsave::ST0, 16);
+        },
+    );
+    let any = component::SSE | component::AVX;
+    section(
+        l,
+        |l| requested(l, any),
+        |l| {
+            let m = l.base_of(i);
+            let mxcsr = l.b.get(Type::I32, Reg::MXCSR);
+            l.b.store(Type::I32, offset(m, fxsave::MXCSR), mxcsr);
+            let mask = l.b.iconst(Type::I32, u64::from(MXCSR_MASK));
+            l.b.store(Type::I32, offset(m, fxsave::MXCSR_MASK), mask);
+        },
+    );
+    for (which, first) in VECTORS {
+        section(
+            l,
+            |l| requested(l, which),
+            |l| {
+                let m = l.base_of(i);
+                for n in 0..16 {
+                    let v = if which == component::SSE { l.xmm(n) } else { l.ymmh(n) };
+                    l.b.store(Type::V128, offset(m, first + 16 * n as i32), v);
+                }
+            },
+        );
     }
     l.close(Exit::Goto(Target::Pc(l.next)));
 }
@@ -73,31 +85,48 @@ pub(super) fn xrstor(l: &mut Lifter<'_>, i: &Insn) {
     let bad = l.compare_zero(Cc::NotEqual, Type::I64, bad);
     l.b.fault_if(FaultKind::GeneralProtection, bad);
     let any = component::SSE | component::AVX;
-    section(l, |l| requested(l, any), |l| {
-        let m = l.base_of(i);
-        let mxcsr = l.b.load(Type::I32, offset(m, fxsave::MXCSR));
-        set_mxcsr(l, mxcsr);
-    });
-    restore(l, i, component::X87, |l, m| {
-        let head = l.b.load(Type::I64, m);
-        let registers = load_registers(l, m, fxsave::ST0, 16);
-        l.b.call(Helper::X87SetFxsaveHead, &[head]);
-        set_registers(l, registers);
-    }, |l| {
-        l.b.call(Helper::X87Init, &[]);
-    });
+    section(
+        l,
+        |l| requested(l, any),
+        |l| {
+            let m = l.base_of(i);
+            let mxcsr = l.b.load(Type::I32, offset(m, fxsave::MXCSR));
+            set_mxcsr(l, mxcsr);
+        },
+    );
+    restore(
+        l,
+        i,
+        component::X87,
+        |l, m| {
+            let head = l.b.load(Type::I64, m);
+            let registers = load_registers(l, m, fxsave::ST0, 16);
+            l.b.call(Helper::X87SetFxsaveHead, &[head]);
+            set_registers(l, registers);
+        },
+        |l| {
+            l.b.call(Helper::X87Init, &[]);
+        },
+    );
     for (which, first) in VECTORS {
         let write = |l: &mut Lifter<'_>, n, v| match which {
             component::SSE => l.set_xmm(n, v),
             _ => l.set_ymmh(n, v),
         };
-        restore(l, i, which, |l, m| {
-            let values: [Value; 16] = std::array::from_fn(|n| l.b.load(Type::V128, offset(m, first + 16 * n as i32)));
-            values.into_iter().enumerate().for_each(|(n, v)| write(l, n, v));
-        }, |l| {
-            let zero = l.b.vconst([0, 0]);
-            (0..16).for_each(|n| write(l, n, zero));
-        });
+        restore(
+            l,
+            i,
+            which,
+            |l, m| {
+                let values: [Value; 16] =
+                    std::array::from_fn(|n| l.b.load(Type::V128, offset(m, first + 16 * n as i32)));
+                values.into_iter().enumerate().for_each(|(n, v)| write(l, n, v));
+            },
+            |l| {
+                let zero = l.b.vconst([0, 0]);
+                (0..16).for_each(|n| write(l, n, zero));
+            },
+        );
     }
     l.close(Exit::Goto(Target::Pc(l.next)));
 }
@@ -105,7 +134,7 @@ pub(super) fn xrstor(l: &mut Lifter<'_>, i: &Insn) {
 /// The memory operand; #GP unless it is aligned to 64 bytes.
 fn aligned_area(l: &mut Lifter<'_>, i: &Insn) -> Mem {
     let m = l.base_of(i);
-    l.require_alignment(m, 64);
+    l.require_multiple(m, 64);
     m
 }
 
@@ -117,11 +146,7 @@ fn requested(l: &mut Lifter<'_>, components: u64) -> Value {
 }
 
 /// A block that runs if `chosen` (an `i32`) is not zero.
-fn section(
-    l: &mut Lifter<'_>,
-    chosen: impl FnOnce(&mut Lifter<'_>) -> Value,
-    body: impl FnOnce(&mut Lifter<'_>),
-) {
+fn section(l: &mut Lifter<'_>, chosen: impl FnOnce(&mut Lifter<'_>) -> Value, body: impl FnOnce(&mut Lifter<'_>)) {
     let [inside, behind] = std::array::from_fn(|_| l.b.create_block(l.pc));
     let chosen = chosen(l);
     let cond = l.compare_zero(Cc::NotEqual, Type::I32, chosen);
@@ -140,10 +165,14 @@ fn restore(
     load: impl FnOnce(&mut Lifter<'_>, Mem),
     init: impl FnOnce(&mut Lifter<'_>),
 ) {
-    section(l, |l| present(l, i, which, 0), |l| {
-        let m = l.base_of(i);
-        load(l, m);
-    });
+    section(
+        l,
+        |l| present(l, i, which, 0),
+        |l| {
+            let m = l.base_of(i);
+            load(l, m);
+        },
+    );
     section(l, |l| present(l, i, which, which), init);
 }
 

@@ -10,9 +10,9 @@ use super::host::{self, Inbox};
 use super::set::SYNCHRONOUS;
 use super::{AltStack, SigInfo, SigSet, SignalActions, inherit};
 use crate::access::{self, Fault};
+use crate::memory::Prot;
 use crate::syscall::Restart;
 use crate::thread::{Access, GuestFault, MemoryCause, Thread};
-use crate::memory::Prot;
 use calque_ir::addr::GUEST_PAGE;
 use calque_ir::{CpuState, FaultKind, GuestAddr};
 use libc::{SA_NODEFER, SA_ONSTACK, SA_RESETHAND, SA_RESTART};
@@ -225,7 +225,10 @@ impl Thread {
             self.signals.actions.reset(info.signo);
         }
         if self.push_frame(info, action).is_err() {
-            self.force(SigInfo::new(SIGSEGV, SI_KERNEL), if info.signo == SIGSEGV { Force::Kill } else { Force::Handle });
+            self.force(
+                SigInfo::new(SIGSEGV, SI_KERNEL),
+                if info.signo == SIGSEGV { Force::Kill } else { Force::Handle },
+            );
             return;
         }
         let own = if action.flags & SA_NODEFER as u64 == 0 { SigSet::of(&[info.signo]) } else { SigSet::EMPTY };

@@ -270,7 +270,27 @@ impl SigContext {
     pub fn save(cpu: &CpuState) -> Self {
         let [ax, cx, dx, bx, sp, bp, si, di, r8, r9, r10, r11, r12, r13, r14, r15] = cpu.gpr;
         let (ip, flags) = (cpu.rip, cpu.rflags());
-        let general = SigContext { r8, r9, r10, r11, r12, r13, r14, r15, di, si, bp, bx, dx, ax, cx, sp, ip, flags, ..Self::default() };
+        let general = SigContext {
+            r8,
+            r9,
+            r10,
+            r11,
+            r12,
+            r13,
+            r14,
+            r15,
+            di,
+            si,
+            bp,
+            bx,
+            dx,
+            ax,
+            cx,
+            sp,
+            ip,
+            flags,
+            ..Self::default()
+        };
         SigContext { cs: USER_CS, ss: USER_SS, ..general }
     }
 
@@ -311,7 +331,8 @@ impl FpImage {
     /// upper halves are then cleared (`arch/x86/kernel/fpu/signal.c: check_xstate_in_sigframe`).
     pub fn load(&self, cpu: &mut CpuState) {
         self.load_legacy(cpu);
-        cpu.ymmh = if self.has_ymm() { std::array::from_fn(|i| self.pair(FXSAVE_SIZE + 64 + 16 * i)) } else { [[0; 2]; 16] };
+        cpu.ymmh =
+            if self.has_ymm() { std::array::from_fn(|i| self.pair(FXSAVE_SIZE + 64 + 16 * i)) } else { [[0; 2]; 16] };
     }
 
     fn has_ymm(&self) -> bool {

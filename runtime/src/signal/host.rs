@@ -47,7 +47,15 @@ fn sigaction(signo: i32, new: Option<HostSigaction>) -> HostSigaction {
 /// Sets the host's disposition to `SIG_DFL` or `SIG_IGN`, with `SA_NOCLDSTOP` and `SA_NOCLDWAIT`.
 pub fn set_disposition(signo: i32, handler: u64, flags: u64) {
     debug_assert!(handler == SIG_DFL || handler == SIG_IGN);
-    sigaction(signo, Some(HostSigaction { handler: handler as usize, flags: flags | arch::SA_RESTORER, restorer: arch::restorer(), mask: 0 }));
+    sigaction(
+        signo,
+        Some(HostSigaction {
+            handler: handler as usize,
+            flags: flags | arch::SA_RESTORER,
+            restorer: arch::restorer(),
+            mask: 0,
+        }),
+    );
 }
 
 /// Installs [`on_signal`] with these flags besides the necessary ones.
@@ -254,7 +262,8 @@ fn report_bug(signo: i32, info: &siginfo_t, context: &ucontext_t) {
     // SAFETY: faults have an address.
     let addr = unsafe { info.si_addr() } as u64;
     // A line that does not fit is cut.
-    let _ = writeln!(rest, "calque: bug: signal {signo} at host pc {pc:#x} (on_signal is at {own:#x}), address {addr:#x}");
+    let _ =
+        writeln!(rest, "calque: bug: signal {signo} at host pc {pc:#x} (on_signal is at {own:#x}), address {addr:#x}");
     let unused = rest.len();
     // SAFETY: writes the used part of the buffer.
     unsafe { libc::write(2, line.as_ptr().cast(), line.len() - unused) };

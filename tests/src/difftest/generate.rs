@@ -259,7 +259,9 @@ impl Generator {
         use OpCodeOperandKind::*;
         let memory = match kind {
             mem | mem_vsib32x | mem_vsib32y | mem_vsib64x | mem_vsib64y => true,
-            r8_or_mem | r16_or_mem | r32_or_mem | r64_or_mem | mm_or_mem | xmm_or_mem | ymm_or_mem => self.rng.u8(..3) == 0,
+            r8_or_mem | r16_or_mem | r32_or_mem | r64_or_mem | mm_or_mem | xmm_or_mem | ymm_or_mem => {
+                self.rng.u8(..3) == 0
+            }
             _ => false,
         };
         if memory {
@@ -290,8 +292,12 @@ impl Generator {
         match kind {
             r8_reg | r8_opcode | r8_or_mem => set_register(insn, n, self.byte_register(wide)),
             r16_reg | r16_reg_mem | r16_rm | r16_opcode | r16_or_mem => set_register(insn, n, Register::AX + number),
-            r32_reg | r32_reg_mem | r32_rm | r32_opcode | r32_or_mem | r32_vvvv => set_register(insn, n, Register::EAX + number),
-            r64_reg | r64_reg_mem | r64_rm | r64_opcode | r64_or_mem | r64_vvvv => set_register(insn, n, Register::RAX + number),
+            r32_reg | r32_reg_mem | r32_rm | r32_opcode | r32_or_mem | r32_vvvv => {
+                set_register(insn, n, Register::EAX + number)
+            }
+            r64_reg | r64_reg_mem | r64_rm | r64_opcode | r64_or_mem | r64_vvvv => {
+                set_register(insn, n, Register::RAX + number)
+            }
             xmm_reg | xmm_rm | xmm_or_mem | xmm_vvvv | xmm_is4 => set_register(insn, n, Register::XMM0 + number),
             ymm_reg | ymm_rm | ymm_or_mem | ymm_vvvv | ymm_is4 => set_register(insn, n, Register::YMM0 + number),
             mm_reg | mm_rm | mm_or_mem => set_register(insn, n, Register::MM0 + number % 8),

@@ -32,16 +32,16 @@ pub const TAKEN: u64 = CODE + CODE_SIZE - 32;
 /// What the assembly swaps with; offsets are in the assembly below.
 #[repr(C, align(64))]
 struct Swap {
-    gpr: [u64; 16],     // 0
-    rflags: u64,        // 128
-    code: u64,          // 136
-    host_rsp: u64,      // 144
-    taken: u64,         // 152
-    fault: u64,         // 160
-    fault_pc: u64,      // 168
-    pad: [u64; 2],      // 176
-    fx: [u8; 512],      // 192
-    host_fx: [u8; 512], // 704
+    gpr: [u64; 16],       // 0
+    rflags: u64,          // 128
+    code: u64,            // 136
+    host_rsp: u64,        // 144
+    taken: u64,           // 152
+    fault: u64,           // 160
+    fault_pc: u64,        // 168
+    pad: [u64; 2],        // 176
+    fx: [u8; 512],        // 192
+    host_fx: [u8; 512],   // 704
     ymmh: [[u64; 2]; 16], // 1216
 }
 

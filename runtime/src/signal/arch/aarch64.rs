@@ -64,7 +64,14 @@ unsafe extern "C" {
     fn calque_window_check();
     fn calque_window_end();
     fn calque_window_interrupted();
-    fn calque_clone_vfork(flags: u64, stack_top: *mut u8, ptid: u64, f: extern "C" fn(*mut c_void) -> !, arg: *mut c_void, ctid: u64) -> i64;
+    fn calque_clone_vfork(
+        flags: u64,
+        stack_top: *mut u8,
+        ptid: u64,
+        f: extern "C" fn(*mut c_void) -> !,
+        arg: *mut c_void,
+        ctid: u64,
+    ) -> i64;
 }
 
 /// `SA_RESTORER`: none needed, the kernel returns through the vDSO.
@@ -99,7 +106,12 @@ pub unsafe fn window_syscall(interrupt: *const u32, nr: u64, args: &[u64; 6]) ->
 /// `stack_top` is 16-byte aligned with enough room below; `f` touches the parent's memory only as a sibling
 /// thread that shares the parent's thread-local storage may.
 pub unsafe fn clone_vfork(
-    flags: u64, stack_top: *mut u8, ptid: u64, ctid: u64, f: extern "C" fn(*mut c_void) -> !, arg: *mut c_void,
+    flags: u64,
+    stack_top: *mut u8,
+    ptid: u64,
+    ctid: u64,
+    f: extern "C" fn(*mut c_void) -> !,
+    arg: *mut c_void,
 ) -> i64 {
     // SAFETY: the caller's promise.
     unsafe { calque_clone_vfork(flags, stack_top, ptid, f, arg, ctid) }
