@@ -259,6 +259,18 @@ impl Exit {
         a.into_iter().chain(b)
     }
 
+    /// Calls `f` on each known target.
+    pub fn for_each_target(&mut self, mut f: impl FnMut(&mut Target)) {
+        match self {
+            Exit::Goto(t) | Exit::Call { target: t, .. } => f(t),
+            Exit::Branch { taken, fallthrough, .. } => {
+                f(taken);
+                f(fallthrough);
+            }
+            _ => {}
+        }
+    }
+
     /// The value that decides or names the target.
     pub fn value(&self) -> Option<Value> {
         match *self {

@@ -139,7 +139,7 @@ pub(crate) fn instruction(pc: GuestAddr) -> String {
         Decoded::Unfetchable => (readable, "(not readable)".to_owned()),
     };
     let hex: Vec<String> = bytes[..len].iter().map(|b| format!("{b:02x}")).collect();
-    format!("{:<32} {text}", hex.join(" "))
+    format!("{:<23} {text}", hex.join(" ")).trim_start().to_owned()
 }
 
 fn registers(out: &mut String, cpu: &CpuState) -> std::fmt::Result {
@@ -170,7 +170,8 @@ fn stack(out: &mut String, cpu: &CpuState, symbols: &mut Symbols) -> std::fmt::R
             Found::FramePointer => "  (guessed from the frame pointer)",
             Found::StackTop => "  (guessed from the top of the stack)",
         };
-        writeln!(out, "    #{i:<2} {:#014x} {}{note}", frame.pc.0, symbols.place(frame.pc))?;
+        let place = if i == 0 { symbols.place(frame.pc) } else { symbols.call_before(frame.pc) };
+        writeln!(out, "    #{i:<2} {:#014x} {place}{note}", frame.pc.0)?;
     }
     Ok(())
 }

@@ -67,9 +67,9 @@ fn acts_on_host(var: &CStr) -> bool {
 #[derive(Default)]
 pub(crate) struct Request {
     path: CString,
-    argv: Vec<CString>,
-    envp: Vec<CString>,
-    /// NULL-terminated vectors of the addresses of the strings.
+    /// What the vectors point to.
+    _strings: [Vec<CString>; 2],
+    /// NULL-terminated vectors of the addresses of arguments and environment.
     argv_pointers: Vec<usize>,
     envp_pointers: Vec<usize>,
 }
@@ -78,7 +78,7 @@ impl Request {
     fn new(path: CString, argv: Vec<CString>, envp: Vec<CString>) -> Self {
         let pointers = |strings: &[CString]| strings.iter().map(|s| s.as_ptr() as usize).chain([0]).collect();
         let (argv_pointers, envp_pointers) = (pointers(&argv), pointers(&envp));
-        Self { path, argv, envp, argv_pointers, envp_pointers }
+        Self { path, _strings: [argv, envp], argv_pointers, envp_pointers }
     }
 }
 

@@ -1,14 +1,18 @@
 //! Descriptors that Calque holds itself. They live at high numbers, out of the way of a guest that expects the lowest free
 //! ones, and are refused to it by the syscalls layer: EBADF, as if they were not open.
 //!
+//! Rust's runtime opens /dev/null in place of standard descriptors that are closed at start. The guest is to find them
+//! closed, except for standard error, where Calque itself may have something to say.
+//!
 //! # Safety
-//! Takes ownership of a descriptor number that the kernel has just given.
+//! Takes ownership of a descriptor number that the kernel has just given. The constructor runs before Rust's runtime is
+//! up: it makes system calls and writes an atomic, nothing else.
 
 #![allow(unsafe_code)]
 
 use nix::fcntl::{FcntlArg, fcntl};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
 
 /// Lowest number for a descriptor of our own, where RLIMIT_NOFILE allows it (its usual value is 1024).
 const FIRST: RawFd = 960;
@@ -39,6 +43,31 @@ pub fn hide(fd: impl AsFd) -> nix::Result<OwnedFd> {
     assert!(free.is_some(), "room for every descriptor of our own");
     // SAFETY: fcntl has just made it.
     Ok(unsafe { OwnedFd::from_raw_fd(high) })
+}
+
+/// Bit n: descriptor n, 0 or 1, was closed when Calque started.
+static CLOSED: AtomicU32 = AtomicU32::new(0);
+
+// SAFETY: the linker collects such pointers; the C library calls each once, with arguments that C allows to ignore.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn() = record_closed;
+
+extern "C" fn record_closed() {
+    for fd in 0..2 {
+        // SAFETY: asks about a descriptor.
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
+            CLOSED.fetch_or(1 << fd, Relaxed);
+        }
+    }
+}
+
+/// Closes what stands in for standard input and output that were closed at start. To be called before the guest runs.
+pub fn close_stand_ins() {
+    for fd in (0..2).filter(|fd| CLOSED.load(Relaxed) >> fd & 1 != 0) {
+        // SAFETY: /dev/null, opened by Rust's runtime; nothing of ours uses standard input or output.
+        unsafe { libc::close(fd) };
+    }
 }
 
 #[cfg(test)]

@@ -121,6 +121,7 @@ impl Thread {
     /// Runs the program's first thread on the process's first thread. Its end is that of the process only if no other thread
     /// is left.
     pub fn run_first(mut self) -> ! {
+        crate::hidden::close_stand_ins();
         signal::install_host_handlers();
         let code = self.run();
         self.release();

@@ -110,7 +110,7 @@ impl Symbols {
         let is_start = |m: &&Mapping| {
             m.file.as_ref().is_some_and(|(f, offset)| f == file && *offset == 0) && m.range.start <= addr
         };
-        let base = self.mappings.iter().filter(is_start).last()?.range.start;
+        let base = self.mappings.iter().rfind(is_start)?.range.start;
         let header: FileHeader = access::read(base).ok()?;
         if header.ident[..4] != *b"\x7fELF" {
             return None;
@@ -135,6 +135,15 @@ impl Symbols {
             .map(|symbol| (demangle_auto(Cow::Borrowed(symbol.name()), None).into_owned(), inside - symbol.address()));
         let location = loader.find_location(inside).ok().flatten();
         place.line = location.and_then(|l| Some((l.file?.to_owned(), l.line?)));
+        place
+    }
+
+    /// What called: the place before the return address `pc`, which may be the first byte of the next line or function.
+    pub fn call_before(&mut self, pc: GuestAddr) -> Place {
+        let mut place = self.place(pc.wrapping_add(u64::MAX));
+        for (_, offset) in [&mut place.module, &mut place.function].into_iter().flatten() {
+            *offset += 1;
+        }
         place
     }
 

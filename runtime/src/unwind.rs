@@ -17,7 +17,7 @@ use calque_ir::{CpuState, GuestAddr};
 
 /// How a frame was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Found {
+pub(crate) enum Found {
     /// Where the thread is.
     Here,
     /// Unwind tables: certain.
@@ -30,7 +30,7 @@ pub enum Found {
 
 /// A function that has not returned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Frame {
+pub(crate) struct Frame {
     /// Where it goes on.
     pub pc: GuestAddr,
     pub found: Found,
@@ -61,7 +61,7 @@ impl Registers {
 const MAX_FRAMES: usize = 64;
 
 /// The call stack of a thread with these registers, innermost first.
-pub fn backtrace(cpu: &CpuState, symbols: &Symbols) -> Vec<Frame> {
+pub(crate) fn backtrace(cpu: &CpuState, symbols: &Symbols) -> Vec<Frame> {
     let mut registers = Registers::of(cpu);
     let mut frames = vec![Frame { pc: GuestAddr(cpu.rip), found: Found::Here }];
     while frames.len() < MAX_FRAMES {

@@ -4,11 +4,12 @@
 //! |---------------|-----------------------------------------------------------------------------|
 //! | `difftest/`   | instructions against the real processor                                     |
 //! | `golden.rs`   | directories of text files that state input and expected output, `BLESS=1`   |
+//! | `insn_case.rs`| `tests/insn/*.case`: single instructions on every host                      |
 //! | `ir_case.rs`  | `tests/ir/*.ir`: passes and verifier                                        |
 //! | `ir_doc.rs`   | the tables of `docs/IR.md`                                                  |
 
-#[cfg(target_arch = "x86_64")]
 pub mod difftest;
 pub mod golden;
+pub mod insn_case;
 pub mod ir_case;
 pub mod ir_doc;

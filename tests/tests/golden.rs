@@ -1,6 +1,7 @@
 //! The golden suites. `BLESS=1` accepts what differs, `FILTER=name` picks files.
 
-use calque_tests::{golden, ir_case, ir_doc};
+use calque_tests::{golden, insn_case, ir_case, ir_doc};
+use std::cell::RefCell;
 
 #[test]
 fn ir() {
@@ -14,4 +15,10 @@ fn the_tables_of_docs_ir_md_are_current() {
     if let Err(message) = golden::check(&path, &text, &ir_doc::expected(&text)) {
         panic!("{message}");
     }
+}
+
+#[test]
+fn insn() {
+    let runner = RefCell::new(insn_case::Runner::new());
+    golden::run_suite("insn", "case", |_, text| runner.borrow_mut().expected(text));
 }

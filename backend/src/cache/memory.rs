@@ -10,6 +10,7 @@
 use super::CacheError;
 use crate::abi::HostCode;
 use crate::arch;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
@@ -36,6 +37,8 @@ unsafe impl Sync for CodeMemory {}
 impl CodeMemory {
     /// Reserves `size` bytes; pages are allocated as they are written.
     pub(super) fn new(size: usize) -> Result<Self, CacheError> {
+        let limit = FileLimit::raised()?;
+        let size = size.min(limit.hard()) & !(PAGE - 1);
         let file = memory_file(size)?;
         let writable = map(None, size, libc::PROT_READ | libc::PROT_WRITE, &file).map_err(CacheError::Map)?;
         let executable = map(None, size, libc::PROT_READ | libc::PROT_EXEC, &file).map_err(CacheError::ExecRefused)?;
@@ -87,6 +90,7 @@ impl CodeMemory {
 
     /// In the child after `fork`: a file of its own at the same addresses, with the same code.
     pub(super) fn unshare(&self) -> Result<(), CacheError> {
+        let _limit = FileLimit::raised()?;
         let file = memory_file(self.size)?;
         let used = self.used();
         // SAFETY: reads the `used` bytes of the executable mapping, which nobody writes (invariant 2).
@@ -112,6 +116,40 @@ impl Drop for CodeMemory {
         for (address, len) in self.mappings() {
             // SAFETY: our own mappings, which nothing refers to any more.
             unsafe { libc::munmap(address as *mut libc::c_void, len) };
+        }
+    }
+}
+
+/// Largest page of any host, in bytes.
+const PAGE: usize = 64 << 10;
+
+/// The guest's soft limit for file sizes (`ulimit -f`), out of force while this lives: it is not meant for our memory file.
+struct FileLimit {
+    soft: libc::rlim_t,
+    hard: libc::rlim_t,
+}
+
+impl FileLimit {
+    fn raised() -> Result<Self, CacheError> {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_FSIZE).map_err(|e| CacheError::Map(e.into()))?;
+        let limit = Self { soft, hard };
+        if soft != hard {
+            setrlimit(Resource::RLIMIT_FSIZE, hard, hard).map_err(|e| CacheError::Map(e.into()))?;
+        }
+        Ok(limit)
+    }
+
+    /// Most bytes that a file may have all the same.
+    fn hard(&self) -> usize {
+        usize::try_from(self.hard).unwrap_or(usize::MAX)
+    }
+}
+
+impl Drop for FileLimit {
+    fn drop(&mut self) {
+        if self.soft != self.hard {
+            // Lowering a soft limit cannot fail.
+            let _ = setrlimit(Resource::RLIMIT_FSIZE, self.soft, self.hard);
         }
     }
 }

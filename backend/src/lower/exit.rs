@@ -36,22 +36,23 @@ impl Lowering<'_> {
 
     fn branch(&mut self, cond: IrValue, taken: Target, fallthrough: Target) {
         let cond = self.value(cond);
+        self.poll_branch(cond, taken, fallthrough);
         let then = self.edge(taken);
         let otherwise = self.edge(fallthrough);
-        self.b.ins().brif(cond, then.block, &[], otherwise.block, &[]);
+        self.b.ins().brif(cond, then, &[], otherwise, &[]);
         for (edge, target) in [(then, taken), (otherwise, fallthrough)] {
-            if edge.is_new {
-                self.b.switch_to_block(edge.block);
-                self.goto(target);
+            if let Target::Pc(pc) = target {
+                self.b.switch_to_block(edge);
+                self.link(pc);
             }
         }
     }
 
-    /// The CLIF block where an edge arrives: the target itself if nothing has to be done on the way.
-    fn edge(&mut self, target: Target) -> Edge {
+    /// The CLIF block where an edge arrives: a new one if it leaves the region.
+    fn edge(&mut self, target: Target) -> clif::Block {
         match target {
-            Target::Block(to) if to > self.block => Edge { block: self.blocks[to.0 as usize], is_new: false },
-            _ => Edge { block: self.b.create_block(), is_new: true },
+            Target::Block(to) => self.blocks[to.0 as usize],
+            Target::Pc(_) => self.b.create_block(),
         }
     }
 
@@ -67,14 +68,29 @@ impl Lowering<'_> {
     /// Back to the dispatcher, which goes on at `pc`.
     fn leave_at(&mut self, word: u64, pc: GuestAddr) {
         self.store_dirty(RegSet::ALL);
+        let pc = self.iconst(types::I64, pc.0 as i64);
         self.leave_stored(word, pc);
     }
 
-    /// The same, with what the guest needs in `CpuState` already.
-    fn leave_stored(&mut self, word: u64, pc: GuestAddr) {
-        let pc = self.iconst(types::I64, pc.0 as i64);
-        self.store_state(pc, offset_of!(CpuState, rip));
+    /// The same, with what the guest needs in `CpuState` already. All such exits of a region share their last steps.
+    fn leave_stored(&mut self, word: u64, pc: clif::Value) {
         let word = self.iconst(types::I64, word as i64);
+        let block = *self.leave.get_or_insert_with(|| {
+            let block = self.b.create_block();
+            self.b.set_cold_block(block);
+            self.b.append_block_param(block, types::I64);
+            self.b.append_block_param(block, types::I64);
+            block
+        });
+        self.b.ins().jump(block, &[pc.into(), word.into()]);
+    }
+
+    /// The shared end of all exits to the dispatcher, if there are any.
+    pub(super) fn finish_leaves(&mut self) {
+        let Some(block) = self.leave else { return };
+        self.b.switch_to_block(block);
+        let &[pc, word] = self.b.block_params(block) else { unreachable!("two parameters were appended") };
+        self.store_state(pc, offset_of!(CpuState, rip));
         self.jump_through(LEAVE_CELL, word);
     }
 
@@ -107,9 +123,7 @@ impl Lowering<'_> {
         self.b.ins().return_call_indirect(tail, code, &[cpu, pc]);
 
         self.b.switch_to_block(miss);
-        self.store_state(pc, offset_of!(CpuState, rip));
-        let word = self.iconst(types::I64, Leave::Indirect as i64);
-        self.jump_through(LEAVE_CELL, word);
+        self.leave_stored(Leave::Indirect as u64, pc);
     }
 
     /// Leaves at the region's entry if the thread is wanted elsewhere. Nothing is loaded yet.
@@ -117,7 +131,33 @@ impl Lowering<'_> {
         self.poll(RegSet::default(), self.region.pc());
     }
 
-    /// Polls on an edge that closes a loop.
+    /// Polls before a branch that may close a loop. Before, not on the edge: a block of its own on the edge would cost the
+    /// loop a second jump. Which way the guest goes is looked at again if it is interrupted.
+    fn poll_branch(&mut self, cond: clif::Value, taken: Target, fallthrough: Target) {
+        let closes = |target| matches!(target, Target::Block(to) if to <= self.block);
+        if !closes(taken) && !closes(fallthrough) {
+            return;
+        }
+        let interrupted = self.interrupted();
+        let (out, on) = self.branch_off(interrupted);
+        self.b.switch_to_block(out);
+        let [taken, fallthrough] = [taken, fallthrough].map(|target| self.resume_at(target));
+        self.store_dirty(taken.1.union(fallthrough.1));
+        let [taken, fallthrough] = [taken, fallthrough].map(|(pc, _)| self.iconst(types::I64, pc.0 as i64));
+        let pc = self.b.ins().select(cond, taken, fallthrough);
+        self.leave_stored(Leave::Interrupt as u64, pc);
+        self.b.switch_to_block(on);
+    }
+
+    /// Guest pc of a target, and the registers that are wanted there.
+    fn resume_at(&self, target: Target) -> (GuestAddr, RegSet) {
+        match target {
+            Target::Block(to) => (self.region.blocks[to.0 as usize].pc, self.sets.wanted_at(to)),
+            Target::Pc(pc) => (pc, RegSet::ALL),
+        }
+    }
+
+    /// Polls before a jump that closes a loop.
     fn poll_edge(&mut self, to: BlockId) {
         if to <= self.block {
             self.poll(self.sets.wanted_at(to), self.region.blocks[to.0 as usize].pc);
@@ -125,9 +165,14 @@ impl Lowering<'_> {
     }
 
     fn poll(&mut self, wanted: RegSet, pc: GuestAddr) {
-        let interrupt = self.load_state(types::I32, offset_of!(CpuState, rt.interrupt));
-        let interrupted = self.b.ins().icmp_imm_u(IntCC::NotEqual, interrupt, 0);
+        let interrupted = self.interrupted();
         self.cold_exit(interrupted, Leave::Interrupt as u64, wanted, pc);
+    }
+
+    /// Whether the thread is asked to leave generated code.
+    fn interrupted(&mut self) -> clif::Value {
+        let interrupt = self.load_state(types::I32, offset_of!(CpuState, rt.interrupt));
+        self.b.ins().icmp_imm_u(IntCC::NotEqual, interrupt, 0)
     }
 
     /// `Op::FaultIf`.
@@ -143,19 +188,19 @@ impl Lowering<'_> {
 
     /// Leaves with `word` at `pc` if `cond` is not 0; the guest wants the `wanted` registers there.
     fn cold_exit(&mut self, cond: clif::Value, word: u64, wanted: RegSet, pc: GuestAddr) {
-        let (out, on) = (self.b.create_block(), self.b.create_block());
-        self.b.set_cold_block(out);
-        self.b.ins().brif(cond, out, &[], on, &[]);
+        let (out, on) = self.branch_off(cond);
         self.b.switch_to_block(out);
         self.store_dirty(wanted);
+        let pc = self.iconst(types::I64, pc.0 as i64);
         self.leave_stored(word, pc);
         self.b.switch_to_block(on);
     }
-}
 
-/// Where one way of a branch arrives.
-#[derive(Clone, Copy)]
-struct Edge {
-    block: clif::Block,
-    is_new: bool,
+    /// Goes to a new cold block if `cond` is not 0; that block, and the one where the code goes on.
+    fn branch_off(&mut self, cond: clif::Value) -> (clif::Block, clif::Block) {
+        let (out, on) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(out);
+        self.b.ins().brif(cond, out, &[], on, &[]);
+        (out, on)
+    }
 }

@@ -82,12 +82,14 @@ pub(crate) fn lower(
         at: 0,
         pc: region.pc(),
         helper: None,
+        leave: None,
         out: Lowered { exits: Vec::new(), pcs: Vec::new(), calls: false },
     };
     lowering.entry();
     for id in region.block_ids() {
         lowering.block(id);
     }
+    lowering.finish_leaves();
     lowering.b.seal_all_blocks();
     lowering.b.finalize(frontend);
     lowering.out
@@ -120,6 +122,8 @@ struct Lowering<'a> {
     pc: GuestAddr,
     /// Signature of helpers, once one is called.
     helper: Option<clif::SigRef>,
+    /// Where exits to the dispatcher meet, with guest pc and link word, once there is one.
+    leave: Option<clif::Block>,
     out: Lowered,
 }
 

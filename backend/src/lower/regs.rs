@@ -36,7 +36,7 @@ impl RegSet {
         self.0 >> reg.index() & 1 != 0
     }
 
-    fn union(self, other: RegSet) -> RegSet {
+    pub(super) fn union(self, other: RegSet) -> RegSet {
         RegSet(self.0 | other.0)
     }
 

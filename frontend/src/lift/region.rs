@@ -6,13 +6,58 @@
 //!
 //! Invariants:
 //! 1. Block starts are exact: no guest instruction is lifted twice unless two paths decode the bytes differently.
-//! 2. Blocks are kept in the order in which they were found: the entry is block 0.
+//! 2. Blocks are numbered in reverse postorder, the entry 0: an edge goes to a lower number only where it closes a loop,
+//!    which is where engines poll.
 
 use super::{LiftOptions, Lifter};
 use crate::decode::{CodeReader, Decoded, Window};
 use calque_ir::{BlockId, Exit, GuestAddr, Region, Target};
 use hashbrown::HashMap;
 use iced_x86::{FlowControl, OpKind};
+
+/// Numbers the blocks in reverse postorder; a branch's fallthrough directly behind it where that is possible.
+fn renumber(region: &mut Region) {
+    let mut order = Vec::with_capacity(region.blocks.len());
+    let mut seen = vec![false; region.blocks.len()];
+    // Return addresses of calls are reached from outside only: behind the rest.
+    for root in region.block_ids() {
+        let from = order.len();
+        if !seen[root.0 as usize] {
+            postorder(region, root, &mut seen, &mut order);
+            order[from..].reverse();
+        }
+    }
+    let mut numbers = vec![BlockId(0); order.len()];
+    for (n, id) in order.iter().enumerate() {
+        numbers[id.0 as usize] = BlockId(n as u32);
+    }
+    region.blocks = order.iter().map(|id| region.blocks[id.0 as usize].clone()).collect();
+    for block in &mut region.blocks {
+        block.exit.for_each_target(|target| {
+            if let Target::Block(to) = target {
+                *to = numbers[to.0 as usize];
+            }
+        });
+    }
+}
+
+fn postorder(region: &Region, root: BlockId, seen: &mut [bool], order: &mut Vec<BlockId>) {
+    let mut path = vec![(root, region.blocks[root.0 as usize].exit.targets())];
+    seen[root.0 as usize] = true;
+    while let Some((id, targets)) = path.last_mut() {
+        match targets.next() {
+            Some(Target::Block(to)) if !seen[to.0 as usize] => {
+                seen[to.0 as usize] = true;
+                path.push((to, region.blocks[to.0 as usize].exit.targets()));
+            }
+            Some(_) => {}
+            None => {
+                order.push(*id);
+                path.pop();
+            }
+        }
+    }
+}
 
 /// What is known of earlier executions.
 pub trait Profile {
@@ -46,6 +91,7 @@ pub fn lift_region(code: &dyn CodeReader, pc: GuestAddr, profile: &dyn Profile, 
     for block in &mut region.blocks {
         link(&mut block.exit, &ids);
     }
+    renumber(&mut region);
     region
 }
 
@@ -58,13 +104,8 @@ fn link(exit: &mut Exit, ids: &HashMap<GuestAddr, BlockId>) {
             *target = Target::Block(*id);
         }
     };
-    match exit {
-        Exit::Goto(t) => resolve(t),
-        Exit::Branch { taken, fallthrough, .. } => {
-            resolve(taken);
-            resolve(fallthrough);
-        }
-        _ => {}
+    if !matches!(exit, Exit::Call { .. }) {
+        exit.for_each_target(resolve);
     }
 }
 

@@ -16,7 +16,7 @@ pub const SIG_IGN: u64 = 1;
 /// Flags of `sa_flags` that x86-64 Linux knows (`UAPI_SA_FLAGS`, linux/signal_types.h); others are cleared when set.
 const KNOWN_FLAGS: u64 = 0x1 | 0x2 | 0x4 | 0x800 | SA_RESTORER | 0x0800_0000 | 0x1000_0000 | 0x4000_0000 | 0x8000_0000;
 /// `SA_RESTORER` of x86 (asm/signal.h).
-pub const SA_RESTORER: u64 = 0x0400_0000;
+pub(super) const SA_RESTORER: u64 = 0x0400_0000;
 /// Flags that mean the same to the host's kernel when it decides about a signal of the guest.
 const MIRRORED_FLAGS: u64 = SA_RESTART as u64 | SA_NOCLDSTOP as u64 | SA_NOCLDWAIT as u64;
 

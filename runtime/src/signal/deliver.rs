@@ -199,14 +199,9 @@ impl Thread {
                 if let Some(restart) = call.take() {
                     self.finish_call(restart, &action);
                 }
-                self.announce(&info);
                 self.run_handler(&info, &action);
             }
         }
-    }
-
-    fn announce(&self, info: &SigInfo) {
-        self.process.syscalls.signal(self, info);
     }
 
     /// A handler is about to run: EINTR, or again behind it.
@@ -344,13 +339,11 @@ impl Thread {
         if refused || action.handler == SIG_DFL {
             self.die(&info);
         }
-        self.announce(&info);
         self.run_handler(&info, &action);
     }
 
     /// Ends the process by a signal; by a fault with a report.
     fn die(&mut self, info: &SigInfo) -> ! {
-        self.announce(info);
         self.process.syscalls.signal(self, info);
         if info.code > 0 {
             crate::crash::report(self, info, self.signals.trap.access());

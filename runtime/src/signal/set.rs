@@ -10,7 +10,7 @@ pub struct SigSet(pub u64);
 /// Signals that a fault in the thread itself raises, and that Calque needs for its own ends.
 pub const SYNCHRONOUS: SigSet = SigSet::of(&[SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP]);
 /// Signals that cannot be caught, blocked or ignored.
-pub const UNCATCHABLE: SigSet = SigSet::of(&[SIGKILL, SIGSTOP]);
+pub(super) const UNCATCHABLE: SigSet = SigSet::of(&[SIGKILL, SIGSTOP]);
 
 impl SigSet {
     /// No signal.
@@ -51,7 +51,7 @@ impl SigSet {
 }
 
 /// Whether `n` is a signal number.
-pub fn is_valid(n: i32) -> bool {
+pub(super) fn is_valid(n: i32) -> bool {
     (1..=64).contains(&n)
 }
 

@@ -1,9 +1,10 @@
 //! Compares instructions with the processor: `difftest [--seed N] [--count N] [--sequences N] [MNEMONIC...]`.
+//! `difftest --cases N` prints N lines for `tests/insn/*.case` for each mnemonic instead.
 
 #[cfg(target_arch = "x86_64")]
 fn main() -> std::process::ExitCode {
     use calque_tests::difftest::{self, generate::Generator, guest::Guest, native::Native};
-    let (mut seed, mut count, mut sequences, mut only) = (1u64, 200usize, 20_000usize, Vec::new());
+    let (mut seed, mut count, mut sequences, mut cases, mut only) = (1u64, 200usize, 20_000usize, 0usize, Vec::new());
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut number = || args.next().and_then(|v| v.parse().ok()).expect("a number behind the option");
@@ -11,6 +12,7 @@ fn main() -> std::process::ExitCode {
             "--seed" => seed = number(),
             "--count" => count = number() as usize,
             "--sequences" => sequences = number() as usize,
+            "--cases" => cases = number() as usize,
             _ => only.push(arg.to_lowercase()),
         }
     }
@@ -18,6 +20,16 @@ fn main() -> std::process::ExitCode {
         .into_iter()
         .filter(|(m, _)| only.is_empty() || only.contains(&format!("{m:?}").to_lowercase()))
         .collect();
+    if cases > 0 {
+        for (mnemonic, codes) in &subjects {
+            let mut g = Generator::new(seed ^ (*mnemonic as u64) << 32);
+            let codes = std::iter::repeat_with(|| difftest::single(&mut g, codes)).flatten();
+            codes.take(cases).for_each(|case| {
+                println!("{:?}\t{}", case.insns()[0].cpuid_features()[0], calque_tests::insn_case::line_of(&case.code))
+            });
+        }
+        return std::process::ExitCode::SUCCESS;
+    }
     let (mut native, mut guest) = (Native::take(), Guest::new());
     let (mut failed, mut ran) = (0, 0);
     for (mnemonic, codes) in &subjects {

@@ -1,8 +1,9 @@
 //! The engines under test, on the same code, registers and data as the processor.
 
+use super::End;
 use super::jit::Jit;
-use super::native::{CODE, DATA, DATA_SIZE, End, Native, TAKEN, with_mxcsr};
-use calque_backend::StateAtFaults;
+use super::pages::{CODE, DATA, DATA_SIZE, Pages, TAKEN};
+use calque_backend::{StateAtFaults, abi};
 use calque_frontend::decode::{Bytes, MAX_INSN};
 use calque_frontend::{CodeReader, LiftOptions, Profile, lift_block, lift_region};
 use calque_ir::interp::{self, Frame, Host, Next};
@@ -54,7 +55,7 @@ impl Guest {
     pub fn run(
         &mut self,
         engine: Engine,
-        native: &mut Native,
+        pages: &mut Pages,
         code: &[u8],
         cpu: &mut CpuState,
         data: &mut [u8],
@@ -75,11 +76,11 @@ impl Guest {
                 Err(problems) => return Outcome::Invalid(problems),
             };
             let next = match engine {
-                Engine::Jit => self.jit.run(&region, StateAtFaults::Precise, native, cpu, data),
-                Engine::Hot => self.jit.run(&region, StateAtFaults::PcOnly, native, cpu, data),
+                Engine::Jit => self.jit.run(&region, StateAtFaults::Precise, pages, cpu, data),
+                Engine::Hot => self.jit.run(&region, StateAtFaults::PcOnly, pages, cpu, data),
                 Engine::Interp | Engine::Optimized => {
                     let mut memory = Memory { data, code };
-                    with_mxcsr(cpu.mxcsr, || interp::run(&region, cpu, &mut memory, &mut self.frame))
+                    abi::under_guest_rounding(cpu, |cpu| interp::run(&region, cpu, &mut memory, &mut self.frame))
                 }
             };
             match next {

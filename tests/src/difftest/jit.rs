@@ -7,7 +7,7 @@
 
 #![allow(unsafe_code)]
 
-use super::native::Native;
+use super::pages::Pages;
 use calque_backend::abi::{self, ExitReason, REASON_HOST_FAULT};
 use calque_backend::{CodeCache, CompileOptions, Compiler, HostCode, HostIsa, JumpCache, StateAtFaults, helpers};
 use calque_ir::interp::{Next, Trap};
@@ -51,7 +51,7 @@ impl Jit {
         &mut self,
         region: &Region,
         state_at_faults: StateAtFaults,
-        native: &mut Native,
+        pages: &mut Pages,
         cpu: &mut CpuState,
         data: &mut [u8],
     ) -> Result<Next, Trap<()>> {
@@ -63,9 +63,9 @@ impl Jit {
         let options = CompileOptions { state_at_faults, ..CompileOptions::default() };
         let translation = self.cache.translate(&mut self.compiler, region, &options);
         let translation = translation.unwrap_or_else(|e| panic!("{e}\n{region}"));
-        native.set_data(data);
+        pages.set_data(data);
         let reason = self.enter(cpu, translation.code);
-        native.get_data(data);
+        pages.get_data(data);
         match reason {
             ExitReason::Link { cell } => Ok(Next::Pc(self.cache.cell_target(cell))),
             ExitReason::Indirect | ExitReason::Interrupt => Ok(Next::Pc(GuestAddr(cpu.rip))),
@@ -101,6 +101,7 @@ impl Default for Jit {
 ///
 /// # Safety
 /// `context` is that of a synchronous fault on the thread that runs the case.
+#[cfg(target_arch = "x86_64")]
 pub(super) unsafe fn leave(context: &mut libc::ucontext_t) -> bool {
     let cpu = RUNNING.swap(null_mut(), Ordering::Relaxed);
     if cpu.is_null() {

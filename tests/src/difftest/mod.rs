@@ -8,6 +8,7 @@
 //! | file          | what                                      |
 //! |---------------|-------------------------------------------|
 //! | `generate.rs` | instructions and states                   |
+//! | `pages.rs`    | the memory that all of them work on       |
 //! | `native.rs`   | the processor                             |
 //! | `guest.rs`    | the engines                               |
 //! | `jit.rs`      | compiled code as one of them              |
@@ -17,7 +18,9 @@ pub mod compare;
 pub mod generate;
 pub mod guest;
 pub mod jit;
+#[cfg(target_arch = "x86_64")]
 pub mod native;
+pub mod pages;
 
 use calque_frontend::lift::table::{self, Status};
 use calque_ir::CpuState;
@@ -25,7 +28,18 @@ use compare::Report;
 use generate::{Generator, encodings};
 use guest::{Engine, Guest, Outcome};
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, Register, RflagsBits};
-use native::{CODE, End, Native, TAKEN};
+use pages::{CODE, TAKEN};
+
+/// How the code under test ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// Behind the last instruction.
+    Through,
+    /// At [`pages::TAKEN`].
+    Taken,
+    /// With this signal at this pc; registers as the processor reported them.
+    Signal { number: i32, pc: u64 },
+}
 
 /// One test: code, the state before, the memory before.
 pub struct Case {
@@ -86,7 +100,8 @@ pub fn copy(cpu: &CpuState) -> CpuState {
 }
 
 /// Runs a case on the processor and on every engine; yields the first difference.
-pub fn check(native: &mut Native, guest: &mut Guest, case: &Case) -> Result<(), Report> {
+#[cfg(target_arch = "x86_64")]
+pub fn check(native: &mut native::Native, guest: &mut Guest, case: &Case) -> Result<(), Report> {
     let (mut cpu, mut data) = (copy(&case.cpu), case.data.clone());
     let end = native.run(&case.code, &mut cpu, &mut data);
     for engine in Engine::ALL {
@@ -94,7 +109,7 @@ pub fn check(native: &mut Native, guest: &mut Guest, case: &Case) -> Result<(), 
             continue; // hot code owes nobody its registers at a fault
         }
         let (mut got, mut got_data) = (copy(&case.cpu), case.data.clone());
-        let outcome = guest.run(engine, native, &case.code, &mut got, &mut got_data);
+        let outcome = guest.run(engine, native.pages(), &case.code, &mut got, &mut got_data);
         if outcome == Outcome::Unimplemented {
             return Ok(());
         }

@@ -6,28 +6,18 @@
 //!
 //! # Safety
 //! The code under test runs unconfined. What makes that bearable:
-//! - It is short, comes from the generator or a checked-in case, and its pointers lie in [`DATA`] or are random 64-bit
+//! - It is short, comes from the generator or a checked-in case, and its pointers lie in the data pages or are random 64-bit
 //!   numbers; no register holds an address of this process.
 //! - It contains no system call and no control transfer except to the two ways out.
 //! - One thread at a time: the state it swaps with is one static behind a lock.
 
 #![allow(unsafe_code)]
 
+use super::End;
+use super::pages::{CODE, CODE_SIZE, Pages, TAKEN};
 use calque_ir::CpuState;
 use std::arch::global_asm;
 use std::cell::UnsafeCell;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Where code under test stands: below 2 GiB, so that 32-bit addresses reach code and data, and no power of two.
-pub const CODE: u64 = 0x4567_8000;
-/// Bytes for code.
-pub const CODE_SIZE: u64 = 4096;
-/// Memory that code under test works on; what lies around it is unmapped.
-pub const DATA: u64 = 0x4577_8000;
-/// Bytes of it.
-pub const DATA_SIZE: u64 = 3 * 4096;
-/// Where a taken branch at the end of the code goes.
-pub const TAKEN: u64 = CODE + CODE_SIZE - 32;
 
 /// What the assembly swaps with; offsets are in the assembly below.
 #[repr(C, align(64))]
@@ -48,24 +38,25 @@ struct Swap {
 #[repr(transparent)]
 struct SwapCell(UnsafeCell<Swap>);
 
-// SAFETY: only accessed under `LOCK`, by the thread that holds it and by its signal handler.
+// SAFETY: only accessed by the thread that holds the pages' lock and by its signal handler.
 unsafe impl Sync for SwapCell {}
 
-static SWAP: SwapCell = SwapCell(UnsafeCell::new(Swap {
-    gpr: [0; 16],
-    rflags: 0,
-    code: 0,
-    host_rsp: 0,
-    taken: 0,
-    fault: 0,
-    fault_pc: 0,
-    pad: [0; 2],
-    fx: [0; 512],
-    host_fx: [0; 512],
-    ymmh: [[0; 2]; 16],
-}));
+impl Swap {
+    const EMPTY: Swap = Swap {
+        gpr: [0; 16],
+        rflags: 0,
+        code: 0,
+        host_rsp: 0,
+        taken: 0,
+        fault: 0,
+        fault_pc: 0,
+        pad: [0; 2],
+        fx: [0; 512],
+        host_fx: [0; 512],
+    };
+}
 
-static LOCK: Mutex<()> = Mutex::new(());
+static SWAP: SwapCell = SwapCell(UnsafeCell::new(Swap::EMPTY));
 
 global_asm! {
     ".globl calque_difftest_enter",
@@ -141,52 +132,32 @@ unsafe extern "C" {
     fn calque_difftest_leave();
 }
 
-/// How native execution ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum End {
-    /// Behind the last instruction.
-    Through,
-    /// At [`TAKEN`].
-    Taken,
-    /// With this signal at this pc; registers as the processor reported them.
-    Signal { number: i32, pc: u64 },
-}
-
 /// The processor, for one user at a time.
 pub struct Native {
-    _lock: MutexGuard<'static, ()>,
+    pages: Pages,
 }
 
 impl Native {
-    /// Maps the code and data pages and installs the fault handlers.
+    /// Maps the pages and installs the fault handlers.
     pub fn take() -> Native {
-        let lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-        map(CODE, CODE_SIZE, libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC);
-        map(DATA, DATA_SIZE, libc::PROT_READ | libc::PROT_WRITE);
+        let pages = Pages::take();
         install_handlers();
-        Native { _lock: lock }
+        Native { pages }
+    }
+
+    /// The memory that cases work on.
+    pub fn pages(&mut self) -> &mut Pages {
+        &mut self.pages
     }
 
     /// Runs `code` (at [`CODE`]) from the state in `cpu` and leaves the resulting state there; `data` likewise.
     pub fn run(&mut self, code: &[u8], cpu: &mut CpuState, data: &mut [u8]) -> End {
         self.place(code);
-        self.set_data(data);
+        self.pages.set_data(data);
         let swap = SWAP.0.get();
-        // SAFETY: `self` holds the lock; nothing else touches the static while `swap` is used.
+        // SAFETY: `pages` holds the lock; nothing else touches the static while `swap` is used.
         let swap = unsafe { &mut *swap };
-        *swap = Swap {
-            gpr: cpu.gpr,
-            rflags: cpu.rflags(),
-            code: CODE,
-            host_rsp: 0,
-            taken: 0,
-            fault: 0,
-            fault_pc: 0,
-            pad: [0; 2],
-            fx: fx_of(cpu),
-            host_fx: [0; 512],
-            ymmh: cpu.ymmh,
-        };
+        *swap = Swap { gpr: cpu.gpr, rflags: cpu.rflags(), code: CODE, fx: fx_of(cpu), ymmh: cpu.ymmh, ..Swap::EMPTY };
         // SAFETY: see the module's header; the assembly saves and restores every callee-saved register, RFLAGS,
         // MXCSR and the x87 state.
         unsafe { calque_difftest_enter() };
@@ -195,7 +166,7 @@ impl Native {
         cpu.set_rflags(swap.rflags);
         set_fx(cpu, &swap.fx);
         cpu.ymmh = swap.ymmh;
-        self.get_data(data);
+        self.pages.get_data(data);
         match (swap.fault, swap.taken) {
             (0, 0) => End::Through,
             (0, _) => End::Taken,
@@ -206,50 +177,15 @@ impl Native {
     /// Writes the code and the two ways out.
     fn place(&mut self, code: &[u8]) {
         assert!(code.len() as u64 <= TAKEN - CODE - 32);
-        let page = CODE as *mut u8;
         let way_out = |to: unsafe extern "C" fn()| {
             let mut jump = vec![0xff, 0x25, 0, 0, 0, 0]; // jmp [rip+0]
             jump.extend((to as usize as u64).to_le_bytes());
             jump
         };
-        let (leave, taken) = (way_out(calque_difftest_leave), way_out(calque_difftest_taken));
-        // SAFETY: the code page is mapped, ours, and the lengths were checked above.
-        unsafe {
-            page.copy_from_nonoverlapping(code.as_ptr(), code.len());
-            page.add(code.len()).copy_from_nonoverlapping(leave.as_ptr(), leave.len());
-            page.add((TAKEN - CODE) as usize).copy_from_nonoverlapping(taken.as_ptr(), taken.len());
-        }
+        self.pages.set_code(0, code);
+        self.pages.set_code(code.len() as u64, &way_out(calque_difftest_leave));
+        self.pages.set_code(TAKEN - CODE, &way_out(calque_difftest_taken));
     }
-
-    /// Sets the data pages.
-    pub fn set_data(&mut self, data: &[u8]) {
-        assert_eq!(data.len() as u64, DATA_SIZE);
-        // SAFETY: the data pages are mapped and ours.
-        unsafe { (DATA as *mut u8).copy_from_nonoverlapping(data.as_ptr(), data.len()) };
-    }
-
-    /// Reads the data pages.
-    pub fn get_data(&mut self, data: &mut [u8]) {
-        assert_eq!(data.len() as u64, DATA_SIZE);
-        // SAFETY: the data pages are mapped and ours.
-        unsafe { data.as_mut_ptr().copy_from_nonoverlapping(DATA as *const u8, data.len()) };
-    }
-}
-
-impl Drop for Native {
-    fn drop(&mut self) {
-        for (at, size) in [(CODE, CODE_SIZE), (DATA, DATA_SIZE)] {
-            // SAFETY: mapped by `take`, and nothing else refers to it.
-            unsafe { libc::munmap(at as *mut _, size as usize) };
-        }
-    }
-}
-
-fn map(at: u64, size: u64, prot: i32) {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
-    // SAFETY: MAP_FIXED_NOREPLACE never replaces a mapping.
-    let got = unsafe { libc::mmap(at as *mut _, size as usize, prot, flags, -1, 0) };
-    assert_eq!(got as u64, at, "cannot map {at:#x}: {}", std::io::Error::last_os_error());
 }
 
 /// Fault handlers on an alternate stack, because the code under test may point RSP anywhere.
@@ -323,18 +259,4 @@ fn set_fx(cpu: &mut CpuState, fx: &[u8; 512]) {
     for i in 0..16 {
         cpu.xmm[i] = [word(160 + 16 * i), word(168 + 16 * i)];
     }
-}
-
-/// Runs `f` with the guest's rounding mode and masks in MXCSR, as the runtime does around guest code.
-pub fn with_mxcsr<R>(mxcsr: u32, f: impl FnOnce() -> R) -> R {
-    let mut host = 0u32;
-    // SAFETY: MXCSR is set back below; `mxcsr` has all exceptions masked, so nothing in between can trap.
-    unsafe {
-        std::arch::asm!("stmxcsr [{}]", in(reg) &mut host);
-        std::arch::asm!("ldmxcsr [{}]", in(reg) &(mxcsr | 0x1f80));
-    }
-    let result = f();
-    // SAFETY: restores what was there.
-    unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &host) };
-    result
 }

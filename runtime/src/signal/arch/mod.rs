@@ -13,17 +13,17 @@ mod aarch64;
 mod x86_64;
 
 #[cfg(target_arch = "aarch64")]
-pub use aarch64::*;
+pub(crate) use aarch64::*;
 #[cfg(target_arch = "x86_64")]
-pub use x86_64::*;
+pub(crate) use x86_64::*;
 
 /// Code addresses of `window_syscall`.
 #[derive(Clone, Copy)]
-pub struct Window {
+pub(crate) struct Window {
     /// The load of the interrupt word: from here on a handler's word might be missed.
-    pub check: u64,
+    pub(crate) check: u64,
     /// Behind the system call instruction.
-    pub end: u64,
+    pub(crate) end: u64,
     /// Returns [`super::NOT_STARTED`].
-    pub interrupted: u64,
+    pub(crate) interrupted: u64,
 }

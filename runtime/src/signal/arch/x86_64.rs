@@ -90,15 +90,15 @@ unsafe extern "C" {
 }
 
 /// `SA_RESTORER` (asm/signal.h).
-pub const SA_RESTORER: u64 = 0x0400_0000;
+pub(crate) const SA_RESTORER: u64 = 0x0400_0000;
 
 /// Address for `sa_restorer`.
-pub fn restorer() -> usize {
+pub(crate) fn restorer() -> usize {
     calque_restorer as *const () as usize
 }
 
 /// See [`Window`].
-pub fn window() -> Window {
+pub(crate) fn window() -> Window {
     Window {
         check: calque_window_check as *const () as u64,
         end: calque_window_end as *const () as u64,
@@ -110,7 +110,7 @@ pub fn window() -> Window {
 ///
 /// # Safety
 /// `interrupt` is valid; the call with these arguments does nothing to Rust's memory that its caller has not allowed.
-pub unsafe fn window_syscall(interrupt: *const u32, nr: u64, args: &[u64; 6]) -> i64 {
+pub(crate) unsafe fn window_syscall(interrupt: *const u32, nr: u64, args: &[u64; 6]) -> i64 {
     // SAFETY: the caller's promise.
     unsafe { calque_window(interrupt, nr, args.as_ptr()) }
 }
@@ -120,7 +120,7 @@ pub unsafe fn window_syscall(interrupt: *const u32, nr: u64, args: &[u64; 6]) ->
 /// # Safety
 /// `stack_top` is 16-byte aligned with enough room below; `f` touches the parent's memory only as a sibling
 /// thread that shares the parent's thread-local storage may.
-pub unsafe fn clone_vfork(
+pub(crate) unsafe fn clone_vfork(
     flags: u64,
     stack_top: *mut u8,
     ptid: u64,
