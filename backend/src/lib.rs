@@ -4,7 +4,7 @@
 //! |----------------|----------------------------------------------------------------------------|
 //! | `isa.rs`       | `HostIsa`: which machine code is made for, a value                         |
 //! | `compile.rs`   | `Compiler`: a region in, `Compiled` (code, exits, pc table) out            |
-//! | `frame.rs`     | takes the frame out of x86-64 code that does not need one                 |
+//! | `frame.rs`     | takes from x86-64 code the frames and saved registers it does not need    |
 //! | `lower/`       | `ir::Region` -> CLIF, one arm per IR operation                             |
 //! | `abi.rs`       | how generated code is entered and left: `enter`, `ExitReason`, `JumpCache` |
 //! | `helpers.rs`   | the table of out-of-line operations that generated code calls              |
@@ -25,5 +25,5 @@ mod lower;
 
 pub use abi::{ExitReason, HostCode, JumpCache};
 pub use cache::{CacheError, CodeCache, Translation};
-pub use compile::{CompileError, CompileOptions, Compiled, Compiler, ExitSite, MemoryOrder, StateAtFaults};
-pub use isa::{Arch, HostIsa, Verify};
+pub use compile::{CompileError, CompileOptions, Compiled, Compiler, ExitSite, MemoryOrder, StateAtFaults, Verify};
+pub use isa::{Arch, HostIsa};

@@ -4,7 +4,7 @@
 //! stale code is dropped; then the code at RIP runs in whichever engine has it, until it comes back with an [`Event`].
 //!
 //! # Safety
-//! Enters generated code (`enter`), under the invariants of `backend::abi`.
+//! Enters generated code (`enter`), under the invariants of `backend::abi`; follows pointers that [`EntryCache`] keeps valid.
 
 #![allow(unsafe_code)]
 
@@ -23,6 +23,7 @@ use crate::world::Member;
 use calque_backend::{ExitReason, HostCode, JumpCache, abi};
 use calque_ir::interp::{self, Frame, Next};
 use calque_ir::{CpuState, FaultKind, GuestAddr};
+use std::ptr::null;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -49,6 +50,9 @@ pub struct Exec {
     epoch: u64,
 }
 
+// SAFETY: the pointers are to entries that `known` owns and that any thread may use.
+unsafe impl Send for EntryCache {}
+
 /// How generated code came to the pc that the dispatcher looks for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LastExit {
@@ -61,43 +65,58 @@ enum LastExit {
 }
 
 /// A thread's direct-mapped cache of entries.
+///
+/// Invariant: a slot's pointer is null or that of the entry at its `owner`'s place in `known`, which keeps it alive.
 struct EntryCache {
-    /// Guest pc, and 1 + the index in `known`, 0 for none. Zeroed memory, which costs nothing until touched.
-    slots: Vec<[u64; 2]>,
+    /// Zeroed memory, which costs nothing until touched; so is `owners`.
+    slots: Vec<*const Entry>,
+    /// Indices in `known`, for slots in use.
+    owners: Vec<u32>,
     known: Vec<Arc<Entry>>,
 }
 
 /// Lines of a thread's cache, a power of two.
-const SLOTS: usize = 16384;
+const SLOTS: usize = 32768;
 
 #[inline]
 fn slot_of(pc: u64) -> usize {
-    (pc ^ pc >> 14) as usize % SLOTS
+    (pc ^ pc >> 15) as usize % SLOTS
 }
 
 impl EntryCache {
+    fn new() -> Self {
+        Self { slots: vec![null(); SLOTS], owners: vec![0; SLOTS], known: Vec::new() }
+    }
+
     /// The entry for `pc`, if it is in the cache.
     #[inline]
-    fn find(&self, pc: u64) -> Option<&Arc<Entry>> {
-        let [known_pc, index] = self.slots[slot_of(pc)];
-        if known_pc == pc { self.known.get((index as usize).wrapping_sub(1)) } else { None }
+    fn find(&self, pc: u64) -> Option<&Entry> {
+        // SAFETY: the invariant; entries are only taken out of `known` through `&mut self`.
+        let entry = unsafe { self.slots[slot_of(pc)].as_ref() };
+        entry.filter(|entry| entry.pc.0 == pc)
+    }
+
+    /// The owner of the entry for `pc`.
+    fn owner(&self, pc: u64) -> Option<&Arc<Entry>> {
+        self.find(pc)?;
+        self.known.get(self.owners[slot_of(pc)] as usize)
     }
 
     /// Puts an entry into the cache.
     fn remember(&mut self, entry: Arc<Entry>) {
-        let pc = entry.pc.0;
-        let slot = &mut self.slots[slot_of(pc)];
-        if slot[1] == 0 {
+        let slot = slot_of(entry.pc.0);
+        let pointer = Arc::as_ptr(&entry);
+        if self.slots[slot].is_null() {
+            self.owners[slot] = self.known.len() as u32;
             self.known.push(entry);
-            *slot = [pc, self.known.len() as u64];
         } else {
-            self.known[slot[1] as usize - 1] = entry;
-            slot[0] = pc;
+            self.known[self.owners[slot] as usize] = entry;
         }
+        self.slots[slot] = pointer;
     }
 
     fn clear(&mut self) {
-        self.slots.fill([0; 2]);
+        self.slots.fill(null());
         self.known.clear();
     }
 }
@@ -112,8 +131,7 @@ impl Exec {
     }
 
     pub fn new() -> Self {
-        let entries = EntryCache { slots: vec![[0; 2]; SLOTS], known: Vec::new() };
-        Self { entries, frame: Frame::default(), jumps: None, last_exit: LastExit::None, epoch: 0 }
+        Self { entries: EntryCache::new(), frame: Frame::default(), jumps: None, last_exit: LastExit::None, epoch: 0 }
     }
 }
 
@@ -151,7 +169,7 @@ impl Thread {
         let interrupt = &self.cpu.rt.interrupt;
         if interrupt.load(Ordering::Relaxed) != 0 {
             interrupt.fetch_and(!CODE_CHANGED, Ordering::Relaxed);
-            signal::deliver_pending(self, None);
+            signal::deliver_pending(self);
         }
         self.process.drain_stale();
         self.process.code.make_room();
@@ -176,8 +194,8 @@ impl Thread {
                 self.recent.end(&self.cpu);
                 None
             }
-            Outcome::Interrupted(restart) => {
-                signal::deliver_pending(self, Some(restart));
+            Outcome::Interrupted => {
+                signal::restart_call(self);
                 None
             }
             Outcome::ExitThread(code) => Some(code),
@@ -220,7 +238,11 @@ impl Thread {
                 }
                 _ => {
                     exec.last_exit = LastExit::None;
-                    if warm && entry.warm() == process.code.hot && process.code.engine == Engine::Auto {
+                    if warm
+                        && entry.warm() == process.code.hot
+                        && process.code.engine == Engine::Auto
+                        && let Some(entry) = exec.entries.owner(pc)
+                    {
                         process.code.request(process, entry);
                     }
                     let Some(block) = entry.cold() else { return Event::Safepoint };

@@ -53,5 +53,5 @@ pub use memory::{GuestMap, Mapping, Prot};
 pub use nix::errno::Errno;
 pub use options::{Engine, RunOptions};
 pub use process::{ExeInfo, Process};
-pub use syscall::{Outcome, Restart, Syscalls};
+pub use syscall::{Outcome, Syscalls};
 pub use thread::{GuestFault, Thread};

@@ -24,22 +24,10 @@ pub trait Syscalls: Send + Sync {
 pub enum Outcome {
     /// RAX (or the whole state) is written; go on at RIP.
     Continue,
-    /// A signal came before the call had an effect; RAX still holds the number.
-    Interrupted(Restart),
+    /// A signal came before the call began: deliver it, then begin again. RAX still holds the number.
+    Interrupted,
     /// This thread ends with this code; others go on.
     ExitThread(i32),
     /// The process ends with this code (`exit_group`).
     ExitProcess(i32),
-}
-
-/// What becomes of an interrupted call once the signal is delivered (the kernel's internal `ERESTART*`,
-/// `include/linux/errno.h`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Restart {
-    /// `ERESTARTSYS`: EINTR if a handler without SA_RESTART runs, else again.
-    IfSaRestart,
-    /// `ERESTARTNOINTR`: always again.
-    Always,
-    /// `ERESTARTNOHAND`: EINTR if any handler runs, else again.
-    IfNoHandler,
 }

@@ -28,18 +28,19 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-/// What is known of one guest pc.
+/// What is known of one guest pc. The dispatcher's fields come first: programs have more entries than caches have room.
+#[repr(C)]
 pub struct Entry {
     pub pc: GuestAddr,
-    cold: OnceLock<ColdBlock>,
-    heat: AtomicU32,
     /// Entry of the compiled region, 0 if there is none.
     code: AtomicUsize,
-    translation: Mutex<Option<Arc<Translation>>>,
+    heat: AtomicU32,
     /// Where it stands with the compiler: `IDLE`, `REQUESTED` or `HOPELESS`.
     request: AtomicU8,
     /// Its translations are made from bytes that have changed; it is no longer in the map.
     dropped: AtomicBool,
+    cold: OnceLock<ColdBlock>,
+    translation: Mutex<Option<Arc<Translation>>>,
 }
 
 const IDLE: u8 = 0;
@@ -58,7 +59,12 @@ pub struct ColdBlock {
 }
 
 impl ColdBlock {
-    fn new(region: Region) -> Self {
+    fn new(mut region: Region) -> Self {
+        // There are many, most run a few times: no spare room, and no ranges that `Pages` has got already.
+        region.source = Vec::new();
+        region.blocks.shrink_to_fit();
+        region.insts.shrink_to_fit();
+        region.pool.shrink_to_fit();
         let near = |exit: &Exit| matches!(exit, Exit::Goto(_) | Exit::Branch { .. });
         let far_exit = !region.blocks.iter().all(|b| near(&b.exit));
         let computes_floats = region.insts.iter().any(computes_floats);

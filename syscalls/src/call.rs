@@ -62,7 +62,7 @@ impl<'a> Call<'a> {
     /// What the guest sees of `result`.
     pub(crate) fn finish(&mut self, result: Result<u64, Errno>) -> Outcome {
         if self.not_started {
-            return Outcome::Interrupted(calque_runtime::Restart::Always);
+            return Outcome::Interrupted;
         }
         self.thread.cpu.gpr[0] = match result {
             Ok(value) => value,

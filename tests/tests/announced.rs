@@ -23,7 +23,6 @@ const ANNOUNCED: &[CpuidFeature] = &[
     CpuidFeature::MOVBE,
     CpuidFeature::PCLMULQDQ,
     CpuidFeature::AES,
-    CpuidFeature::SHA,
     CpuidFeature::BMI1,
     CpuidFeature::ADX,
     CpuidFeature::LZCNT,

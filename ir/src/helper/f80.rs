@@ -439,9 +439,10 @@ fn div(a: F80, b: F80, env: Env) -> Done {
     }
     let ((ea, sa), (eb, sb)) = (a.normalized(), b.normalized());
     // 65 bits of quotient, then 63 more.
-    let (n, d) = (u128::from(sa) << 64, u128::from(sb));
-    let (q, r) = (n / d, n % d);
-    let (q2, r2) = ((r << 63) / d, (r << 63) % d);
+    let d = u128::from(sb);
+    let divide = |n: u128| (n / d, n - n / d * d);
+    let (q, r) = divide(u128::from(sa) << 64);
+    let (q2, r2) = divide(r << 63);
     let quotient = q << 63 | q2 | u128::from(r2 != 0);
     let shift = quotient.leading_zeros();
     round(sign, ea - eb + BIAS - shift as i32, quotient << shift, env)

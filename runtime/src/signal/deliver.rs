@@ -1,8 +1,8 @@
 //! Safepoints: what becomes of recorded signals and of faults.
 //!
-//! The order of things is `arch/x86/kernel/signal.c`'s: first the fate of an interrupted system call is decided by the
-//! first handler that runs (`handle_signal`), then its frame is built on top of the state so reached, and so on for
-//! further signals, whose frames stack.
+//! The order of things is `arch/x86/kernel/signal.c`'s: frames of several signals stack, each on top of the state that the
+//! one before has reached. What becomes of an interrupted system call is decided before (`mod.rs`): it has returned EINTR, or RIP
+//! stands at its instruction again.
 
 use super::actions::{SA_RESTORER, SIG_DFL, SIG_IGN};
 use super::frame::{FpImage, FpLayout, KernelSigaction, Placement, RtSigFrame, SigContext, UContext, reset_fp};
@@ -11,13 +11,11 @@ use super::set::SYNCHRONOUS;
 use super::{AltStack, SigInfo, SigSet, SignalActions, inherit};
 use crate::access::{self, Fault};
 use crate::memory::Prot;
-use crate::syscall::Restart;
 use crate::thread::{Access, GuestFault, MemoryCause, Thread};
 use calque_ir::addr::GUEST_PAGE;
 use calque_ir::{CpuState, FaultKind, GuestAddr};
-use libc::{SA_NODEFER, SA_ONSTACK, SA_RESETHAND, SA_RESTART};
+use libc::{SA_NODEFER, SA_ONSTACK, SA_RESETHAND};
 use libc::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP};
-use nix::errno::Errno;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -151,9 +149,15 @@ fn fp_layout() -> FpLayout {
 const SYSCALL_LEN: u64 = 2;
 
 /// Delivers what has arrived: to be called outside generated code with exact registers, whenever the interrupt
-/// word has [`host::SIGNAL`] set or a system call was interrupted (`call`; RIP behind the instruction, RAX its number).
-pub fn deliver_pending(thread: &mut Thread, call: Option<Restart>) {
-    thread.deliver_due(call);
+/// word has [`host::SIGNAL`] set.
+pub fn deliver_pending(thread: &mut Thread) {
+    thread.deliver_due();
+}
+
+/// Sets RIP, which stands behind a SYSCALL instruction that has not begun its call, back to it; then delivers.
+pub fn restart_call(thread: &mut Thread) {
+    thread.cpu.rip = thread.cpu.rip.wrapping_sub(SYSCALL_LEN);
+    thread.deliver_due();
 }
 
 /// Raises the signal of an exception at RIP: runs the guest's handler or dies.
@@ -162,18 +166,10 @@ pub fn raise(thread: &mut Thread, fault: GuestFault) {
 }
 
 impl Thread {
-    fn deliver_due(&mut self, call: Option<Restart>) {
+    fn deliver_due(&mut self) {
         self.cpu.rt.interrupt.fetch_and(!host::SIGNAL, Relaxed);
-        let mut call = call;
-        if call == Some(Restart::Always) {
-            self.restart_call();
-            call = None;
-        }
         while let Some(info) = self.signals.next() {
-            self.deliver(info, &mut call);
-        }
-        if call.is_some() {
-            self.restart_call();
+            self.deliver(&info);
         }
         if let Some(mask) = self.signals.saved_mask.take() {
             self.signals.mask = mask;
@@ -181,35 +177,17 @@ impl Thread {
         host::set_mask(self.signals.mask);
     }
 
-    fn restart_call(&mut self) {
-        self.cpu.rip = self.cpu.rip.wrapping_sub(SYSCALL_LEN);
-    }
-
-    fn deliver(&mut self, info: SigInfo, call: &mut Option<Restart>) {
+    fn deliver(&mut self, info: &SigInfo) {
         let action = self.signals.actions.get(info.signo);
         let synchronous = SYNCHRONOUS.contains(info.signo);
         match action.handler {
-            _ if self.signals.mask.contains(info.signo) && synchronous => self.signals.held.push(info),
+            _ if self.signals.mask.contains(info.signo) && synchronous => self.signals.held.push(*info),
             // The guest's mask or action changed since the host handler took it: the kernel decides anew.
-            _ if self.signals.mask.contains(info.signo) => host::requeue(&info),
+            _ if self.signals.mask.contains(info.signo) => host::requeue(info),
             SIG_IGN => {}
-            SIG_DFL if synchronous => self.die(&info),
-            SIG_DFL => host::requeue(&info),
-            _ => {
-                if let Some(restart) = call.take() {
-                    self.finish_call(restart, &action);
-                }
-                self.run_handler(&info, &action);
-            }
-        }
-    }
-
-    /// A handler is about to run: EINTR, or again behind it.
-    fn finish_call(&mut self, restart: Restart, action: &KernelSigaction) {
-        if restart == Restart::IfSaRestart && action.flags & SA_RESTART as u64 != 0 {
-            self.restart_call();
-        } else {
-            self.cpu.gpr[0] = -(Errno::EINTR as i64) as u64;
+            SIG_DFL if synchronous => self.die(info),
+            SIG_DFL => host::requeue(info),
+            _ => self.run_handler(info, &action),
         }
     }
 

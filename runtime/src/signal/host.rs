@@ -291,7 +291,7 @@ const _: () = assert!(size_of::<SigInfo>() == size_of::<siginfo_t>());
 impl Thread {
     /// Makes the host's system call `nr` (host numbering), with guest pointers as they are. Returns its result, or
     /// [`NOT_STARTED`](super::NOT_STARTED) if a signal waits for delivery: then nothing has happened, and the
-    /// guest's call is to be begun again behind the safepoint (`Outcome::Interrupted(Restart::Always)`).
+    /// guest's call is to be begun again behind the safepoint (`Outcome::Interrupted`).
     ///
     /// EINTR is the guest's result: the kernel only returns it where the guest's handler lacks SA_RESTART or the call is never restarted.
     pub fn host_syscall(&self, nr: i64, args: [u64; 6]) -> i64 {

@@ -25,7 +25,7 @@
 //! # What others call
 //! - [`install_host_handlers`] once, before the first guest instruction; [`attach`] where a host thread begins to run a
 //!   guest thread.
-//! - [`deliver_pending`] at safepoints when the interrupt word is set, and after an `Outcome::Interrupted`.
+//! - [`deliver_pending`] at safepoints when the interrupt word is set; [`restart_call`] after `Outcome::Interrupted`.
 //! - [`raise`]: a synchronous exception of the instruction at RIP.
 //!
 //! # Invariants
@@ -59,7 +59,7 @@ mod set;
 
 pub use actions::{SIG_DFL, SIG_IGN, SignalActions};
 pub use calls::SignalFirst;
-pub use deliver::{ThreadSignals, deliver_pending, raise};
+pub use deliver::{ThreadSignals, deliver_pending, raise, restart_call};
 pub use frame::{AltStack, KernelSigaction, SigInfo};
 pub(crate) use host::move_inbox;
 pub use host::{Attachment, attach};

@@ -12,7 +12,7 @@ mod structs;
 mod value;
 
 use crate::call::Call;
-use crate::row::{Arg, Dir, Struct};
+use crate::row::{Arg, Dir, Level, Row, Struct};
 use calque_runtime::signal::{SigInfo, signal_name};
 use calque_runtime::{Outcome, Thread, hidden};
 use nix::errno::Errno;
@@ -34,7 +34,8 @@ struct Output {
     shared: bool,
 }
 
-static OUTPUT: Mutex<Output> = Mutex::new(Output { file: None, open: None, first: None, prefixed: false, shared: false });
+static OUTPUT: Mutex<Output> =
+    Mutex::new(Output { file: None, open: None, first: None, prefixed: false, shared: false });
 
 fn output() -> MutexGuard<'static, Output> {
     OUTPUT.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -63,7 +64,11 @@ fn run_plain(call: &mut Call<'_>) -> Outcome {
         rest.push_str("...");
     }
     let _ = write!(rest, ") = {}", result_text(call, &end));
-    if whole { output().line(tid, &rest) } else { output().end(tid, name, &rest) }
+    if whole {
+        output().line(tid, &rest)
+    } else {
+        output().end(tid, name, &rest)
+    }
     if let Outcome::ExitProcess(code) | Outcome::ExitThread(code) = outcome {
         output().line(tid, &format!("+++ exited with {} +++", code & 0xff));
     }
@@ -131,7 +136,7 @@ impl Ending {
 fn ended(call: &Call<'_>, outcome: Outcome) -> Ending {
     let rax = call.thread.cpu.gpr[0];
     match outcome {
-        Outcome::Interrupted(_) => Ending::None("? ERESTARTNOINTR (To be restarted)"),
+        Outcome::Interrupted => Ending::None("? ERESTARTNOINTR (To be restarted)"),
         Outcome::Continue => Ending::of(rax),
         Outcome::ExitThread(_) | Outcome::ExitProcess(_) => Ending::None("?"),
     }
@@ -140,9 +145,14 @@ fn ended(call: &Call<'_>, outcome: Outcome) -> Ending {
 fn result_text(call: &Call<'_>, end: &Ending) -> String {
     match *end {
         Ending::None(text) => text.to_owned(),
-        Ending::Value(Err(errno)) => format!("-1 {errno:?} ({})", description(errno)),
+        Ending::Value(Err(errno)) => format!("-1 {errno:?} ({}){}", description(errno), reason(call.row)),
         Ending::Value(Ok(value)) => value::result(call, value),
     }
+}
+
+/// Why Calque refuses a call that it always refuses.
+fn reason(row: &Row) -> String {
+    if row.level == Level::No { format!(" /* {} */", row.note) } else { String::new() }
 }
 
 /// The C library's text for an error, without the number that Rust adds.
@@ -229,7 +239,7 @@ fn is_output(call: &Call<'_>, i: usize) -> bool {
     use Arg::*;
     match call.row.args[i] {
         Out(_) | OutAll(_) | OutS(_) | IoS(_) | OutA(..) | OutIov(_) | OutMsg | OutMmsg(_) | OutSock(_) => true,
-        IoctlArg => crate::abi::ioctl::buffer(call.args[1] as u32, call.args[i]).0 == Dir::Out,
+        Ioctl => crate::abi::ioctl::buffer(call.args[1] as u32, call.args[i]).0 == Dir::Out,
         _ => false,
     }
 }
