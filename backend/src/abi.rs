@@ -1,14 +1,15 @@
 //! How generated code is entered, how it leaves, and the tables it reads on the way.
 //!
-//! Generated functions have Cranelift's `Tail` convention and two arguments: the [`CpuState`] and a *link word*.
-//! They never return by themselves: every way out is a tail jump through an 8-byte *cell* of the table at
-//! `cpu.rt.cells`, with the link word telling the receiver where the jump came from:
+//! Generated functions have Cranelift's `Tail` convention; their arguments are the [`CpuState`] and the guest registers of
+//! [`ARGUMENTS`], which most regions use: they travel from region to region in host registers, and are in `CpuState`, too.
+//! Functions never return by themselves: every way out is a tail jump through an 8-byte *cell* of the table at `cpu.rt.cells`,
+//! with a word in `cpu.rt.exit_detail` that tells where the jump came from:
 //!
-//! - a direct exit jumps through its own cell with its cell number as link word. A linked cell holds the code of the
-//!   target region (which ignores the link word); an unlinked one holds `exit_link`, which records
-//!   [`ExitReason::Link`] and returns to the caller of [`enter`];
-//! - every other exit jumps through [`LEAVE_CELL`], which holds `exit_leave`, with the encoded reason as link word.
-//!   `cpu.rip` says where the guest goes on.
+//! - a direct exit jumps through its own cell and leaves its cell number. A linked cell holds the code of the target region
+//!   (which ignores the word); an unlinked one holds `exit_link`, which records [`ExitReason::Link`] and returns to the caller
+//!   of [`enter`];
+//! - every other exit jumps through [`LEAVE_CELL`], which holds `exit_leave`, and leaves the encoded reason. `cpu.rip`
+//!   says where the guest goes on.
 //!
 //! # Safety
 //! Invariants that [`enter`] relies on:
@@ -19,7 +20,7 @@
 #![allow(unsafe_code)]
 
 use crate::arch;
-use calque_ir::{CpuState, FaultKind, GuestAddr};
+use calque_ir::{CpuState, FaultKind, GuestAddr, Reg};
 
 /// Address of machine code in this process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,7 +60,11 @@ pub const REASON_HOST_FAULT: u32 = 2;
 /// The cell that holds `exit_leave`.
 pub(crate) const LEAVE_CELL: u32 = 0;
 
-/// What a link word for [`LEAVE_CELL`] says: the reason in bits 0..8, a fault kind in bits 8..16.
+/// The guest registers that are passed as arguments behind `cpu`: as many as `Tail` passes in registers on both hosts, and the ones
+/// that calls and returns use most. The trampolines in `arch/` name them again.
+pub(crate) const ARGUMENTS: [Reg; 5] = [Reg::RSP, Reg::RAX, Reg::RDI, Reg::RSI, Reg::RDX];
+
+/// What `exit_detail` says behind an exit through [`LEAVE_CELL`]: the reason in bits 0..8, a fault kind in bits 8..16.
 #[derive(Clone, Copy)]
 #[repr(u64)]
 pub(crate) enum Leave {
@@ -69,7 +74,7 @@ pub(crate) enum Leave {
     Fault = 3,
 }
 
-/// Link word of an exit with a fault of the guest.
+/// The word of an exit with a fault of the guest.
 pub(crate) fn leave_fault(kind: FaultKind) -> u64 {
     Leave::Fault as u64 | (kind as u64) << 8
 }

@@ -11,8 +11,8 @@
 use crate::access::{Fault, GuestMemory};
 use crate::crash;
 use crate::fault::{self, Pending};
-use crate::memory::Prot;
 use crate::options::Engine;
+use crate::memory::Prot;
 use crate::process::Process;
 use crate::signal;
 use crate::stats;

@@ -7,8 +7,9 @@
 //! 1. A write to a page that is write-protected only because it holds translated code: unprotect, mark stale, and
 //!    let the instruction run again (`smc.rs`).
 //! 2. An access primitive: resume at its landing, which reports the failure.
-//! 3. Generated code: leave it through the dispatcher's exit, with the fault recorded for `Thread::run`.
-//! 4. Anything else is a bug of ours.
+//! 3. Generated code whose ordered access is not aligned, on hosts that mind: carry it out here.
+//! 4. Generated code otherwise: leave it through the dispatcher's exit, with the fault recorded for `Thread::run`.
+//! 5. Anything else is a bug of ours.
 //!
 //! # Safety
 //! Writes the interrupted context, which the kernel has given to the handler.
@@ -17,6 +18,7 @@
 
 use crate::arch;
 use crate::dispatch::CODE_CHANGED;
+use crate::memory::Prot;
 use crate::thread::Access;
 use calque_backend::abi;
 use calque_ir::{CpuState, GuestAddr};
@@ -73,7 +75,7 @@ pub(crate) fn take_pending() -> Pending {
     PENDING.take().expect("the handler has recorded the fault")
 }
 
-/// Case 3: whether the context is in generated code; it will resume in the dispatcher.
+/// Cases 3 and 4: whether the context is in generated code; it will resume in the dispatcher.
 fn leave_generated_code(signo: i32, info: &libc::siginfo_t, context: &mut libc::ucontext_t) -> bool {
     let cpu = CPU.get();
     if cpu.is_null() || !matches!(signo, libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE) {
@@ -82,6 +84,9 @@ fn leave_generated_code(signo: i32, info: &libc::siginfo_t, context: &mut libc::
     let pc = arch::context_pc(context) as usize;
     let jit = crate::process::current().and_then(|process| process.code.jit.as_ref());
     let Some((_, guest_pc)) = jit.and_then(|jit| jit.cache.find_by_host_pc(pc)) else { return false };
+    if signo == libc::SIGBUS && info.si_code == libc::BUS_ADRALN && arch::emulate_unaligned(context, may_access) {
+        return true;
+    }
     let access = if arch::context_is_write(context) { Access::Write } else { Access::Read };
     // Linux reports a non-canonical address as SI_KERNEL without an address (arch/x86/kernel/traps.c).
     let addr = if info.si_code == SI_KERNEL { NOT_CANONICAL } else { arch::fault_address(info) };
@@ -94,6 +99,18 @@ fn leave_generated_code(signo: i32, info: &libc::siginfo_t, context: &mut libc::
     }
     arch::context_set_pc(context, abi::fault_return().0 as u64);
     true
+}
+
+/// Whether the guest has this access to these bytes. The write protection of code pages is lifted: it cannot be when the
+/// access faults here.
+fn may_access(addr: u64, bytes: usize, access: Access) -> bool {
+    let Some(process) = crate::process::current() else { return false };
+    let needed = if access == Access::Read { Prot::READ } else { Prot::READ | Prot::WRITE };
+    if access != Access::Read {
+        process.prepare_kernel_write(GuestAddr(addr), bytes as u64);
+    }
+    let allowed = |at: u64| process.mem.mapping(GuestAddr(at)).is_some_and(|m| m.prot.contains(needed));
+    allowed(addr) && allowed(addr.wrapping_add(bytes as u64 - 1))
 }
 
 /// `si_code` of exceptions without a better one (asm-generic/siginfo.h).

@@ -155,8 +155,7 @@ mod tests {
         let stack = GuestRange::new(start, size).unwrap();
         let facts = Facts { phdr: 0x40, phent: 56, phnum: 3, base: 0, entry: 0x1234, executable: false };
         for count in 0..4 {
-            let argv: Vec<CString> =
-                ["prog", "a", "bc"].iter().take(count).map(|s| CString::new(*s).unwrap()).collect();
+            let argv: Vec<CString> = ["prog", "a", "bc"].iter().take(count).map(|s| CString::new(*s).unwrap()).collect();
             let envp = [c"X=1".to_owned(), c"Y=22".to_owned()];
             let (sp, auxv) = fill(stack, &argv, &envp, c"./prog", &facts).unwrap();
             assert_eq!(sp.0 % 16, 0);

@@ -16,7 +16,8 @@ use crate::smc::{GuestCode, Pages};
 use crate::stats::{self, Stats};
 use crate::world::{Member, World};
 use calque_backend::{
-    Arch, CacheError, CodeCache, CompileOptions, Compiler, HostCode, HostIsa, MemoryOrder, StateAtFaults, Translation,
+    Arch,
+    CacheError, CodeCache, CompileOptions, Compiler, HostCode, HostIsa, MemoryOrder, StateAtFaults, Translation,
 };
 use calque_frontend::lift::EveryBlock;
 use calque_frontend::{LiftOptions, Profile, lift_block, lift_region};

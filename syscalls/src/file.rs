@@ -178,7 +178,9 @@ pub(crate) fn close_range(call: &mut Call<'_>) -> Result {
     if first > last {
         return Err(Errno::EINVAL);
     }
-    for own in hidden::all().into_iter().map(|fd| fd as u32).filter(|fd| (first..=last).contains(fd)).collect::<Vec<_>>() {
+    for own in
+        hidden::all().into_iter().map(|fd| fd as u32).filter(|fd| (first..=last).contains(fd)).collect::<Vec<_>>()
+    {
         if own > first {
             call.host(libc::SYS_close_range, [first.into(), (own - 1).into(), call.args[2]])?;
         }

@@ -1,6 +1,6 @@
 //! System V shared memory, semaphores and messages.
 
-use crate::abi::sem::{HostSemidDs, SemidDs};
+use crate::arch::{self, HostSemidDs};
 use crate::call::Call;
 use crate::host;
 use calque_ir::addr::GUEST_PAGE;
@@ -64,7 +64,7 @@ fn segment_size(call: &mut Call<'_>, id: u64) -> Result {
 fn place(call: &Call<'_>, addr: u64, flags: i32, len: u64) -> Result {
     let exact = match addr {
         0 => 0,
-        _ if addr % GUEST_PAGE == 0 || flags & libc::SHM_RND != 0 => addr - addr % GUEST_PAGE,
+        _ if addr.is_multiple_of(GUEST_PAGE) || flags & libc::SHM_RND != 0 => addr - addr % GUEST_PAGE,
         _ => return Err(Errno::EINVAL),
     };
     let how = match (exact, flags & libc::SHM_REMAP) {
@@ -87,11 +87,11 @@ pub(crate) fn semctl(call: &mut Call<'_>) -> Result {
         IPC_STAT | SEM_STAT | SEM_STAT_ANY => {
             let mut ds = HostSemidDs::default();
             let result = call.host(libc::SYS_semctl, [id, n, cmd, host::out(&mut ds)])?;
-            access::write(GuestAddr(arg), &SemidDs::from(ds))?;
+            access::write(GuestAddr(arg), &arch::semid_to_guest(ds))?;
             Ok(result)
         }
         IPC_SET => {
-            let ds = HostSemidDs::from(access::read::<SemidDs>(GuestAddr(arg))?);
+            let ds = arch::semid_to_host(access::read(GuestAddr(arg))?);
             call.host(libc::SYS_semctl, [id, n, cmd, host::ptr(&ds)])
         }
         IPC_INFO | SEM_INFO | GETALL | SETALL => {

@@ -29,7 +29,7 @@ mod process;
 mod row;
 mod signal;
 mod strace;
-pub mod table;
+mod table;
 mod time;
 
 use call::Call;
@@ -37,8 +37,6 @@ use calque_runtime::signal::SigInfo;
 use calque_runtime::{Outcome, Syscalls, Thread};
 use nix::errno::Errno;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-pub use row::{Arg, How, Level, Restart, Row};
 
 /// The x86-64 Linux system call interface.
 pub struct LinuxSyscalls;

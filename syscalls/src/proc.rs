@@ -55,7 +55,8 @@ fn content(name: &str, process: &Process) -> Option<Vec<u8>> {
 /// /proc/cpuinfo of x86 (arch/x86/kernel/cpu/proc.c): every processor of the host as the one that CPUID describes.
 fn cpuinfo() -> String {
     let [signature, ..] = cpuid::cpuid(1, 0);
-    let (family, model, stepping) = (signature >> 8 & 0xf, signature >> 12 & 0xf0 | signature >> 4 & 0xf, signature & 0xf);
+    let (family, model, stepping) =
+        (signature >> 8 & 0xf, signature >> 12 & 0xf0 | signature >> 4 & 0xf, signature & 0xf);
     let flags = cpuid::feature_names().collect::<Vec<_>>().join(" ");
     let count = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN).ok().flatten().unwrap_or(1);
     let one = |n| {
@@ -94,7 +95,10 @@ mod tests {
     #[test]
     fn processors() {
         let text = cpuinfo();
-        assert!(text.starts_with("processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 44\n"), "{text}");
+        assert!(
+            text.starts_with("processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 44\n"),
+            "{text}"
+        );
         assert!(text.contains(" sse2 ") && text.ends_with("\n\n"));
     }
 

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 
 /// What answers the call.
 #[derive(Clone, Copy)]
-pub enum How {
+pub(crate) enum How {
     /// The host's call of the same name, with the arguments as they are.
     Pass,
     /// A handler with a value or an error number.
@@ -26,7 +26,7 @@ pub enum How {
 
 /// What a signal handler that runs during the call does to it: signal(7), "Interruption of system calls".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Restart {
+pub(crate) enum Restart {
     /// Never sleeps interruptibly.
     Quick,
     /// Sleeps; starts again after a handler with `SA_RESTART` (ERESTARTSYS).
@@ -37,7 +37,7 @@ pub enum Restart {
 
 /// How far the call is supported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Level {
+pub(crate) enum Level {
     /// As on Linux.
     Full,
     /// As on Linux but for what the note says.
@@ -48,7 +48,8 @@ pub enum Level {
 
 /// Type of one argument. Numbers inside are positions of other arguments, from 0.
 #[derive(Clone, Copy, Debug)]
-pub enum Arg {
+#[rustfmt::skip]
+pub(crate) enum Arg {
     // Plain numbers, by how they read best.
     Int, Uint, Long, Hex, Size, Off, Mode, Dev, Pid, Id, Sig,
     /// Open descriptor.
@@ -74,7 +75,7 @@ pub enum Arg {
     /// Option of {get,set}sockopt(2), whose level stands before it.
     SockOpt,
     /// Request of ioctl(2).
-    IoctlCmd,
+    Request,
     /// Bytes read; their number is the argument n.
     In(u8),
     /// Bytes written, at most argument n, as many as the result says.
@@ -108,14 +109,14 @@ pub enum Arg {
     /// `fd_set` of as many bits as argument 0 says, read and written.
     FdSet,
     /// Third argument of ioctl: the request says what it is.
-    IoctlArg,
+    Ioctl,
     /// Third argument of fcntl: the command says what it is.
-    FcntlArg,
+    Fcntl,
 }
 
 /// Which way memory goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Dir {
+pub(crate) enum Dir {
     /// The kernel reads it.
     In,
     /// The kernel writes it.
@@ -124,7 +125,8 @@ pub enum Dir {
 
 /// A structure of the guest's kernel interface: size for all, text for those `--strace` decodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Struct {
+#[rustfmt::skip]
+pub(crate) enum Struct {
     Stat, Statx, Statfs, Timespec, Timeval, Timezone, Itimerspec, Itimerval, Rusage, Sysinfo, Utsname, Tms, Rlimit,
     Sigaction, Sigset, Siginfo, Stack, Pollfd, EpollEvent, FdPair, I32, U32, I64, U64, Utimbuf, CloneArgs, OpenHow,
     SchedParam, Sembuf, Sigevent, Timex, WaitStatus,
@@ -134,7 +136,7 @@ pub enum Struct {
 
 impl Struct {
     /// Size in bytes in the x86-64 ABI.
-    pub const fn size(self) -> u64 {
+    pub(crate) const fn size(self) -> u64 {
         use Struct::*;
         match self {
             I32 | U32 | SchedParam | WaitStatus => 4,
@@ -159,7 +161,7 @@ impl Struct {
 }
 
 /// One system call.
-pub struct Row {
+pub(crate) struct Row {
     /// x86-64 number.
     pub nr: u32,
     /// Kernel's name.
@@ -174,14 +176,32 @@ pub struct Row {
 
 impl Row {
     /// Memory that the kernel reads or writes, as the arguments say; arrays of buffers are followed by the caller.
-    pub fn buffers<'a>(&'a self, args: &'a [u64; 6]) -> impl Iterator<Item = (Dir, u64, u64)> + 'a {
+    pub(crate) fn buffers<'a>(&'a self, args: &'a [u64; 6]) -> impl Iterator<Item = (Dir, u64, u64)> + 'a {
         self.args.iter().enumerate().flat_map(move |(i, arg)| arg.buffers(args, i)).filter(|b| b.1 != 0 && b.2 != 0)
     }
 
     /// Whether any argument is one that [`Row::buffers`] or a descriptor check looks at.
-    pub fn is_plain(&self) -> bool {
-        self.args.iter().all(|a| matches!(a, Arg::Int | Arg::Uint | Arg::Long | Arg::Hex | Arg::Size | Arg::Off
-            | Arg::Mode | Arg::Dev | Arg::Pid | Arg::Id | Arg::Sig | Arg::Ptr | Arg::Bits(_) | Arg::One(_) | Arg::CloneFlags))
+    pub(crate) fn is_plain(&self) -> bool {
+        self.args.iter().all(|a| {
+            matches!(
+                a,
+                Arg::Int
+                    | Arg::Uint
+                    | Arg::Long
+                    | Arg::Hex
+                    | Arg::Size
+                    | Arg::Off
+                    | Arg::Mode
+                    | Arg::Dev
+                    | Arg::Pid
+                    | Arg::Id
+                    | Arg::Sig
+                    | Arg::Ptr
+                    | Arg::Bits(_)
+                    | Arg::One(_)
+                    | Arg::CloneFlags
+            )
+        })
     }
 }
 
@@ -206,8 +226,8 @@ impl Arg {
             Arg::OutA(s, k) | Arg::IoA(s, k) => ((Dir::Out, at, s.size().saturating_mul(n(k) as u32 as u64)), none),
             Arg::FdSet => ((Dir::Out, at, (args[0] as u32 as u64).min(1 << 20).div_ceil(64) * 8), none),
             Arg::Path | Arg::NewPath | Arg::Str | Arg::Argv => ((Dir::In, at, 1), none),
-            Arg::IoctlArg => (crate::abi::ioctl::buffer(args[1] as u32, at), none),
-            Arg::FcntlArg => (crate::abi::fcntl::buffer(args[1] as u32, at), none),
+            Arg::Ioctl => (crate::abi::ioctl::buffer(args[1] as u32, at), none),
+            Arg::Fcntl => (crate::abi::fcntl::buffer(args[1] as u32, at), none),
             _ => (none, none),
         };
         [a, b].into_iter()
@@ -215,9 +235,9 @@ impl Arg {
 }
 
 /// `UIO_MAXIOV` (linux/uio.h).
-pub const IOV_MAX: u64 = 1024;
+pub(crate) const IOV_MAX: u64 = 1024;
 /// `sizeof(struct msghdr)` and `struct mmsghdr` (linux/socket.h, 64 bit).
-pub const MSGHDR: u64 = 56;
-pub const MMSGHDR: u64 = 64;
+pub(crate) const MSGHDR: u64 = 56;
+pub(crate) const MMSGHDR: u64 = 64;
 /// `sizeof(struct sockaddr_storage)`.
 const SOCKADDR_STORAGE: u64 = 128;

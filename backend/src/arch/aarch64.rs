@@ -2,8 +2,8 @@
 //!
 //! # Safety
 //! `enter` is a hand-written function with the AAPCS64 convention. It saves the callee-saved registers, records its stack
-//! pointer in `cpu.rt.host_sp`, and calls the generated code with (cpu, link word) in X2 and X3, which is Cranelift's `Tail`
-//! convention for two integer arguments. Whatever leaves generated code arrives at `fault_return` with the recorded stack
+//! pointer in `cpu.rt.host_sp`, and calls the generated code with `cpu` and `abi::ARGUMENTS` in X2 to X7, which is Cranelift's
+//! `Tail` convention for integer arguments. Whatever leaves generated code arrives at `fault_return` with the recorded stack
 //! pointer: the exit stubs by `ret` (generated code keeps the link register), a signal handler by setting both registers.
 //! Nothing else is relied on there.
 #![allow(unsafe_code)]
@@ -41,7 +41,11 @@ global_asm!(
     "stp x0, x9, [sp, #160]",
     "str x29, [x0, #{host_sp}]",
     "mov x2, x0",
-    "mov x3, xzr",
+    "ldr x3, [x2, #{gpr} + 8 * 4]",
+    "ldr x4, [x2, #{gpr}]",
+    "ldr x5, [x2, #{gpr} + 8 * 7]",
+    "ldr x6, [x2, #{gpr} + 8 * 6]",
+    "ldr x7, [x2, #{gpr} + 8 * 2]",
     "blr x1",
     ".globl calque_fault_return",
     ".hidden calque_fault_return",
@@ -67,7 +71,6 @@ global_asm!(
     "calque_exit_link:",
     "mov w9, #{link}",
     "str w9, [x2, #{reason}]",
-    "str x3, [x2, #{detail}]",
     "ret",
     ".size calque_exit_link, . - calque_exit_link",
     ".p2align 4",
@@ -77,12 +80,11 @@ global_asm!(
     "calque_exit_leave:",
     "mov w9, #{leave}",
     "str w9, [x2, #{reason}]",
-    "str x3, [x2, #{detail}]",
     "ret",
     ".size calque_exit_leave, . - calque_exit_leave",
     host_sp = const offset_of!(CpuState, rt.host_sp),
     reason = const offset_of!(CpuState, rt.exit_reason),
-    detail = const offset_of!(CpuState, rt.exit_detail),
+    gpr = const offset_of!(CpuState, gpr),
     link = const REASON_LINK,
     leave = const REASON_LEAVE,
 );

@@ -2,8 +2,8 @@
 //!
 //! # Safety
 //! `enter` is a hand-written function with the System V convention. It saves the callee-saved registers, records its stack
-//! pointer in `cpu.rt.host_sp`, and calls the generated code with (cpu, link word) in RDI and RSI, which is Cranelift's
-//! `Tail` convention for two integer arguments. Whatever leaves generated code arrives at `fault_return` with the recorded
+//! pointer in `cpu.rt.host_sp`, and calls the generated code with `cpu` and `abi::ARGUMENTS` in RDI, RSI, RDX, RCX, R8 and R9,
+//! which is Cranelift's `Tail` convention for integer arguments. Whatever leaves generated code arrives at `fault_return` with the recorded
 //! stack pointer: the exit stubs by `ret`, a signal handler by setting both registers. Nothing else is relied on there.
 //!
 //! The stack pointer is a multiple of 16 before the call, as the convention asks.
@@ -41,7 +41,11 @@ global_asm!(
     "mov [rdi + {host_sp}], rsp",
     "ldmxcsr [rdi + {mxcsr}]",
     "mov rax, rsi",
-    "xor esi, esi",
+    "mov rsi, [rdi + {gpr} + 8 * 4]",
+    "mov rdx, [rdi + {gpr}]",
+    "mov rcx, [rdi + {gpr} + 8 * 7]",
+    "mov r8, [rdi + {gpr} + 8 * 6]",
+    "mov r9, [rdi + {gpr} + 8 * 2]",
     "call rax",
     ".globl calque_fault_return",
     ".hidden calque_fault_return",
@@ -66,7 +70,6 @@ global_asm!(
     ".type calque_exit_link, @function",
     "calque_exit_link:",
     "mov dword ptr [rdi + {reason}], {link}",
-    "mov [rdi + {detail}], rsi",
     "ret",
     ".size calque_exit_link, . - calque_exit_link",
     ".p2align 4",
@@ -75,13 +78,12 @@ global_asm!(
     ".type calque_exit_leave, @function",
     "calque_exit_leave:",
     "mov dword ptr [rdi + {reason}], {leave}",
-    "mov [rdi + {detail}], rsi",
     "ret",
     ".size calque_exit_leave, . - calque_exit_leave",
     host_sp = const offset_of!(CpuState, rt.host_sp),
     mxcsr = const offset_of!(CpuState, mxcsr),
     reason = const offset_of!(CpuState, rt.exit_reason),
-    detail = const offset_of!(CpuState, rt.exit_detail),
+    gpr = const offset_of!(CpuState, gpr),
     link = const REASON_LINK,
     leave = const REASON_LEAVE,
 );

@@ -3,11 +3,12 @@
 //! All of them store the dirty registers first. What is rarely taken lies in cold blocks behind the region's code.
 
 use super::Lowering;
-use super::regs::RegSet;
+use super::regs::{RegSet, STATE};
 use crate::abi::{self, LEAVE_CELL, Leave};
 use crate::compile::ExitSite;
 use calque_ir::{BlockId, CpuState, Exit, FaultKind, GuestAddr, Inst, Target, Value as IrValue};
-use cranelift_codegen::ir::{self as clif, InstBuilder, condcodes::IntCC, types};
+use cranelift_codegen::ir::{self as clif, AbiParam, InstBuilder, Signature, condcodes::IntCC, types};
+use cranelift_codegen::isa::CallConv;
 use std::mem::offset_of;
 
 impl Lowering<'_> {
@@ -62,7 +63,9 @@ impl Lowering<'_> {
         self.out.exits.push(ExitSite { cell, target });
         self.store_dirty(RegSet::ALL);
         let word = self.iconst(types::I64, i64::from(cell));
-        self.jump_through(cell, word);
+        self.store_state(word, offset_of!(CpuState, rt.exit_detail));
+        let code = self.load_cell(cell);
+        self.jump_to(code);
     }
 
     /// Back to the dispatcher, which goes on at `pc`.
@@ -91,14 +94,24 @@ impl Lowering<'_> {
         self.b.switch_to_block(block);
         let &[pc, word] = self.b.block_params(block) else { unreachable!("two parameters were appended") };
         self.store_state(pc, offset_of!(CpuState, rip));
-        self.jump_through(LEAVE_CELL, word);
+        self.store_state(word, offset_of!(CpuState, rt.exit_detail));
+        let code = self.load_cell(LEAVE_CELL);
+        // The stub looks at no guest register: they are all in `CpuState`.
+        let mut signature = Signature::new(CallConv::Tail);
+        signature.params = vec![AbiParam::new(types::I64)];
+        let (signature, cpu) = (self.b.import_signature(signature), self.cpu);
+        self.b.ins().return_call_indirect(signature, code, &[cpu]);
     }
 
-    fn jump_through(&mut self, cell: u32, word: clif::Value) {
+    fn load_cell(&mut self, cell: u32) -> clif::Value {
         let cells = self.load_state(types::I64, offset_of!(CpuState, rt.cells));
-        let code = self.b.ins().load(types::I64, super::regs::STATE, cells, (8 * cell) as i32);
-        let (tail, cpu) = (self.tail, self.cpu);
-        self.b.ins().return_call_indirect(tail, code, &[cpu, word]);
+        self.b.ins().load(types::I64, STATE, cells, (8 * cell) as i32)
+    }
+
+    /// On to the region at `code`.
+    fn jump_to(&mut self, code: clif::Value) {
+        let (tail, arguments) = (self.tail, self.arguments());
+        self.b.ins().return_call_indirect(tail, code, &arguments);
     }
 
     /// A jump to a computed pc: straight to its code if the thread's jump cache knows it.
@@ -110,7 +123,7 @@ impl Lowering<'_> {
         let log2 = self.iconst(types::I64, 4);
         let at = self.b.ins().ishl(slot, log2);
         let entry = self.b.ins().iadd(cache, at);
-        let known = self.b.ins().load(types::I64, super::regs::STATE, entry, 0);
+        let known = self.b.ins().load(types::I64, STATE, entry, 0);
         let hit = self.b.ins().icmp(IntCC::Equal, known, pc);
         let (to, miss) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(miss);
@@ -118,9 +131,8 @@ impl Lowering<'_> {
         self.b.ins().brif(hit, to, &[], miss, &[]);
 
         self.b.switch_to_block(to);
-        let code = self.b.ins().load(types::I64, super::regs::STATE, entry, 8);
-        let (tail, cpu) = (self.tail, self.cpu);
-        self.b.ins().return_call_indirect(tail, code, &[cpu, pc]);
+        let code = self.b.ins().load(types::I64, STATE, entry, 8);
+        self.jump_to(code);
 
         self.b.switch_to_block(miss);
         self.leave_stored(Leave::Indirect as u64, pc);
@@ -134,7 +146,7 @@ impl Lowering<'_> {
     /// Polls before a branch that may close a loop. Before, not on the edge: a block of its own on the edge would cost the
     /// loop a second jump. Which way the guest goes is looked at again if it is interrupted.
     fn poll_branch(&mut self, cond: clif::Value, taken: Target, fallthrough: Target) {
-        let closes = |target| matches!(target, Target::Block(to) if to <= self.block);
+        let closes = |target| matches!(target, Target::Block(to) if self.loops.closes(self.block, to));
         if !closes(taken) && !closes(fallthrough) {
             return;
         }
@@ -159,7 +171,7 @@ impl Lowering<'_> {
 
     /// Polls before a jump that closes a loop.
     fn poll_edge(&mut self, to: BlockId) {
-        if to <= self.block {
+        if self.loops.closes(self.block, to) {
             self.poll(self.sets.wanted_at(to), self.region.blocks[to.0 as usize].pc);
         }
     }

@@ -9,6 +9,7 @@
 //! | `memory.rs` | guest loads, stores, atomics                                           |
 //! | `call.rs`   | helpers                                                                |
 //! | `exit.rs`   | ways out: links, leaves, faults, polls                                 |
+//! | `loops.rs`  | which edges close a loop                                               |
 //!
 //! An IR block is one CLIF block, plus those that an operation with a cold path makes. Values of the IR are CLIF values
 //! of the type that [`clif_type`] says, except that a vector has whatever lane type its operation gave it and is
@@ -22,16 +23,19 @@ mod call;
 mod exit;
 mod float;
 mod int;
+mod loops;
 mod memory;
 mod regs;
 mod vector;
 
+use crate::abi::ARGUMENTS;
 use crate::compile::{CompileOptions, ExitSite};
 use crate::isa::{Arch, HostIsa};
 use calque_ir::{BlockId, GuestAddr, Inst, Op, Region, Type, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, AbiParam, InstBuilder, MemFlagsData, Signature, SourceLoc, TrapCode, types};
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use loops::LoopEdges;
 use regs::{RegFile, RegSets};
 
 /// Marks accesses to guest memory in the list of traps.
@@ -56,15 +60,17 @@ pub(crate) fn lower(
     context: &mut FunctionBuilderContext,
 ) -> Lowered {
     let mut signature = Signature::new(CallConv::Tail);
-    signature.params = vec![AbiParam::new(types::I64); 2];
+    signature.params = vec![AbiParam::new(types::I64); 1 + ARGUMENTS.len()];
     func.signature = signature.clone();
     let mut b = FunctionBuilder::new(func, context);
     let entry = b.create_block();
     b.append_block_params_for_function_params(entry);
     b.switch_to_block(entry);
     let cpu = b.block_params(entry)[0];
+    let arguments: Vec<clif::Value> = b.block_params(entry)[1..].to_vec();
     let tail = b.import_signature(signature);
     let blocks = region.blocks.iter().map(|_| b.create_block()).collect();
+    let loops = LoopEdges::of(region);
     let mut lowering = Lowering {
         b,
         host,
@@ -77,7 +83,8 @@ pub(crate) fn lower(
         zero: None,
         users: Users::of(region),
         regs: RegFile::new(region),
-        sets: RegSets::of(region, options.state_at_faults),
+        sets: RegSets::of(region, &loops, options.state_at_faults),
+        loops,
         block: BlockId(0),
         at: 0,
         pc: region.pc(),
@@ -85,7 +92,7 @@ pub(crate) fn lower(
         leave: None,
         out: Lowered { exits: Vec::new(), pcs: Vec::new(), calls: false },
     };
-    lowering.entry();
+    lowering.entry(&arguments);
     for id in region.block_ids() {
         lowering.block(id);
     }
@@ -114,6 +121,7 @@ struct Lowering<'a> {
     users: Users,
     regs: RegFile,
     sets: RegSets,
+    loops: LoopEdges,
     /// Block being lowered.
     block: BlockId,
     /// Index of the instruction being lowered.
@@ -129,8 +137,9 @@ struct Lowering<'a> {
 
 impl Lowering<'_> {
     /// Polls, loads the registers that the region needs, and goes to its first block.
-    fn entry(&mut self) {
+    fn entry(&mut self, arguments: &[clif::Value]) {
         self.mark(self.pc);
+        self.define_arguments(arguments);
         self.poll_entry();
         if self.regs.splits() {
             self.zero = Some(self.constant([0; 16]));

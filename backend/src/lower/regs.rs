@@ -8,13 +8,15 @@
 //! *Dirty* registers are those whose variable may differ from `CpuState`. Invariants:
 //! 1. `RegFile::dirty` at any point is the union over all paths to it; storing a register that is clean on this path is
 //!    harmless, because its variable was loaded at entry (2).
-//! 2. A register in `live_in` of the first block is loaded at entry. `live_in` contains every register that is read, or that
+//! 2. A register in `live_in` of the first block is loaded at entry, unless it comes as an argument. `live_in` contains every register that is read, or that
 //!    is stored at an exit and clean on some path to it.
 //! 3. A poll stores what is wanted at the block it resumes at (in precise mode everything: a handler may look at registers
 //!    that the program will not read); every other exit stores all that is dirty.
 //! 4. In precise mode nothing is dirty at an access to guest memory.
 
+use super::loops::LoopEdges;
 use super::{LANES, Lowering, Split, Val, clif_type};
+use crate::abi::ARGUMENTS;
 use crate::compile::StateAtFaults;
 use calque_ir::{BlockId, CpuState, Exit, Inst, Op, Reg, Region, Target, Type, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, InstBuilder, MemFlagsData, types};
@@ -79,12 +81,12 @@ struct Effects {
 }
 
 impl RegSets {
-    pub(super) fn of(region: &Region, mode: StateAtFaults) -> RegSets {
+    pub(super) fn of(region: &Region, loops: &LoopEdges, mode: StateAtFaults) -> RegSets {
         let effects: Vec<Effects> = region.block_ids().map(|id| effects(region.block_insts(id), mode)).collect();
         let none = vec![RegSet::default(); effects.len()];
         let mut sets = RegSets { dirty_in: none.clone(), wanted_in: none.clone(), live_in: none, mode };
         while sets.flow_dirty(region, &effects) {}
-        while sets.flow_wanted(region, &effects) {}
+        while sets.flow_wanted(region, loops, &effects) {}
         while sets.flow_live(region, &effects) {}
         sets
     }
@@ -102,10 +104,11 @@ impl RegSets {
         changed
     }
 
-    fn flow_wanted(&mut self, region: &Region, effects: &[Effects]) -> bool {
+    fn flow_wanted(&mut self, region: &Region, loops: &LoopEdges, effects: &[Effects]) -> bool {
         let mut changed = false;
         for (i, effect) in effects.iter().enumerate().rev() {
-            let polls = |to: usize| to <= i && self.mode == StateAtFaults::Precise;
+            let closes = |to: usize| loops.closes(BlockId(i as u32), BlockId(to as u32));
+            let polls = |to: usize| self.mode == StateAtFaults::Precise && closes(to);
             let of = |to: usize| if polls(to) { RegSet::ALL } else { self.wanted_in[to] };
             let inside = successors(region, i).fold(RegSet::default(), |set, to| set.union(of(to)));
             let out = if leaves(&region.blocks[i].exit) { RegSet::ALL } else { inside };
@@ -296,9 +299,23 @@ impl Lowering<'_> {
         *slot.get_or_insert_with(|| self.b.declare_var(clif_type(ty)))
     }
 
-    /// Loads what the region needs of the registers (invariant 2).
+    /// Takes the registers that come in host registers.
+    pub(super) fn define_arguments(&mut self, arguments: &[clif::Value]) {
+        for (reg, &value) in ARGUMENTS.into_iter().zip(arguments) {
+            self.define(reg, Val::Plain(value));
+        }
+    }
+
+    /// The arguments for the next region.
+    pub(super) fn arguments(&mut self) -> Vec<clif::Value> {
+        let cpu = self.cpu;
+        let registers = ARGUMENTS.map(|reg| self.read_rest(reg));
+        std::iter::once(cpu).chain(registers).collect()
+    }
+
+    /// Loads what else the region needs of the registers (invariant 2).
     pub(super) fn load_registers(&mut self) {
-        for reg in self.sets.live_in[0].iter() {
+        for reg in self.sets.live_in[0].iter().filter(|reg| !ARGUMENTS.contains(reg)) {
             let value = self.load_state(clif_type(reg.ty()), CpuState::offset_of(reg));
             self.define(reg, Val::Plain(value));
         }

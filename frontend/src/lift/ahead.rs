@@ -3,6 +3,9 @@
 //! A few instructions at each known target are decoded; flags that all paths overwrite before reading are dead and need
 //! not be put. Unknown targets (returns, indirect jumps, system calls) keep all flags alive.
 //!
+//! One exception: flags are dead at a call of a linkage stub (`[endbr64] jmp [rip + slot]`). The psABI puts whatever it
+//! likes behind such a slot, lazy binding, audit hooks and long-branch veneers, none of which keeps flags.
+//!
 //! In precise mode an instruction that may fault reads all flags: a signal handler sees them.
 
 use super::flags::FlagSet;
@@ -12,11 +15,16 @@ use calque_ir::GuestAddr;
 use iced_x86::{FlowControl, Mnemonic, OpKind, RflagsBits};
 
 /// Instructions decoded per path; the flags of most blocks die within four.
-const DEPTH: u32 = 8;
+const DEPTH: u32 = 24;
 
 /// The flags that may be read from `pc` on before they are overwritten.
 pub(super) fn live_at(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) -> FlagSet {
     Ahead { code, precise: opts.precise, window: Window::new() }.live_at(pc, DEPTH)
+}
+
+/// The same for the target of a call.
+pub(super) fn live_at_call(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) -> FlagSet {
+    Ahead { code, precise: opts.precise, window: Window::new() }.live_at_call(pc, DEPTH)
 }
 
 struct Ahead<'a> {
@@ -29,6 +37,7 @@ struct Ahead<'a> {
 enum Next {
     Unknown,
     At(GuestAddr),
+    Called(GuestAddr),
     Both(GuestAddr, GuestAddr),
 }
 
@@ -56,10 +65,20 @@ impl Ahead<'_> {
         }
         let rest = match next {
             Next::At(pc) if left > 0 => self.live_at(pc, left),
+            Next::Called(pc) if left > 0 => self.live_at_call(pc, left),
             Next::Both(a, b) if left > 1 => self.live_at(a, left / 2).or(self.live_at(b, left / 2)),
             _ => FlagSet::ALL,
         };
         live.or(rest.without(killed))
+    }
+
+    fn live_at_call(&mut self, pc: GuestAddr, depth: u32) -> FlagSet {
+        let mut stub = false;
+        self.window.walk(self.code, pc, |what, i| {
+            stub = what == Decoded::Insn && i.mnemonic() == Mnemonic::Jmp && i.is_ip_rel_memory_operand();
+            what == Decoded::Insn && i.mnemonic() == Mnemonic::Endbr64
+        });
+        if stub && !self.precise { FlagSet::NONE } else { self.live_at(pc, depth) }
     }
 }
 
@@ -67,7 +86,8 @@ fn successor(i: &Insn) -> Next {
     let near = i.op0_kind() == OpKind::NearBranch64;
     let target = GuestAddr(i.near_branch_target());
     match i.flow_control() {
-        FlowControl::UnconditionalBranch | FlowControl::Call if near => Next::At(target),
+        FlowControl::UnconditionalBranch if near => Next::At(target),
+        FlowControl::Call if near => Next::Called(target),
         FlowControl::ConditionalBranch if near => Next::Both(target, GuestAddr(i.next_ip())),
         _ => Next::Unknown,
     }
@@ -142,6 +162,14 @@ mod tests {
         assert_eq!(live(&[0xc3], false), FlagSet::ALL); // ret
         assert_eq!(live(&[0x48, 0xd3, 0xe0, 0xc3], false), FlagSet::ALL); // shl rax,cl; ret
         assert_eq!(live(&[0x48, 0x03, 0x03], true), FlagSet::ALL); // add rax,[rbx], precise
+    }
+
+    #[test]
+    fn linkage_stubs_keep_no_flags() {
+        let call_to_next = [0xe8, 0, 0, 0, 0];
+        let stub = [0xf3, 0x0f, 0x1e, 0xfa, 0xff, 0x25, 0, 0x10, 0, 0]; // endbr64; jmp [rip+0x1000]
+        assert_eq!(live(&[&call_to_next[..], &stub].concat(), false), FlagSet::NONE);
+        assert_eq!(live(&stub, false), FlagSet::ALL, "only where it is called");
     }
 
     #[test]

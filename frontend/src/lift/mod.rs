@@ -209,9 +209,8 @@ impl<'a> Lifter<'a> {
             return self.close_branch(cond, [taken, other], live);
         }
         let live = match exit {
-            Exit::Goto(Target::Pc(pc)) | Exit::Call { target: Target::Pc(pc), .. } => {
-                ahead::live_at(self.code, pc, self.opts)
-            }
+            Exit::Goto(Target::Pc(pc)) => ahead::live_at(self.code, pc, self.opts),
+            Exit::Call { target: Target::Pc(pc), .. } => ahead::live_at_call(self.code, pc, self.opts),
             _ => FlagSet::ALL,
         };
         self.flush_flags(live);

@@ -148,7 +148,7 @@ pub(super) fn cvtpi2ps(l: &mut Lifter<'_>, i: &Insn) {
 /// ADDSUBPS, ADDSUBPD: even lanes subtract, odd ones add.
 pub(super) fn addsub(l: &mut Lifter<'_>, i: &Insn, shape: Type) {
     let width = shape.lane().bytes() as u8;
-    let indices = std::array::from_fn(|k| if k as u8 / width % 2 == 0 { k as u8 } else { 16 + k as u8 });
+    let indices = std::array::from_fn(|k| if (k as u8 / width).is_multiple_of(2) { k as u8 } else { 16 + k as u8 });
     vec_with(l, i, |l, a, b| {
         let difference = l.b.binary(Op::Fsub, shape, a, b);
         let sum = l.b.binary(Op::Fadd, shape, a, b);

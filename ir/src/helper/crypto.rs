@@ -71,7 +71,7 @@ fn inverse_sub_shift(s: Block) -> Block {
 
 /// Four bytes doubled in GF(2^8).
 fn double(w: u32) -> u32 {
-    (w & 0x7f7f_7f7f) << 1 ^ (w >> 7 & 0x0101_0101) * 0x1b
+    ((w & 0x7f7f_7f7f) << 1) ^ ((w >> 7 & 0x0101_0101) * 0x1b)
 }
 
 /// One column times the circulant matrix 2 3 1 1; rotating right brings the next byte down.

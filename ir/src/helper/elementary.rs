@@ -133,7 +133,7 @@ impl Wide {
         let n = u128::from(n);
         let (quotient, rest) = (self.sig / n, self.sig % n);
         let shift = quotient.leading_zeros();
-        Wide { sign: self.sign, exp: self.exp - shift as i32, sig: quotient << shift | (rest << shift) / n }
+        Wide { sign: self.sign, exp: self.exp - shift as i32, sig: quotient << shift | ((rest << shift) / n) }
     }
 
     /// Square root of a positive number: 64 bits by integer root, the rest by one step of Newton's.

@@ -12,7 +12,10 @@
 
 #![allow(unsafe_code)]
 
+use super::a64::{self, Instruction, Ordered};
+use crate::thread::Access;
 use std::arch::asm;
+use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 
 /// Loads and stores of several guest threads need fences to keep x86-64's order.
@@ -37,9 +40,7 @@ macro_rules! guarded {
     ($line:expr) => {
         concat!(
             "mov x9, xzr\n",
-            "2:\n",
-            $line,
-            "\n",
+            "2:\n", $line, "\n",
             "3:\n",
             ".pushsection calque_fixup, \"aR\", @progbits\n",
             ".balign 4\n",
@@ -117,14 +118,9 @@ macro_rules! exclusive {
         concat!(
             "mov x9, xzr\n",
             "dmb ish\n",
-            "2:\n",
-            $load,
-            "\n",
-            $compute,
-            "\n",
-            "4:\n",
-            $store,
-            "\n",
+            "2:\n", $load, "\n",
+            $compute, "\n",
+            "4:\n", $store, "\n",
             "cbnz {s:w}, 2b\n",
             "3:\n",
             "dmb ish\n",
@@ -309,6 +305,73 @@ pub(crate) fn context_set_sp(context: &mut libc::ucontext_t, sp: u64) {
 
 pub(crate) fn context_set_fault(context: &mut libc::ucontext_t) {
     context.uc_mcontext.regs[9] = 1;
+}
+
+thread_local! {
+    /// Address and value of the last exclusive load that was carried out here.
+    static EXCLUSIVE: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+}
+
+/// See `arch/mod.rs`.
+pub(crate) fn emulate_unaligned(context: &mut libc::ucontext_t, may: impl Fn(u64, usize, Access) -> bool) -> bool {
+    let registers = &mut context.uc_mcontext;
+    // SAFETY: the pc of generated code that has just been executed.
+    let word = unsafe { (registers.pc as *const u32).read() };
+    let Some(insn) = a64::decode(word) else { return false };
+    let Instruction { op, bytes, rs, rn, rt } = insn;
+    let addr = if rn == 31 { registers.sp } else { registers.regs[rn] };
+    let access = if matches!(op, Ordered::Load | Ordered::LoadExclusive) { Access::Read } else { Access::Write };
+    if !may(addr, bytes, access) {
+        return false;
+    }
+    let mask = u64::MAX >> (64 - 8 * bytes);
+    let get = |n: usize| if n == 31 { 0 } else { registers.regs[n] & mask };
+    let (source, operand) = (get(rt), get(rs));
+    // SAFETY: the guest may access these bytes; another thread that unmaps them now is answered by `Err`.
+    let old = unsafe {
+        match op {
+            Ordered::Load | Ordered::LoadExclusive => read_modify_write(addr, bytes, None::<fn(u64) -> u64>),
+            Ordered::Store => read_modify_write(addr, bytes, Some(|_| source)),
+            Ordered::StoreExclusive => {
+                let (reserved, expected) = EXCLUSIVE.get();
+                let new = |old| if reserved == addr && old == expected { source } else { old };
+                read_modify_write(addr, bytes, Some(new))
+            }
+            Ordered::CompareSwap => {
+                read_modify_write(addr, bytes, Some(|old| if old == operand { source } else { old }))
+            }
+            Ordered::Fetch(fetch) => read_modify_write(addr, bytes, Some(|old| fetch.apply(old, operand))),
+        }
+    };
+    let Ok(old) = old else { return false };
+    let result = match op {
+        Ordered::Load | Ordered::Fetch(_) => Some((rt, old)),
+        Ordered::LoadExclusive => {
+            EXCLUSIVE.set((addr, old));
+            Some((rt, old))
+        }
+        Ordered::Store => None,
+        Ordered::StoreExclusive => Some((rs, u64::from(EXCLUSIVE.take() != (addr, old)))),
+        Ordered::CompareSwap => Some((rs, old)),
+    };
+    if let Some((register, value)) = result.filter(|(register, _)| *register != 31) {
+        registers.regs[register] = value;
+    }
+    registers.pc += 4;
+    true
+}
+
+/// Loads, and stores what `compute` makes of it, as one access where that is possible; fenced on both sides.
+unsafe fn read_modify_write(addr: u64, bytes: usize, compute: Option<impl Fn(u64) -> u64>) -> Result<u64, ()> {
+    if let Some(compute) = compute {
+        // SAFETY: as for this function.
+        return unsafe { unaligned(addr, bytes, compute) };
+    }
+    let mut value = [0; 8];
+    // SAFETY: `value` is ours, the guest's side guarded.
+    let left = unsafe { copy(value.as_mut_ptr(), addr as *const u8, bytes) };
+    fence_after_load();
+    if left == 0 { Ok(u64::from_le_bytes(value)) } else { Err(()) }
 }
 
 /// Magic number of the record that holds ESR_EL1 (asm/sigcontext.h, `struct esr_context`).

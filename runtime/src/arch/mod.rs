@@ -1,5 +1,7 @@
 //! What differs between hosts; each item has its documentation here.
 
+#[cfg(any(target_arch = "aarch64", test))]
+mod a64;
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 #[cfg(target_arch = "aarch64")]
@@ -47,6 +49,11 @@ pub(crate) use host::context_set_fault;
 
 /// `fn context_is_write(&ucontext_t) -> bool`: whether the memory access that faulted was a write.
 pub(crate) use host::context_is_write;
+
+/// `fn emulate_unaligned(&mut ucontext_t, may: impl Fn(addr, bytes, Access) -> bool) -> bool`: generated code has faulted
+/// because an ordered or atomic access was not aligned, which x86-64 allows: carries it out and steps over it. False if
+/// that is not what has happened. `may` says whether the guest has that access there.
+pub(crate) use host::emulate_unaligned;
 
 /// The address that a memory fault was about.
 #[allow(unsafe_code)]

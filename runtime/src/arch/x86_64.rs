@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code)]
 
+use crate::thread::Access;
 use std::arch::asm;
 
 /// The host's order is the guest's.
@@ -193,4 +194,8 @@ pub(crate) fn context_is_write(context: &libc::ucontext_t) -> bool {
 
 pub(crate) fn context_set_sp(context: &mut libc::ucontext_t, sp: u64) {
     context.uc_mcontext.gregs[libc::REG_RSP as usize] = sp as i64;
+}
+
+pub(crate) fn emulate_unaligned(_: &mut libc::ucontext_t, _: impl Fn(u64, usize, Access) -> bool) -> bool {
+    false
 }

@@ -1,36 +1,26 @@
 //! Open flags (asm-generic/fcntl.h has x86-64's values; arch/arm64/include/uapi/asm/fcntl.h moves four of them)
 //! and fcntl commands.
 
+use crate::arch;
 use crate::row::Dir;
 
-/// Guest values of the four flags that move.
-pub(crate) const O_DIRECT: u32 = 0o40000;
-pub(crate) const O_LARGEFILE: u32 = 0o100000;
-pub(crate) const O_DIRECTORY: u32 = 0o200000;
-pub(crate) const O_NOFOLLOW: u32 = 0o400000;
+/// The four flags that move, with the guest's values: O_DIRECT, O_LARGEFILE, O_DIRECTORY, O_NOFOLLOW.
+pub(crate) const MOVING: [u32; 4] = [0o40000, 0o100000, 0o200000, 0o400000];
 
-/// Guest and host value of each flag that moves.
-const MOVED: [(u32, u32); 4] = [
-    (O_DIRECT, libc::O_DIRECT as u32),
-    (O_LARGEFILE, HOST_LARGEFILE),
-    (O_DIRECTORY, libc::O_DIRECTORY as u32),
-    (O_NOFOLLOW, libc::O_NOFOLLOW as u32),
-];
-
-/// glibc says 0 on 64-bit hosts; the kernel's value is what F_GETFL shows.
-const HOST_LARGEFILE: u32 = if cfg!(target_arch = "aarch64") { 0o400000 } else { 0o100000 };
-
-/// All the bits that move, which are the same set on both sides.
-const MOVED_BITS: u32 = O_DIRECT | O_LARGEFILE | O_DIRECTORY | O_NOFOLLOW;
+/// Flags with those of `from` replaced by those of `to`; both use the same four bits.
+fn moved(flags: u32, from: &[u32; 4], to: &[u32; 4]) -> u32 {
+    let stay = flags & !from.iter().fold(0, |all, bit| all | bit);
+    from.iter().zip(to).fold(stay, |out, (from, to)| if flags & from != 0 { out | to } else { out })
+}
 
 /// Guest open flags as the host's. (`O_TMPFILE` contains `O_DIRECTORY` on both, and moves with it.)
 pub(crate) fn open_flags_to_host(guest: u32) -> u32 {
-    MOVED.iter().fold(guest & !MOVED_BITS, |out, &(g, h)| if guest & g != 0 { out | h } else { out })
+    moved(guest, &MOVING, &arch::OPEN_FLAGS)
 }
 
 /// Host open flags as the guest's.
 pub(crate) fn open_flags_to_guest(host: u32) -> u32 {
-    MOVED.iter().fold(host & !MOVED_BITS, |out, &(g, h)| if host & h != 0 { out | g } else { out })
+    moved(host, &arch::OPEN_FLAGS, &MOVING)
 }
 
 /// Commands of fcntl(2) (asm-generic/fcntl.h, linux/fcntl.h); the same on both hosts.
@@ -67,14 +57,23 @@ const FLOCK: u64 = 32;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::aarch64;
 
     #[test]
     fn open_flags_round_trip() {
         for bit in 0..32 {
             let flag = 1u32 << bit;
+            let there = moved(flag, &MOVING, &aarch64::OPEN_FLAGS);
+            assert_eq!(moved(there, &aarch64::OPEN_FLAGS, &MOVING), flag, "bit {bit}");
             assert_eq!(open_flags_to_guest(open_flags_to_host(flag)), flag, "bit {bit}");
         }
-        // O_TMPFILE (asm-generic/fcntl.h): __O_TMPFILE | O_DIRECTORY.
-        assert_eq!(open_flags_to_host(0o20000000 | O_DIRECTORY), libc::O_TMPFILE as u32);
+    }
+
+    #[test]
+    fn the_host_knows_its_flags() {
+        // asm-generic/fcntl.h: __O_TMPFILE | O_DIRECTORY.
+        assert_eq!(open_flags_to_host(0o20200000), libc::O_TMPFILE as u32);
+        assert_eq!(open_flags_to_host(0o40000), libc::O_DIRECT as u32);
+        assert_eq!(open_flags_to_host(0o400000), libc::O_NOFOLLOW as u32);
     }
 }

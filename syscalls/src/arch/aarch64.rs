@@ -1,5 +1,35 @@
 //! AArch64 hosts.
 
+use crate::abi::layout;
+use crate::abi::sem::SemidDs;
+use bytemuck::{AnyBitPattern, NoUninit};
+
+/// arch/arm64/include/uapi/asm/fcntl.h.
+pub(crate) const OPEN_FLAGS: [u32; 4] = [0o200000, 0o400000, 0o40000, 0o100000];
+
+/// asm-generic/sembuf.h on 64-bit hosts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, AnyBitPattern, NoUninit)]
+#[repr(C)]
+pub(crate) struct HostSemidDs {
+    pub sem_perm: [u64; 6],
+    pub sem_otime: i64,
+    pub sem_ctime: i64,
+    pub sem_nsems: u64,
+    pub unused: [u64; 2],
+}
+
+layout!(HostSemidDs, size 88, sem_otime 48, sem_ctime 56, sem_nsems 64);
+
+pub(crate) fn semid_to_guest(host: HostSemidDs) -> SemidDs {
+    let HostSemidDs { sem_perm, sem_otime, sem_ctime, sem_nsems, .. } = host;
+    SemidDs { sem_perm, sem_otime, sem_ctime, sem_nsems, ..SemidDs::default() }
+}
+
+pub(crate) fn semid_to_host(guest: SemidDs) -> HostSemidDs {
+    let SemidDs { sem_perm, sem_otime, sem_ctime, sem_nsems, .. } = guest;
+    HostSemidDs { sem_perm, sem_otime, sem_ctime, sem_nsems, ..HostSemidDs::default() }
+}
+
 /// Number of the host's call of this name (include/uapi/asm-generic/unistd.h); `None` for those that only old
 /// architectures have.
 pub(crate) fn host_number(name: &str, _guest: u32) -> Option<u32> {
@@ -73,3 +103,15 @@ pub(crate) const NUMBERS: &[(&str, u32)] = &[
     ("setxattrat", 463), ("getxattrat", 464), ("listxattrat", 465), ("removexattrat", 466), ("open_tree_attr", 467),
     ("file_getattr", 468), ("file_setattr", 469), ("listns", 470),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn semaphore_sets_round_trip() {
+        let times = SemidDs { sem_otime: 7, sem_ctime: 8, ..SemidDs::default() };
+        let guest = SemidDs { sem_perm: [1, 2, 3, 4, 5, 6], sem_nsems: 9, ..times };
+        assert_eq!(semid_to_guest(semid_to_host(guest)), guest);
+    }
+}

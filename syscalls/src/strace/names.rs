@@ -3,7 +3,7 @@
 
 /// Values with names.
 #[derive(Debug)]
-pub struct Names {
+pub(crate) struct Names {
     /// In a set of flags: the bits that hold one of several values rather than flags.
     pub mask: u64,
     /// Value and name; combined flags stand before their parts.
@@ -12,7 +12,7 @@ pub struct Names {
 
 macro_rules! names {
     ($( $set:ident $mask:literal $prefix:literal { $( $name:ident $value:literal ),* $(,)? } )*) => { $(
-        pub static $set: Names = Names { mask: $mask, rows: &[ $( ($value, concat!($prefix, stringify!($name))), )* ] };
+        pub(crate) static $set: Names = Names { mask: $mask, rows: &[ $( ($value, concat!($prefix, stringify!($name))), )* ] };
     )* };
 }
 

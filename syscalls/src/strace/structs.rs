@@ -66,32 +66,62 @@ pub(crate) fn text(kind: Struct, raw: &[u8]) -> Option<String> {
         Struct::Rusage => format!("{{ru_utime={}, ru_stime={}, ...}}", f.timeval(0), f.timeval(16)),
         Struct::Tms => format!(
             "{{tms_utime={}, tms_stime={}, tms_cutime={}, tms_cstime={}}}",
-            f.i64(0), f.i64(8), f.i64(16), f.i64(24)
+            f.i64(0),
+            f.i64(8),
+            f.i64(16),
+            f.i64(24)
         ),
-        Struct::Sysinfo => format!("{{uptime={}, totalram={}, freeram={}, procs={}, ...}}", f.i64(0), f.u64(32), f.u64(40), f.u16(80)),
-        Struct::Utsname => format!("{{sysname={}, nodename={}, release={}, ..., machine={}, ...}}", f.text(0, 65), f.text(65, 65), f.text(130, 65), f.text(260, 65)),
+        Struct::Sysinfo => {
+            format!("{{uptime={}, totalram={}, freeram={}, procs={}, ...}}", f.i64(0), f.u64(32), f.u64(40), f.u16(80))
+        }
+        Struct::Utsname => format!(
+            "{{sysname={}, nodename={}, release={}, ..., machine={}, ...}}",
+            f.text(0, 65),
+            f.text(65, 65),
+            f.text(130, 65),
+            f.text(260, 65)
+        ),
         Struct::Stat => stat(raw),
         Struct::Statx => format!(
             "{{stx_mask={}, stx_mode={}, stx_size={}, ...}}",
-            flags(&names::STATX, f.u32(0).into()), mode(f.u16(28).into()), f.u64(40)
+            flags(&names::STATX, f.u32(0).into()),
+            mode(f.u16(28).into()),
+            f.u64(40)
         ),
         Struct::Statfs => format!(
             "{{f_type={:#x}, f_bsize={}, f_blocks={}, f_bfree={}, f_bavail={}, f_files={}, f_ffree={}, ...}}",
-            f.u64(0), f.u64(8), f.u64(16), f.u64(24), f.u64(32), f.u64(40), f.u64(48)
+            f.u64(0),
+            f.u64(8),
+            f.u64(16),
+            f.u64(24),
+            f.u64(32),
+            f.u64(40),
+            f.u64(48)
         ),
         Struct::Sigset => f.sigset(0),
         Struct::Sigaction => sigaction(&f),
         Struct::Siginfo => siginfo(&f),
-        Struct::Stack => format!(
-            "{{ss_sp={:#x}, ss_flags={}, ss_size={}}}",
-            f.u64(0), flags(&names::SS, f.u32(8).into()), f.u64(16)
-        ),
+        Struct::Stack => {
+            format!("{{ss_sp={:#x}, ss_flags={}, ss_size={}}}", f.u64(0), flags(&names::SS, f.u32(8).into()), f.u64(16))
+        }
         Struct::CloneArgs => format!(
             "{{flags={}, pidfd={:#x}, child_tid={:#x}, parent_tid={:#x}, exit_signal={}, stack={:#x}, stack_size={:#x}, tls={:#x}}}",
-            flags(&names::CLONE, f.u64(0)), f.u64(8), f.u64(16), f.u64(24), f.u64(32), f.u64(40), f.u64(48), f.u64(56)
+            flags(&names::CLONE, f.u64(0)),
+            f.u64(8),
+            f.u64(16),
+            f.u64(24),
+            f.u64(32),
+            f.u64(40),
+            f.u64(48),
+            f.u64(56)
         ),
-        Struct::OpenHow => format!("{{flags={}, mode={:#o}, resolve={:#x}}}", flags(&names::OPEN, f.u64(0)), f.u64(8), f.u64(16)).replace("0o", "0"),
-        Struct::Timespec | Struct::Timeval | Struct::Pollfd | Struct::EpollEvent | Struct::Sembuf => element(kind, raw)?,
+        Struct::OpenHow => {
+            format!("{{flags={}, mode={:#o}, resolve={:#x}}}", flags(&names::OPEN, f.u64(0)), f.u64(8), f.u64(16))
+                .replace("0o", "0")
+        }
+        Struct::Timespec | Struct::Timeval | Struct::Pollfd | Struct::EpollEvent | Struct::Sembuf => {
+            element(kind, raw)?
+        }
         Struct::Sigevent | Struct::Timex | Struct::Blob(_) => return None,
     })
 }
@@ -251,8 +281,14 @@ mod tests {
             text(Struct::Rlimit, &words(&[8 << 20, -1])).unwrap(),
             "{rlim_cur=8192*1024, rlim_max=RLIM64_INFINITY}"
         );
-        assert_eq!(text(Struct::WaitStatus, &0x300u32.to_le_bytes()).unwrap(), "[{WIFEXITED(s) && WEXITSTATUS(s) == 3}]");
-        assert_eq!(text(Struct::WaitStatus, &9u32.to_le_bytes()).unwrap(), "[{WIFSIGNALED(s) && WTERMSIG(s) == SIGKILL}]");
+        assert_eq!(
+            text(Struct::WaitStatus, &0x300u32.to_le_bytes()).unwrap(),
+            "[{WIFEXITED(s) && WEXITSTATUS(s) == 3}]"
+        );
+        assert_eq!(
+            text(Struct::WaitStatus, &9u32.to_le_bytes()).unwrap(),
+            "[{WIFSIGNALED(s) && WTERMSIG(s) == SIGKILL}]"
+        );
         assert_eq!(text(Struct::Sigset, &words(&[1 << 16 | 2])).unwrap(), "[INT CHLD]");
         assert_eq!(text(Struct::FdPair, &words(&[4 << 32 | 3])).unwrap(), "[3, 4]");
     }
