@@ -230,7 +230,8 @@ fn memory_cases(cases: &mut Vec<(String, Region)>) {
             }));
         }
     }
-    for (op, to) in [(Op::Uextend, Type::I32), (Op::Uextend, Type::I64), (Op::Sextend, Type::I32), (Op::Sextend, Type::I64)]
+    for (op, to) in
+        [(Op::Uextend, Type::I32), (Op::Uextend, Type::I64), (Op::Sextend, Type::I32), (Op::Sextend, Type::I64)]
     {
         for ty in [Type::I8, Type::I16, Type::I32].into_iter().filter(|t| t.bits() < to.bits()) {
             cases.push(in_region(format!("{}.{} of load.{}", op.name(), to.name(), ty.name()), |b| {
@@ -288,7 +289,8 @@ fn register_cases(cases: &mut Vec<(String, Region)>) {
         }));
     }
     for ty in [Type::F32, Type::F64, Type::I32, Type::I64] {
-        let shape = [(Type::F32, Type::F32x4), (Type::F64, Type::F64x2), (Type::I32, Type::I32x4), (Type::I64, Type::I64x2)];
+        let shape =
+            [(Type::F32, Type::F32x4), (Type::F64, Type::F64x2), (Type::I32, Type::I32x4), (Type::I64, Type::I64x2)];
         let shape = shape.into_iter().find(|s| s.0 == ty).expect("a shape").1;
         cases.push(in_region(format!("low {} of a written vector", ty.name()), |b| {
             let (x, scalar) = (b.get(Type::V128, Reg::xmm(1)), b.get(ty, Reg::xmm(0)));

@@ -129,8 +129,7 @@ fn operation(b: &mut Builder, random: &mut Random) {
 /// Flags of a comparison, and a register chosen by one.
 fn compare(b: &mut Builder, random: &mut Random) {
     let (x, y) = (b.get(Type::I64, gpr(random)), b.get(Type::I64, gpr(random)));
-    let flags: [Value; 3] =
-        [Cc::Equal, Cc::SignedLessThan, Cc::UnsignedLessThan].map(|cc| b.icmp(cc, Type::I64, x, y));
+    let flags: [Value; 3] = [Cc::Equal, Cc::SignedLessThan, Cc::UnsignedLessThan].map(|cc| b.icmp(cc, Type::I64, x, y));
     let chosen = b.select(Type::I64, flags[1], x, y);
     for (reg, v) in [Reg::ZF, Reg::SF, Reg::CF].into_iter().zip(flags) {
         b.put(reg, v);

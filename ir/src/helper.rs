@@ -204,6 +204,18 @@ helpers! {
     /// EMMS.
     Emms "emms" () -> None, X87, Some(x87_image::emms);
 
+    /// a * b + c in `f32`, rounded once: for hosts without such an instruction.
+    FmaF32 "fma_f32" (F32, F32, F32) -> F32, Pure, Some(simd::fma_f32);
+    /// The same in `f64`.
+    FmaF64 "fma_f64" (F64, F64, F64) -> F64, Pure, Some(simd::fma_f64);
+    /// Four half-precision floats in the low 64 bits to `f32x4`.
+    HalfToF32x4 "half_to_f32x4" (V128) -> V128, Pure, Some(simd::half_to_f32x4);
+    /// `f32x4` to four half-precision floats in the low 64 bits, rounded by mode b (RC's encoding).
+    F32x4ToHalf "f32x4_to_half" (V128, I32) -> V128, Pure, Some(simd::f32x4_to_half);
+    /// 32-bit lanes of the 256-bit a (low), b (high) chosen by the low three bits of c's lanes (VPERMD).
+    Permute8 "permute8" (V128, V128, V128) -> V128, Pure, Some(simd::permute8);
+    /// a's lanes shifted by b's: lanes of c & 0xff bits, to the left (c >> 8 = 0), right (1), right with signs (2).
+    ShiftLanes "shift_lanes" (V128, V128, I32) -> V128, Pure, Some(simd::shift_lanes);
     /// RCPPS: estimates of 1/x.
     Rcp "rcp" (V128) -> V128, Pure, Some(simd::rcp);
     /// RSQRTPS: estimates of 1/sqrt(x).

@@ -227,6 +227,14 @@ ops! {
     Fdiv "fdiv" Binary Pure;
     /// Square root.
     Sqrt "sqrt" Unary Pure;
+    /// a * b + c, rounded once; NaN: the first operand that is one, quieted, also below (SDM vol. 1 14.5.2).
+    Fmadd "fmadd" Ternary Pure;
+    /// a * b - c, rounded once.
+    Fmsub "fmsub" Ternary Pure;
+    /// -(a * b) + c, rounded once.
+    Fnmadd "fnmadd" Ternary Pure;
+    /// -(a * b) - c, rounded once.
+    Fnmsub "fnmsub" Ternary Pure;
     /// To an integral number: up. NaNs become quiet; also below.
     Ceil "ceil" Unary Pure;
     /// To an integral number: down.

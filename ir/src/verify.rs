@@ -310,6 +310,7 @@ pub fn allowed_types(op: Op) -> &'static [Type] {
         | Op::Sdiv
         | Op::Srem => INT,
         Op::Fadd | Op::Fsub | Op::Fmul | Op::Fdiv | Op::Sqrt | Op::Fmin | Op::Fmax => FLOAT,
+        Op::Fmadd | Op::Fmsub | Op::Fnmadd | Op::Fnmsub => FLOAT,
         Op::Ceil | Op::Floor | Op::Trunc | Op::Nearest => FLOAT,
         Op::Fpromote => &[F64],
         Op::Fdemote => &[F32],

@@ -1,10 +1,12 @@
 //! CPUID as the guest sees it (SDM vol. 2A CPUID): exactly what the lifter can do, whatever the host.
 //!
-//! The part is an Intel one of the Westmere generation (06_2C), which is what x86-64-v2 looked like: C libraries and
-//! crypto libraries know it and pick 16-byte loops with unaligned loads. ERMS and FSRM stay off, so that they do not
-//! pick REP MOVSB instead. XSAVE and all of AVX stay off until they are lifted.
+//! The part is an Intel one of the Haswell generation (06_3C), which is what x86-64-v3 looks like: C libraries and crypto
+//! libraries know it and pick 32-byte loops with unaligned loads. ERMS and FSRM stay off, so that they do not pick REP
+//! MOVSB instead. XSAVE has its standard form only (no XSAVEC): signal frames and lazy binding use that.
 //!
-//! The extra features (BMI1, ADX...) are newer than such a part. Programs ask for bits, not for years.
+//! The extra features (ADX...) are newer than such a part. Programs ask for bits, not for years.
+
+use calque_frontend::lift::XCR0;
 
 /// Feature bits as (bit number, name in `/proc/cpuinfo`), one list a register.
 type Features = &'static [(u32, &'static str)];
@@ -13,12 +15,17 @@ const LEAF_1_ECX: Features = &[
     (0, "pni"),
     (1, "pclmulqdq"),
     (9, "ssse3"),
+    (12, "fma"),
     (13, "cx16"),
     (19, "sse4_1"),
     (20, "sse4_2"),
     (22, "movbe"),
     (23, "popcnt"),
     (25, "aes"),
+    (26, "xsave"),
+    (27, "osxsave"),
+    (28, "avx"),
+    (29, "f16c"),
     (31, "hypervisor"),
 ];
 
@@ -45,7 +52,8 @@ const LEAF_1_EDX: Features = &[
 ];
 
 /// Not SHA (29): it is lifted, but a crypto library's plain code is twice as fast as one helper call for two rounds.
-const LEAF_7_EBX: Features = &[(0, "fsgsbase"), (3, "bmi1"), (19, "adx"), (23, "clflushopt"), (24, "clwb")];
+const LEAF_7_EBX: Features =
+    &[(0, "fsgsbase"), (3, "bmi1"), (5, "avx2"), (8, "bmi2"), (19, "adx"), (23, "clflushopt"), (24, "clwb")];
 
 const LEAF_7_ECX: Features = &[(22, "rdpid")];
 
@@ -55,10 +63,10 @@ const EXTENDED_1_EDX: Features = &[(11, "syscall"), (20, "nx"), (27, "rdtscp"), 
 
 const VENDOR: &[u8; 12] = b"GenuineIntel";
 const HYPERVISOR: &[u8; 12] = b"CalqueCalque";
-const BRAND: &[u8; 48] = b"Calque x86-64-v2 translated processor\0\0\0\0\0\0\0\0\0\0\0";
+const BRAND: &[u8; 48] = b"Calque x86-64-v3 translated processor\0\0\0\0\0\0\0\0\0\0\0";
 
-/// Family 6, model 0x2c, stepping 2.
-const SIGNATURE: u32 = 0x0002_06c2;
+/// Family 6, model 0x3c, stepping 3.
+const SIGNATURE: u32 = 0x0003_06c3;
 /// The time stamp counter's frequency in Hz (`gate.rs`).
 const TSC_HZ: u32 = 1_000_000_000;
 const LAST_BASIC: u32 = 0x15;
@@ -91,6 +99,7 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
         2 => [0x00ff_ff01, 0, 0, 0],
         4 => cache(subleaf),
         7 if subleaf == 0 => [0, bits(LEAF_7_EBX), bits(LEAF_7_ECX), 0],
+        0xd => extended_state(subleaf),
         0x15 => [1, 1, TSC_HZ, 0],
         0x4000_0000 => {
             let [h0, h1, h2] = words(HYPERVISOR);
@@ -117,6 +126,17 @@ fn words(text: &[u8; 12]) -> [u32; 3] {
 fn brand_part(part: u32) -> [u32; 4] {
     let at = 16 * part as usize;
     std::array::from_fn(|i| u32::from_le_bytes(BRAND[at + 4 * i..at + 4 * i + 4].try_into().expect("4 bytes")))
+}
+
+/// Leaf 0xd: XCR0, and the sizes and offsets of XSAVE's standard form (SDM vol. 1 13.4).
+fn extended_state(subleaf: u32) -> [u32; 4] {
+    const LEGACY_AND_HEADER: u32 = 512 + 64;
+    const AVX: u32 = 256;
+    match subleaf {
+        0 => [XCR0 as u32, LEGACY_AND_HEADER + AVX, LEGACY_AND_HEADER + AVX, (XCR0 >> 32) as u32],
+        2 => [AVX, LEGACY_AND_HEADER, 0, 0],
+        _ => [0; 4],
+    }
 }
 
 /// Leaf 4: L1d, L1i, L2, L3, all with 64-byte lines.
@@ -151,8 +171,10 @@ mod tests {
     #[test]
     fn what_is_not_lifted_is_not_announced() {
         let [_, _, ecx, _] = cpuid(1, 0);
-        assert_eq!(ecx & (1 << 12 | 1 << 26 | 1 << 27 | 1 << 28), 0, "FMA, XSAVE, OSXSAVE, AVX");
+        assert_eq!(ecx & (1 << 3 | 1 << 30), 0, "MONITOR, RDRAND");
         let [_, ebx, ..] = cpuid(7, 0);
-        assert_eq!(ebx & (1 << 5 | 1 << 9), 0, "AVX2, ERMS");
+        assert_eq!(ebx & (1 << 9 | 1 << 16), 0, "ERMS, AVX512F");
+        let [features, ..] = cpuid(0xd, 1);
+        assert_eq!(features, 0, "XSAVEOPT, XSAVEC, XSAVES");
     }
 }

@@ -34,7 +34,9 @@ pub enum CacheError {
     #[error("cannot map memory for translated code: {0}")]
     Map(#[source] io::Error),
     /// A security policy forbids to execute memory files.
-    #[error("the system refuses to execute generated code from a memory file (sysctl vm.memfd_noexec, SELinux execmem?): {0}")]
+    #[error(
+        "the system refuses to execute generated code from a memory file (sysctl vm.memfd_noexec, SELinux execmem?): {0}"
+    )]
     ExecRefused(#[source] io::Error),
     /// Code memory or cells are used up: stop the world and [`CodeCache::reset`].
     #[error("the code cache is full")]

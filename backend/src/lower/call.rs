@@ -29,6 +29,13 @@ impl Lowering<'_> {
         self.result(helper.ret(), result)
     }
 
+    /// Calls a helper of scalars from within the lowering of another operation.
+    pub(super) fn call_scalars(&mut self, helper: Helper, args: &[clif::Value]) -> clif::Value {
+        let words: Vec<_> = helper.args().iter().zip(args).map(|(&ty, &v)| self.argument(0, ty, v)).collect();
+        let word = self.call_table(helper as usize, &words);
+        self.result(helper.ret(), word).expect("a helper with a result")
+    }
+
     /// One argument as a word; vectors go through `cpu.scratch`.
     fn argument(&mut self, i: usize, ty: Type, value: clif::Value) -> clif::Value {
         match ty {

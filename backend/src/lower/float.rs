@@ -9,7 +9,7 @@
 
 use super::{Lowering, clif_type};
 use crate::isa::Arch;
-use calque_ir::{CpuState, FloatCc, Inst, Op, Reg, Type};
+use calque_ir::{CpuState, FloatCc, Helper, Inst, Op, Reg, Type};
 use cranelift_codegen::ir::condcodes::{CondCode, FloatCC};
 use cranelift_codegen::ir::{self as clif, InstBuilder, types};
 
@@ -56,6 +56,7 @@ impl Lowering<'_> {
                 let r = self.b.ins().sqrt(x);
                 self.with_nan(r, x, x)
             }
+            Op::Fmadd | Op::Fmsub | Op::Fnmadd | Op::Fnmsub => self.fused(inst),
             Op::Ceil | Op::Floor | Op::Trunc | Op::Nearest => {
                 let x = self.operand(inst, 0);
                 let ins = self.b.ins();
@@ -104,6 +105,34 @@ impl Lowering<'_> {
         self.with_nan(r, x, y)
     }
 
+    /// `fmadd` and kin: one instruction where the host has one, else a helper a lane.
+    fn fused(&mut self, inst: &Inst) -> clif::Value {
+        let [x, y, z] = [0, 1, 2].map(|slot| self.operand(inst, slot));
+        let negated = |l: &mut Self, v, by| if by { l.b.ins().fneg(v) } else { v };
+        let p = negated(self, x, matches!(inst.op, Op::Fnmadd | Op::Fnmsub));
+        let q = negated(self, z, matches!(inst.op, Op::Fmsub | Op::Fnmsub));
+        if self.on(Arch::X86_64) && !self.host.has("has_fma") {
+            return self.fused_by_lanes(inst.ty, [p, y, q]);
+        }
+        let r = self.b.ins().fma(p, y, q);
+        // Negation has changed the sign of a NaN, and hosts choose another operand.
+        let nan = self.b.ins().fcmp(FloatCC::Unordered, r, r);
+        let any = if inst.ty.is_vector() { self.b.ins().vany_true(nan) } else { nan };
+        let good = self.b.ins().bxor_imm_u(any, 1);
+        self.either(good, |_| r, |l| l.nan_of(r, &[x, y, z]))
+    }
+
+    fn fused_by_lanes(&mut self, ty: Type, args: [clif::Value; 3]) -> clif::Value {
+        let helper = if ty.lane() == Type::F32 { Helper::FmaF32 } else { Helper::FmaF64 };
+        let mut result = args[0];
+        for lane in 0..ty.lanes() as u8 {
+            let lanes = args.map(|v| if ty.is_vector() { self.b.ins().extractlane(v, lane) } else { v });
+            let r = self.call_scalars(helper, &lanes);
+            result = if ty.is_vector() { self.b.ins().insertlane(result, r, lane) } else { r };
+        }
+        result
+    }
+
     /// Gives the result `r` of an operation on `x` and `y` the NaN that x86 would give.
     fn with_nan(&mut self, r: clif::Value, x: clif::Value, y: clif::Value) -> clif::Value {
         if self.on(Arch::X86_64) {
@@ -112,11 +141,11 @@ impl Lowering<'_> {
         let nan = self.b.ins().fcmp(FloatCC::Unordered, r, r);
         let any = if self.b.func.dfg.value_type(r).is_vector() { self.b.ins().vany_true(nan) } else { nan };
         let good = self.b.ins().bxor_imm_u(any, 1);
-        self.either(good, |_| r, |l| l.nan_of(r, x, y))
+        self.either(good, |_| r, |l| l.nan_of(r, &[x, y]))
     }
 
-    /// `r` where it is a number, else the quieted `x` or `y` that is a NaN, else the default: negative, quiet, no payload.
-    fn nan_of(&mut self, r: clif::Value, x: clif::Value, y: clif::Value) -> clif::Value {
+    /// `r` where it is a number, else the first operand that is a NaN, quieted, else the default: negative, quiet, no payload.
+    fn nan_of(&mut self, r: clif::Value, operands: &[clif::Value]) -> clif::Value {
         let ty = self.b.func.dfg.value_type(r);
         let (quiet_bit, default) = match ty.lane_type() {
             types::F32 => (0x0040_0000, 0xffc0_0000),
@@ -126,7 +155,7 @@ impl Lowering<'_> {
         let default = self.splat_bits(int, default as i64);
         let quiet_bit = self.splat_bits(int, quiet_bit);
         let mut result = default;
-        for operand in [y, x] {
+        for &operand in operands.iter().rev() {
             let bits = self.view(operand, int);
             let quiet = self.b.ins().bor(bits, quiet_bit);
             let nan = self.b.ins().fcmp(FloatCC::Unordered, operand, operand);

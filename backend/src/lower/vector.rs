@@ -147,7 +147,9 @@ impl Lowering<'_> {
     /// The lowest lane, if that is what `inst` extracts and the vector is in two parts.
     fn low_of(&self, v: IrValue, inst: &Inst) -> Option<clif::Value> {
         match self.val(v) {
-            Val::Split(split) if inst.aux == 0 && self.b.func.dfg.value_type(split.low) == clif_type(inst.ty.lane()) => {
+            Val::Split(split)
+                if inst.aux == 0 && self.b.func.dfg.value_type(split.low) == clif_type(inst.ty.lane()) =>
+            {
                 Some(split.low)
             }
             _ => None,

@@ -208,7 +208,8 @@ impl Runner {
                 let _ = writeln!(report, "memory differs");
             }
             if !report.is_empty() {
-                let text = self.compiler.explain(region, &self.options).map_or(String::new(), |(_, l)| l.clif + &l.host);
+                let text =
+                    self.compiler.explain(region, &self.options).map_or(String::new(), |(_, l)| l.clif + &l.host);
                 return Err(format!("{report}{region}\n{text}"));
             }
         }
@@ -232,7 +233,9 @@ fn copy(cpu: &CpuState) -> CpuState {
     new.copy_guest_from(cpu);
     new.scratch = cpu.scratch;
     (new.rt.cells, new.rt.helpers, new.rt.jump_cache) = (cpu.rt.cells, cpu.rt.helpers, cpu.rt.jump_cache);
-    new.rt.interrupt.store(cpu.rt.interrupt.load(std::sync::atomic::Ordering::Relaxed), std::sync::atomic::Ordering::Relaxed);
+    new.rt
+        .interrupt
+        .store(cpu.rt.interrupt.load(std::sync::atomic::Ordering::Relaxed), std::sync::atomic::Ordering::Relaxed);
     new
 }
 

@@ -30,12 +30,17 @@ impl Lifter<'_> {
         if self.residue(origin).is_some_and(|known| known.wrapping_add(disp) % BYTES == 0) {
             return;
         }
+        self.require_multiple(m, BYTES);
+        self.regs.alignments.0.push((origin, disp.wrapping_neg() % BYTES));
+    }
+
+    /// #GP unless the address is a multiple of `bytes`, a power of two.
+    pub(crate) fn require_multiple(&mut self, m: Mem, bytes: u64) {
         let at = self.addr_value(m);
-        let mask = self.b.iconst(Type::I64, BYTES - 1);
+        let mask = self.b.iconst(Type::I64, bytes - 1);
         let low = self.b.binary(Op::Band, Type::I64, at, mask);
         let odd = self.compare_zero(Cc::NotEqual, Type::I64, low);
         self.b.fault_if(FaultKind::GeneralProtection, odd);
-        self.regs.alignments.0.push((origin, disp.wrapping_neg() % BYTES));
     }
 
     /// The origin of an address and what is added to it.

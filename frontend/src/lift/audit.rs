@@ -52,19 +52,25 @@ fn lifted(region: &Region) -> Touched {
     t
 }
 
-fn reg_of(r: Register) -> Option<Reg> {
+/// The IR's registers that make up one of iced's, which calls what VEX writes YMM or ZMM.
+fn regs_of(r: Register) -> Vec<Reg> {
     let full = r.full_register();
     if full.is_gpr64() {
-        return Some(Reg::gpr(full as usize - Register::RAX as usize));
+        return vec![Reg::gpr(full.number())];
     }
-    (r.is_xmm()).then(|| Reg::xmm(r as usize - Register::XMM0 as usize))
+    match r {
+        _ if r.is_xmm() => vec![Reg::xmm(r.number())],
+        _ if r.is_vector_register() => vec![Reg::xmm(r.number()), Reg::ymmh(r.number())],
+        _ => vec![],
+    }
 }
 
 fn known(i: &Instruction, factory: &mut InstructionInfoFactory) -> Known {
     let info = factory.info(i);
     let mut k = Known::default();
-    for used in info.used_registers() {
-        let Some(reg) = reg_of(used.register()) else { continue };
+    let parts =
+        info.used_registers().iter().flat_map(|used| regs_of(used.register()).into_iter().map(move |r| (used, r)));
+    for (used, reg) in parts {
         let (read, write) = access(used.access());
         // Writing a part of a register reads the rest; a 32-bit part does not.
         let partial = write.is_some() && used.register().size() < 4;
@@ -188,7 +194,7 @@ fn samples(n: usize) -> Vec<([u8; 15], Instruction)> {
         for b in &mut bytes {
             *b = random() as u8;
         }
-        let starts: [&[u8]; 10] = [
+        let starts: [&[u8]; 14] = [
             &[],
             &[0x0f],
             &[0x66, 0x0f],
@@ -199,6 +205,10 @@ fn samples(n: usize) -> Vec<([u8; 15], Instruction)> {
             &[0x66, 0x0f, 0x3a],
             &[0xf0],
             &[0xf3],
+            &[0xc5],
+            &[0xc4, 0xe1],
+            &[0xc4, 0xe2],
+            &[0xc4, 0xe3],
         ];
         let start = starts[random() as usize % starts.len()];
         bytes[..start.len()].copy_from_slice(start);

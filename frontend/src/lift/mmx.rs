@@ -60,7 +60,7 @@ impl Lifter<'_> {
             return self.b.unary(Op::ScalarToVector, Type::I64x2, v);
         }
         match i.memory_size().size() {
-            16 => self.read_xmm_or_mem(i, op, alignment),
+            16 | 32 => self.read_xmm_or_mem(i, op, alignment),
             8 => self.load_scalar_to_vec(i, Type::I64),
             4 => self.load_scalar_to_vec(i, Type::I32),
             _ => {

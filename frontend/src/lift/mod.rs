@@ -29,6 +29,7 @@ mod ahead;
 mod align;
 mod alu;
 mod atomic;
+mod avx;
 mod bits;
 mod control;
 mod edge;
@@ -47,7 +48,9 @@ mod sse_string;
 mod string;
 mod system;
 pub mod table;
+mod vex;
 mod x87;
+mod xsave;
 
 pub use region::{EveryBlock, Profile, lift_region};
 pub use system::XCR0;
@@ -55,6 +58,7 @@ pub use system::XCR0;
 use crate::decode::{CodeReader, Decoded, Window};
 use calque_ir::{BlockId, Builder, Exit, FaultKind, GuestAddr, Op, Region, Target, Type};
 use flags::{FlagSet, Flags};
+use iced_x86::EncodingKind;
 use operand::RegCache;
 
 /// A decoded guest instruction.
@@ -172,6 +176,8 @@ impl<'a> Lifter<'a> {
         self.b.insn(self.pc, i.len() as u32);
         self.uncounted += 1;
         match what {
+            // AVX-512 shares mnemonics with AVX.
+            Decoded::Insn if i.code().encoding() == EncodingKind::EVEX => self.fault(FaultKind::Unimplemented),
             Decoded::Insn => table::lift(self, i),
             Decoded::Invalid => self.fault(FaultKind::InvalidOpcode),
             Decoded::Unfetchable => self.fault(FaultKind::Fetch),

@@ -11,6 +11,7 @@
 //! by whoever changes registers behind its back.
 
 use super::align::Alignments;
+use super::vex::{first_source, is_vex};
 use super::{Insn, Lifter};
 use calque_ir::{GuestAddr, Mem, Op, Reg, RmwOp, Type, Value};
 use iced_x86::{OpKind, Register};
@@ -455,16 +456,9 @@ impl Lifter<'_> {
         self.regs.xmm[n] = Some(v);
     }
 
-    /// Replaces the lowest lane of XMM register `n` by a scalar of type `ty`.
-    pub(crate) fn set_xmm_low(&mut self, n: usize, ty: Type, v: Value) {
-        let old = self.xmm(n);
-        let new = self.b.insert_lane(vector_of(ty), old, v, 0);
-        self.set_xmm(n, new);
-    }
-
     /// Number of the XMM register that operand `op` is.
     pub(crate) fn xmm_number(i: &Insn, op: u32) -> usize {
-        i.op_register(op) as usize - Register::XMM0 as usize
+        i.op_register(op).number()
     }
 
     /// XMM register operand.
@@ -472,9 +466,13 @@ impl Lifter<'_> {
         self.xmm(Self::xmm_number(i, op))
     }
 
-    /// Writes an XMM register operand whole.
+    /// Writes an XMM register operand whole; VEX clears what is above.
     pub(crate) fn write_xmm(&mut self, i: &Insn, op: u32, v: Value) {
-        self.set_xmm(Self::xmm_number(i, op), v);
+        let n = Self::xmm_number(i, op);
+        self.set_xmm(n, v);
+        if is_vex(i) {
+            self.clear_upper(n);
+        }
     }
 
     /// XMM register or 16 bytes of memory.
@@ -498,9 +496,11 @@ impl Lifter<'_> {
         self.b.load(ty, m)
     }
 
-    /// Replaces the lowest lane of an XMM register operand.
-    pub(crate) fn write_xmm_low(&mut self, i: &Insn, op: u32, ty: Type, v: Value) {
-        self.set_xmm_low(Self::xmm_number(i, op), ty, v);
+    /// Writes the destination of a scalar operation: the first source with its lowest lane replaced.
+    pub(crate) fn write_xmm_low(&mut self, i: &Insn, ty: Type, v: Value) {
+        let old = self.read_xmm(i, first_source(i));
+        let new = self.b.insert_lane(vector_of(ty), old, v, 0);
+        self.write_xmm(i, 0, new);
     }
 
     /// Stores an XMM-sized or scalar value to the memory operand.

@@ -6,25 +6,26 @@
 
 use super::flags::Recipe;
 use super::operand::{Alignment, vector_of};
-use super::sse_int::{every_other, vec_unary_with, vec_with};
+use super::sse_int::every_other;
 use super::sse_move::has_xmm;
 use super::string::{StringOp, string};
+use super::vex::{first_source, is_vex, second_source, vec_unary_with, vec_with};
 use super::{Insn, Lifter};
 use calque_ir::{FloatCc, Helper, Op, Type, Value};
 
 /// ADDSS and kin: lane 0 of the destination and a scalar.
 pub(super) fn scalar(l: &mut Lifter<'_>, i: &Insn, op: Op, ty: Type) {
-    let b = l.read_xmm_low_or_mem(i, 1, ty);
-    let a = l.read_xmm_low_or_mem(i, 0, ty);
+    let b = l.read_xmm_low_or_mem(i, second_source(i), ty);
+    let a = l.read_xmm_low_or_mem(i, first_source(i), ty);
     let r = l.b.binary(op, ty, a, b);
-    l.write_xmm_low(i, 0, ty, r);
+    l.write_xmm_low(i, ty, r);
 }
 
 /// SQRTSS, SQRTSD.
 pub(super) fn scalar_sqrt(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
-    let a = l.read_xmm_low_or_mem(i, 1, ty);
+    let a = l.read_xmm_low_or_mem(i, second_source(i), ty);
     let r = l.b.unary(Op::Sqrt, ty, a);
-    l.write_xmm_low(i, 0, ty, r);
+    l.write_xmm_low(i, ty, r);
 }
 
 /// An operation of the source alone, on packed lanes: SQRTPS, CVTDQ2PS...
@@ -34,41 +35,67 @@ pub(super) fn vec_unary(l: &mut Lifter<'_>, i: &Insn, op: Op, ty: Type) {
 
 /// RCPSS, RSQRTSS: the vector helper on lane 0.
 pub(super) fn scalar_estimate(l: &mut Lifter<'_>, i: &Insn, helper: Helper) {
-    let a = l.read_xmm_low_or_mem(i, 1, Type::F32);
+    let a = l.read_xmm_low_or_mem(i, second_source(i), Type::F32);
     let v = l.b.unary(Op::ScalarToVector, Type::F32x4, a);
     let r = l.b.call(helper, &[v]);
     let r = l.b.extract_lane(Type::F32x4, r, 0);
-    l.write_xmm_low(i, 0, Type::F32, r);
+    l.write_xmm_low(i, Type::F32, r);
 }
 
-/// The predicate of CMPPS and kin (SDM vol. 2A table 3-1), bits 0..3 of the immediate.
-fn predicate(i: &Insn) -> FloatCc {
-    match i.immediate8() & 7 {
-        0 => FloatCc::Equal,
-        1 => FloatCc::LessThan,
-        2 => FloatCc::LessThanOrEqual,
-        3 => FloatCc::Unordered,
-        4 => FloatCc::NotEqual,
-        5 => FloatCc::UnorderedOrGreaterThanOrEqual,
-        6 => FloatCc::UnorderedOrGreaterThan,
-        _ => FloatCc::Ordered,
-    }
+/// The predicate of CMPPS and kin (SDM vol. 2A table 3-1): bits 0..3 of the immediate, with VEX bits 0..5. Bit 4 only
+/// says whether a quiet NaN raises the invalid flag.
+fn predicate(i: &Insn) -> Predicate {
+    use FloatCc::*;
+    let imm = i.immediate8() & if is_vex(i) { 15 } else { 7 };
+    Predicate::Holds(match imm {
+        0 => Equal,
+        1 => LessThan,
+        2 => LessThanOrEqual,
+        3 => Unordered,
+        4 => NotEqual,
+        5 => UnorderedOrGreaterThanOrEqual,
+        6 => UnorderedOrGreaterThan,
+        7 => Ordered,
+        8 => UnorderedOrEqual,
+        9 => UnorderedOrLessThan,
+        10 => UnorderedOrLessThanOrEqual,
+        11 => return Predicate::Never,
+        12 => OrderedNotEqual,
+        13 => GreaterThanOrEqual,
+        14 => GreaterThan,
+        _ => return Predicate::Always,
+    })
+}
+
+/// When a lane of a comparison becomes all ones.
+enum Predicate {
+    Holds(FloatCc),
+    Never,
+    Always,
 }
 
 /// CMPPS, CMPPD.
 pub(super) fn compare_packed(l: &mut Lifter<'_>, i: &Insn, shape: Type) {
-    vec_with(l, i, |l, a, b| l.b.fcmp(predicate(i), shape, a, b));
+    vec_with(l, i, |l, a, b| match predicate(i) {
+        Predicate::Holds(cc) => l.b.fcmp(cc, shape, a, b),
+        Predicate::Never => l.b.vconst([0, 0]),
+        Predicate::Always => l.b.vconst([u64::MAX; 2]),
+    });
 }
 
 /// CMPSS, CMPSD: lane 0 becomes a mask.
 pub(super) fn compare_scalar(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
-    let b = l.read_xmm_low_or_mem(i, 1, ty);
-    let a = l.read_xmm_low_or_mem(i, 0, ty);
-    let holds = l.b.fcmp(predicate(i), ty, a, b);
+    let b = l.read_xmm_low_or_mem(i, second_source(i), ty);
+    let a = l.read_xmm_low_or_mem(i, first_source(i), ty);
+    let holds = match predicate(i) {
+        Predicate::Holds(cc) => l.b.fcmp(cc, ty, a, b),
+        Predicate::Never => l.b.iconst(Type::I1, 0),
+        Predicate::Always => l.b.iconst(Type::I1, 1),
+    };
     let int = Type::int(ty.bits());
     let (ones, zero) = (l.b.iconst(int, u64::MAX), l.b.iconst(int, 0));
     let mask = l.b.select(int, holds, ones, zero);
-    l.write_xmm_low(i, 0, int, mask);
+    l.write_xmm_low(i, int, mask);
 }
 
 /// CMPSD, a mnemonic that SSE2 and the string instructions share.
@@ -81,21 +108,21 @@ pub(super) fn cmpsd(l: &mut Lifter<'_>, i: &Insn) {
 
 /// COMISS, UCOMISS and the SD forms, which differ in which NaNs raise the invalid flag.
 pub(super) fn compare_to_flags(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
-    let b = l.read_xmm_low_or_mem(i, 1, ty);
-    let a = l.read_xmm_low_or_mem(i, 0, ty);
+    let b = l.read_xmm_low_or_mem(i, second_source(i), ty);
+    let a = l.read_xmm_low_or_mem(i, first_source(i), ty);
     l.set_flags(Recipe::Float { a, b }, ty);
 }
 
 /// CVTSI2SS, CVTSI2SD: the integer's width is the operand's.
 pub(super) fn from_int(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
-    let v = l.read(i, 1);
+    let v = l.read(i, second_source(i));
     let r = l.b.unary(Op::FcvtFromSint, ty, v);
-    l.write_xmm_low(i, 0, ty, r);
+    l.write_xmm_low(i, ty, r);
 }
 
 /// CVTSS2SI, CVTSD2SI and the truncating forms.
 pub(super) fn to_int(l: &mut Lifter<'_>, i: &Insn, op: Op, from: Type) {
-    let v = l.read_xmm_low_or_mem(i, 1, from);
+    let v = l.read_xmm_low_or_mem(i, second_source(i), from);
     let ty = l.op_type(i, 0);
     let r = l.b.unary(op, ty, v);
     l.write(i, 0, r);
@@ -103,9 +130,9 @@ pub(super) fn to_int(l: &mut Lifter<'_>, i: &Insn, op: Op, from: Type) {
 
 /// CVTSS2SD, CVTSD2SS.
 pub(super) fn convert_scalar(l: &mut Lifter<'_>, i: &Insn, op: Op, from: Type, to: Type) {
-    let v = l.read_xmm_low_or_mem(i, 1, from);
+    let v = l.read_xmm_low_or_mem(i, second_source(i), from);
     let r = l.b.unary(op, to, v);
-    l.write_xmm_low(i, 0, to, r);
+    l.write_xmm_low(i, to, r);
 }
 
 /// CVTPI2PS: two integers to the low half; the upper half stays.
@@ -181,7 +208,7 @@ pub(super) fn round_packed(l: &mut Lifter<'_>, i: &Insn, shape: Type, helper: He
 
 /// ROUNDSS, ROUNDSD.
 pub(super) fn round_scalar(l: &mut Lifter<'_>, i: &Insn, ty: Type, helper: Helper) {
-    let a = l.read_xmm_low_or_mem(i, 1, ty);
+    let a = l.read_xmm_low_or_mem(i, second_source(i), ty);
     let r = match static_rounding(i) {
         Some(op) => l.b.unary(op, ty, a),
         None => {
@@ -190,12 +217,25 @@ pub(super) fn round_scalar(l: &mut Lifter<'_>, i: &Insn, ty: Type, helper: Helpe
             l.b.extract_lane(vector_of(ty), r, 0)
         }
     };
-    l.write_xmm_low(i, 0, ty, r);
+    l.write_xmm_low(i, ty, r);
 }
 
 fn round_by_mxcsr(l: &mut Lifter<'_>, helper: Helper, v: Value) -> Value {
+    let mode = mxcsr_rounding(l);
+    l.b.call(helper, &[v, mode])
+}
+
+/// MXCSR's rounding mode in the low two bits, in RC's encoding.
+fn mxcsr_rounding(l: &mut Lifter<'_>) -> Value {
     let mxcsr = l.b.get(Type::I32, calque_ir::Reg::MXCSR);
     let thirteen = l.b.iconst(Type::I32, 13);
-    let mode = l.b.binary(Op::Ushr, Type::I32, mxcsr, thirteen);
-    l.b.call(helper, &[v, mode])
+    l.b.binary(Op::Ushr, Type::I32, mxcsr, thirteen)
+}
+
+/// The rounding mode that VCVTPS2PH's immediate chooses.
+pub(super) fn rounding_mode(l: &mut Lifter<'_>, i: &Insn) -> Value {
+    match i.immediate8() {
+        imm if imm & 4 == 0 => l.b.iconst(Type::I32, u64::from(imm & 3)),
+        _ => mxcsr_rounding(l),
+    }
 }

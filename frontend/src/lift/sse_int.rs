@@ -3,6 +3,7 @@
 use super::flags::{Flag, FlagSet};
 use super::mmx::is_mmx;
 use super::operand::Alignment;
+use super::vex::{Halves, first_source, second_source, sse_alignment, vec_halves, vec_unary_with, vec_with};
 use super::{Insn, Lifter};
 use calque_ir::{Cc, Helper, Op, Type, Value};
 use iced_x86::OpKind;
@@ -12,13 +13,14 @@ pub(super) fn vec(l: &mut Lifter<'_>, i: &Insn, op: Op, shape: Type) {
     vec_with(l, i, |l, a, b| l.b.binary(op, shape, a, b));
 }
 
-/// PXOR and kin of a register with itself: zero, whatever it held.
-pub(super) fn vec_xor(l: &mut Lifter<'_>, i: &Insn) {
-    if i.op_kind(1) == OpKind::Register && i.op_register(0) == i.op_register(1) {
+/// PXOR, PSUBx: of a register with itself zero, whatever it held.
+pub(super) fn vec_cancel(l: &mut Lifter<'_>, i: &Insn, op: Op, shape: Type) {
+    let second = second_source(i);
+    if i.op_kind(second) == OpKind::Register && i.op_register(first_source(i)) == i.op_register(second) {
         let zero = l.b.vconst([0, 0]);
         return l.write_vec(i, 0, zero);
     }
-    vec(l, i, Op::Bxor, Type::V128);
+    vec(l, i, op, shape);
 }
 
 /// PANDN and kin: the complement of the destination and the source.
@@ -26,38 +28,24 @@ pub(super) fn vec_andnot(l: &mut Lifter<'_>, i: &Insn) {
     vec_with(l, i, |l, a, b| l.b.binary(Op::BandNot, Type::V128, b, a));
 }
 
-/// Destination = f(destination, source). The source is read first: it may fault.
-pub(super) fn vec_with(l: &mut Lifter<'_>, i: &Insn, f: impl FnOnce(&mut Lifter<'_>, Value, Value) -> Value) {
-    let b = l.read_vec(i, 1, Alignment::Required);
-    let a = l.read_vec(i, 0, Alignment::Required);
-    let r = f(l, a, b);
-    l.write_vec(i, 0, r);
-}
-
-/// Destination = f(source).
-pub(super) fn vec_unary_with(l: &mut Lifter<'_>, i: &Insn, f: impl FnOnce(&mut Lifter<'_>, Value) -> Value) {
-    let a = l.read_vec(i, 1, Alignment::Required);
-    let r = f(l, a);
-    l.write_vec(i, 0, r);
-}
-
 /// PCMPEQx, PCMPGTx: all ones where the comparison holds.
 pub(super) fn vec_compare(l: &mut Lifter<'_>, i: &Insn, cc: Cc, shape: Type) {
     vec_with(l, i, |l, a, b| l.b.icmp(cc, shape, a, b));
 }
 
-/// PSLLx, PSRLx, PSRAx: by an immediate or by the low 64 bits of the source.
+/// PSLLx, PSRLx, PSRAx: by an immediate or by the low 64 bits of the last operand.
 pub(super) fn vec_shift(l: &mut Lifter<'_>, i: &Insn, op: Op, shape: Type) {
-    let count = match i.op_kind(1) {
-        OpKind::Immediate8 => l.b.iconst(Type::I64, i.immediate(1)),
+    let last = i.op_count() - 1;
+    let count = match i.op_kind(last) {
+        OpKind::Immediate8 => l.b.iconst(Type::I64, i.immediate(last)),
         _ => {
-            let v = l.read_vec(i, 1, Alignment::Required);
+            let v = l.read_vec(i, last, sse_alignment(i));
             l.b.extract_lane(Type::I64x2, v, 0)
         }
     };
-    let a = l.read_vec(i, 0, Alignment::Any);
-    let r = l.b.binary(op, shape, a, count);
-    l.write_vec(i, 0, r);
+    let a = l.read_halves(i, last - 1, Alignment::Any);
+    let r = a.map(l, |l, _, a| l.b.binary(op, shape, a, count));
+    l.write_halves(i, 0, r);
 }
 
 /// PABSx: the larger of a lane and its negation.
@@ -157,23 +145,36 @@ pub(super) fn pmuldq(l: &mut Lifter<'_>, i: &Insn) {
     });
 }
 
-/// PTEST: ZF is whether source AND destination is zero, CF whether source AND NOT destination is.
-pub(super) fn ptest(l: &mut Lifter<'_>, i: &Insn) {
-    let b = l.read_vec(i, 1, Alignment::Required);
-    let a = l.read_vec(i, 0, Alignment::Any);
-    let and = l.b.binary(Op::Band, Type::V128, b, a);
-    let rest = l.b.binary(Op::BandNot, Type::V128, b, a);
-    let (zf, cf) = (is_zero(l, and), is_zero(l, rest));
+/// The sign bits that VTESTPS and VTESTPD look at.
+pub(super) const SIGNS_32: u64 = 1 << 63 | 1 << 31;
+pub(super) const SIGNS_64: u64 = 1 << 63;
+
+/// PTEST: ZF is whether source AND destination is zero, CF whether source AND NOT destination is. VTESTPS and VTESTPD
+/// look at the lanes' sign bits only: `mask`.
+pub(super) fn ptest(l: &mut Lifter<'_>, i: &Insn, mask: u64) {
+    let b = l.read_halves(i, 1, sse_alignment(i));
+    let a = l.read_halves(i, 0, Alignment::Any);
+    let and = b.zip(l, a, |l, _, b, a| l.b.binary(Op::Band, Type::V128, b, a));
+    let rest = b.zip(l, a, |l, _, b, a| l.b.binary(Op::BandNot, Type::V128, b, a));
+    let (zf, cf) = (is_zero(l, and, mask), is_zero(l, rest, mask));
     l.set_flags_const(FlagSet::ALL, false);
     l.set_flag(Flag::Zf, zf);
     l.set_flag(Flag::Cf, cf);
 }
 
-/// `i1`: whether all 128 bits are 0.
-fn is_zero(l: &mut Lifter<'_>, v: Value) -> Value {
+/// `i1`: whether all bits of `mask`, in each 64 bits, are 0.
+fn is_zero(l: &mut Lifter<'_>, v: Halves, mask: u64) -> Value {
+    let v = match v.high {
+        Some(high) => l.b.binary(Op::Bor, Type::V128, v.low, high),
+        None => v.low,
+    };
     let low = l.b.extract_lane(Type::I64x2, v, 0);
     let high = l.b.extract_lane(Type::I64x2, v, 1);
-    let any = l.b.binary(Op::Bor, Type::I64, low, high);
+    let mut any = l.b.binary(Op::Bor, Type::I64, low, high);
+    if mask != u64::MAX {
+        let mask = l.b.iconst(Type::I64, mask);
+        any = l.b.binary(Op::Band, Type::I64, any, mask);
+    }
     l.compare_zero(Cc::Equal, Type::I64, any)
 }
 
@@ -203,8 +204,17 @@ pub(super) fn vec_call_unary(l: &mut Lifter<'_>, i: &Insn, helper: Helper) {
 
 /// A helper of destination, source and immediate.
 pub(super) fn vec_call_imm(l: &mut Lifter<'_>, i: &Insn, helper: Helper) {
-    vec_with(l, i, |l, a, b| {
-        let imm = l.b.iconst(Type::I32, u64::from(i.immediate8()));
+    vec_call_imm_halves(l, i, helper, |_, imm| imm);
+}
+
+/// MPSADBW: bits 3..6 of the immediate are the upper half's.
+pub(super) fn mpsadbw(l: &mut Lifter<'_>, i: &Insn) {
+    vec_call_imm_halves(l, i, Helper::Mpsadbw, |half, imm| imm >> (3 * half));
+}
+
+fn vec_call_imm_halves(l: &mut Lifter<'_>, i: &Insn, helper: Helper, imm: impl Fn(u8, u8) -> u8) {
+    vec_halves(l, i, |l, half, a, b| {
+        let imm = l.b.iconst(Type::I32, u64::from(imm(half, i.immediate8())));
         l.b.call(helper, &[a, b, imm])
     });
 }

@@ -2,6 +2,7 @@
 
 use super::operand::{Alignment, Gpr, vector_of};
 use super::string::{StringOp, string};
+use super::vex::{first_source, second_source};
 use super::{Insn, Lifter};
 use calque_ir::{Exit, FaultKind, Mem, Op, Reg, Target, Type, Value};
 use iced_x86::{OpKind, Register};
@@ -19,14 +20,13 @@ impl Half {
     }
 }
 
-/// MOVAPS and kin, loads and stores of 128 bits.
+/// MOVAPS and kin: whole registers, loads and stores.
 pub(super) fn mov_vec(l: &mut Lifter<'_>, i: &Insn, alignment: Alignment) {
-    if i.op_kind(0) == OpKind::Register {
-        let v = l.read_xmm_or_mem(i, 1, alignment);
-        return l.write_xmm(i, 0, v);
+    let v = l.read_halves(i, 1, alignment);
+    match i.op_kind(0) {
+        OpKind::Register => l.write_halves(i, 0, v),
+        _ => l.store_halves(i, v, alignment),
     }
-    let v = l.read_xmm(i, 1);
-    l.store_xmm(i, Type::V128, v, alignment);
 }
 
 /// MOVNTQ: an MMX register to memory.
@@ -46,8 +46,8 @@ pub(super) fn mov_scalar(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
         let v = l.load_scalar_to_vec(i, ty);
         return l.write_xmm(i, 0, v);
     }
-    let v = l.read_xmm_low_or_mem(i, 1, ty);
-    l.write_xmm_low(i, 0, ty, v);
+    let v = l.read_xmm_low_or_mem(i, second_source(i), ty);
+    l.write_xmm_low(i, ty, v);
 }
 
 /// MOVSD, a mnemonic that SSE2 and the string instructions share.
@@ -99,7 +99,7 @@ pub(super) fn mov_half(l: &mut Lifter<'_>, i: &Insn, half: Half) {
     if i.op_kind(0) == OpKind::Register {
         let m = l.addr(i);
         let v = l.b.load(Type::I64, m);
-        let old = l.read_xmm(i, 0);
+        let old = l.read_xmm(i, first_source(i));
         let new = l.b.insert_lane(Type::I64x2, old, v, half.lane());
         return l.write_xmm(i, 0, new);
     }
@@ -110,17 +110,25 @@ pub(super) fn mov_half(l: &mut Lifter<'_>, i: &Insn, half: Half) {
 
 /// MOVHLPS and MOVLHPS: one half of the source to the other half of the destination.
 pub(super) fn mov_across(l: &mut Lifter<'_>, i: &Insn, from: Half, to: Half) {
-    let source = l.read_xmm(i, 1);
+    let source = l.read_xmm(i, second_source(i));
     let v = l.b.extract_lane(Type::I64x2, source, from.lane());
-    let old = l.read_xmm(i, 0);
+    let old = l.read_xmm(i, first_source(i));
     let new = l.b.insert_lane(Type::I64x2, old, v, to.lane());
     l.write_xmm(i, 0, new);
 }
 
 /// MOVMSKPS, MOVMSKPD, PMOVMSKB: the lanes' sign bits to a general register.
 pub(super) fn mov_mask(l: &mut Lifter<'_>, i: &Insn, shape: Type) {
-    let v = l.read_vec(i, 1, Alignment::Any);
-    let bits = l.b.unary(Op::HighBits, shape, v);
+    let v = l.read_halves(i, 1, Alignment::Any);
+    let v = v.map(l, |l, _, v| l.b.unary(Op::HighBits, shape, v));
+    let bits = match v.high {
+        Some(high) => {
+            let lanes = l.b.iconst(Type::I32, u64::from(shape.lanes()));
+            let high = l.b.binary(Op::Ishl, Type::I32, high, lanes);
+            l.b.binary(Op::Bor, Type::I32, v.low, high)
+        }
+        None => v.low,
+    };
     write_gpr_zero_extended(l, i, bits);
     l.enter_mmx(i);
 }
@@ -138,10 +146,10 @@ fn write_gpr_zero_extended(l: &mut Lifter<'_>, i: &Insn, v: Value) {
 pub(super) fn insert(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
     let shape = vector_of(ty);
     let lane = i.immediate8() as u32 & (lanes(i, shape) - 1);
-    let v = l.read_as(i, 1, ty);
+    let v = l.read_as(i, second_source(i), ty);
     // The register form of the narrow ones reads a wider register.
     let v = if l.b.ty(v) == ty { v } else { l.b.unary(Op::Ireduce, ty, v) };
-    let old = l.read_vec(i, 0, Alignment::Any);
+    let old = l.read_vec(i, first_source(i), Alignment::Any);
     let new = l.b.insert_lane(shape, old, v, lane);
     l.write_vec(i, 0, new);
 }
@@ -172,14 +180,15 @@ fn lanes_of(r: Register, shape: Type) -> u32 {
 /// INSERTPS: lane 0 of memory or a chosen lane of a register, to a chosen lane; others cleared by a mask.
 pub(super) fn insertps(l: &mut Lifter<'_>, i: &Insn) {
     let imm = i.immediate8();
-    let v = match i.op_kind(1) {
+    let second = second_source(i);
+    let v = match i.op_kind(second) {
         OpKind::Register => {
-            let source = l.read_xmm(i, 1);
+            let source = l.read_xmm(i, second);
             l.b.extract_lane(Type::I32x4, source, u32::from(imm >> 6))
         }
-        _ => l.read_as(i, 1, Type::I32),
+        _ => l.read_as(i, second, Type::I32),
     };
-    let old = l.read_xmm(i, 0);
+    let old = l.read_xmm(i, first_source(i));
     let new = l.b.insert_lane(Type::I32x4, old, v, u32::from(imm >> 4 & 3));
     let keep = |lane: u32| if imm >> lane & 1 != 0 { 0 } else { 0xffff_ffff << (32 * (lane & 1)) };
     let mask = l.b.vconst([keep(0) | keep(1), keep(2) | keep(3)]);

@@ -3,8 +3,8 @@
 
 use super::mmx::is_mmx;
 use super::operand::Alignment;
-use super::sse_int::{vec_unary_with, vec_with};
 use super::sse_move::Half;
+use super::vex::{Halves, is_wide, vec_halves, vec_unary_with, vec_with};
 use super::{Insn, Lifter};
 use calque_ir::{Cc, Op, Type, Value};
 
@@ -90,8 +90,10 @@ pub(super) fn shufps(l: &mut Lifter<'_>, i: &Insn) {
 /// SHUFPD: one lane of each.
 pub(super) fn shufpd(l: &mut Lifter<'_>, i: &Insn) {
     let imm = i.immediate8();
-    let indices = lanes_to_bytes(8, |k| (imm >> k & 1) + 2 * k);
-    vec_with(l, i, |l, a, b| l.b.shuffle(a, b, indices));
+    vec_halves(l, i, |l, half, a, b| {
+        let indices = lanes_to_bytes(8, |k| (imm >> (2 * half + k) & 1) + 2 * k);
+        l.b.shuffle(a, b, indices)
+    });
 }
 
 /// PSLLDQ, PSRLDQ: the whole register by bytes.
@@ -101,9 +103,10 @@ pub(super) fn shift_bytes(l: &mut Lifter<'_>, i: &Insn, toward: Toward) {
         let at = if toward == Toward::High { k as i16 - n } else { k as i16 + n };
         if (0..16).contains(&at) { at as u8 } else { ZERO }
     });
-    let a = l.read_vec(i, 0, Alignment::Any);
-    let r = l.b.shuffle(a, a, indices);
-    l.write_vec(i, 0, r);
+    let source = i.op_count() - 2;
+    let a = l.read_halves(i, source, Alignment::Any);
+    let r = a.map(l, |l, _, a| l.b.shuffle(a, a, indices));
+    l.write_halves(i, 0, r);
 }
 
 /// PALIGNR: destination and source as one long number, shifted right by bytes.
@@ -146,35 +149,47 @@ pub(super) fn duplicate(l: &mut Lifter<'_>, i: &Insn, width: u8, lanes: &[u8]) {
 
 /// BLENDPS, BLENDPD, PBLENDW: source lanes where the immediate's bit is set.
 pub(super) fn blend(l: &mut Lifter<'_>, i: &Insn, width: u8) {
-    let imm = i.immediate8();
     let lanes = 16 / width;
-    let indices = lanes_to_bytes(width, |k| if imm >> k & 1 != 0 { k + lanes } else { k });
-    vec_with(l, i, |l, a, b| l.b.shuffle(a, b, indices));
+    vec_halves(l, i, |l, half, a, b| {
+        // The upper half has bits of its own, except for the eight words of VPBLENDW.
+        let imm = i.immediate8() >> if width == 2 { 0 } else { half * lanes };
+        let indices = lanes_to_bytes(width, |k| if imm >> k & 1 != 0 { k + lanes } else { k });
+        l.b.shuffle(a, b, indices)
+    });
 }
 
 /// BLENDVPS, BLENDVPD, PBLENDVB: source lanes where the sign bit of XMM0's lane is set.
 pub(super) fn blend_by_xmm0(l: &mut Lifter<'_>, i: &Insn, shape: Type) {
     vec_with(l, i, |l, a, b| {
         let chooser = l.xmm(0);
-        let zero = l.b.vconst([0, 0]);
-        let mask = l.b.icmp(Cc::SignedLessThan, shape, chooser, zero);
-        let taken = l.b.binary(Op::Band, Type::V128, b, mask);
-        let kept = l.b.binary(Op::BandNot, Type::V128, a, mask);
-        l.b.binary(Op::Bor, Type::V128, taken, kept)
+        choose(l, chooser, shape, a, b)
     });
+}
+
+/// Lanes of `b` where the sign bit of the chooser's lane is set, of `a` elsewhere.
+pub(super) fn choose(l: &mut Lifter<'_>, chooser: Value, shape: Type, a: Value, b: Value) -> Value {
+    let zero = l.b.vconst([0, 0]);
+    let mask = l.b.icmp(Cc::SignedLessThan, shape, chooser, zero);
+    let taken = l.b.binary(Op::Band, Type::V128, b, mask);
+    let kept = l.b.binary(Op::BandNot, Type::V128, a, mask);
+    l.b.binary(Op::Bor, Type::V128, taken, kept)
 }
 
 /// PMOVZX, PMOVSX: lanes of `from` bytes of the source's low end to lanes of `to` bytes.
 pub(super) fn pmov_extend(l: &mut Lifter<'_>, i: &Insn, fill: Fill, from: u8, to: u8) {
     let above = |source: u8| if fill == Fill::Zeros { ZERO } else { 16 + source };
-    let indices = std::array::from_fn(|k| {
-        let (lane, byte) = (k as u8 / to, k as u8 % to);
-        if byte < from { lane * from + byte } else { above(lane * from) }
-    });
+    let lanes = 16 / to;
+    let indices = |half: u8| {
+        std::array::from_fn(|k| {
+            let (lane, byte) = (half * lanes + k as u8 / to, k as u8 % to);
+            if byte < from { lane * from + byte } else { above(lane * from) }
+        })
+    };
     let a = l.read_vec(i, 1, Alignment::Any);
     let signs = if fill == Fill::Signs { sign_lanes(l, a, from) } else { a };
-    let r = l.b.shuffle(a, signs, indices);
-    l.write_vec(i, 0, r);
+    let low = l.b.shuffle(a, signs, indices(0));
+    let high = is_wide(i).then(|| l.b.shuffle(a, signs, indices(1)));
+    l.write_halves(i, 0, Halves { low, high });
 }
 
 /// All ones in the lanes of `width` bytes that are negative.

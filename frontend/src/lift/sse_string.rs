@@ -4,6 +4,7 @@
 use super::flags::{Flag, FlagSet};
 use super::operand::gpr::*;
 use super::operand::{Alignment, Gpr};
+use super::vex::is_vex;
 use super::{Insn, Lifter};
 use calque_ir::helper::strings::{CARRY_BIT, EXPLICIT, INDEX_SHIFT, OVERFLOW_BIT, SIGN_BIT, ZERO_BIT};
 use calque_ir::{Cc, Helper, Op, Type, Value};
@@ -50,6 +51,9 @@ pub(super) fn pcmpstr(l: &mut Lifter<'_>, i: &Insn, length: Length, answer: Answ
             let imm = l.b.iconst(Type::I32, imm);
             let mask = l.b.call(Helper::PcmpstrMask, &[r, imm]);
             l.set_xmm(0, mask);
+            if is_vex(i) {
+                l.clear_upper(0);
+            }
         }
     }
     l.set_flags_const(FlagSet::ALL, false);
@@ -61,8 +65,8 @@ pub(super) fn pcmpstr(l: &mut Lifter<'_>, i: &Insn, length: Length, answer: Answ
 
 /// EAX and EDX (RAX and RDX with REX.W) clamped to -16..=16, which is all that matters, in bits 8..16 and 16..24.
 fn explicit_lengths(l: &mut Lifter<'_>, i: &Insn) -> Value {
-    let wide =
-        matches!(i.code(), iced_x86::Code::Pcmpestri64_xmm_xmmm128_imm8 | iced_x86::Code::Pcmpestrm64_xmm_xmmm128_imm8);
+    use iced_x86::Mnemonic::{Pcmpestri64, Pcmpestrm64, Vpcmpestri64, Vpcmpestrm64};
+    let wide = matches!(i.mnemonic(), Pcmpestri64 | Pcmpestrm64 | Vpcmpestri64 | Vpcmpestrm64);
     let mut clamped = |n: usize, shift: u64| {
         let v = match wide {
             true => l.gpr64(n),

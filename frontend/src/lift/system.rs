@@ -7,8 +7,8 @@ use super::operand::gpr::*;
 use super::{Insn, Lifter};
 use calque_ir::{Cc, Exit, FaultKind, Helper, Mem, Op, Reg, Type, Value};
 
-/// The state components of XCR0: x87 and SSE (SDM vol. 1 13.3). What XGETBV shows and CPUID leaf 0xd must.
-pub const XCR0: u64 = 0b11;
+/// The state components of XCR0: x87, SSE and AVX (SDM vol. 1 13.3). What XGETBV shows and CPUID leaf 0xd must.
+pub const XCR0: u64 = 0b111;
 
 /// Places of the status flags in RFLAGS, in the order of `Reg::STATUS` (SDM vol. 1 3.4.3).
 const PLACES: [(Flag, u32); 6] =

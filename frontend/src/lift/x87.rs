@@ -96,14 +96,14 @@ impl Lifter<'_> {
     }
 
     /// The memory operand as one base value, for instructions that access it many times.
-    fn base_of(&mut self, i: &Insn) -> Mem {
+    pub(super) fn base_of(&mut self, i: &Insn) -> Mem {
         let m = self.addr(i);
         Mem::base(self.addr_value(m))
     }
 }
 
 /// `m` moved up by `by` bytes.
-fn offset(m: Mem, by: i32) -> Mem {
+pub(super) fn offset(m: Mem, by: i32) -> Mem {
     Mem { disp: m.disp + by, ..m }
 }
 
@@ -375,7 +375,7 @@ pub(super) fn frstor(l: &mut Lifter<'_>, i: &Insn) {
     set_registers(l, registers);
 }
 
-fn store_registers(l: &mut Lifter<'_>, m: Mem, first: i32, stride: i32) {
+pub(super) fn store_registers(l: &mut Lifter<'_>, m: Mem, first: i32, stride: i32) {
     for n in 0..8 {
         let index = l.code(n as u64);
         let low = l.b.call(Helper::X87RegLow, &[index]);
@@ -384,11 +384,11 @@ fn store_registers(l: &mut Lifter<'_>, m: Mem, first: i32, stride: i32) {
     }
 }
 
-fn load_registers(l: &mut Lifter<'_>, m: Mem, first: i32, stride: i32) -> [(Value, Value); 8] {
+pub(super) fn load_registers(l: &mut Lifter<'_>, m: Mem, first: i32, stride: i32) -> [(Value, Value); 8] {
     std::array::from_fn(|n| l.load_80_at(m, first + stride * n as i32))
 }
 
-fn set_registers(l: &mut Lifter<'_>, registers: [(Value, Value); 8]) {
+pub(super) fn set_registers(l: &mut Lifter<'_>, registers: [(Value, Value); 8]) {
     for (n, (low, high)) in registers.into_iter().enumerate() {
         let index = l.code(n as u64);
         l.b.call(Helper::X87SetReg, &[index, low, high]);
@@ -396,11 +396,11 @@ fn set_registers(l: &mut Lifter<'_>, registers: [(Value, Value); 8]) {
 }
 
 /// Offsets in FXSAVE's area (SDM vol. 1 table 10-2).
-mod fxsave {
-    pub(super) const MXCSR: i32 = 24;
-    pub(super) const MXCSR_MASK: i32 = 28;
-    pub(super) const ST0: i32 = 32;
-    pub(super) const XMM0: i32 = 160;
+pub(super) mod fxsave {
+    pub(in super::super) const MXCSR: i32 = 24;
+    pub(in super::super) const MXCSR_MASK: i32 = 28;
+    pub(in super::super) const ST0: i32 = 32;
+    pub(in super::super) const XMM0: i32 = 160;
 }
 
 /// FXSAVE: 512 bytes, aligned to 16; the last 96 are the program's.

@@ -278,6 +278,11 @@ pub(super) fn run_block<H: Host>(
             Op::Fmul => float!(|p, q| float::with_nan(p * q, p, q), 2),
             Op::Fdiv => float!(|p, q| float::with_nan(p / q, p, q), 2),
             Op::Sqrt => float!(float::sqrt, 1),
+            Op::Fmadd | Op::Fmsub | Op::Fnmadd | Op::Fnmsub => match ty {
+                Type::F32 => word!(u64::from(float::fused(op, [x!(), y!(), z!()].map(single)).to_bits())),
+                Type::F64 => word!(float::fused(op, [x!(), y!(), z!()].map(double)).to_bits()),
+                _ => vector!(vector::fused(op, ty, [0, 1, 2].map(|slot| slots[code.slot(inst, slot)]))),
+            },
             Op::Ceil => float!(float::ceil, 1),
             Op::Floor => float!(float::floor, 1),
             Op::Trunc => float!(float::trunc, 1),

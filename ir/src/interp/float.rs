@@ -9,6 +9,7 @@
 //! - **Conversions to integers** give the "integer indefinite" (only the sign bit set) for NaN and out of range.
 
 use crate::helper::simd::round_integral;
+use crate::op::Op;
 use crate::region::FloatCc;
 use crate::types::Type;
 
@@ -36,6 +37,8 @@ pub(super) trait Float: Copy + PartialOrd {
     /// The NaN with its quiet bit set.
     fn quiet(self) -> Self;
     fn sqrt(self) -> Self;
+    /// `self * b + c`, rounded once.
+    fn mul_add(self, b: Self, c: Self) -> Self;
     /// To an integral value.
     fn round_by(self, mode: Rounding) -> Self;
     /// To `i32`, truncated.
@@ -62,6 +65,10 @@ macro_rules! float {
             #[inline(always)]
             fn sqrt(self) -> Self {
                 $ty::sqrt(self)
+            }
+            #[inline(always)]
+            fn mul_add(self, b: Self, c: Self) -> Self {
+                $ty::mul_add(self, b, c)
             }
             fn round_by(self, mode: Rounding) -> Self {
                 match mode {
@@ -232,4 +239,15 @@ mod tests {
         assert_eq!(promote(f32::from_bits(0xff80_0001)).to_bits(), 0xfff8_0000_2000_0000);
         assert_eq!(demote(f64::from_bits(0x7ff0_0000_2000_0000)).to_bits(), 0x7fc0_0001);
     }
+}
+
+/// VFMADD and kin. The product's or the addend's sign is changed by the operation, a NaN's is not.
+pub(super) fn fused<T: Float + std::ops::Neg<Output = T>>(op: Op, [a, b, c]: [T; 3]) -> T {
+    if let Some(nan) = [a, b, c].into_iter().find(|v| v.is_nan()) {
+        return nan.quiet();
+    }
+    let a = if matches!(op, Op::Fnmadd | Op::Fnmsub) { -a } else { a };
+    let c = if matches!(op, Op::Fmsub | Op::Fnmsub) { -c } else { c };
+    let r = a.mul_add(b, c);
+    if r.is_nan() { T::indefinite() } else { r }
 }

@@ -3,6 +3,7 @@
 use super::float::{self, Float, Rounding};
 use super::int;
 use super::lanes::{self, Lane, map};
+use crate::op::Op;
 use crate::region::{Cc, FloatCc};
 use crate::state::V128;
 use crate::types::Type;
@@ -122,4 +123,18 @@ pub(super) fn maddwd(a: V128, b: V128) -> V128 {
 pub(super) fn sad(a: V128, b: V128) -> V128 {
     let (p, q) = (u8::split(a), u8::split(b));
     u64::join(std::array::from_fn(|i| (8 * i..8 * i + 8).map(|k| u64::from(p[k].abs_diff(q[k]))).sum()))
+}
+
+/// VFMADDPS and kin, lane by lane.
+pub(super) fn fused(op: Op, ty: Type, args: [V128; 3]) -> V128 {
+    match ty {
+        Type::F32x4 => {
+            let lanes = args.map(f32::split);
+            f32::join(std::array::from_fn(|n| float::fused(op, lanes.map(|v| v[n]))))
+        }
+        _ => {
+            let lanes = args.map(f64::split);
+            f64::join(std::array::from_fn(|n| float::fused(op, lanes.map(|v| v[n]))))
+        }
+    }
 }

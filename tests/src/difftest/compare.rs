@@ -69,6 +69,10 @@ fn differences(case: &Case, undefined: u64, expected: &Side<'_>, got: &Side<'_>)
         let text = |cpu: &CpuState| format!("{:016x}_{:016x}", cpu.xmm[n][1], cpu.xmm[n][0]);
         row(format!("xmm{n}"), text(before), text(e), text(g));
     }
+    for n in 0..16 {
+        let text = |cpu: &CpuState| format!("{:016x}_{:016x}", cpu.ymmh[n][1], cpu.ymmh[n][0]);
+        row(format!("ymmh{n}"), text(before), text(e), text(g));
+    }
     let mxcsr = |cpu: &CpuState| format!("{:#x}", cpu.mxcsr & MXCSR);
     row("mxcsr".into(), mxcsr(before), mxcsr(e), mxcsr(g));
     let faulted = matches!(expected.outcome, Outcome::Ended(End::Signal { .. }));

@@ -15,6 +15,10 @@ use iced_x86::{
 /// General registers that may be pointers in memory operands; RSP is one in its own right.
 const POINTERS: [Register; 4] = [Register::RBX, Register::RSI, Register::RDI, Register::R13];
 
+/// Vector registers that hold small numbers, of 32 and of 64 bits: indices of gathers.
+const NARROW_INDICES: Register = Register::XMM14;
+const WIDE_INDICES: Register = Register::XMM15;
+
 /// Mnemonics that are lifted but have no place in a comparison with this processor.
 fn excluded(m: Mnemonic) -> bool {
     use Mnemonic::*;
@@ -57,6 +61,11 @@ fn excluded(m: Mnemonic) -> bool {
             | Rcpss
             | Rsqrtps
             | Rsqrtss
+            | Vrcpps
+            | Vrcpss
+            | Vrsqrtps
+            | Vrsqrtss
+            | Vldmxcsr
             | Fsin
             | Fcos
             | Fsincos
@@ -120,7 +129,7 @@ pub fn encodings(m: Mnemonic) -> Vec<Code> {
             code.mnemonic() == m
                 && op.is_instruction()
                 && op.mode64()
-                && matches!(op.encoding(), EncodingKind::Legacy)
+                && matches!(op.encoding(), EncodingKind::Legacy | EncodingKind::VEX)
                 && (0..op.op_count()).all(|n| can_make(op.op_kind(n)))
         })
         .collect()
@@ -154,6 +163,19 @@ fn can_make(kind: OpCodeOperandKind) -> bool {
             | mm_rm
             | xmm_reg
             | xmm_rm
+            | xmm_vvvv
+            | xmm_is4
+            | ymm_or_mem
+            | ymm_reg
+            | ymm_rm
+            | ymm_vvvv
+            | ymm_is4
+            | r32_vvvv
+            | r64_vvvv
+            | mem_vsib32x
+            | mem_vsib32y
+            | mem_vsib64x
+            | mem_vsib64y
             | al
             | cl
             | ax
@@ -236,13 +258,22 @@ impl Generator {
     fn operand(&mut self, insn: &mut Instruction, n: u32, kind: OpCodeOperandKind, wide: bool) {
         use OpCodeOperandKind::*;
         let memory = match kind {
-            mem => true,
-            r8_or_mem | r16_or_mem | r32_or_mem | r64_or_mem | mm_or_mem | xmm_or_mem => self.rng.u8(..3) == 0,
+            mem | mem_vsib32x | mem_vsib32y | mem_vsib64x | mem_vsib64y => true,
+            r8_or_mem | r16_or_mem | r32_or_mem | r64_or_mem | mm_or_mem | xmm_or_mem | ymm_or_mem => {
+                self.rng.u8(..3) == 0
+            }
             _ => false,
         };
         if memory {
             insn.set_op_kind(n, OpKind::Memory);
-            return self.memory_operand(insn);
+            match kind {
+                mem_vsib32x => self.gathered_operand(insn, NARROW_INDICES),
+                mem_vsib32y => self.gathered_operand(insn, NARROW_INDICES + 32),
+                mem_vsib64x => self.gathered_operand(insn, WIDE_INDICES),
+                mem_vsib64y => self.gathered_operand(insn, WIDE_INDICES + 32),
+                _ => self.memory_operand(insn),
+            }
+            return;
         }
         let fixed = match kind {
             al => Register::AL,
@@ -261,9 +292,14 @@ impl Generator {
         match kind {
             r8_reg | r8_opcode | r8_or_mem => set_register(insn, n, self.byte_register(wide)),
             r16_reg | r16_reg_mem | r16_rm | r16_opcode | r16_or_mem => set_register(insn, n, Register::AX + number),
-            r32_reg | r32_reg_mem | r32_rm | r32_opcode | r32_or_mem => set_register(insn, n, Register::EAX + number),
-            r64_reg | r64_reg_mem | r64_rm | r64_opcode | r64_or_mem => set_register(insn, n, Register::RAX + number),
-            xmm_reg | xmm_rm | xmm_or_mem => set_register(insn, n, Register::XMM0 + number),
+            r32_reg | r32_reg_mem | r32_rm | r32_opcode | r32_or_mem | r32_vvvv => {
+                set_register(insn, n, Register::EAX + number)
+            }
+            r64_reg | r64_reg_mem | r64_rm | r64_opcode | r64_or_mem | r64_vvvv => {
+                set_register(insn, n, Register::RAX + number)
+            }
+            xmm_reg | xmm_rm | xmm_or_mem | xmm_vvvv | xmm_is4 => set_register(insn, n, Register::XMM0 + number),
+            ymm_reg | ymm_rm | ymm_or_mem | ymm_vvvv | ymm_is4 => set_register(insn, n, Register::YMM0 + number),
             mm_reg | mm_rm | mm_or_mem => set_register(insn, n, Register::MM0 + number % 8),
             sti_opcode => set_register(insn, n, Register::ST0 + number % 8),
             seg_rSI => insn.set_op_kind(n, OpKind::MemorySegRSI),
@@ -301,6 +337,15 @@ impl Generator {
         let second = kind == imm8 && n > 0 && insn.op_kind(n - 1) == OpKind::Immediate8;
         insn.set_op_kind(n, if second { OpKind::Immediate8_2nd } else { op_kind });
         insn.set_immediate_i64(n, v);
+    }
+
+    /// `[pointer + indices*scale + disp]`: a gather.
+    fn gathered_operand(&mut self, insn: &mut Instruction, index: Register) {
+        insn.set_memory_base(self.choose(&POINTERS));
+        insn.set_memory_index(index);
+        insn.set_memory_index_scale(1 << self.rng.u32(..4));
+        insn.set_memory_displ_size(1);
+        insn.set_memory_displacement64(self.rng.i64(-128..128) as u64);
     }
 
     /// `[pointer + disp]`, `[pointer + index*scale + disp]`, `[rip + disp]`, `[disp]`, or one with 32-bit registers.
@@ -430,6 +475,12 @@ impl Generator {
         }
         cpu.set_rflags(self.rng.u64(..) & 0x8d5 | 0x202);
         cpu.xmm = std::array::from_fn(|_| self.vector());
+        cpu.ymmh = std::array::from_fn(|_| self.vector());
+        for halves in [&mut cpu.xmm, &mut cpu.ymmh] {
+            let small = |rng: &mut Rng| rng.u64(..128);
+            halves[14] = std::array::from_fn(|_| small(&mut self.rng) | small(&mut self.rng) << 32);
+            halves[15] = std::array::from_fn(|_| small(&mut self.rng));
+        }
         if self.rng.u8(..4) == 0 {
             cpu.mxcsr |= self.rng.u32(..4) << 13;
         }

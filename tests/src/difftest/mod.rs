@@ -146,8 +146,10 @@ fn append(g: &mut Generator, codes: &[Code], len: usize, code: &mut Vec<u8>, mut
         let Some(bytes) = g.instruction(kind, pc) else { continue };
         let insn = Decoder::with_ip(64, &bytes, pc, DecoderOptions::NONE).decode();
         // Images show undefined and sticky bits; a random x87 control word unmasks exceptions.
-        let images =
-            matches!(insn.mnemonic(), Mnemonic::Pushfq | Mnemonic::Pushf | Mnemonic::Stmxcsr | Mnemonic::Fldcw);
+        let images = matches!(
+            insn.mnemonic(),
+            Mnemonic::Pushfq | Mnemonic::Pushf | Mnemonic::Stmxcsr | Mnemonic::Vstmxcsr | Mnemonic::Fldcw
+        );
         if in_place(insn.rflags_read()) & undefined != 0 || images || g.writes(&insn, Register::R15) {
             continue;
         }

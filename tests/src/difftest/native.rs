@@ -1,6 +1,6 @@
 //! Running guest instructions on the processor itself, with every register theirs.
 //!
-//! [`Native::run`] loads all general registers, RFLAGS and the FXSAVE state, jumps to code at [`CODE`] and takes
+//! [`Native::run`] loads all general registers, RFLAGS, the FXSAVE state and the upper halves of the vector registers, jumps to code at [`CODE`] and takes
 //! everything back where the code ends: behind its last instruction stands a jump to the way out. A fault becomes
 //! the same way out through a signal handler on an alternate stack, with registers as the processor reports them.
 //!
@@ -22,16 +22,17 @@ use std::cell::UnsafeCell;
 /// What the assembly swaps with; offsets are in the assembly below.
 #[repr(C, align(64))]
 struct Swap {
-    gpr: [u64; 16],     // 0
-    rflags: u64,        // 128
-    code: u64,          // 136
-    host_rsp: u64,      // 144
-    taken: u64,         // 152
-    fault: u64,         // 160
-    fault_pc: u64,      // 168
-    pad: [u64; 2],      // 176
-    fx: [u8; 512],      // 192
-    host_fx: [u8; 512], // 704
+    gpr: [u64; 16],       // 0
+    rflags: u64,          // 128
+    code: u64,            // 136
+    host_rsp: u64,        // 144
+    taken: u64,           // 152
+    fault: u64,           // 160
+    fault_pc: u64,        // 168
+    pad: [u64; 2],        // 176
+    fx: [u8; 512],        // 192
+    host_fx: [u8; 512],   // 704
+    ymmh: [[u64; 2]; 16], // 1216
 }
 
 #[repr(transparent)]
@@ -65,6 +66,22 @@ global_asm! {
     "mov [rip + {s} + 144], rsp",
     "fxsave64 [rip + {s} + 704]",
     "fxrstor64 [rip + {s} + 192]",
+    "vinsertf128 ymm0, ymm0, [rip + {s} + 1216], 1",
+    "vinsertf128 ymm1, ymm1, [rip + {s} + 1232], 1",
+    "vinsertf128 ymm2, ymm2, [rip + {s} + 1248], 1",
+    "vinsertf128 ymm3, ymm3, [rip + {s} + 1264], 1",
+    "vinsertf128 ymm4, ymm4, [rip + {s} + 1280], 1",
+    "vinsertf128 ymm5, ymm5, [rip + {s} + 1296], 1",
+    "vinsertf128 ymm6, ymm6, [rip + {s} + 1312], 1",
+    "vinsertf128 ymm7, ymm7, [rip + {s} + 1328], 1",
+    "vinsertf128 ymm8, ymm8, [rip + {s} + 1344], 1",
+    "vinsertf128 ymm9, ymm9, [rip + {s} + 1360], 1",
+    "vinsertf128 ymm10, ymm10, [rip + {s} + 1376], 1",
+    "vinsertf128 ymm11, ymm11, [rip + {s} + 1392], 1",
+    "vinsertf128 ymm12, ymm12, [rip + {s} + 1408], 1",
+    "vinsertf128 ymm13, ymm13, [rip + {s} + 1424], 1",
+    "vinsertf128 ymm14, ymm14, [rip + {s} + 1440], 1",
+    "vinsertf128 ymm15, ymm15, [rip + {s} + 1456], 1",
     "push qword ptr [rip + {s} + 128]",
     "popfq",
     "mov rax, [rip + {s} + 0]", "mov rcx, [rip + {s} + 8]", "mov rdx, [rip + {s} + 16]", "mov rbx, [rip + {s} + 24]",
@@ -84,6 +101,23 @@ global_asm! {
     "mov rsp, [rip + {s} + 144]",
     "pushfq",
     "pop qword ptr [rip + {s} + 128]",
+    "vextractf128 [rip + {s} + 1216], ymm0, 1",
+    "vextractf128 [rip + {s} + 1232], ymm1, 1",
+    "vextractf128 [rip + {s} + 1248], ymm2, 1",
+    "vextractf128 [rip + {s} + 1264], ymm3, 1",
+    "vextractf128 [rip + {s} + 1280], ymm4, 1",
+    "vextractf128 [rip + {s} + 1296], ymm5, 1",
+    "vextractf128 [rip + {s} + 1312], ymm6, 1",
+    "vextractf128 [rip + {s} + 1328], ymm7, 1",
+    "vextractf128 [rip + {s} + 1344], ymm8, 1",
+    "vextractf128 [rip + {s} + 1360], ymm9, 1",
+    "vextractf128 [rip + {s} + 1376], ymm10, 1",
+    "vextractf128 [rip + {s} + 1392], ymm11, 1",
+    "vextractf128 [rip + {s} + 1408], ymm12, 1",
+    "vextractf128 [rip + {s} + 1424], ymm13, 1",
+    "vextractf128 [rip + {s} + 1440], ymm14, 1",
+    "vextractf128 [rip + {s} + 1456], ymm15, 1",
+    "vzeroupper",
     "fxsave64 [rip + {s} + 192]",
     "fxrstor64 [rip + {s} + 704]",
     "popfq",
@@ -123,7 +157,7 @@ impl Native {
         let swap = SWAP.0.get();
         // SAFETY: `pages` holds the lock; nothing else touches the static while `swap` is used.
         let swap = unsafe { &mut *swap };
-        *swap = Swap { gpr: cpu.gpr, rflags: cpu.rflags(), code: CODE, fx: fx_of(cpu), ..Swap::EMPTY };
+        *swap = Swap { gpr: cpu.gpr, rflags: cpu.rflags(), code: CODE, fx: fx_of(cpu), ymmh: cpu.ymmh, ..Swap::EMPTY };
         // SAFETY: see the module's header; the assembly saves and restores every callee-saved register, RFLAGS,
         // MXCSR and the x87 state.
         unsafe { calque_difftest_enter() };
@@ -131,6 +165,7 @@ impl Native {
         cpu.gpr = swap.gpr;
         cpu.set_rflags(swap.rflags);
         set_fx(cpu, &swap.fx);
+        cpu.ymmh = swap.ymmh;
         self.pages.get_data(data);
         match (swap.fault, swap.taken) {
             (0, 0) => End::Through,
