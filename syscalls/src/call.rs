@@ -9,9 +9,9 @@
 //!    on at once, having changed nothing in the guest. Whether a call that has slept starts again is the host
 //!    kernel's decision: `SA_RESTART` is mirrored to it, so EINTR is the guest's result.
 
-use crate::arch;
 use crate::host;
 use crate::row::{Arg, Dir, How, IOV_MAX, Restart, Row};
+use crate::table;
 use bytemuck::{AnyBitPattern, NoUninit};
 use calque_runtime::load::in_sysroot;
 use calque_runtime::memory::GUEST_END;
@@ -147,14 +147,14 @@ impl<'a> Call<'a> {
 
     /// The host's call of the same name, with the same arguments but for paths that the sysroot has.
     pub(crate) fn pass(&mut self) -> Result<u64, Errno> {
-        let Some(nr) = arch::host_number(self.row.name, self.row.nr) else { return Err(Errno::ENOSYS) };
+        let nr = table::host_number(self.row).ok_or(Errno::ENOSYS)?;
         let mut args = self.args;
         for i in 0..self.row.args.len() {
             if matches!(self.row.args[i], Arg::Path) {
                 args[i] = self.path(i)?;
             }
         }
-        self.host(libc::c_long::from(nr as i32), args)
+        self.host(nr, args)
     }
 
     /// Makes a host call: interruptible if the row says that the call sleeps.

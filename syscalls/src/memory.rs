@@ -1,7 +1,7 @@
 //! Memory: everything that changes mappings goes through `GuestMap`, which alone knows what is the guest's.
 
-use crate::arch;
 use crate::call::Call;
+use crate::table;
 use calque_ir::addr::GUEST_PAGE;
 use calque_runtime::{GuestAddr, access};
 use nix::errno::Errno;
@@ -63,8 +63,8 @@ pub(crate) fn msync(call: &mut Call<'_>) -> Result {
 pub(crate) fn range_pass(call: &mut Call<'_>) -> Result {
     access::check(call.addr(0), call.args[1] as usize, calque_runtime::thread::Access::Read)
         .map_err(|_| Errno::ENOMEM)?;
-    let nr = arch::host_number(call.row.name, call.row.nr).ok_or(Errno::ENOSYS)?;
-    call.host(libc::c_long::from(nr as i32), call.args)
+    let nr = table::host_number(call.row).ok_or(Errno::ENOSYS)?;
+    call.host(nr, call.args)
 }
 
 /// `int mlockall(int flags)`, `int munlockall(void)`. Locks nothing: the host would lock Calque's memory, too.

@@ -11,13 +11,30 @@ use crate::row::Restart::*;
 use crate::row::Struct::*;
 use crate::row::{Arg, How, Level, Restart, Row};
 use crate::strace::names::*;
-use crate::{file, ipc, memory, misc, net, poll, process, signal, time};
+use crate::{arch, file, ipc, memory, misc, net, poll, process, signal, time};
 use nix::errno::Errno::{EINTR, EINVAL, ENOSPC, EPERM};
+use std::sync::LazyLock;
+
+/// Numbers end below this.
+const LIMIT: usize = 512;
+
+/// Rows by number, and the host's number of each call: looked up for every system call.
+static BY_NUMBER: LazyLock<[Option<(&Row, Option<u32>)>; LIMIT]> = LazyLock::new(|| {
+    let mut index = [None; LIMIT];
+    for row in TABLE {
+        index[row.nr as usize] = Some((row, arch::host_number(row.name, row.nr)));
+    }
+    index
+});
 
 /// The row of a number.
 pub(crate) fn row(nr: u64) -> Option<&'static Row> {
-    let at = TABLE.binary_search_by_key(&nr, |r| u64::from(r.nr)).ok()?;
-    Some(&TABLE[at])
+    BY_NUMBER.get(usize::try_from(nr).ok()?)?.map(|(row, _)| row)
+}
+
+/// The host's number of the row's call, if it has it.
+pub(crate) fn host_number(row: &Row) -> Option<libc::c_long> {
+    BY_NUMBER[row.nr as usize].and_then(|(_, host)| host).map(libc::c_long::from)
 }
 
 const fn r(
