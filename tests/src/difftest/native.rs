@@ -13,8 +13,10 @@
 
 #![allow(unsafe_code)]
 
-use super::End;
+use super::compare::{Report, Side, compare};
+use super::guest::{Engine, Guest, Outcome};
 use super::pages::{CODE, CODE_SIZE, Pages, TAKEN};
+use super::{Case, End, copy};
 use calque_ir::CpuState;
 use std::arch::global_asm;
 use std::cell::UnsafeCell;
@@ -53,6 +55,7 @@ impl Swap {
         pad: [0; 2],
         fx: [0; 512],
         host_fx: [0; 512],
+        ymmh: [[0; 2]; 16],
     };
 }
 
@@ -186,6 +189,27 @@ impl Native {
         self.pages.set_code(code.len() as u64, &way_out(calque_difftest_leave));
         self.pages.set_code(TAKEN - CODE, &way_out(calque_difftest_taken));
     }
+}
+
+/// Runs a case on the processor and on every engine; yields the first difference.
+pub fn check(native: &mut Native, guest: &mut Guest, case: &Case) -> Result<(), Report> {
+    let (mut cpu, mut data) = (copy(&case.cpu), case.data.clone());
+    let end = native.run(&case.code, &mut cpu, &mut data);
+    for engine in Engine::ALL {
+        if engine == Engine::Hot && matches!(end, End::Signal { .. }) {
+            continue; // hot code owes nobody its registers at a fault
+        }
+        let (mut got, mut got_data) = (copy(&case.cpu), case.data.clone());
+        let outcome = guest.run(engine, native.pages(), &case.code, &mut got, &mut got_data);
+        if outcome == Outcome::Unimplemented {
+            return Ok(());
+        }
+        let expected = Side { cpu: &cpu, data: &data, outcome: &Outcome::Ended(end) };
+        let undefined = case.undefined(end);
+        let got = Side { cpu: &got, data: &got_data, outcome: &outcome };
+        compare(case, engine, undefined, &expected, &got)?;
+    }
+    Ok(())
 }
 
 /// Fault handlers on an alternate stack, because the code under test may point RSP anywhere.
