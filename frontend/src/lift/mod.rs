@@ -235,4 +235,6 @@ impl<'a> Lifter<'a> {
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod coverage;
+#[cfg(test)]
 mod tests;

@@ -189,6 +189,12 @@ pub(super) fn touch(l: &mut Lifter<'_>, i: &Insn) {
     l.b.load(Type::I8, m);
 }
 
+/// INT n: #GP, for Linux opens no vector to programs but those with instructions of their own, and 0x80, the 32-bit
+/// system calls, which Calque does not have.
+pub(super) fn int(l: &mut Lifter<'_>, i: &Insn) {
+    l.fault(if i.immediate8() == 0x80 { FaultKind::Unimplemented } else { FaultKind::GeneralProtection });
+}
+
 /// INT3, INT1: traps, with the pc behind the instruction.
 pub(super) fn trap_behind(l: &mut Lifter<'_>, _: &Insn, kind: FaultKind) {
     l.close(Exit::Fault { kind, pc: l.next });
