@@ -106,6 +106,7 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>, skipped: &mut Vec<String
     let text = fs::read_to_string(source).unwrap_or_default();
     let links = text.lines().find_map(|l| l.strip_prefix("// links:")).unwrap_or("dynamic static musl").to_owned();
     let starts_programs = text.contains("exec");
+    let needs_kernel = text.contains("// needs: a real kernel");
     // qemu-user turns vfork and CLONE_VM without CLONE_THREAD into fork.
     let needs_vfork = text.lines().any(|l| l == "// needs: vfork");
     if needs_vfork && emulated() {
@@ -123,7 +124,7 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>, skipped: &mut Vec<String
         for engine in ENGINES.into_iter().filter(|e| link == first || *e == "auto") {
             let guest = Arc::clone(&guest);
             let test = move || under_calque(&guest, link, engine);
-            let cannot = starts_programs && std::env::var_os("CALQUE_TEST_NO_EXEC").is_some();
+            let cannot = starts_programs && std::env::var_os("CALQUE_TEST_NO_EXEC").is_some() || needs_kernel && emulated();
             let test_name = format!("prog::{name}::{}::{engine}", link.name());
             trials.push(Trial::test(test_name, test).with_ignored_flag(cannot));
         }

@@ -1,6 +1,7 @@
 // Children and threads under load: vfork's shared memory, spawning from threads, fork beside busy threads, robust mutexes, and
 // a long mix of fork, exec and signals.
 // links: dynamic static
+// needs: a real kernel (emulated ones make a vfork child with a copy of the memory)
 // needs: vfork
 #define _GNU_SOURCE
 #include <errno.h>

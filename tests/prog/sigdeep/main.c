@@ -331,7 +331,7 @@ static void show(void) {
 static void storm(void) {
     on(SIGALRM, count, SA_RESTART);
     on(SIGPROF, count, SA_RESTART);
-    struct itimerval t = {.it_value = {.tv_usec = 500}, .it_interval = {.tv_usec = 500}};
+    struct itimerval t = {.it_value = {.tv_usec = 4000}, .it_interval = {.tv_usec = 4000}};
     int before = hits;
     setitimer(ITIMER_REAL, &t, NULL);
     setitimer(ITIMER_PROF, &t, NULL);
@@ -339,7 +339,7 @@ static void storm(void) {
     double d = 1;
     int p[2];
     if (pipe(p)) exit(1);
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < 4000; i++) {
         char c = i, e = 0;
         if (write(p[1], &c, 1) != 1 || read(p[0], &e, 1) != 1 || e != c) { printf("lost at %d %s\n", i, strerror(errno)); exit(1); }
         h = (h ^ (unsigned char)e) * 1099511628211u;
