@@ -377,11 +377,10 @@ impl FpImage {
     }
 
     fn load_legacy(&self, cpu: &mut CpuState) {
-        let status = self.u16(2);
-        let top = (status >> 11 & 7) as u8;
-        cpu.x87.control = self.u16(0);
-        cpu.x87.status = status & !(7 << 11);
-        cpu.x87.top = top;
+        // As FXRSTOR does: whether an exception is pending follows from the two words.
+        cpu.x87.set_control_word(self.u16(0));
+        cpu.x87.set_status_word(self.u16(2));
+        let top = cpu.x87.top;
         cpu.x87.empty = !self.0[4];
         cpu.x87.opcode = self.u16(6);
         cpu.x87.fip = self.u64(8);
