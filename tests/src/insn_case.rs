@@ -4,7 +4,7 @@
 //! add rax,rbx [48 01 d8] | rax=0x1 rbx=0xff flags=cf => rax=0x100 flags=pf,af
 //! ```
 //!
-//! Assembly, its bytes, what matters of the state before, and everything that has changed behind it. The rest of the
+//! Assembly (`;` between instructions), its bytes, what matters of the state before, and everything that has changed behind it. The rest of the
 //! initial state is random with the assembly as seed: **what is not named after `=>` must not change**, except for
 //! `undef=` flags. General registers that [`crate::difftest::generate`] uses as pointers point into the data pages.
 //!
@@ -86,9 +86,10 @@ impl Runner {
         let line = parse(&blessed)?;
         for engine in Engine::ALL {
             let faults = line.after.iter().any(|(name, _)| name == "end");
-            // Faults of compiled code arrive as signals, which only the x86-64 harness catches.
-            if faults && (engine == Engine::Hot || engine == Engine::Jit && !cfg!(target_arch = "x86_64")) {
-                continue;
+            let caught = engine == Engine::Jit && cfg!(target_arch = "x86_64");
+            let compiled = matches!(engine, Engine::Jit | Engine::Hot);
+            if compiled && (faults && !caught || is_atomic(&line.case) && cfg!(not(target_arch = "x86_64"))) {
+                continue; // faults of compiled code, and unaligned atomics on AArch64, are the runtime's signal handler's
             }
             let (mut cpu, mut data) = (copy(&line.case.cpu), line.case.data.clone());
             let outcome = {
@@ -134,30 +135,36 @@ impl Default for Runner {
     }
 }
 
-/// The line of a random case of one instruction, whose initial state is the line's own.
+/// Whether the code has an instruction that is lifted as an atomic operation.
+fn is_atomic(case: &Case) -> bool {
+    use iced_x86::Mnemonic::{Cmpxchg, Cmpxchg8b, Cmpxchg16b, Xadd, Xchg};
+    let exchanges = |m| matches!(m, Cmpxchg | Cmpxchg8b | Cmpxchg16b | Xadd | Xchg);
+    case.insns().iter().any(|i| i.has_lock_prefix() || exchanges(i.mnemonic()))
+}
+
+/// A line for code, its answer open: what its first instruction reads stands before `=>`, and R15 if it counts a loop.
 pub fn line_of(code: &[u8]) -> String {
-    let insn = iced_x86::Decoder::with_ip(64, code, crate::difftest::pages::CODE, 0).decode();
-    let assembly = crate::difftest::compare::assembly(&insn);
+    let insns: Vec<_> = iced_x86::Decoder::with_ip(64, code, crate::difftest::pages::CODE, 0).into_iter().collect();
+    let texts: Vec<String> = insns.iter().map(crate::difftest::compare::assembly).collect();
+    let assembly = texts.join("; ");
     let case = initial(&assembly, code.to_vec());
-    let mut names: Vec<String> = Vec::new();
-    let mut factory = iced_x86::InstructionInfoFactory::new();
-    for used in factory.info(&insn).used_registers() {
-        let name = format!("{:?}", used.register().full_register()).to_lowercase();
-        if used.access() != iced_x86::OpAccess::Write
-            && get(&case.cpu, &case.data, &name).is_some()
-            && !names.contains(&name)
-        {
-            names.push(name);
+    let mut before: Vec<(String, String)> = Vec::new();
+    let mut note = |name: String| {
+        if let Some(value) = get(&case.cpu, &case.data, &name).filter(|_| before.iter().all(|(n, _)| *n != name)) {
+            before.push((name, value));
         }
+    };
+    if let [only] = insns.as_slice() {
+        let mut factory = iced_x86::InstructionInfoFactory::new();
+        for used in factory.info(only).used_registers().iter().filter(|r| r.access() != iced_x86::OpAccess::Write) {
+            note(format!("{:?}", used.register().full_register()).to_lowercase());
+        }
+        if only.rflags_read() != 0 {
+            note("flags".into());
+        }
+    } else if insns.iter().any(|i| i.is_jcc_short_or_near()) {
+        before.push(("r15".into(), "0x3".into()));
     }
-    if insn.rflags_read() != 0 {
-        names.push("flags".into());
-    }
-    let before: Vec<_> = names
-        .into_iter()
-        .map(|name| (get(&case.cpu, &case.data, &name).unwrap_or_default(), name))
-        .map(|(v, n)| (n, v))
-        .collect();
     line_text(&assembly, code, &before, &[])
 }
 

@@ -2,7 +2,12 @@
 
 #![cfg(target_arch = "x86_64")]
 
-use calque_tests::difftest::{self, generate::Generator, guest::Guest, native::Native};
+use calque_tests::difftest::{
+    self,
+    generate::Generator,
+    guest::Guest,
+    native::{self, Native},
+};
 
 #[test]
 fn every_lifted_instruction_does_what_the_processor_does() {
@@ -11,7 +16,7 @@ fn every_lifted_instruction_does_what_the_processor_does() {
     for (mnemonic, codes) in difftest::subjects() {
         let mut g = Generator::new(mnemonic as u64);
         let cases = std::iter::repeat_with(|| difftest::single(&mut g, &codes)).flatten().take(6);
-        reports.extend(cases.filter_map(|case| difftest::check(&mut native, &mut guest, &case).err()).take(1));
+        reports.extend(cases.filter_map(|case| native::check(&mut native, &mut guest, &case).err()).take(1));
     }
     let texts: Vec<String> = reports.iter().take(10).map(|r| r.to_string()).collect();
     assert!(reports.is_empty(), "{}\n{} instructions differ", texts.join("\n"), reports.len());
@@ -27,7 +32,7 @@ fn sequences_do_what_the_processor_does() {
             0 => difftest::looped(&mut g, &codes, 1 + n / 2 % 4),
             _ => difftest::sequence(&mut g, &codes, 2 + n / 2 % 8),
         };
-        if let Err(report) = difftest::check(&mut native, &mut guest, &case) {
+        if let Err(report) = native::check(&mut native, &mut guest, &case) {
             panic!("sequence {n}\n{report}");
         }
     }

@@ -3,7 +3,12 @@
 
 #[cfg(target_arch = "x86_64")]
 fn main() -> std::process::ExitCode {
-    use calque_tests::difftest::{self, generate::Generator, guest::Guest, native::Native};
+    use calque_tests::difftest::{
+        self,
+        generate::Generator,
+        guest::Guest,
+        native::{self, Native},
+    };
     let (mut seed, mut count, mut sequences, mut cases, mut only) = (1u64, 200usize, 20_000usize, 0usize, Vec::new());
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -28,6 +33,15 @@ fn main() -> std::process::ExitCode {
                 println!("{:?}\t{}", case.insns()[0].cpuid_features()[0], calque_tests::insn_case::line_of(&case.code))
             });
         }
+        let codes: Vec<_> = subjects.iter().flat_map(|(_, codes)| codes.iter().copied()).collect();
+        let mut g = Generator::new(seed);
+        for n in 0..sequences {
+            let case = match n % 2 {
+                0 => difftest::looped(&mut g, &codes, 1 + n / 2 % 3),
+                _ => difftest::sequence(&mut g, &codes, 2 + n / 2 % 8),
+            };
+            println!("sequence\t{}", calque_tests::insn_case::line_of(&case.code));
+        }
         return std::process::ExitCode::SUCCESS;
     }
     let (mut native, mut guest) = (Native::take(), Guest::new());
@@ -38,7 +52,7 @@ fn main() -> std::process::ExitCode {
         for _ in 0..count {
             let Some(case) = difftest::single(&mut g, codes) else { continue };
             ran += 1;
-            if let Err(report) = difftest::check(&mut native, &mut guest, &case) {
+            if let Err(report) = native::check(&mut native, &mut guest, &case) {
                 if shown == 0 {
                     println!("{mnemonic:?}\n{report}");
                 }
@@ -59,7 +73,7 @@ fn main() -> std::process::ExitCode {
             1 => difftest::sequence(&mut g, &codes, 2 + n / 4 % 30),
             _ => difftest::sequence(&mut g, &codes, 2 + n / 4 % 4),
         };
-        if let Err(report) = difftest::check(&mut native, &mut guest, &case) {
+        if let Err(report) = native::check(&mut native, &mut guest, &case) {
             different += 1;
             if different <= 5 {
                 println!("sequence {n}\n{report}");

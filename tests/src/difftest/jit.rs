@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 use super::pages::Pages;
-use calque_backend::abi::{self, ExitReason, REASON_HOST_FAULT};
+use calque_backend::abi::{self, ExitReason};
 use calque_backend::{CodeCache, CompileOptions, Compiler, HostCode, HostIsa, JumpCache, StateAtFaults, helpers};
 use calque_ir::interp::{Next, Trap};
 use calque_ir::{CpuState, GuestAddr, Region};
@@ -111,7 +111,7 @@ pub(super) unsafe fn leave(context: &mut libc::ucontext_t) -> bool {
     FAULT_PC.store(gregs[libc::REG_RIP as usize] as usize, Ordering::Relaxed);
     // SAFETY: the pointer was stored by `enter`, whose frame is still there.
     unsafe {
-        (*cpu).rt.exit_reason = REASON_HOST_FAULT;
+        (*cpu).rt.exit_reason = abi::REASON_HOST_FAULT;
         gregs[libc::REG_RSP as usize] = (*cpu).rt.host_sp as i64;
     }
     gregs[libc::REG_RIP as usize] = abi::fault_return().0 as i64;

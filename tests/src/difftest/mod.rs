@@ -24,9 +24,7 @@ pub mod pages;
 
 use calque_frontend::lift::table::{self, Status};
 use calque_ir::CpuState;
-use compare::Report;
 use generate::{Generator, encodings};
-use guest::{Engine, Guest, Outcome};
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, Register, RflagsBits};
 use pages::{CODE, TAKEN};
 
@@ -97,28 +95,6 @@ pub fn copy(cpu: &CpuState) -> CpuState {
     let mut new = CpuState::new();
     new.copy_guest_from(cpu);
     new
-}
-
-/// Runs a case on the processor and on every engine; yields the first difference.
-#[cfg(target_arch = "x86_64")]
-pub fn check(native: &mut native::Native, guest: &mut Guest, case: &Case) -> Result<(), Report> {
-    let (mut cpu, mut data) = (copy(&case.cpu), case.data.clone());
-    let end = native.run(&case.code, &mut cpu, &mut data);
-    for engine in Engine::ALL {
-        if engine == Engine::Hot && matches!(end, End::Signal { .. }) {
-            continue; // hot code owes nobody its registers at a fault
-        }
-        let (mut got, mut got_data) = (copy(&case.cpu), case.data.clone());
-        let outcome = guest.run(engine, native.pages(), &case.code, &mut got, &mut got_data);
-        if outcome == Outcome::Unimplemented {
-            return Ok(());
-        }
-        let expected = compare::Side { cpu: &cpu, data: &data, outcome: &Outcome::Ended(end) };
-        let undefined = case.undefined(end);
-        let got = compare::Side { cpu: &got, data: &got_data, outcome: &outcome };
-        compare::compare(case, engine, undefined, &expected, &got)?;
-    }
-    Ok(())
 }
 
 /// The lifted mnemonics that can be tested, with their encodings.
