@@ -6,7 +6,8 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::hash::{DefaultHasher, Hasher};
+use std::io::{self, Read, Seek};
 use std::mem::MaybeUninit;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -21,8 +22,10 @@ pub(crate) struct Sample {
     pub(crate) cpu: f64,
     /// Peak resident memory of the largest process, in KiB.
     pub(crate) rss: i64,
-    /// Standard output.
-    pub(crate) output: Vec<u8>,
+    /// Hash of the standard output.
+    pub(crate) output: u64,
+    /// Its first line.
+    pub(crate) line: String,
 }
 
 /// Longest time for one run.
@@ -53,9 +56,26 @@ pub(crate) fn run(words: &[String], dir: &Path) -> Result<Sample, String> {
         });
     }
     let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
-    let mut bytes = Vec::new();
-    output.rewind().and_then(|()| output.read_to_end(&mut bytes)).map_err(|e| e.to_string())?;
-    Ok(Sample { wall, cpu: seconds(usage.ru_utime) + seconds(usage.ru_stime), rss: usage.ru_maxrss, output: bytes })
+    let (output, line) = digest(&mut output).map_err(|e| e.to_string())?;
+    Ok(Sample { wall, cpu: seconds(usage.ru_utime) + seconds(usage.ru_stime), rss: usage.ru_maxrss, output, line })
+}
+
+/// Hash and first line of a file. A child's peak memory starts from this process's (`setmax_mm_hiwater_rss` in `exec`), so
+/// outputs are not kept in memory.
+fn digest(file: &mut File) -> io::Result<(u64, String)> {
+    file.rewind()?;
+    let mut hasher = DefaultHasher::new();
+    let (mut chunk, mut line) = ([0; 4096], None);
+    loop {
+        let got = file.read(&mut chunk)?;
+        if got == 0 {
+            return Ok((hasher.finish(), line.unwrap_or_default()));
+        }
+        hasher.write(&chunk[..got]);
+        line.get_or_insert_with(|| {
+            String::from_utf8_lossy(&chunk[..got]).lines().next().unwrap_or_default().to_owned()
+        });
+    }
 }
 
 /// Waits for a child; its status and what it used.

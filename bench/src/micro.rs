@@ -59,7 +59,7 @@ fn guest_side(text: &mut String, runners: &[Runner]) {
 /// The smallest of what several runs of `micro` print.
 fn best_of(words: &[String]) -> String {
     let runs = (0..RUNS).map(|_| measure::run(words, Path::new(".")));
-    let value = |sample: measure::Sample| String::from_utf8_lossy(&sample.output).trim().parse::<f64>().ok();
+    let value = |sample: measure::Sample| sample.line.trim().parse::<f64>().ok();
     let best = runs.filter_map(Result::ok).filter_map(value).fold(f64::INFINITY, f64::min);
     if best.is_finite() { format!("{best:.1}") } else { "-".into() }
 }

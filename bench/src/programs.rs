@@ -2,6 +2,7 @@
 
 use crate::runner::find;
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
@@ -44,7 +45,7 @@ const PERL: &str = "my %h; for my $i (1..250000) { $h{$i % 977} .= chr(65 + $i %
     for (sort { $a <=> $b } keys %h) { $s += length($h{$_}) * $_ } \
     my $t = join ' ', 1..60000; my $n = () = $t =~ /\\b\\d*7\\d*\\b/g; print \"$s $n\\n\"";
 const PYTHON: &str = "import hashlib, json, re, zlib, math\n\
-    d = {i: math.sin(i) for i in range(60000)}\n\
+    d = {i: round(math.sin(i), 9) for i in range(60000)}\n\
     s = json.dumps(d)\n\
     print(hashlib.sha256(s.encode()).hexdigest(), zlib.crc32(repr(d).encode()), len(re.findall('9+', s)))\n\
     print(sum(i * i % 7 for i in range(600000)), sorted(d.values())[100])";
@@ -56,7 +57,7 @@ const SQL: &str = "create table t(a, b); \
 /// The programs that this machine has, and a line for each that it has not.
 pub(crate) fn all(only: Option<&str>) -> (Vec<Program>, Vec<String>) {
     let work = Rc::new(tempfile::tempdir().expect("a temporary directory"));
-    fs::write(work.path().join("data"), data()).expect("the temporary directory can be written");
+    write_data(&work.path().join("data")).expect("the temporary directory can be written");
     let (mut programs, mut missing) = (Vec::new(), Vec::new());
     let mut add = |name: &'static str, group, words: Result<Vec<String>, String>| {
         if only.is_some_and(|part| !name.contains(part)) {
@@ -86,19 +87,19 @@ pub(crate) fn all(only: Option<&str>) -> (Vec<Program>, Vec<String>) {
     (programs, missing)
 }
 
-/// 6 MB of text that compresses somewhat, the same on every machine.
-fn data() -> Vec<u8> {
+/// Writes 6 MB of text that compresses somewhat, the same on every machine.
+fn write_data(path: &Path) -> io::Result<()> {
+    let mut file = io::BufWriter::new(fs::File::create(path)?);
     let mut seed = 1u32;
-    let mut text = Vec::new();
-    while text.len() < 6_000_000 {
+    for _ in 0..700_000 {
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let word = seed >> 22;
-        text.extend(format!("{} {:x} ", word * word % 7919, word).bytes());
+        write!(file, "{} {word:x} ", word * word % 7919)?;
         if seed >> 28 == 0 {
-            text.extend(format!("line {seed}\n").bytes());
+            writeln!(file, "line {seed}")?;
         }
     }
-    text
+    file.flush()
 }
 
 fn installed(name: &str, args: &[&str]) -> Result<Vec<String>, String> {
