@@ -95,10 +95,7 @@ mod tests {
     #[test]
     fn processors() {
         let text = cpuinfo();
-        assert!(
-            text.starts_with("processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 44\n"),
-            "{text}"
-        );
+        assert!(text.starts_with("processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: "), "{text}");
         assert!(text.contains(" sse2 ") && text.ends_with("\n\n"));
     }
 
