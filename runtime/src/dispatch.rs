@@ -246,6 +246,7 @@ impl Thread {
                         process.code.request(process, entry);
                     }
                     let Some(block) = entry.cold() else { return Event::Safepoint };
+                    entry.count_run();
                     if block.computes_floats
                         && traps_floats(cpu)
                         && exec.entries.owner(pc).is_some_and(|entry| compile_at_once(process, entry))
@@ -334,10 +335,12 @@ fn enter(
         ExitReason::Link { cell } => {
             cpu.rip = jit.cache.cell_target(cell).0;
             *last_exit = LastExit::Cell(cell);
+            stats::add(&process.stats.unlinked_exits, 1);
             None
         }
         ExitReason::Indirect => {
             *last_exit = LastExit::Indirect;
+            stats::add(&process.stats.missed_jumps, 1);
             None
         }
         ExitReason::Syscall => Some(Event::Syscall),

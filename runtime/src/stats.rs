@@ -36,6 +36,10 @@ counters! {
     compile_failures;
     /// times generated code was entered from the dispatcher
     enters;
+    /// direct exits whose target was not compiled or not joined yet
+    unlinked_exits;
+    /// indirect jumps and returns that missed the jump cache
+    missed_jumps;
     /// exits joined to their targets
     links;
     /// times guest code was invalidated

@@ -36,6 +36,8 @@ pub struct Entry {
     /// Entry of the compiled region, 0 if there is none.
     code: AtomicUsize,
     heat: AtomicU32,
+    /// Executions by the interpreter.
+    runs: AtomicU32,
     /// Where it stands with the compiler: `IDLE`, `REQUESTED` or `HOPELESS`.
     request: AtomicU8,
     /// Its translations are made from bytes that have changed; it is no longer in the map.
@@ -95,6 +97,7 @@ impl Entry {
             pc,
             cold: OnceLock::new(),
             heat: AtomicU32::new(0),
+            runs: AtomicU32::new(0),
             code: AtomicUsize::new(0),
             translation: Mutex::default(),
             request: AtomicU8::new(IDLE),
@@ -114,6 +117,12 @@ impl Entry {
         let heat = self.heat.load(Ordering::Relaxed).saturating_add(1);
         self.heat.store(heat, Ordering::Relaxed);
         heat
+    }
+
+    /// Counts an execution by the interpreter. Exact enough where threads race.
+    #[inline]
+    pub fn count_run(&self) {
+        self.runs.store(self.runs.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
     }
 
     /// Arrivals so far.
@@ -485,8 +494,14 @@ impl Code {
     }
 }
 
+/// A block that has run less than once for so many arrivals at a region's head is left out of it: compiling it costs more
+/// than leaving the region for it.
+const RARE: u32 = 16;
+
 impl Profile for Code {
     fn executed(&self, pc: GuestAddr) -> bool {
-        lock(self.shard(pc)).get(&pc.0).is_some_and(|entry| entry.cold().is_some())
+        let enough = self.hot / RARE;
+        let runs = |entry: &Arc<Entry>| entry.cold().is_some() && entry.runs.load(Ordering::Relaxed) >= enough;
+        lock(self.shard(pc)).get(&pc.0).is_some_and(runs)
     }
 }
