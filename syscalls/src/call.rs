@@ -72,37 +72,39 @@ impl<'a> Call<'a> {
     }
 
     /// Checks what the arguments point to (invariants 1 and 2).
-    pub(crate) fn admit(&mut self) -> Result<(), Errno> {
-        if self.row.is_plain() {
-            return self.admit_pointers();
-        }
-        self.admit_pointers()?;
-        let (row, args) = (self.row, self.args);
-        for (dir, addr, len) in row.buffers(&args) {
-            self.admit_buffer(dir, addr, len)?;
-        }
-        for (i, arg) in row.args.iter().enumerate() {
+    pub(crate) fn admit(&self) -> Result<(), Errno> {
+        for (i, &arg) in self.row.args.iter().enumerate() {
+            let value = self.args[i];
             match arg {
-                Arg::Fd | Arg::DirFd if hidden::is_hidden(args[i] as i32) => return Err(Errno::EBADF),
-                Arg::InIov(n) => self.admit_iov(Dir::In, args[i], args[*n as usize])?,
-                Arg::OutIov(n) => self.admit_iov(Dir::Out, args[i], args[*n as usize])?,
-                Arg::InMsg => self.admit_msg(Dir::In, args[i])?,
-                Arg::OutMsg => self.admit_msg(Dir::Out, args[i])?,
-                Arg::InMmsg(n) => self.admit_mmsg(Dir::In, args[i], args[*n as usize])?,
-                Arg::OutMmsg(n) => self.admit_mmsg(Dir::Out, args[i], args[*n as usize])?,
-                _ => {}
+                _ if arg.is_number() => {}
+                Arg::Fd | Arg::DirFd if hidden::is_hidden(value as i32) => return Err(Errno::EBADF),
+                Arg::Fd | Arg::DirFd => {}
+                // The kernel might follow it although no type says how; handlers check their own.
+                Arg::Ptr if value >= GUEST_END && matches!(self.row.how, How::Pass) => return Err(Errno::EFAULT),
+                Arg::Ptr => {}
+                _ => self.admit_memory(i, arg)?,
             }
         }
         Ok(())
     }
 
-    /// Addresses that the kernel might follow although no type says how (`How::Pass` only: handlers check their own).
-    fn admit_pointers(&self) -> Result<(), Errno> {
-        let outside = |i: usize| matches!(self.row.args[i], Arg::Ptr) && self.args[i] >= GUEST_END;
-        if matches!(self.row.how, How::Pass) && (0..self.row.args.len()).any(outside) {
-            return Err(Errno::EFAULT);
+    /// Checks the memory behind argument `i`.
+    fn admit_memory(&self, i: usize, arg: Arg) -> Result<(), Errno> {
+        let args = &self.args;
+        for (dir, addr, len) in arg.buffers(args, i) {
+            if addr != 0 && len != 0 {
+                self.admit_buffer(dir, addr, len)?;
+            }
         }
-        Ok(())
+        match arg {
+            Arg::InIov(n) => self.admit_iov(Dir::In, args[i], args[n as usize]),
+            Arg::OutIov(n) => self.admit_iov(Dir::Out, args[i], args[n as usize]),
+            Arg::InMsg => self.admit_msg(Dir::In, args[i]),
+            Arg::OutMsg => self.admit_msg(Dir::Out, args[i]),
+            Arg::InMmsg(n) => self.admit_mmsg(Dir::In, args[i], args[n as usize]),
+            Arg::OutMmsg(n) => self.admit_mmsg(Dir::Out, args[i], args[n as usize]),
+            _ => Ok(()),
+        }
     }
 
     fn admit_buffer(&self, dir: Dir, addr: u64, len: u64) -> Result<(), Errno> {

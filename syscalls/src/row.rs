@@ -1,6 +1,6 @@
 //! `Row`: what the table says about one system call, and what follows from it alone.
 //!
-//! A row's argument types say which guest memory the kernel reads and writes. [`Row::buffers`] turns them, with the
+//! A row's argument types say which guest memory the kernel reads and writes. [`Arg::buffers`] turns them, with the
 //! argument values, into address ranges: these are refused when they touch the translator, made writable when
 //! they hold translated code, printed by `--strace`, and are what a recording has to keep.
 
@@ -174,40 +174,19 @@ pub(crate) struct Row {
     pub note: &'static str,
 }
 
-impl Row {
-    /// Memory that the kernel reads or writes, as the arguments say; arrays of buffers are followed by the caller.
-    pub(crate) fn buffers<'a>(&'a self, args: &'a [u64; 6]) -> impl Iterator<Item = (Dir, u64, u64)> + 'a {
-        self.args.iter().enumerate().flat_map(move |(i, arg)| arg.buffers(args, i)).filter(|b| b.1 != 0 && b.2 != 0)
-    }
-
-    /// Whether any argument is one that [`Row::buffers`] or a descriptor check looks at.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.args.iter().all(|a| {
-            matches!(
-                a,
-                Arg::Int
-                    | Arg::Uint
-                    | Arg::Long
-                    | Arg::Hex
-                    | Arg::Size
-                    | Arg::Off
-                    | Arg::Mode
-                    | Arg::Dev
-                    | Arg::Pid
-                    | Arg::Id
-                    | Arg::Sig
-                    | Arg::Ptr
-                    | Arg::Bits(_)
-                    | Arg::One(_)
-                    | Arg::CloneFlags
-            )
-        })
-    }
-}
-
 impl Arg {
-    /// Up to two ranges (direction, address, length) behind argument `i`.
-    fn buffers(self, args: &[u64; 6], i: usize) -> impl Iterator<Item = (Dir, u64, u64)> + use<> {
+    /// Whether it is a number that no check looks at.
+    pub(crate) fn is_number(self) -> bool {
+        use Arg::*;
+        matches!(
+            self,
+            Int | Uint | Long | Hex | Size | Off | Mode | Dev | Pid | Id | Sig | Bits(_) | One(_) | CloneFlags
+        )
+    }
+
+    /// Memory that the kernel reads or writes because of argument `i`: two ranges (direction, address, length), empty where
+    /// there is none. Buffers inside that memory are followed by the caller.
+    pub(crate) fn buffers(self, args: &[u64; 6], i: usize) -> [(Dir, u64, u64); 2] {
         let at = args[i];
         let n = |k: u8| args[k as usize];
         let none = (Dir::In, 0, 0);
@@ -230,7 +209,7 @@ impl Arg {
             Arg::Fcntl => (crate::abi::fcntl::buffer(args[1] as u32, at), none),
             _ => (none, none),
         };
-        [a, b].into_iter()
+        [a, b]
     }
 }
 
