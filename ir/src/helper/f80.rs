@@ -66,7 +66,12 @@ pub(crate) enum Rounding {
 impl Rounding {
     /// From the two bits of the RC field.
     pub(crate) fn from_bits(bits: u16) -> Self {
-        [Self::Nearest, Self::Down, Self::Up, Self::Zero][usize::from(bits & 3)]
+        match bits & 3 {
+            0 => Self::Nearest,
+            1 => Self::Down,
+            2 => Self::Up,
+            _ => Self::Zero,
+        }
     }
 
     /// Whether the magnitude goes up, given the last kept bit, the first lost one and whether any below is set.
@@ -93,7 +98,11 @@ pub(crate) struct Env {
 impl Env {
     /// The environment of a control word (SDM vol. 1 8.1.5).
     pub(crate) fn new(control: u16) -> Self {
-        let precision = [24, 64, 53, 64][usize::from(control >> 8 & 3)];
+        let precision = match control >> 8 & 3 {
+            0 => 24,
+            2 => 53,
+            _ => 64,
+        };
         Self { rounding: Rounding::from_bits(control >> 10), precision, masked: control & 0x3f }
     }
 
@@ -144,7 +153,14 @@ pub enum Arith {
 impl Arith {
     /// From its discriminant.
     pub(crate) fn from_code(code: u64) -> Self {
-        [Self::Add, Self::Mul, Self::Sub, Self::SubR, Self::Div, Self::DivR][code as usize]
+        match code {
+            0 => Self::Add,
+            1 => Self::Mul,
+            2 => Self::Sub,
+            3 => Self::SubR,
+            4 => Self::Div,
+            _ => Self::DivR,
+        }
     }
 }
 
@@ -265,6 +281,7 @@ struct Rounded {
     up: bool,
 }
 
+#[inline]
 fn round_sig(sign: bool, sig: u128, precision: u32, rounding: Rounding) -> Rounded {
     let lost = 128 - precision;
     let kept = sig >> lost;
@@ -276,7 +293,20 @@ fn round_sig(sign: bool, sig: u128, precision: u32, rounding: Rounding) -> Round
 }
 
 /// Rounds a normalized result (bit 127 of `sig` set) into a register.
-pub(crate) fn round(sign: bool, mut exp: i32, sig: u128, env: Env) -> Done {
+#[inline]
+pub(crate) fn round(sign: bool, exp: i32, sig: u128, env: Env) -> Done {
+    let r = round_sig(sign, sig, env.precision, env.rounding);
+    // The common case: nowhere near the ends of the exponent's range, nor carried into the next power of two.
+    if !r.carry && exp >= 1 && exp < EXP_SPECIAL {
+        let raised = if r.inexact { PE } else { 0 };
+        return Done { value: F80::pack(sign, exp, r.sig), raised, up: r.up };
+    }
+    round_at_the_ends(sign, exp, sig, env)
+}
+
+/// The same for results that may underflow or overflow.
+#[cold]
+fn round_at_the_ends(sign: bool, mut exp: i32, sig: u128, env: Env) -> Done {
     let mut r = round_sig(sign, sig, env.precision, env.rounding);
     let mut raised = 0;
     // Tininess is detected after rounding, as if the exponent had no bounds (SDM vol. 1 4.9.1.5).
