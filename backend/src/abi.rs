@@ -132,6 +132,10 @@ pub(crate) fn exit_leave() -> HostCode {
 /// Entries of a [`JumpCache`]: 64 KiB a thread.
 pub const JUMP_CACHE_ENTRIES: usize = 4096;
 
+/// The slot of a pc is `(pc ^ pc >> shift) % entries`: functions are aligned to 16 bytes, so that the low bits alone would leave
+/// most slots to returns.
+pub(crate) const JUMP_CACHE_SHIFT: u32 = 12;
+
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct JumpEntry {
@@ -146,7 +150,7 @@ pub struct JumpCache {
 }
 
 impl JumpEntry {
-    /// An entry of slot `slot` that matches nothing: its pc belongs to the neighbour's slot.
+    /// An entry of slot `slot` that matches nothing: its pc, below the first page, belongs to the neighbour's slot.
     fn empty(slot: usize) -> JumpEntry {
         JumpEntry { pc: slot as u64 ^ 1, code: 0 }
     }
@@ -183,7 +187,7 @@ impl JumpCache {
     }
 
     fn slot(pc: GuestAddr) -> usize {
-        pc.0 as usize % JUMP_CACHE_ENTRIES
+        (pc.0 ^ pc.0 >> JUMP_CACHE_SHIFT) as usize % JUMP_CACHE_ENTRIES
     }
 }
 

@@ -38,6 +38,11 @@ impl Lowering<'_> {
     fn branch(&mut self, cond: IrValue, taken: Target, fallthrough: Target) {
         let cond = self.value(cond);
         self.poll_branch(cond, taken, fallthrough);
+        if matches!((taken, fallthrough), (Target::Pc(_), Target::Pc(_))) {
+            // Both ways store the same.
+            self.store_dirty(RegSet::ALL);
+            self.regs.dirty = RegSet::default();
+        }
         let then = self.edge(taken);
         let otherwise = self.edge(fallthrough);
         self.b.ins().brif(cond, then, &[], otherwise, &[]);
@@ -119,7 +124,9 @@ impl Lowering<'_> {
         let pc = self.value(pc);
         let cache = self.load_state(types::I64, offset_of!(CpuState, rt.jump_cache));
         let mask = self.iconst(types::I64, abi::JUMP_CACHE_ENTRIES as i64 - 1);
-        let slot = self.b.ins().band(pc, mask);
+        let page = self.b.ins().ushr_imm_u(pc, i64::from(abi::JUMP_CACHE_SHIFT));
+        let mixed = self.b.ins().bxor(pc, page);
+        let slot = self.b.ins().band(mixed, mask);
         let log2 = self.iconst(types::I64, 4);
         let at = self.b.ins().ishl(slot, log2);
         let entry = self.b.ins().iadd(cache, at);

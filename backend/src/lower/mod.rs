@@ -82,7 +82,7 @@ pub(crate) fn lower(
         values: vec![None; region.insts.len()],
         zero: None,
         users: Users::of(region),
-        regs: RegFile::new(region),
+        regs: RegFile::new(region, host.arch),
         sets: RegSets::of(region, &loops, options.state_at_faults),
         loops,
         block: BlockId(0),

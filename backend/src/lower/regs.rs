@@ -18,6 +18,7 @@ use super::loops::LoopEdges;
 use super::{LANES, Lowering, Split, Val, clif_type};
 use crate::abi::ARGUMENTS;
 use crate::compile::StateAtFaults;
+use crate::isa::Arch;
 use calque_ir::{BlockId, CpuState, Exit, Inst, Op, Reg, Region, Target, Type, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, InstBuilder, MemFlagsData, types};
 use cranelift_frontend::Variable;
@@ -32,6 +33,10 @@ impl RegSet {
 
     pub(super) fn insert(&mut self, reg: Reg) {
         self.0 |= 1 << reg.index();
+    }
+
+    fn remove(&mut self, reg: Reg) {
+        self.0 &= !(1 << reg.index());
     }
 
     pub(super) fn contains(self, reg: Reg) -> bool {
@@ -63,6 +68,8 @@ pub(super) struct RegSets {
     wanted_in: Vec<RegSet>,
     /// Its variable is used: for a read, or to store it at an exit.
     live_in: Vec<RegSet>,
+    /// General registers whose upper 32 bits are zero on every path.
+    zero_above_in: Vec<RegSet>,
     mode: StateAtFaults,
 }
 
@@ -74,6 +81,8 @@ struct Effects {
     /// Not yet written where the block may leave the region in the middle.
     leaving: RegSet,
     written: RegSet,
+    /// General registers last written as 32 bits.
+    narrow: RegSet,
     /// Written behind the last point that stores all dirty registers.
     unsaved: RegSet,
     /// Whether there is such a point.
@@ -84,7 +93,11 @@ impl RegSets {
     pub(super) fn of(region: &Region, loops: &LoopEdges, mode: StateAtFaults) -> RegSets {
         let effects: Vec<Effects> = region.block_ids().map(|id| effects(region.block_insts(id), mode)).collect();
         let none = vec![RegSet::default(); effects.len()];
-        let mut sets = RegSets { dirty_in: none.clone(), wanted_in: none.clone(), live_in: none, mode };
+        let mut zero_above_in = vec![RegSet::ALL; effects.len()];
+        zero_above_in[0] = RegSet::default();
+        let mut sets =
+            RegSets { dirty_in: none.clone(), wanted_in: none.clone(), live_in: none, zero_above_in, mode };
+        while sets.flow_zero_above(region, &effects) {}
         while sets.flow_dirty(region, &effects) {}
         while sets.flow_wanted(region, loops, &effects) {}
         while sets.flow_live(region, &effects) {}
@@ -129,6 +142,18 @@ impl RegSets {
         changed
     }
 
+    fn flow_zero_above(&mut self, region: &Region, effects: &[Effects]) -> bool {
+        let mut changed = false;
+        for (i, effect) in effects.iter().enumerate() {
+            let out = self.zero_above_in[i].without(effect.written).union(effect.narrow);
+            for to in successors(region, i) {
+                let joined = self.zero_above_in[to].intersection(out);
+                changed |= std::mem::replace(&mut self.zero_above_in[to], joined) != joined;
+            }
+        }
+        changed
+    }
+
     /// What a poll that resumes at `to` has to store.
     pub(super) fn wanted_at(&self, to: BlockId) -> RegSet {
         match self.mode {
@@ -160,6 +185,10 @@ fn effects(insts: &[Inst], mode: StateAtFaults) -> Effects {
             }
             Op::Put if is_variable(register(inst)) => {
                 e.written.insert(register(inst));
+                match inst.ty {
+                    Type::I32 => e.narrow.insert(register(inst)),
+                    _ => e.narrow.remove(register(inst)),
+                }
                 e.unsaved.insert(register(inst));
             }
             op if mode == StateAtFaults::Precise && accesses_guest(op) => {
@@ -201,6 +230,9 @@ enum Form {
     Whole,
     /// A vector register in two variables: the lowest lane as this float type, and a vector with the other lanes.
     Split(Type),
+    /// A general register in two variables: all 64 bits, and the low 32. Where the upper bits are known to be zero only the second
+    /// is used, because AArch64 spends an instruction on each zero extension that it cannot fold into a use.
+    Narrow,
 }
 
 /// The registers while a region is lowered.
@@ -208,9 +240,11 @@ pub(super) struct RegFile {
     forms: [Form; Reg::COUNT],
     /// The whole register, or the lanes above the lowest.
     variables: [Option<Variable>; Reg::COUNT],
-    /// The lowest lane of a split register.
+    /// The lowest lane of a split register, the low half of a narrow one.
     lows: [Option<Variable>; Reg::COUNT],
     pub(super) dirty: RegSet,
+    /// Narrow registers whose upper 32 bits are zero here.
+    zero_above: RegSet,
     /// In this block: what the variable of the lanes above the lowest holds, as far as it was looked at.
     rest: [Option<clif::Value>; Reg::COUNT],
     /// In this block: the narrow value whose zero extension the register holds, or the scalar in its lowest lane.
@@ -218,12 +252,13 @@ pub(super) struct RegFile {
 }
 
 impl RegFile {
-    pub(super) fn new(region: &Region) -> Self {
+    pub(super) fn new(region: &Region, arch: Arch) -> Self {
         Self {
-            forms: forms(region),
+            forms: forms(region, arch),
             variables: [None; Reg::COUNT],
             lows: [None; Reg::COUNT],
             dirty: RegSet::default(),
+            zero_above: RegSet::default(),
             rest: [None; Reg::COUNT],
             low: [None; Reg::COUNT],
         }
@@ -231,12 +266,19 @@ impl RegFile {
 
     /// Whether any register is split.
     pub(super) fn splits(&self) -> bool {
-        self.forms.iter().any(|f| *f != Form::Whole)
+        self.forms.iter().any(|f| matches!(f, Form::Split(_)))
     }
 }
 
-/// Splits the vector registers that the region mostly uses as scalars of one float type.
-fn forms(region: &Region) -> [Form; Reg::COUNT] {
+/// Splits the vector registers that the region mostly uses as scalars of one float type, and narrows the general ones that it writes
+/// as 32 bits.
+fn forms(region: &Region, arch: Arch) -> [Form; Reg::COUNT] {
+    let mut narrow = RegSet::default();
+    for inst in region.insts.iter().filter(|i| i.op == Op::Put && arch == Arch::Aarch64) {
+        if inst.ty == Type::I32 && register(inst).ty() == Type::I64 {
+            narrow.insert(register(inst));
+        }
+    }
     let mut uses = [[0u32; 3]; Reg::COUNT];
     for (i, inst) in region.insts.iter().enumerate().filter(|(_, i)| matches!(i.op, Op::Get | Op::Put)) {
         let scalar = match inst.op {
@@ -252,6 +294,7 @@ fn forms(region: &Region) -> [Form; Reg::COUNT] {
         uses[inst.aux as usize][kind] += 1;
     }
     std::array::from_fn(|reg| match uses[reg] {
+        _ if Reg::from_index(reg).is_some_and(|r| narrow.contains(r)) => Form::Narrow,
         _ if !Reg::from_index(reg).is_some_and(|r| r.ty().is_vector()) => Form::Whole,
         [single, double, other] if single > double + other => Form::Split(Type::F32),
         [single, double, other] if double > single + other => Form::Split(Type::F64),
@@ -309,7 +352,10 @@ impl Lowering<'_> {
     /// The arguments for the next region.
     pub(super) fn arguments(&mut self) -> Vec<clif::Value> {
         let cpu = self.cpu;
-        let registers = ARGUMENTS.map(|reg| self.read_rest(reg));
+        let registers = ARGUMENTS.map(|reg| {
+            let value = self.read(reg);
+            self.whole_of(value)
+        });
         std::iter::once(cpu).chain(registers).collect()
     }
 
@@ -324,6 +370,7 @@ impl Lowering<'_> {
     /// Starts a block with what flows into it.
     pub(super) fn enter_block(&mut self, id: BlockId) {
         self.regs.dirty = self.sets.dirty_in[id.0 as usize];
+        self.regs.zero_above = self.sets.zero_above_in[id.0 as usize];
         self.regs.low = [None; Reg::COUNT];
         self.regs.rest = [None; Reg::COUNT];
     }
@@ -357,9 +404,14 @@ impl Lowering<'_> {
 
     /// The whole register.
     fn read(&mut self, reg: Reg) -> Val {
+        if self.regs.forms[reg.index()] == Form::Narrow && self.regs.zero_above.contains(reg) {
+            let low = self.low_variable(reg, Type::I32);
+            let low = self.b.use_var(low);
+            return Val::Plain(self.b.ins().uextend(types::I64, low));
+        }
         let rest = self.read_rest(reg);
         match self.regs.forms[reg.index()] {
-            Form::Whole => Val::Plain(rest),
+            Form::Whole | Form::Narrow => Val::Plain(rest),
             Form::Split(ty) => {
                 let low = self.low_variable(reg, ty);
                 Val::Split(Split { low: self.b.use_var(low), rest, zero_above: false })
@@ -380,6 +432,12 @@ impl Lowering<'_> {
         let variable = self.variable(reg);
         let Form::Split(ty) = self.regs.forms[reg.index()] else {
             let whole = self.whole_of(value);
+            if self.regs.forms[reg.index()] == Form::Narrow {
+                let low = self.b.ins().ireduce(types::I32, whole);
+                let low_variable = self.low_variable(reg, Type::I32);
+                self.b.def_var(low_variable, low);
+                self.regs.zero_above.remove(reg);
+            }
             let whole = if reg.ty().is_vector() { self.view(whole, types::I8X16) } else { whole };
             return self.b.def_var(variable, whole);
         };
@@ -452,10 +510,13 @@ impl Lowering<'_> {
     fn get_low_bits(&mut self, reg: Reg, ty: clif::Type) -> clif::Value {
         let low = self.regs.low[reg.index()].filter(|&low| self.b.func.dfg.value_type(low).bits() >= ty.bits());
         let from = low.unwrap_or_else(|| {
-            let variable = self.variable(reg);
+            let variable = match self.regs.forms[reg.index()] {
+                Form::Narrow => self.low_variable(reg, Type::I32),
+                _ => self.variable(reg),
+            };
             self.b.use_var(variable)
         });
-        self.b.ins().ireduce(ty, from)
+        self.narrow(from, ty)
     }
 
     /// `Op::Put`.
@@ -475,6 +536,11 @@ impl Lowering<'_> {
             (value, low) = (Val::Plain(self.b.ins().uextend(types::I64, narrow)), Some(narrow));
         }
         self.define(reg, value);
+        if let (Form::Narrow, Some(low)) = (self.regs.forms[reg.index()], low) {
+            let variable = self.low_variable(reg, Type::I32);
+            self.b.def_var(variable, low);
+            self.regs.zero_above.insert(reg);
+        }
         self.regs.low[reg.index()] = low;
         self.regs.dirty.insert(reg);
     }
