@@ -4,7 +4,7 @@
 //! |------------------|-------------------------------------------|----------------------------------------|
 //! | C compilers      | guest programs, glibc and musl            | apt-get install                        |
 //! | AArch64 Rust     | building Calque for the other host        | rustup's target, or Debian's rustc-web |
-//! | qemu-aarch64     | running it (10 or newer; 7.2 has no `esr_context` in signal frames) | unpacked, trixie |
+//! | qemu-aarch64     | running it (11: 10.0 has no `esr_context` in signal frames) | unpacked, sid |
 //! | qemu-x86_64      | measuring beside it: the newest there is  | unpacked, sid                          |
 //! | busybox, sysroot | x86-64 guests for any host                | unpacked, trixie                       |
 
@@ -68,7 +68,7 @@ impl Tools {
             compilers: if native_arm { has_cross_gcc() } else { apt::install(&["gcc", "g++", "libc6-dev"]) },
             musl: if native_arm { Err("no x86-64 musl-gcc on AArch64".into()) } else { apt::install(&["musl-tools"]) },
             aarch64: if native_arm { Ok(CrossRust::Native) } else { aarch64_rust() },
-            qemu_aarch64: unpacked("qemu-10", "trixie", native_arch(), "qemu-user", "usr/bin/qemu-aarch64"),
+            qemu_aarch64: unpacked("qemu-newest", "sid", native_arch(), "qemu-user", "usr/bin/qemu-aarch64"),
             qemu_x86_64: unpacked("qemu-newest", "sid", native_arch(), "qemu-user", "usr/bin/qemu-x86_64"),
             busybox: unpacked("busybox", "trixie", "amd64", "busybox-static", "usr/bin/busybox"),
             sysroot: sysroot(),
