@@ -99,7 +99,7 @@ static void timers(void) {
     struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN, .sigev_value.sival_int = 1234};
     timer_t timer;
     show("timer_create", timer_create(CLOCK_MONOTONIC, &event, &timer));
-    struct itimerspec spec = {{0, 0}, {0, 10000000}};
+    struct itimerspec spec = {{0, 0}, {0, 400000000}};
     show("timer_settime", timer_settime(timer, 0, &spec, NULL));
     struct timespec second = {5, 0}, left = {0};
     show("nanosleep", nanosleep(&second, &left));
