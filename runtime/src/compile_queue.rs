@@ -64,6 +64,13 @@ impl Queue {
         self.started.store(false, Ordering::Release);
     }
 
+    /// Takes `entry` out of the queue; false if it does not wait there.
+    pub fn take(&self, entry: &Arc<Entry>) -> bool {
+        let mut waiting = self.lock();
+        let place = waiting.entries.iter().position(|waits| Arc::ptr_eq(waits, entry));
+        place.map(|i| waiting.entries.swap_remove(i)).is_some()
+    }
+
     /// The hottest entry that waits; sleeps while there is none.
     fn pop(&self) -> Arc<Entry> {
         let mut waiting = self.lock();

@@ -239,11 +239,10 @@ impl Thread {
                 _ => {
                     exec.last_exit = LastExit::None;
                     if warm
-                        && entry.warm() == process.code.hot
-                        && process.code.engine == Engine::Auto
+                        && process.code.calls_for_action(entry.warm())
                         && let Some(entry) = exec.entries.owner(pc)
                     {
-                        process.code.request(process, entry);
+                        process.code.act(process, entry);
                     }
                     let Some(block) = entry.cold() else { return Event::Safepoint };
                     entry.count_run();

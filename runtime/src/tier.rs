@@ -408,6 +408,25 @@ impl Code {
         }
     }
 
+    /// A count of arrivals at which something is to be done for an entry that still has no compiled code.
+    #[inline]
+    pub fn calls_for_action(&self, heat: u32) -> bool {
+        self.engine == Engine::Auto && (heat == self.hot || heat == self.hot.saturating_mul(OVERDUE))
+    }
+
+    /// What is to be done: at first the compile thread gets to know; an entry that has waited there for too long is compiled
+    /// here and now.
+    #[cold]
+    pub fn act(&self, process: &Arc<Process>, entry: &Arc<Entry>) {
+        self.request(process, entry);
+        if let Some(jit) = &self.jit
+            && entry.heat() > self.hot
+            && jit.queue.take(entry)
+        {
+            jit.queue.compile_now(process, jit, entry);
+        }
+    }
+
     /// Compiles the region at `entry` and publishes it, unless the guest changes the code meanwhile.
     pub(crate) fn compile(&self, process: &Process, jit: &Jit, compiler: &mut Compiler, entry: &Arc<Entry>) {
         let start = Instant::now();
@@ -493,6 +512,9 @@ impl Code {
         });
     }
 }
+
+/// Multiple of the threshold at which an entry has waited for the compile thread too long.
+const OVERDUE: u32 = 8;
 
 /// A block that has run less than once for so many arrivals at a region's head is left out of it: compiling it costs more
 /// than leaving the region for it.
