@@ -13,6 +13,7 @@
 //! | `rax` .. `r15`            | general registers                                                |
 //! | `flags`, `undef`          | the status flags and DF that are set; those that are undefined   |
 //! | `xmm0` .. `xmm15`         | `high_low`                                                       |
+//! | `ymmh0` .. `ymmh15`       | bits 128 to 256, likewise                                        |
 //! | `mxcsr`                   | without its sticky flags                                         |
 //! | `fcw`, `fsw`, `ftop`, `fempty` | x87 control, status (without C1), top, empty registers as a mask |
 //! | `r0` .. `r7` of x87 as `f0` .. `f7` | `exponent_mantissa`                                    |
@@ -157,7 +158,12 @@ pub fn line_of(code: &[u8]) -> String {
     if let [only] = insns.as_slice() {
         let mut factory = iced_x86::InstructionInfoFactory::new();
         for used in factory.info(only).used_registers().iter().filter(|r| r.access() != iced_x86::OpAccess::Write) {
-            note(format!("{:?}", used.register().full_register()).to_lowercase());
+            let name = format!("{:?}", used.register().full_register()).to_lowercase();
+            match name.strip_prefix("zmm").or_else(|| name.strip_prefix("ymm")) {
+                Some(n) if used.register().is_xmm() => note(format!("xmm{n}")),
+                Some(n) => [format!("xmm{n}"), format!("ymmh{n}")].into_iter().for_each(&mut note),
+                None => note(name),
+            }
         }
         if only.rflags_read() != 0 {
             note("flags".into());
@@ -237,7 +243,7 @@ fn initial(assembly: &str, code: Vec<u8>) -> Case {
 /// Every name, in the order of a line.
 fn names() -> impl Iterator<Item = String> {
     let gprs = calque_ir::Reg::all().take(16).map(|reg| reg.name().to_owned());
-    let xmms = (0..16).map(|n| format!("xmm{n}"));
+    let xmms = (0..16).flat_map(|n| [format!("xmm{n}"), format!("ymmh{n}")]);
     let x87 = ["fcw", "fsw", "ftop", "fempty"].into_iter().map(str::to_owned).chain((0..8).map(|n| format!("f{n}")));
     let memory = (DATA..DATA + DATA_SIZE).step_by(8).map(|at| format!("[{at:#x}]"));
     gprs.chain(["flags".to_owned()]).chain(xmms).chain(["mxcsr".to_owned()]).chain(x87).chain(memory)
@@ -259,6 +265,9 @@ fn get(cpu: &CpuState, data: &[u8], name: &str) -> Option<String> {
     }
     if let Some(n) = numbered("xmm", 16) {
         return Some(format!("{:x}_{:016x}", cpu.xmm[n][1], cpu.xmm[n][0]));
+    }
+    if let Some(n) = numbered("ymmh", 16) {
+        return Some(format!("{:x}_{:016x}", cpu.ymmh[n][1], cpu.ymmh[n][0]));
     }
     if let Some(n) = numbered("f", 8) {
         return Some(format!("{:x}_{:016x}", cpu.x87.regs[n][1] & 0xffff, cpu.x87.regs[n][0]));
@@ -299,6 +308,8 @@ fn set(case: &mut Case, name: &str, value: &str) -> Result<()> {
         cpu.gpr[n] = number()?;
     } else if let Some(n) = numbered("xmm").filter(|n| *n < 16) {
         cpu.xmm[n] = pair()?;
+    } else if let Some(n) = numbered("ymmh").filter(|n| *n < 16) {
+        cpu.ymmh[n] = pair()?;
     } else if let Some(n) = numbered("f").filter(|n| *n < 8) {
         cpu.x87.regs[n] = pair()?;
     } else {
