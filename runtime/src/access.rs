@@ -194,8 +194,12 @@ impl Host for GuestMemory {
     fn rmw(&mut self, op: RmwOp, ty: Type, addr: u64, value: u64) -> Result<u64, Fault> {
         let bytes = ty.bytes();
         let compute: fn(u64, u64) -> u64 = match op {
-            RmwOp::Xchg => return faulted(by_width!(bytes, xchg8, xchg16, xchg32, xchg64, addr, value), addr, Access::Write),
-            RmwOp::Add => return faulted(by_width!(bytes, add8, add16, add32, add64, addr, value), addr, Access::Write),
+            RmwOp::Xchg => {
+                return faulted(by_width!(bytes, xchg8, xchg16, xchg32, xchg64, addr, value), addr, Access::Write);
+            }
+            RmwOp::Add => {
+                return faulted(by_width!(bytes, add8, add16, add32, add64, addr, value), addr, Access::Write);
+            }
             RmwOp::Sub => {
                 let negated = value.wrapping_neg();
                 return faulted(by_width!(bytes, add8, add16, add32, add64, addr, negated), addr, Access::Write);

@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Entries that wait for the compiler.
 #[derive(Default)]
-pub struct Queue {
+pub(crate) struct Queue {
     waiting: Mutex<Waiting>,
     ready: Condvar,
     started: AtomicBool,
@@ -29,7 +29,7 @@ thread_local! {
 
 /// What the compile thread has to do.
 #[derive(Default)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     entries: Vec<Arc<Entry>>,
     /// What it does now.
     current: Option<Arc<Entry>>,
@@ -37,7 +37,7 @@ pub struct Waiting {
 
 impl Queue {
     /// Lets the compile thread know of a hot entry.
-    pub fn push(&self, process: &Arc<Process>, entry: Arc<Entry>) {
+    pub(crate) fn push(&self, process: &Arc<Process>, entry: Arc<Entry>) {
         self.lock().entries.push(entry);
         self.ready.notify_one();
         if !self.started.swap(true, Ordering::AcqRel) {
@@ -52,12 +52,12 @@ impl Queue {
     }
 
     /// Locks the queue; for `fork`, too.
-    pub fn lock(&self) -> MutexGuard<'_, Waiting> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// In the child of a fork: its compile thread stayed in the parent, with what it was at.
-    pub fn after_fork_in_child(&self) {
+    pub(crate) fn after_fork_in_child(&self) {
         let mut waiting = self.lock();
         let unfinished = waiting.current.take();
         waiting.entries.extend(unfinished);
@@ -65,7 +65,7 @@ impl Queue {
     }
 
     /// Takes `entry` out of the queue; false if it does not wait there.
-    pub fn take(&self, entry: &Arc<Entry>) -> bool {
+    pub(crate) fn take(&self, entry: &Arc<Entry>) -> bool {
         let mut waiting = self.lock();
         let place = waiting.entries.iter().position(|waits| Arc::ptr_eq(waits, entry));
         place.map(|i| waiting.entries.swap_remove(i)).is_some()
@@ -85,7 +85,7 @@ impl Queue {
     }
 
     /// Compiles `entry` in the calling thread.
-    pub fn compile_now(&self, process: &Process, jit: &Jit, entry: &Arc<Entry>) {
+    pub(crate) fn compile_now(&self, process: &Process, jit: &Jit, entry: &Arc<Entry>) {
         COMPILER.with_borrow_mut(|compiler| {
             let compiler = compiler.get_or_insert_with(|| Compiler::new(jit.host.clone()));
             process.code.compile(process, jit, compiler, entry);

@@ -11,8 +11,8 @@
 use crate::access::{Fault, GuestMemory};
 use crate::crash;
 use crate::fault::{self, Pending};
-use crate::options::Engine;
 use crate::memory::Prot;
+use crate::options::Engine;
 use crate::process::Process;
 use crate::signal;
 use crate::stats;
@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Bit of the interrupt word: translations were dropped, look at the epoch.
-pub const CODE_CHANGED: u32 = 2;
+pub(crate) const CODE_CHANGED: u32 = 2;
 
 /// What ends a run of guest code, with RIP where the guest goes on.
 enum Event {
@@ -39,7 +39,7 @@ enum Event {
 }
 
 /// What a thread needs to find and run code.
-pub struct Exec {
+pub(crate) struct Exec {
     entries: EntryCache,
     frame: Frame,
     /// What indirect jumps in generated code look into; made when first needed.
@@ -130,7 +130,7 @@ impl Exec {
         self.epoch = epoch;
     }
 
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { entries: EntryCache::new(), frame: Frame::default(), jumps: None, last_exit: LastExit::None, epoch: 0 }
     }
 }
@@ -138,7 +138,7 @@ impl Exec {
 impl Thread {
     /// Runs the guest thread on the calling host thread until it exits; its exit code. If the guest ends the whole
     /// process, this does not return.
-    pub fn run(&mut self) -> i32 {
+    pub(crate) fn run(&mut self) -> i32 {
         let process = Arc::clone(&self.process);
         let _attachment = signal::attach(self);
         let membership = process.code.world.join(&self.cpu.rt.interrupt);

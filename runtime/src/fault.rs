@@ -40,7 +40,7 @@ pub(crate) fn set_current(cpu: *mut CpuState) {
 
 /// What the host handler does with a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// The context is set up: return from the handler.
     Resume,
     /// Not a guest's fault: report a bug and die.
@@ -48,7 +48,7 @@ pub enum Verdict {
 }
 
 /// Decides about a synchronous SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGTRAP (`si_code > 0`) of the calling thread.
-pub fn classify(signo: i32, info: &libc::siginfo_t, context: &mut libc::ucontext_t) -> Verdict {
+pub(crate) fn classify(signo: i32, info: &libc::siginfo_t, context: &mut libc::ucontext_t) -> Verdict {
     if signo == libc::SIGSEGV && arch::context_is_write(context) && unprotect(GuestAddr(arch::fault_address(info))) {
         return Verdict::Resume;
     }
@@ -63,11 +63,11 @@ pub fn classify(signo: i32, info: &libc::siginfo_t, context: &mut libc::ucontext
 /// A fault of the guest inside generated code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Pending {
-    pub signo: i32,
+    pub(crate) signo: i32,
     /// `si_code`.
-    pub code: i32,
-    pub addr: GuestAddr,
-    pub access: Access,
+    pub(crate) code: i32,
+    pub(crate) addr: GuestAddr,
+    pub(crate) access: Access,
 }
 
 /// The fault with which generated code was left.

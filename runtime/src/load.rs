@@ -106,8 +106,7 @@ pub fn resolve(path: &Path, argv: Vec<CString>, sysroot: Option<&Path>) -> Resul
         let mut head = [0; SCRIPT_HEAD];
         let len = file.read_at(&mut head, 0).unwrap_or(0);
         if let Some(line) = head[..len].strip_prefix(b"#!") {
-            let (interpreter, argument) =
-                script_line(line).ok_or_else(|| LoadError::EmptyScript(path.clone()))?;
+            let (interpreter, argument) = script_line(line).ok_or_else(|| LoadError::EmptyScript(path.clone()))?;
             let mut rewritten = vec![c_string(&interpreter)?];
             if let Some(argument) = argument {
                 rewritten.push(c_string(&argument)?);
@@ -301,7 +300,11 @@ fn place(process: &Process, plan: &LoadPlan, placement: Placement) -> Result<u64
 }
 
 fn map_segment(process: &Process, file: &File, segment: &Segment, bias: u64) -> Result<(), Errno> {
-    let prot = [(segment.prot.read, libc::PROT_READ), (segment.prot.write, libc::PROT_WRITE), (segment.prot.exec, libc::PROT_EXEC)];
+    let prot = [
+        (segment.prot.read, libc::PROT_READ),
+        (segment.prot.write, libc::PROT_WRITE),
+        (segment.prot.exec, libc::PROT_EXEC),
+    ];
     let prot = prot.iter().filter(|(wanted, _)| *wanted).fold(0, |all, (_, bit)| all | bit);
     let start = segment.vaddr.0 + bias;
     let page = GuestAddr(start).page();

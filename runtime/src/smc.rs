@@ -23,14 +23,14 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 /// Executable guest memory, for the lifter. Marks what it reads.
-pub struct GuestCode<'a> {
+pub(crate) struct GuestCode<'a> {
     map: &'a GuestMap,
     /// The page marked last.
     marked: Cell<Option<GuestAddr>>,
 }
 
 impl<'a> GuestCode<'a> {
-    pub fn new(map: &'a GuestMap) -> Self {
+    pub(crate) fn new(map: &'a GuestMap) -> Self {
         Self { map, marked: Cell::new(None) }
     }
 
@@ -72,15 +72,15 @@ impl CodeReader for GuestCode<'_> {
 
 /// Which entries have translations made from which page.
 #[derive(Default)]
-pub struct Pages {
+pub(crate) struct Pages {
     entries: HashMap<u64, Vec<Arc<Entry>>>,
     /// Number of invalidations so far.
-    pub invalidations: u64,
+    pub(crate) invalidations: u64,
 }
 
 impl Pages {
     /// Registers what was translated from the ranges `source`.
-    pub fn register(&mut self, entry: &Arc<Entry>, source: &[(GuestAddr, u32)]) {
+    pub(crate) fn register(&mut self, entry: &Arc<Entry>, source: &[(GuestAddr, u32)]) {
         let mut last = None;
         for &(start, len) in source {
             let end = start.0 + u64::from(len.max(1));
@@ -106,7 +106,7 @@ impl Pages {
     }
 
     /// Drops all translations from what the map reports as stale; whether there was any.
-    pub fn drain_stale(&mut self, map: &GuestMap, code: &Code) -> bool {
+    pub(crate) fn drain_stale(&mut self, map: &GuestMap, code: &Code) -> bool {
         let stale = map.take_stale();
         for range in &stale {
             for entry in self.take(*range) {
@@ -122,7 +122,7 @@ impl Pages {
     }
 
     /// Drops all translations.
-    pub fn drain_all(&mut self, code: &Code) {
+    pub(crate) fn drain_all(&mut self, code: &Code) {
         for (_, entries) in self.entries.drain() {
             entries.iter().for_each(|entry| code.drop_entry(entry));
         }

@@ -16,22 +16,22 @@ use nix::unistd::{getegid, geteuid, getgid, getuid};
 use std::ffi::{CStr, CString};
 
 /// What the auxiliary vector says about the program.
-pub struct Facts {
-    pub phdr: u64,
-    pub phent: u64,
-    pub phnum: u64,
+pub(crate) struct Facts {
+    pub(crate) phdr: u64,
+    pub(crate) phent: u64,
+    pub(crate) phnum: u64,
     /// Bias of the dynamic linker, 0 without one.
-    pub base: u64,
-    pub entry: u64,
+    pub(crate) base: u64,
+    pub(crate) entry: u64,
     /// Whether the stack is executable.
-    pub executable: bool,
+    pub(crate) executable: bool,
 }
 
 /// Size of the stack where RLIMIT_STACK cannot be read (bytes).
 const STACK_DEFAULT: u64 = 8 << 20;
 
 /// Maps the main thread's stack.
-pub fn map(process: &Process, executable: bool) -> Result<GuestRange, Errno> {
+pub(crate) fn map(process: &Process, executable: bool) -> Result<GuestRange, Errno> {
     let limit = getrlimit(Resource::RLIMIT_STACK).map_or(STACK_DEFAULT, |(soft, _)| soft);
     let size = limit.clamp(STACK_DEFAULT, STACK_MAX).next_multiple_of(GUEST_PAGE);
     let start = GuestAddr(STACK_TOP - size);
@@ -61,7 +61,7 @@ impl Strings {
 }
 
 /// Fills the stack; returns the stack pointer and the auxiliary vector.
-pub fn fill(
+pub(crate) fn fill(
     stack: GuestRange,
     argv: &[CString],
     envp: &[CString],
@@ -155,7 +155,8 @@ mod tests {
         let stack = GuestRange::new(start, size).unwrap();
         let facts = Facts { phdr: 0x40, phent: 56, phnum: 3, base: 0, entry: 0x1234, executable: false };
         for count in 0..4 {
-            let argv: Vec<CString> = ["prog", "a", "bc"].iter().take(count).map(|s| CString::new(*s).unwrap()).collect();
+            let argv: Vec<CString> =
+                ["prog", "a", "bc"].iter().take(count).map(|s| CString::new(*s).unwrap()).collect();
             let envp = [c"X=1".to_owned(), c"Y=22".to_owned()];
             let (sp, auxv) = fill(stack, &argv, &envp, c"./prog", &facts).unwrap();
             assert_eq!(sp.0 % 16, 0);

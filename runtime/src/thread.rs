@@ -31,11 +31,7 @@ pub struct Thread {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GuestFault {
     /// #PF: what a signal's `si_addr` and error code show.
-    Memory {
-        addr: GuestAddr,
-        access: Access,
-        cause: MemoryCause,
-    },
+    Memory { addr: GuestAddr, access: Access, cause: MemoryCause },
     /// Any other exception.
     Trap(FaultKind),
 }

@@ -16,8 +16,7 @@ use crate::smc::{GuestCode, Pages};
 use crate::stats::{self, Stats};
 use crate::world::{Member, World};
 use calque_backend::{
-    Arch,
-    CacheError, CodeCache, CompileOptions, Compiler, HostCode, HostIsa, MemoryOrder, StateAtFaults, Translation,
+    Arch, CacheError, CodeCache, CompileOptions, Compiler, HostCode, HostIsa, MemoryOrder, StateAtFaults, Translation,
 };
 use calque_frontend::lift::EveryBlock;
 use calque_frontend::{LiftOptions, Profile, lift_block, lift_region};
@@ -31,8 +30,8 @@ use std::time::Instant;
 
 /// What is known of one guest pc. The dispatcher's fields come first: programs have more entries than caches have room.
 #[repr(C)]
-pub struct Entry {
-    pub pc: GuestAddr,
+pub(crate) struct Entry {
+    pub(crate) pc: GuestAddr,
     /// Entry of the compiled region, 0 if there is none.
     code: AtomicUsize,
     heat: AtomicU32,
@@ -53,12 +52,12 @@ const REQUESTED: u8 = 1;
 const HOPELESS: u8 = 2;
 
 /// A block for the interpreter.
-pub struct ColdBlock {
-    pub region: Region,
+pub(crate) struct ColdBlock {
+    pub(crate) region: Region,
     /// Whether its exit is a call, a return or an indirect jump, whose target counts as warm.
     far_exit: bool,
     /// Whether results depend on the guest's rounding mode, or raise its exception flags.
-    pub computes_floats: bool,
+    pub(crate) computes_floats: bool,
 }
 
 impl ColdBlock {
@@ -76,7 +75,7 @@ impl ColdBlock {
 
     /// Whether going on at `next` from here is where loops and functions begin.
     #[inline]
-    pub fn warms(&self, next: GuestAddr) -> bool {
+    pub(crate) fn warms(&self, next: GuestAddr) -> bool {
         self.far_exit || next <= self.region.blocks[0].pc
     }
 }
@@ -107,13 +106,13 @@ impl Entry {
 
     /// The interpreter's block, if it has been lifted.
     #[inline]
-    pub fn cold(&self) -> Option<&ColdBlock> {
+    pub(crate) fn cold(&self) -> Option<&ColdBlock> {
         self.cold.get()
     }
 
     /// Counts an arrival over a warm edge; the new count. Exact enough where threads race.
     #[inline]
-    pub fn warm(&self) -> u32 {
+    pub(crate) fn warm(&self) -> u32 {
         let heat = self.heat.load(Ordering::Relaxed).saturating_add(1);
         self.heat.store(heat, Ordering::Relaxed);
         heat
@@ -121,24 +120,24 @@ impl Entry {
 
     /// Counts an execution by the interpreter. Exact enough where threads race.
     #[inline]
-    pub fn count_run(&self) {
+    pub(crate) fn count_run(&self) {
         self.runs.store(self.runs.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
     }
 
     /// Arrivals so far.
-    pub fn heat(&self) -> u32 {
+    pub(crate) fn heat(&self) -> u32 {
         self.heat.load(Ordering::Relaxed)
     }
 
     /// The compiled region's entry.
     #[inline]
-    pub fn code(&self) -> Option<HostCode> {
+    pub(crate) fn code(&self) -> Option<HostCode> {
         let code = self.code.load(Ordering::Acquire);
         (code != 0).then_some(HostCode(code))
     }
 
     /// The compiled region.
-    pub fn translation(&self) -> Option<Arc<Translation>> {
+    pub(crate) fn translation(&self) -> Option<Arc<Translation>> {
         lock(&self.translation).clone()
     }
 
@@ -151,7 +150,7 @@ impl Entry {
 const SHARDS: usize = 16;
 
 /// All translations of a process.
-pub struct Code {
+pub(crate) struct Code {
     shards: [Mutex<HashMap<u64, Arc<Entry>>>; SHARDS],
     pages: Mutex<Pages>,
     /// Raised at each invalidation (I2 of `smc.rs`).
@@ -160,20 +159,20 @@ pub struct Code {
     precise: AtomicBool,
     /// Several threads, or shared memory: accesses keep the guest's order.
     ordered: AtomicBool,
-    pub engine: Engine,
-    pub hot: u32,
+    pub(crate) engine: Engine,
+    pub(crate) hot: u32,
     /// What compiled code needs; none if only the interpreter runs.
-    pub jit: Option<Jit>,
-    pub world: World,
+    pub(crate) jit: Option<Jit>,
+    pub(crate) world: World,
 }
 
 /// Compiled code.
-pub struct Jit {
-    pub host: HostIsa,
-    pub cache: CodeCache,
-    pub queue: Queue,
+pub(crate) struct Jit {
+    pub(crate) host: HostIsa,
+    pub(crate) cache: CodeCache,
+    pub(crate) queue: Queue,
     /// Table for `cpu.rt.helpers`.
-    pub helpers: &'static [HelperEntry],
+    pub(crate) helpers: &'static [HelperEntry],
     /// Compile in the guest's threads.
     synchronous: bool,
     /// Compilations under way; a reset of the cache waits for them.
@@ -257,7 +256,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Code {
     /// Without compiled code if the host refuses it and nobody insists.
-    pub fn new(options: &RunOptions) -> io::Result<Code> {
+    pub(crate) fn new(options: &RunOptions) -> io::Result<Code> {
         let jit = match options.engine {
             Engine::Interp => None,
             Engine::Jit => Some(Jit::new(options).map_err(io::Error::other)?),
@@ -298,7 +297,7 @@ impl Code {
 
     /// Higher after each invalidation.
     #[inline]
-    pub fn epoch(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 
@@ -308,7 +307,7 @@ impl Code {
     }
 
     /// The entry for `pc`, made if there is none.
-    pub fn entry(&self, pc: GuestAddr) -> Arc<Entry> {
+    pub(crate) fn entry(&self, pc: GuestAddr) -> Arc<Entry> {
         let mut shard = lock(self.shard(pc));
         Arc::clone(shard.entry(pc.0).or_insert_with(|| Arc::new(Entry::new(pc))))
     }
@@ -333,14 +332,14 @@ impl Code {
     }
 
     /// Drops what has become stale.
-    pub fn drain_stale(&self, map: &GuestMap, stats: &Stats) {
+    pub(crate) fn drain_stale(&self, map: &GuestMap, stats: &Stats) {
         if lock(&self.pages).drain_stale(map, self) {
             stats::add(&stats.invalidations, 1);
         }
     }
 
     /// From now on registers are exact wherever the guest may fault: drops translations that were made without.
-    pub fn require_precise(&self) {
+    pub(crate) fn require_precise(&self) {
         if !self.precise.swap(true, Ordering::AcqRel) {
             self.drop_all();
         }
@@ -348,7 +347,7 @@ impl Code {
 
     /// From now on memory accesses keep the order that x86-64 promises between threads.
     #[inline]
-    pub fn require_order(&self) {
+    pub(crate) fn require_order(&self) {
         let weak = self.jit.as_ref().is_some_and(|jit| jit.host.arch != Arch::X86_64);
         if weak && !self.ordered.swap(true, Ordering::AcqRel) {
             self.drop_all();
@@ -357,7 +356,7 @@ impl Code {
 
     /// Whether accesses must keep the guest's order between threads.
     #[inline]
-    pub fn is_ordered(&self) -> bool {
+    pub(crate) fn is_ordered(&self) -> bool {
         self.ordered.load(Ordering::Relaxed)
     }
 
@@ -366,12 +365,12 @@ impl Code {
     }
 
     /// How to lift now.
-    pub fn lift_options(&self) -> LiftOptions {
+    pub(crate) fn lift_options(&self) -> LiftOptions {
         LiftOptions { precise: self.precise.load(Ordering::Acquire), ..LiftOptions::default() }
     }
 
     /// Lifts the interpreter's block of `entry`; false if the entry was dropped meanwhile.
-    pub fn lift_cold(&self, entry: &Arc<Entry>, map: &GuestMap, stats: &Stats) -> bool {
+    pub(crate) fn lift_cold(&self, entry: &Arc<Entry>, map: &GuestMap, stats: &Stats) -> bool {
         loop {
             let before = lock(&self.pages).invalidations;
             let region = lift_block(&GuestCode::new(map), entry.pc, &self.lift_options());
@@ -396,7 +395,7 @@ impl Code {
 impl Code {
     /// Has the region at a hot entry compiled, now or soon.
     #[cold]
-    pub fn request(&self, process: &Arc<Process>, entry: &Arc<Entry>) {
+    pub(crate) fn request(&self, process: &Arc<Process>, entry: &Arc<Entry>) {
         let Some(jit) = &self.jit else { return };
         if entry.request.swap(REQUESTED, Ordering::AcqRel) != IDLE {
             return;
@@ -410,14 +409,14 @@ impl Code {
 
     /// A count of arrivals at which something is to be done for an entry that still has no compiled code.
     #[inline]
-    pub fn calls_for_action(&self, heat: u32) -> bool {
+    pub(crate) fn calls_for_action(&self, heat: u32) -> bool {
         self.engine == Engine::Auto && (heat == self.hot || heat == self.hot.saturating_mul(OVERDUE))
     }
 
     /// What is to be done: at first the compile thread gets to know; an entry that has waited there for too long is compiled
     /// here and now.
     #[cold]
-    pub fn act(&self, process: &Arc<Process>, entry: &Arc<Entry>) {
+    pub(crate) fn act(&self, process: &Arc<Process>, entry: &Arc<Entry>) {
         self.request(process, entry);
         if let Some(jit) = &self.jit
             && entry.heat() > self.hot
@@ -488,7 +487,7 @@ impl Code {
 
     /// Empties a full cache. Called at safepoints, outside generated code.
     #[inline]
-    pub fn make_room(&self) {
+    pub(crate) fn make_room(&self) {
         if let Some(jit) = &self.jit
             && jit.full.load(Ordering::Acquire)
         {

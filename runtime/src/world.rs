@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// One guest thread.
-pub struct Member {
+pub(crate) struct Member {
     interrupt: *const AtomicU32,
     inside: AtomicBool,
 }
@@ -26,15 +26,15 @@ unsafe impl Sync for Member {}
 
 /// All guest threads of the process.
 #[derive(Default)]
-pub struct World {
+pub(crate) struct World {
     members: Mutex<Vec<Arc<Member>>>,
     stopping: AtomicBool,
 }
 
 /// A registered thread, until dropped.
-pub struct Membership<'a> {
+pub(crate) struct Membership<'a> {
     world: &'a World,
-    pub member: Arc<Member>,
+    pub(crate) member: Arc<Member>,
 }
 
 impl Drop for Membership<'_> {
@@ -45,30 +45,30 @@ impl Drop for Membership<'_> {
 
 impl World {
     /// Locks the list, for `fork` too.
-    pub fn lock(&self) -> MutexGuard<'_, Vec<Arc<Member>>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Vec<Arc<Member>>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Registers the calling thread.
-    pub fn join(&self, interrupt: &AtomicU32) -> Membership<'_> {
+    pub(crate) fn join(&self, interrupt: &AtomicU32) -> Membership<'_> {
         let member = Arc::new(Member { interrupt, inside: AtomicBool::new(false) });
         self.lock().push(Arc::clone(&member));
         Membership { world: self, member }
     }
 
     /// In the child of a fork: only `survivor` is left.
-    pub fn after_fork_in_child(&self, survivor: &AtomicU32) {
+    pub(crate) fn after_fork_in_child(&self, survivor: &AtomicU32) {
         self.lock().retain(|m| std::ptr::eq(m.interrupt, survivor));
         self.stopping.store(false, Ordering::SeqCst);
     }
 
     /// Takes out a thread that has ended without saying so: a vfork child that executed another program.
-    pub fn forget(&self, interrupt: &AtomicU32) {
+    pub(crate) fn forget(&self, interrupt: &AtomicU32) {
         self.lock().retain(|m| !std::ptr::eq(m.interrupt, interrupt));
     }
 
     /// Sets `bit` in the interrupt words of all threads.
-    pub fn interrupt_all(&self, bit: u32) {
+    pub(crate) fn interrupt_all(&self, bit: u32) {
         for member in self.lock().iter() {
             // SAFETY: registered, so valid.
             unsafe { (*member.interrupt).fetch_or(bit, Ordering::Relaxed) };
@@ -77,7 +77,7 @@ impl World {
 
     /// The calling thread, `member`, is about to run generated code. False: the world is to stop; do not.
     #[inline]
-    pub fn enter(&self, member: &Member) -> bool {
+    pub(crate) fn enter(&self, member: &Member) -> bool {
         member.inside.store(true, Ordering::SeqCst);
         if self.stopping.load(Ordering::SeqCst) {
             member.inside.store(false, Ordering::Release);
@@ -88,12 +88,12 @@ impl World {
 
     /// The calling thread has left generated code.
     #[inline]
-    pub fn leave(&self, member: &Member) {
+    pub(crate) fn leave(&self, member: &Member) {
         member.inside.store(false, Ordering::Release);
     }
 
     /// Runs `action` while no thread is inside generated code; the calling thread is not. `bit` makes the others leave.
-    pub fn stopped(&self, bit: u32, action: impl FnOnce()) {
+    pub(crate) fn stopped(&self, bit: u32, action: impl FnOnce()) {
         while self.stopping.swap(true, Ordering::SeqCst) {
             std::thread::yield_now();
         }

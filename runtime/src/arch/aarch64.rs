@@ -40,7 +40,9 @@ macro_rules! guarded {
     ($line:expr) => {
         concat!(
             "mov x9, xzr\n",
-            "2:\n", $line, "\n",
+            "2:\n",
+            $line,
+            "\n",
             "3:\n",
             ".pushsection calque_fixup, \"aR\", @progbits\n",
             ".balign 4\n",
@@ -118,9 +120,14 @@ macro_rules! exclusive {
         concat!(
             "mov x9, xzr\n",
             "dmb ish\n",
-            "2:\n", $load, "\n",
-            $compute, "\n",
-            "4:\n", $store, "\n",
+            "2:\n",
+            $load,
+            "\n",
+            $compute,
+            "\n",
+            "4:\n",
+            $store,
+            "\n",
             "cbnz {s:w}, 2b\n",
             "3:\n",
             "dmb ish\n",

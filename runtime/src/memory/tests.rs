@@ -79,7 +79,11 @@ fn protection_splits_and_reports_holes() {
     assert!(access::write(a.wrapping_add(PAGE), &1u8).is_err());
     map.munmap(a.wrapping_add(PAGE), PAGE).unwrap();
     assert_eq!(map.mprotect(a, 3 * PAGE, libc::PROT_READ), Err(Errno::ENOMEM));
-    assert_eq!(prots(&map, a, 3), [Some(Prot::READ), None, Some(Prot::READ)], "what is mapped has changed all the same");
+    assert_eq!(
+        prots(&map, a, 3),
+        [Some(Prot::READ), None, Some(Prot::READ)],
+        "what is mapped has changed all the same"
+    );
 }
 
 #[test]
