@@ -5,6 +5,7 @@
 //! | `guests.rs`   | `tests/prog/*`: compiled here, run with every engine                           |
 //! | `shell.rs`    | Debian's programs: busybox, and bash, perl, python3 of an x86-64 sysroot       |
 //! | `cli.rs`      | the command line: refusals, `demo`, `lift`                                     |
+//! | `crash.rs`    | crash reports: deaths by fault, and silence                                    |
 //! | `command.rs`  | starting calque, with a time limit                                             |
 //!
 //! The environment says what there is beside the C compiler (`cargo xtask test` sets it):
@@ -20,6 +21,7 @@
 
 mod cli;
 mod command;
+mod crash;
 mod guests;
 mod shell;
 
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     guests::collect(&mut trials, &mut skipped);
     shell::collect(&mut trials, &mut skipped);
     cli::collect(&mut trials, &mut skipped);
+    crash::collect(&mut trials, &mut skipped);
     let code = libtest_mimic::run(&Arguments::from_args(), trials).exit_code();
     for why in skipped {
         println!("skipped: {why}");
