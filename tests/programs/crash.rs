@@ -65,7 +65,8 @@ pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
             trials.push(Trial::test(format!("crash::{}::{engine}", death.how), move || dies(death, engine)));
         }
     }
-    let mut add = |name: &str, test: fn() -> Result<(), Failed>| trials.push(Trial::test(format!("crash::{name}"), test));
+    let mut add =
+        |name: &str, test: fn() -> Result<(), Failed>| trials.push(Trial::test(format!("crash::{name}"), test));
     add("silenced", || silent(&["--no-crash-report"], "write", "signal 11"));
     add("handled", || silent(&[], "handled", "exit 3"));
     add("killed", || silent(&[], "killed", "signal 11"));
