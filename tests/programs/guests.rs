@@ -2,7 +2,7 @@
 //!
 //! `expected` beside the source is their output and how they end, recorded on a processor (`BLESS=1`) and checked on it
 //! wherever there is one. Words in a `// links:` line of the source choose how they are linked: `dynamic`, `static`,
-//! `musl` (static, against musl). A line `// needs: vfork` marks what an emulated host cannot do.
+//! `musl` (static, against musl). A line `// needs: a real kernel` marks what an emulated host cannot do.
 
 use crate::command::{Outcome, calque, difference, emulated, run, sysroot};
 use libtest_mimic::{Failed, Trial};
@@ -97,22 +97,16 @@ pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
         .collect();
     sources.sort();
     for source in sources {
-        guest_trials(&source, trials, skipped);
+        guest_trials(&source, trials);
     }
 }
 
-fn guest_trials(source: &Path, trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
+fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
     let name = source.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
     let text = fs::read_to_string(source).unwrap_or_default();
     let links = text.lines().find_map(|l| l.strip_prefix("// links:")).unwrap_or("dynamic static musl").to_owned();
     let starts_programs = text.contains("exec");
     let needs_kernel = text.contains("// needs: a real kernel");
-    // qemu-user turns vfork and CLONE_VM without CLONE_THREAD into fork.
-    let needs_vfork = text.lines().any(|l| l == "// needs: vfork");
-    if needs_vfork && emulated() {
-        skipped.push(format!("{name}: the emulator gives no memory shared with children (vfork)"));
-        return;
-    }
     let guest = Arc::new(Guest { name: name.clone(), source: source.into(), built: Default::default() });
     if !emulated() {
         let guest = Arc::clone(&guest);

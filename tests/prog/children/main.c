@@ -2,7 +2,6 @@
 // a long mix of fork, exec and signals.
 // links: dynamic static
 // needs: a real kernel (emulated ones make a vfork child with a copy of the memory)
-// needs: vfork
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

@@ -1,15 +1,12 @@
-// Processes: fork, exec, vfork, posix_spawn, pipes, exit statuses, and what an executed program inherits.
+// Processes: fork, exec, pipes, exit statuses, and what an executed program inherits.
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-extern char **environ;
 
 static void report(const char *what, pid_t pid) {
     int status;
@@ -54,13 +51,6 @@ int main(int argc, char **argv) {
     while ((n = read(fds[0], text + got, sizeof text - got)) > 0) got += n;
     printf("%.*s", (int)got, text);
     report("exec", pid);
-    pid = vfork();
-    if (pid == 0) { execl("/nonexistent", "x", NULL); _exit(errno == ENOENT ? 44 : 45); }
-    report("vfork", pid);
-    char *args[] = {"processes", "child", "spawned", NULL};
-    int error = posix_spawn(&pid, self, NULL, NULL, args, environ);
-    if (error) printf("spawn %s\n", strerror(error)); else report("spawn", pid);
-    printf("system %d\n", WEXITSTATUS(system("exit 12")));
     pid = fork();
     if (pid == 0) { pid_t inner = fork(); if (inner == 0) _exit(3); int s; waitpid(inner, &s, 0); _exit(WEXITSTATUS(s) + 1); }
     report("grandchild", pid);

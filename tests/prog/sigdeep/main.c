@@ -1,6 +1,7 @@
 // Signals in depth: temporary masks, nested and stacked frames, contexts, alternate stacks, who gets what, what execve
 // hands on.
 // links: dynamic static
+// needs: a real kernel (emulators keep a fault that is blocked or ignored for themselves)
 #define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
