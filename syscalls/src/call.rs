@@ -257,6 +257,9 @@ impl<'a> Call<'a> {
         let text = self.text(i)?;
         let path = Path::new(OsStr::from_bytes(&text));
         let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(self.args[i]) };
+        if is_the_machines(path) {
+            return Ok(self.args[i]);
+        }
         let root = self.process().options.sysroot.as_deref();
         let found = in_sysroot(dir, root).join(name);
         if found == path || found.symlink_metadata().is_err() {
@@ -268,6 +271,9 @@ impl<'a> Call<'a> {
     /// The file of the sysroot that an absolute `path` means, if it has such a file.
     fn in_sysroot(&self, path: &[u8]) -> Option<CString> {
         let path = Path::new(OsStr::from_bytes(path));
+        if is_the_machines(path) {
+            return None;
+        }
         let root = self.process().options.sysroot.as_deref()?;
         let found = in_sysroot(path, Some(root));
         (found != path).then(|| c_path(found))
@@ -281,7 +287,30 @@ impl<'a> Call<'a> {
     }
 }
 
+/// Whether a path belongs to the machine or its users rather than to the system of programs and libraries that a sysroot
+/// is. A sysroot made of packages has these directories, too, but empty.
+fn is_the_machines(path: &Path) -> bool {
+    const DIRECTORIES: [&str; 12] =
+        ["/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", "/var/run", "/home", "/root", "/mnt", "/media", "/srv"];
+    path == Path::new("/") || DIRECTORIES.iter().any(|directory| path.starts_with(directory))
+}
+
 /// A path for the kernel.
 fn c_path(path: PathBuf) -> CString {
     CString::new(path.into_os_string().into_vec()).expect("made of paths without a NUL")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sysroot_holds_programs_and_libraries_only() {
+        for path in ["/", "//", "/proc", "/proc/self/maps", "/tmp/x", "/var/tmp/", "/dev/null"] {
+            assert!(is_the_machines(Path::new(path)), "{path}");
+        }
+        for path in ["/usr", "/lib64/ld-linux-x86-64.so.2", "/etc/passwd", "/process", "/var/lib", "relative"] {
+            assert!(!is_the_machines(Path::new(path)), "{path}");
+        }
+    }
 }
