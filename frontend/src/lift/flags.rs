@@ -169,9 +169,10 @@ pub(crate) enum Recipe {
 }
 
 /// Where a flag's value comes from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum Source {
     /// Its register.
+    #[default]
     Stored,
     /// A constant.
     Const(bool),
@@ -189,12 +190,6 @@ pub(crate) struct Flags {
     sources: [Source; 6],
     dirty: FlagSet,
     recipes: Vec<(Recipe, Type)>,
-}
-
-impl Default for Source {
-    fn default() -> Self {
-        Source::Stored
-    }
 }
 
 impl Flags {
