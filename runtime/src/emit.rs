@@ -95,17 +95,27 @@ impl Emit {
     }
 
     /// Shows a region that has just been lifted and optimised, if it is one that was asked for.
-    pub(crate) fn region(&self, map: &GuestMap, lifted: &Region, optimised: &Region, compiler: &mut Compiler, options: &CompileOptions) {
+    pub(crate) fn region(
+        &self,
+        map: &GuestMap,
+        lifted: &Region,
+        optimised: &Region,
+        compiler: &mut Compiler,
+        options: &CompileOptions,
+    ) {
         let place = Symbols::new(map).place(lifted.pc());
         let wanted = match &self.which {
             Which::All => true,
-            Which::Pc(pc) => lifted.source.iter().any(|(start, len)| (start.0..start.0 + u64::from(*len)).contains(&pc.0)),
+            Which::Pc(pc) => {
+                lifted.source.iter().any(|(start, len)| (start.0..start.0 + u64::from(*len)).contains(&pc.0))
+            }
             Which::Function(name) => place.function.as_ref().is_some_and(|(function, _)| function == name),
         };
         if !wanted {
             return;
         }
-        let source: String = lifted.source.iter().map(|(start, len)| assembly(&GuestCode::new(map), *start, *len)).collect();
+        let source: String =
+            lifted.source.iter().map(|(start, len)| assembly(&GuestCode::new(map), *start, *len)).collect();
         let text = sections(&self.forms, &source, lifted, optimised, compiler, options).unwrap_or_else(|e| e);
         self.write(&format!("=== {} {place}\n{text}", lifted.pc()));
     }

@@ -118,7 +118,8 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
         for engine in ENGINES.into_iter().filter(|e| link == first || *e == "auto") {
             let guest = Arc::clone(&guest);
             let test = move || under_calque(&guest, link, engine);
-            let cannot = starts_programs && std::env::var_os("CALQUE_TEST_NO_EXEC").is_some() || needs_kernel && emulated();
+            let cannot =
+                starts_programs && std::env::var_os("CALQUE_TEST_NO_EXEC").is_some() || needs_kernel && emulated();
             let test_name = format!("prog::{name}::{}::{engine}", link.name());
             trials.push(Trial::test(test_name, test).with_ignored_flag(cannot));
         }
