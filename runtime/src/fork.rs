@@ -33,12 +33,32 @@ use libc::{c_void, pid_t};
 use nix::errno::Errno;
 use std::sync::Arc;
 
+/// `CLONE_CLEAR_SIGHAND` (linux/sched.h): handlers become defaults in the child. Only `clone3` has it.
+const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
+
 /// Flags that Calque itself carries out.
-const OURS: i32 = CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
+const OURS: u64 =
+    (CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID) as u64 | CLONE_CLEAR_SIGHAND;
+
+/// Signal state of the child.
+fn child_signals(thread: &Thread, args: &CloneArgs) -> ThreadSignals {
+    let signals = thread.signals.forked();
+    if args.flags & CLONE_CLEAR_SIGHAND != 0 {
+        signals.actions.forget_handlers();
+    }
+    signals
+}
+
+/// Makes the host's dispositions in the child those of `child_signals`.
+fn mirror_signals(thread: &Thread, args: &CloneArgs) {
+    if args.flags & CLONE_CLEAR_SIGHAND != 0 {
+        thread.signals.actions.mirror_all();
+    }
+}
 
 /// `fork` and `clone` without CLONE_VM. Returns in both processes.
 pub(crate) fn fork(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errno> {
-    let signals = thread.signals.forked();
+    let signals = child_signals(thread, args);
     let process = Arc::clone(&thread.process);
     let mask = host::block_all();
     let quiet = process.before_fork();
@@ -59,8 +79,8 @@ pub(crate) fn fork(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errno
 
 /// The host's fork: by the C library where it can make such a child, else with the guest's own flags.
 fn host_fork(args: &CloneArgs) -> Result<pid_t, Errno> {
-    let flags = args.flags & !(OURS as u64);
-    if flags & !(CLONE_VFORK as u64) == 0 && args.exit_signal == libc::SIGCHLD {
+    let flags = args.flags & !OURS;
+    if flags == 0 && args.exit_signal == libc::SIGCHLD {
         // SAFETY: the translator is at rest (`before_fork`); the C library sees to itself.
         return Errno::result(unsafe { libc::fork() });
     }
@@ -73,6 +93,7 @@ fn host_fork(args: &CloneArgs) -> Result<pid_t, Errno> {
 fn become_child(thread: &mut Thread, args: &CloneArgs, signals: ThreadSignals) {
     thread.tid = nix::unistd::gettid().as_raw();
     thread.signals.become_forked(signals);
+    mirror_signals(thread, args);
     signal::move_inbox(thread);
     start_registers(&mut thread.cpu, args);
     thread.clear_child_tid = args.has(CLONE_CHILD_CLEARTID).then_some(GuestAddr(args.child_tid));
@@ -95,11 +116,11 @@ pub(crate) fn vfork(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errn
     if args.has(CLONE_SIGHAND) {
         return Err(Errno::EINVAL);
     }
-    let signals = thread.signals.forked();
+    let signals = child_signals(thread, args);
     let mut birth = Birth { child: thread.child(args, signals), args: *args };
     let mut stack = Stack::new()?;
     let mask = host::block_all();
-    let flags = args.flags & !(OURS as u64) | args.exit_signal as u64;
+    let flags = args.flags & !OURS | args.exit_signal as u64;
     // SAFETY: the stack and `birth` outlive the child's use of them, which ends before `clone` returns here.
     let pid = unsafe { clone_vfork(flags, stack.top(), args.pidfd, 0, child_main, (&raw mut birth).cast()) };
     thread.process.code.world.forget(&birth.child.cpu.rt.interrupt);
@@ -108,7 +129,7 @@ pub(crate) fn vfork(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errn
     if pid == -i64::from(libc::EINVAL) {
         return fork_and_wait(thread, args);
     }
-    Errno::result(pid.max(-1)).map_err(|_| Errno::from_raw(-pid as i32)).map(|pid| pid as pid_t)
+    if pid < 0 { Err(Errno::from_raw(-pid as i32)) } else { Ok(pid as pid_t) }
 }
 
 /// First function of a vfork child, on its own host stack.
@@ -117,6 +138,7 @@ extern "C" fn child_main(birth: *mut c_void) -> ! {
     let Birth { child, args } = unsafe { &mut *birth.cast::<Birth>() };
     child.tid = nix::unistd::gettid().as_raw();
     store_tids(args, child.tid);
+    mirror_signals(child, args);
     signal::move_inbox(child);
     host::set_mask(child.signals.mask());
     let code = child.run();

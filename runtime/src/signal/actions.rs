@@ -43,6 +43,13 @@ impl SignalActions {
         SignalActions { table: Mutex::new(*self.lock()) }
     }
 
+    /// Handlers become defaults; what is ignored stays so.
+    pub fn forget_handlers(&self) {
+        for action in self.lock().iter_mut().filter(|action| action.handler != SIG_IGN) {
+            *action = KernelSigaction::default();
+        }
+    }
+
     /// What the guest wants done about `signo`.
     pub fn get(&self, signo: i32) -> KernelSigaction {
         self.lock()[signo as usize - 1]
