@@ -56,6 +56,7 @@ pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
         expect(&calque(["--version"]), &format!("calque {}\n[exit 0]", env!("CARGO_PKG_VERSION")), &got)
     });
     add("missing_linker", missing_linker);
+    add("strace", strace);
     for engine in ["interp", "jit", "auto"] {
         trials.push(Trial::test(format!("cli::demo::{engine}"), move || demo(engine)));
     }
@@ -109,6 +110,15 @@ fn wrong(command: &Command, words: &str, got: &Outcome) -> Failed {
 
 fn expect(command: &Command, expected: &str, got: &Outcome) -> Result<(), Failed> {
     if got.to_string() == expected { Ok(()) } else { Err(difference(command, expected, got).into()) }
+}
+
+/// System calls are printed as they are made, down to the last.
+fn strace() -> Result<(), Failed> {
+    let mut command = calque(["run".into(), "--strace".into(), demo_file("demo.elf").into_os_string()]);
+    let got = run(&mut command);
+    let last = "exit_group(0) = ?\n+++ exited with 0 +++\n";
+    let complete = got.stderr.contains("write(1, \"78498\", 5) = 5\n") && got.stderr.ends_with(last);
+    if complete { Ok(()) } else { Err(wrong(&command, last, &got)) }
 }
 
 /// A dynamic program whose linker is nowhere: named, with the way out.
