@@ -141,6 +141,12 @@ impl Entry {
         lock(&self.translation).clone()
     }
 
+    /// The compiler has not got to the end: counts from the start again.
+    fn put_off(&self) {
+        self.heat.store(0, Ordering::Relaxed);
+        self.request.store(IDLE, Ordering::Release);
+    }
+
     fn is_dropped(&self) -> bool {
         self.dropped.load(Ordering::Acquire)
     }
@@ -454,7 +460,7 @@ impl Code {
                 self.publish(map, jit, entry, translation, before);
             }
             Err(CacheError::Full) => {
-                entry.request.store(IDLE, Ordering::Release);
+                entry.put_off();
                 jit.full.store(true, Ordering::Release);
                 self.world.interrupt_all(CODE_CHANGED);
             }
@@ -475,7 +481,7 @@ impl Code {
         pages.drain_stale(map, self);
         if entry.is_dropped() || pages.invalidations != before {
             jit.cache.remove(&translation);
-            entry.request.store(IDLE, Ordering::Release);
+            entry.put_off();
             return;
         }
         // I1: registered and published while the pages are locked.

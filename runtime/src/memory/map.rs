@@ -227,8 +227,9 @@ impl GuestMap {
         if range.is_empty() {
             return Ok(());
         }
-        let prot = Prot::from_bits_truncate(prot);
         let mut state = self.lock();
+        let range = if prot & PROT_GROWSDOWN != 0 { state.down_to_mapping_start(range) } else { range };
+        let prot = Prot::from_bits_truncate(prot);
         let complete = state.map.gaps(&range).next().is_none();
         self.drop_code(&mut state, &range);
         let parts: Vec<_> = state.overlaps(&range).map(|(r, kind)| (r, kind.clone())).collect();
@@ -503,6 +504,12 @@ impl State {
         self.map.overlapping(range).map(|(r, kind)| (r.start.max(range.start)..r.end.min(range.end), kind))
     }
 
+    /// The range with its start moved down to that of the mapping it begins in.
+    fn down_to_mapping_start(&self, range: std::ops::Range<u64>) -> std::ops::Range<u64> {
+        let start = self.map.get_key_value(&range.start).map_or(range.start, |(mapping, _)| mapping.start);
+        start..range.end
+    }
+
     fn is_free(&self, range: &std::ops::Range<u64>) -> bool {
         range.end <= GUEST_END && !self.map.overlaps(range)
     }
@@ -568,6 +575,9 @@ const OBSTACLE_STEP: u64 = 16 << 20;
 
 /// `MAP_32BIT` (arch/x86/include/uapi/asm/mman.h).
 const MAP_32BIT: i32 = 0x40;
+
+/// `mprotect` from the start of a mapping that grows down, the stack's, on (asm-generic/mman-common.h).
+const PROT_GROWSDOWN: i32 = 0x0100_0000;
 
 fn claim(at: u64, len: u64) -> Result<(), Errno> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
