@@ -102,6 +102,10 @@ helpers! {
     Srem128 "srem128" (I64, I64, I64) -> I64, Pure, Some(|_, hi, lo, d| ((u128::from(hi) << 64 | u128::from(lo)) as i128).wrapping_rem(i128::from(d as i64)) as u64);
     /// `i1`: whether signed a:b / c raises #DE (c = 0, or the quotient does not fit 64 bits).
     SdivFaults "sdiv_faults" (I64, I64, I64) -> I1, Pure, Some(sdiv_faults);
+    /// PDEP: the low bits of a where b has ones, in order.
+    Pdep "pdep" (I64, I64) -> I64, Pure, Some(pdep);
+    /// PEXT: the bits of a where b has ones, gathered at the low end.
+    Pext "pext" (I64, I64) -> I64, Pure, Some(pext);
     /// CPUID of leaf a, subleaf b: EAX, EBX, ECX, EDX as `i32x4`.
     Cpuid "cpuid" (I32, I32) -> V128, Host, None;
     /// Time stamp counter.
@@ -270,4 +274,17 @@ fn sdiv_faults(_: &mut CpuState, hi: u64, lo: u64, d: u64) -> u64 {
     let dividend = (u128::from(hi) << 64 | u128::from(lo)) as i128;
     let fits = dividend.checked_div(i128::from(d as i64)).is_some_and(|q| i64::try_from(q).is_ok());
     u64::from(!fits)
+}
+
+/// The places of a mask's one bits, from the lowest up.
+fn ones(mask: u64) -> impl Iterator<Item = u32> {
+    std::iter::successors(Some(mask), |m| Some(m & m.wrapping_sub(1))).take_while(|m| *m != 0).map(u64::trailing_zeros)
+}
+
+fn pdep(_: &mut CpuState, v: u64, mask: u64, _: u64) -> u64 {
+    ones(mask).zip(0u32..).fold(0, |r, (at, n)| r | (v >> n & 1) << at)
+}
+
+fn pext(_: &mut CpuState, v: u64, mask: u64, _: u64) -> u64 {
+    ones(mask).zip(0u32..).fold(0, |r, (at, n)| r | (v >> at & 1) << n)
 }

@@ -245,7 +245,7 @@ pub(super) fn fused(l: &mut Lifter<'_>, i: &Insn, op: Op, order: Order, shape: T
 /// VFMADDSUBxxx, VFMSUBADDxxx: one operation in the even lanes, another in the odd ones.
 pub(super) fn fused_alternating(l: &mut Lifter<'_>, i: &Insn, even: Op, odd: Op, order: Order, shape: Type) {
     let width = shape.lane().bytes() as u8;
-    let lanes = std::array::from_fn(|k| if k as u8 / width % 2 == 0 { k as u8 } else { 16 + k as u8 });
+    let lanes = std::array::from_fn(|k| if (k as u8 / width).is_multiple_of(2) { k as u8 } else { 16 + k as u8 });
     fused_halves(l, i, order, |l, [x, y, z]| {
         let even = l.b.ternary(even, shape, x, y, z);
         let odd = l.b.ternary(odd, shape, x, y, z);

@@ -297,7 +297,7 @@ fn round_sig(sign: bool, sig: u128, precision: u32, rounding: Rounding) -> Round
 pub(crate) fn round(sign: bool, exp: i32, sig: u128, env: Env) -> Done {
     let r = round_sig(sign, sig, env.precision, env.rounding);
     // The common case: nowhere near the ends of the exponent's range, nor carried into the next power of two.
-    if !r.carry && exp >= 1 && exp < EXP_SPECIAL {
+    if !r.carry && (1..EXP_SPECIAL).contains(&exp) {
         let raised = if r.inexact { PE } else { 0 };
         return Done { value: F80::pack(sign, exp, r.sig), raised, up: r.up };
     }

@@ -212,11 +212,11 @@ pub(super) fn run_block<H: Host>(
             Op::Imul if ty.is_vector() => vector!(unsigned!(ty, a!(), b!(), |p, q| p.wrapping_mul(q))),
             Op::Imul => cut!(x!().wrapping_mul(y!())),
             Op::Umulhi if ty.is_vector() => {
-                vector!(zip::<u16>(a!(), b!(), |p, q| (u32::from(p) * u32::from(q) >> 16) as u16))
+                vector!(zip::<u16>(a!(), b!(), |p, q| ((u32::from(p) * u32::from(q)) >> 16) as u16))
             }
-            Op::Umulhi => word!((u128::from(x!()) * u128::from(y!()) >> ty.bits()) as u64),
+            Op::Umulhi => word!(((u128::from(x!()) * u128::from(y!())) >> ty.bits()) as u64),
             Op::Smulhi if ty.is_vector() => {
-                vector!(zip::<i16>(a!(), b!(), |p, q| (i32::from(p) * i32::from(q) >> 16) as i16))
+                vector!(zip::<i16>(a!(), b!(), |p, q| ((i32::from(p) * i32::from(q)) >> 16) as i16))
             }
             Op::Smulhi => cut!((int::product(ty, x!(), y!()) >> ty.bits()) as u64),
             Op::Band if ty.is_vector() => vector!(words(a!(), b!(), |p, q| p & q)),

@@ -198,6 +198,17 @@ pub(super) fn compare<T: Float>(cc: FloatCc, a: T, b: T) -> bool {
     }
 }
 
+/// VFMADD and kin. The product's or the addend's sign is changed by the operation, a NaN's is not.
+pub(super) fn fused<T: Float + std::ops::Neg<Output = T>>(op: Op, [a, b, c]: [T; 3]) -> T {
+    if let Some(nan) = [a, b, c].into_iter().find(|v| v.is_nan()) {
+        return nan.quiet();
+    }
+    let a = if matches!(op, Op::Fnmadd | Op::Fnmsub) { -a } else { a };
+    let c = if matches!(op, Op::Fmsub | Op::Fnmsub) { -c } else { c };
+    let r = a.mul_add(b, c);
+    if r.is_nan() { T::indefinite() } else { r }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,15 +250,4 @@ mod tests {
         assert_eq!(promote(f32::from_bits(0xff80_0001)).to_bits(), 0xfff8_0000_2000_0000);
         assert_eq!(demote(f64::from_bits(0x7ff0_0000_2000_0000)).to_bits(), 0x7fc0_0001);
     }
-}
-
-/// VFMADD and kin. The product's or the addend's sign is changed by the operation, a NaN's is not.
-pub(super) fn fused<T: Float + std::ops::Neg<Output = T>>(op: Op, [a, b, c]: [T; 3]) -> T {
-    if let Some(nan) = [a, b, c].into_iter().find(|v| v.is_nan()) {
-        return nan.quiet();
-    }
-    let a = if matches!(op, Op::Fnmadd | Op::Fnmsub) { -a } else { a };
-    let c = if matches!(op, Op::Fmsub | Op::Fnmsub) { -c } else { c };
-    let r = a.mul_add(b, c);
-    if r.is_nan() { T::indefinite() } else { r }
 }

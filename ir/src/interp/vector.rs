@@ -77,7 +77,7 @@ pub(super) fn swizzle(a: V128, indices: V128) -> V128 {
 
 pub(super) fn high_bits(ty: Type, v: V128) -> u64 {
     let bits = ty.lane().bits() as u16;
-    (0..128 / bits).map(|i| (v[(i * bits / 64) as usize] >> ((i + 1) * bits - 1 & 63) & 1) << i).sum()
+    (0..128 / bits).map(|i| (v[(i * bits / 64) as usize] >> (((i + 1) * bits - 1) & 63) & 1) << i).sum()
 }
 
 /// Kinds of vector shift.

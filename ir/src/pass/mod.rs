@@ -25,6 +25,7 @@ mod simplify;
 pub use liveness::{AllLive, ExitLiveness, RegSet};
 
 use crate::region::Region;
+use std::cell::RefCell;
 
 /// Whether somebody can look at the registers in the middle of a region (P3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,7 +80,8 @@ impl Optimizer {
     }
 }
 
-/// [`Optimizer::optimize`] with all registers live at exits.
+/// [`Optimizer::optimize`] with all registers live at exits, in the thread's own working memory.
 pub fn optimize(region: &mut Region) {
-    Optimizer::default().optimize(region, &Options::default());
+    thread_local!(static OPTIMIZER: RefCell<Optimizer> = RefCell::default());
+    OPTIMIZER.with_borrow_mut(|optimizer| optimizer.optimize(region, &Options::default()));
 }

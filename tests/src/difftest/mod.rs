@@ -167,6 +167,6 @@ pub fn looped(g: &mut Generator, codes: &[Code], len: usize) -> Case {
     let back = -(code.len() as i32 + 4);
     code.extend(back.to_le_bytes());
     let mut cpu = g.state();
-    cpu.gpr[15] = cpu.gpr[15] & !0xffff_ffff | 1 + cpu.gpr[14] % 5;
+    cpu.gpr[15] = cpu.gpr[15] & !0xffff_ffff | (1 + cpu.gpr[14] % 5);
     Case { code, cpu, data: g.data() }
 }
