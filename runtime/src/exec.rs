@@ -89,6 +89,7 @@ fn replace(thread: &mut Thread, request: Request) -> Errno {
     let handed_on = thread.signals.actions.ignored();
     let synchronous: Vec<i32> = (1..=64).filter(|&n| SYNCHRONOUS.contains(n)).collect();
     let mask = host::set_mask_exactly(thread.signals.mask());
+    thread.signals.hand_back_held();
     for &signo in &synchronous {
         host::set_disposition(signo, if handed_on.contains(signo) { SIG_IGN } else { SIG_DFL }, 0);
     }

@@ -133,6 +133,12 @@ impl ThreadSignals {
         !self.inbox.is_empty() || self.held.iter().any(|info| !self.mask.contains(info.signo))
     }
 
+    /// Gives held signals to the kernel, which keeps them across `execve`. The host blocks what the guest blocks, for the
+    /// moment; when it no longer does, they come back.
+    pub(crate) fn hand_back_held(&mut self) {
+        self.held.drain(..).for_each(|info| host::requeue(&info));
+    }
+
     /// Synchronous signals that wait for the guest to unblock them.
     pub(super) fn held(&self) -> SigSet {
         SigSet(self.held.iter().map(|info| 1 << (info.signo - 1)).fold(0, |a, b| a | b))
