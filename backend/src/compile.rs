@@ -8,6 +8,7 @@ use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::{CompiledCode, Context};
 use cranelift_frontend::FunctionBuilderContext;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What accesses to guest memory promise about their order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -128,8 +129,22 @@ impl Compiler {
         targets.filter(|t| matches!(t, Target::Pc(_))).count() as u32
     }
 
-    /// Compiles a region.
+    /// Compiles a region. A panic on the way, which is a bug of Cranelift or of ours, is an error, too: the guest can go on in the
+    /// interpreter.
     pub fn compile(&mut self, region: &Region, options: &CompileOptions) -> Result<Compiled, CompileError> {
+        match catch_unwind(AssertUnwindSafe(|| self.try_compile(region, options))) {
+            Ok(result) => result,
+            Err(panic) => {
+                // What was being built may be in any state.
+                (self.context, self.builder) = (Context::new(), FunctionBuilderContext::new());
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panic");
+                Err(error(region, text, String::new()))
+            }
+        }
+    }
+
+    fn try_compile(&mut self, region: &Region, options: &CompileOptions) -> Result<Compiled, CompileError> {
         let lowered = self.lower(region, options)?;
         let code = match self.context.compile(&*self.isa, &mut ControlPlane::default()) {
             Ok(code) => code,

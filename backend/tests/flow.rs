@@ -133,7 +133,7 @@ fn linked_regions_run_without_the_dispatcher() {
     runner.cache.link(code[0].exits[0].cell, &code[1]);
     runner.cache.link(code[1].exits[0].cell, &code[2]);
     // SAFETY: code of this cache, with its tables.
-    let mut enter = |cpu: &mut CpuState| unsafe { abi::enter(cpu, code[0].code) };
+    let enter = |cpu: &mut CpuState| unsafe { abi::enter(cpu, code[0].code) };
     let ExitReason::Link { cell } = enter(&mut cpu) else { panic!("the last exit is not linked") };
     assert_eq!((runner.cache.cell_target(cell), cpu.gpr[0]), (GuestAddr(0x1030), 3));
 

@@ -7,7 +7,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/lower")
 }
 
-/// Listing with the number of instructions of the blocks that no cold exit is part of.
+/// Listing under a line with the numbers of guest and host instructions.
 fn text(host: &str, source: &str) -> String {
     let region = calque_ir::parse::parse_region(source).unwrap_or_else(|e| panic!("{e}"));
     let mut compiler = Compiler::new(HostIsa::parse(host).expect("a host"));

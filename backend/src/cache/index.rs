@@ -82,6 +82,6 @@ impl Index {
         let (chunk, at) = place(i);
         // SAFETY: `i` is below `len` (invariant 2), so the entry is initialized; reading through a pointer to it does not
         // touch the vector's length, which `push` may be changing.
-        unsafe { &**(*self.chunks[chunk].get()).as_ptr().add(at) }
+        unsafe { &*(*self.chunks[chunk].get()).as_ptr().add(at) }
     }
 }

@@ -162,7 +162,7 @@ impl CodeCache {
         options: &CompileOptions,
     ) -> Result<Arc<Translation>, CacheError> {
         let first_cell = self.reserve_cells(compiler.cells_needed(region)).ok_or(CacheError::Full)?;
-        let compiled = compiler.compile(region, &CompileOptions { first_cell, ..options.clone() })?;
+        let compiled = compiler.compile(region, &CompileOptions { first_cell, ..*options })?;
         self.publish(compiled)
     }
 

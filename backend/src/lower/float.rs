@@ -74,8 +74,8 @@ impl Lowering<'_> {
                 let (c, x, y) = (self.arg(inst, 0), self.operand(inst, 1), self.operand(inst, 2));
                 self.b.ins().select(c, x, y)
             }
-            Op::FcvtToSint => self.to_int(inst, Rounding::Mxcsr),
-            Op::FcvtToSintTrunc => self.to_int(inst, Rounding::Truncate),
+            Op::FcvtToSint => self.float_to_int(inst, Rounding::Mxcsr),
+            Op::FcvtToSintTrunc => self.float_to_int(inst, Rounding::Truncate),
             Op::FcvtLowToSint => self.low_to_int(inst, Rounding::Mxcsr),
             Op::FcvtLowToSintTrunc => self.low_to_int(inst, Rounding::Truncate),
             Op::Fpromote | Op::Fdemote | Op::FvpromoteLow | Op::Fvdemote | Op::FcvtFromSint | Op::FcvtLowFromSint => {
@@ -258,7 +258,7 @@ impl Lowering<'_> {
     }
 
     /// `fcvt_to_sint`, `fcvt_to_sint_trunc`.
-    fn to_int(&mut self, inst: &Inst, rounding: Rounding) -> clif::Value {
+    fn float_to_int(&mut self, inst: &Inst, rounding: Rounding) -> clif::Value {
         if inst.ty.is_vector() {
             let x = self.vector(inst, 0, Type::F32x4);
             let x = self.rounded(x, rounding);

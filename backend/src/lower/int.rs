@@ -32,9 +32,8 @@ enum Part {
 impl Lowering<'_> {
     /// Operations on integers and conditions.
     pub(super) fn int(&mut self, inst: &Inst) -> clif::Value {
-        let ty = clif_type(inst.ty);
         match inst.op {
-            Op::Iconst => return self.iconst(ty, inst.imm() as i64),
+            Op::Iconst => return self.constant_of(inst),
             Op::Uextend => return self.uextend(inst),
             Op::Sextend => return self.sextend(inst),
             Op::Bnot if inst.ty == Type::I1 => return self.not(inst),

@@ -1,4 +1,4 @@
-//! Which edges of a region close a loop: those that a poll must stand on.
+//! Which edges of a region close a loop, those that a poll must stand on, and which blocks a loop runs through.
 
 use calque_ir::{BlockId, Region, Target};
 
@@ -6,6 +6,8 @@ use calque_ir::{BlockId, Region, Target};
 pub(super) struct LoopEdges {
     /// (from, to), sorted.
     edges: Vec<(BlockId, BlockId)>,
+    /// Whether a block lies in a loop.
+    inside: Vec<bool>,
 }
 
 /// State of a block in the depth-first search.
@@ -47,7 +49,13 @@ impl LoopEdges {
             }
         }
         edges.sort_unstable();
-        LoopEdges { edges }
+        let inside = inside(region, &edges);
+        LoopEdges { edges, inside }
+    }
+
+    /// Whether a loop runs through the block.
+    pub(super) fn contain(&self, block: BlockId) -> bool {
+        self.inside[block.0 as usize]
     }
 
     /// Whether the edge closes a loop.
@@ -56,9 +64,44 @@ impl LoopEdges {
     }
 }
 
+/// The blocks from which a loop's last block is reached without passing its first. If the loop has a second entry, what leads there
+/// counts, too.
+fn inside(region: &Region, edges: &[(BlockId, BlockId)]) -> Vec<bool> {
+    let mut predecessors = vec![Vec::new(); region.blocks.len()];
+    for from in region.block_ids() {
+        for target in region.blocks[from.0 as usize].exit.targets() {
+            if let Target::Block(to) = target {
+                predecessors[to.0 as usize].push(from);
+            }
+        }
+    }
+    let mut inside = vec![false; region.blocks.len()];
+    for &(last, first) in edges {
+        let mut seen = vec![false; region.blocks.len()];
+        seen[first.0 as usize] = true;
+        let mut open = vec![last];
+        while let Some(block) = open.pop() {
+            if !std::mem::replace(&mut seen[block.0 as usize], true) {
+                open.extend(&predecessors[block.0 as usize]);
+            }
+        }
+        inside.iter_mut().zip(seen).for_each(|(inside, seen)| *inside |= seen);
+    }
+    inside
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_before_and_behind_a_loop_is_outside() {
+        let text = "block0 @0x10:\n  goto block1\nblock1 @0x20:\n  v0 = get.i1 cf\n  branch v0, block1, block2\n\
+                    block2 @0x30:\n  goto 0x40\n";
+        let region = calque_ir::parse::parse_region(text).unwrap_or_else(|e| panic!("{e}"));
+        let loops = LoopEdges::of(&region);
+        assert_eq!([0, 1, 2].map(|b| loops.contain(BlockId(b))), [false, true, false]);
+    }
 
     #[test]
     fn one_edge_of_every_cycle() {
@@ -68,6 +111,7 @@ mod tests {
         let loops = LoopEdges::of(&region);
         let [b0, b1, b2, b3] = [0, 1, 2, 3].map(BlockId);
         assert!(!loops.closes(b0, b2) && !loops.closes(b2, b1), "a smaller number is not a loop");
+        assert_eq!([b1, b2, b3].map(|b| loops.contain(b)), [true, true, true]);
         assert_eq!([(b1, b3), (b3, b2), (b2, b1)].map(|(f, t)| loops.closes(f, t)), [false, true, false]);
     }
 }

@@ -4,6 +4,7 @@
 //! |-------------|------------------------------------------------------------------------|
 //! | `regs.rs`   | `get`, `put`; which registers a region loads and stores, and when      |
 //! | `int.rs`    | scalar integers, conditions, division                                  |
+//! | `consts.rs` | constants that loops use, made ready once                              |
 //! | `float.rs`  | floating point with x86's NaN, minimum and conversion rules            |
 //! | `vector.rs` | 128-bit integer and lane operations                                    |
 //! | `memory.rs` | guest loads, stores, atomics                                           |
@@ -20,6 +21,7 @@
 //! optimization it would drop and merge accesses, which a guest with threads can see.
 
 mod call;
+mod consts;
 mod exit;
 mod float;
 mod int;
@@ -81,6 +83,7 @@ pub(crate) fn lower(
         blocks,
         values: vec![None; region.insts.len()],
         zero: None,
+        hoisted: Vec::new(),
         users: Users::of(region),
         regs: RegFile::new(region, host.arch),
         sets: RegSets::of(region, &loops, options.state_at_faults),
@@ -118,6 +121,8 @@ struct Lowering<'a> {
     values: Vec<Option<Val>>,
     /// A vector of zeros, once one is needed for the whole region.
     zero: Option<clif::Value>,
+    /// Constants that were made ready at the entry: type, bits, value.
+    hoisted: Vec<(Type, u64, clif::Value)>,
     users: Users,
     regs: RegFile,
     sets: RegSets,
@@ -145,6 +150,7 @@ impl Lowering<'_> {
             self.zero = Some(self.constant([0; 16]));
         }
         self.load_registers();
+        self.hoist_constants();
         let first = self.blocks[0];
         self.b.ins().jump(first, &[]);
     }

@@ -1,0 +1,68 @@
+//! Constants of loops on AArch64, where a wide one takes several instructions and Cranelift makes it anew at each use.
+//!
+//! Such a constant is put together at the region's entry from two parts, which Cranelift without optimization leaves alone: it
+//! stays in a register. Few of them are worth registers; x86-64 has immediates instead.
+
+use super::{Lowering, clif_type};
+use crate::isa::Arch;
+use calque_ir::{Inst, Op, Type};
+use cranelift_codegen::ir::{self as clif, InstBuilder};
+
+/// Registers that a region spends on constants.
+const MOST: usize = 6;
+
+/// Whether AArch64 needs more than one `movz` or `movn` for the constant: more than one 16-bit part that is not all zeros, and
+/// more than one that is not all ones.
+fn is_wide(ty: Type, bits: u64) -> bool {
+    let parts = || (0..ty.bits() / 16).map(|i| bits >> (16 * i) & 0xffff);
+    parts().filter(|&part| part != 0).count() > 1 && parts().filter(|&part| part != 0xffff).count() > 1
+}
+
+impl Lowering<'_> {
+    /// Makes the wide constants of loops ready. At the region's entry.
+    pub(super) fn hoist_constants(&mut self) {
+        if self.on(Arch::X86_64) {
+            return;
+        }
+        let region = self.region;
+        for id in region.block_ids().filter(|&id| self.loops.contain(id)).collect::<Vec<_>>() {
+            for inst in region.block_insts(id).iter().filter(|inst| inst.op == Op::Iconst) {
+                if self.hoisted.len() < MOST && is_wide(inst.ty, inst.imm()) && self.hoisted(inst).is_none() {
+                    let ty = clif_type(inst.ty);
+                    let low = self.iconst(ty, (inst.imm() & 0xffff) as i64);
+                    let high = self.iconst(ty, (inst.imm() & !0xffff) as i64);
+                    let value = self.b.ins().bor(low, high);
+                    self.hoisted.push((inst.ty, inst.imm(), value));
+                }
+            }
+        }
+    }
+
+    fn hoisted(&self, inst: &Inst) -> Option<clif::Value> {
+        self.hoisted.iter().find(|(ty, bits, _)| (*ty, *bits) == (inst.ty, inst.imm())).map(|(_, _, value)| *value)
+    }
+
+    /// `Op::Iconst`.
+    pub(super) fn constant_of(&mut self, inst: &Inst) -> clif::Value {
+        match self.hoisted(inst).filter(|_| self.loops.contain(self.block)) {
+            Some(value) => value,
+            None => self.iconst(clif_type(inst.ty), inst.imm() as i64),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_part_is_not_wide() {
+        for bits in [0, 1, 0xffff, 0xabcd_0000, 0xffff_fffe, 0x1234_ffff] {
+            assert!(!is_wide(Type::I32, bits), "{bits:#x}");
+        }
+        assert!(is_wide(Type::I32, 0xedb8_8320));
+        assert!(!is_wide(Type::I64, 0xffff_ffff_1234_ffff));
+        assert!(is_wide(Type::I64, 0x7f00_1234_5678));
+        assert!(!is_wide(Type::I8, 0xab));
+    }
+}
