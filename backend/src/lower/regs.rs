@@ -95,8 +95,7 @@ impl RegSets {
         let none = vec![RegSet::default(); effects.len()];
         let mut zero_above_in = vec![RegSet::ALL; effects.len()];
         zero_above_in[0] = RegSet::default();
-        let mut sets =
-            RegSets { dirty_in: none.clone(), wanted_in: none.clone(), live_in: none, zero_above_in, mode };
+        let mut sets = RegSets { dirty_in: none.clone(), wanted_in: none.clone(), live_in: none, zero_above_in, mode };
         while sets.flow_zero_above(region, &effects) {}
         while sets.flow_dirty(region, &effects) {}
         while sets.flow_wanted(region, loops, &effects) {}
