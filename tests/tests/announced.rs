@@ -24,6 +24,12 @@ const ANNOUNCED: &[CpuidFeature] = &[
     CpuidFeature::PCLMULQDQ,
     CpuidFeature::AES,
     CpuidFeature::BMI1,
+    CpuidFeature::BMI2,
+    CpuidFeature::AVX,
+    CpuidFeature::AVX2,
+    CpuidFeature::FMA,
+    CpuidFeature::F16C,
+    CpuidFeature::XSAVE,
     CpuidFeature::ADX,
     CpuidFeature::LZCNT,
     CpuidFeature::FSGSBASE,
@@ -39,7 +45,7 @@ const ANNOUNCED: &[CpuidFeature] = &[
 /// 8087 only; undocumented; what an ordinary program never runs under Linux (far pointers, selectors, descriptor tables).
 const EXCEPT: &[&str] = &[
     "Fstenv", "Fstcw", "Fclex", "Finit", "Fsave", "Fstsw", "Feni", "Fdisi", "Fneni", "Fndisi", "Fstpnce", "Retf",
-    "Lss", "Lfs", "Lgs", "Lar", "Lsl", "Verr", "Verw", "Sldt", "Str", "Sgdt", "Sidt", "Smsw",
+    "Iretq", "Lss", "Lfs", "Lgs", "Lar", "Lsl", "Verr", "Verw", "Sldt", "Str", "Sgdt", "Sidt", "Smsw",
 ];
 
 #[test]

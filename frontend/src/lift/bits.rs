@@ -3,7 +3,7 @@
 use super::flags::{Flag, FlagSet, Recipe};
 use super::operand::{Atomic, Gpr};
 use super::{Insn, Lifter};
-use calque_ir::{Cc, Mem, Op, RmwOp, Type, Value};
+use calque_ir::{Cc, Helper, Mem, Op, RmwOp, Type, Value};
 use iced_x86::OpKind;
 
 /// What BT, BTS, BTR, BTC do to the bit after copying it to CF.
@@ -248,6 +248,18 @@ pub(super) fn bzhi(l: &mut Lifter<'_>, i: &Insn) {
     l.write(i, 0, r);
     l.set_flags(Recipe::Logic { r }, ty);
     l.set_flag(Flag::Cf, beyond);
+}
+
+/// PDEP, PEXT (BMI2): no flags.
+pub(super) fn by_mask(l: &mut Lifter<'_>, i: &Insn, helper: Helper) {
+    let ty = l.op_type(i, 0);
+    let operands = [1, 2].map(|op| {
+        let v = l.read_as(i, op, ty);
+        if ty == Type::I64 { v } else { l.b.unary(Op::Uextend, Type::I64, v) }
+    });
+    let r = l.b.call(helper, &operands);
+    let r = if ty == Type::I64 { r } else { l.b.unary(Op::Ireduce, ty, r) };
+    l.write(i, 0, r);
 }
 
 /// BEXTR (BMI1): start in bits 0..8 of the control, length in 8..16.

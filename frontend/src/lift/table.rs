@@ -165,6 +165,8 @@ table! {
     Blsmsk      => lowest_bit       (LowestBit::Mask),
     Blsr        => lowest_bit       (LowestBit::Clear),
     Bzhi        => bzhi             (),
+    Pdep        => by_mask          (Helper::Pdep),
+    Pext        => by_mask          (Helper::Pext),
     Bextr       => bextr            (),
 
     // Control transfer
