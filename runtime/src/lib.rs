@@ -21,15 +21,14 @@
 
 pub mod access;
 mod arch;
-pub mod crash;
-pub mod exec;
-mod fork;
-pub mod spawn;
 mod compile_queue;
 pub mod cpuid;
+pub mod crash;
 mod dispatch;
 pub mod emit;
+pub mod exec;
 mod fault;
+mod fork;
 pub mod gate;
 pub mod hidden;
 pub mod load;
@@ -38,6 +37,7 @@ pub mod options;
 pub mod process;
 pub mod signal;
 mod smc;
+pub mod spawn;
 mod stack;
 pub mod stats;
 pub mod symbols;

@@ -61,8 +61,8 @@ pub use actions::{SIG_DFL, SIG_IGN, SignalActions};
 pub use calls::SignalFirst;
 pub use deliver::{ThreadSignals, deliver_pending, raise, restart_call};
 pub use frame::{AltStack, KernelSigaction, SigInfo};
-pub use host::{Attachment, attach};
 pub(crate) use host::move_inbox;
+pub use host::{Attachment, attach};
 pub use set::{SYNCHRONOUS, SigSet, signal_name};
 
 pub(crate) use arch::clone_vfork;
