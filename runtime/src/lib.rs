@@ -11,6 +11,7 @@
 //! | `dispatch.rs`       | `Thread::run`: picks the engine, delivers signals, makes system calls             |
 //! | `tier.rs`, `compile_queue.rs` | translations, heat, background compilation                              |
 //! | `smc.rs`            | pages with translated code: write protection and invalidation                     |
+//! | `world.rs`          | who is inside generated code, and waiting until nobody is                         |
 //! | `fault.rs`          | whose a host fault is: an access window's, generated code's, or our own bug       |
 //! | `gate.rs`           | time, cpuid, random numbers: everything that is not a function of guest state     |
 //! | `signal/`, `spawn.rs`, `fork.rs`, `exec.rs`, `crash.rs` | signals, threads, children, crash reports     |
