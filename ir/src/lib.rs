@@ -15,7 +15,7 @@
 //! | `builder.rs`  | `Builder`: one method an operation                                     |
 //! | `state.rs`    | `CpuState`: guest register file and what generated code needs beside   |
 //! | `helper.rs`   | `Helper`: the list of out-of-line operations; `helper/*` their bodies  |
-//! | `interp.rs`   | the interpreter: the meaning of the IR                                 |
+//! | `interp/`     | the interpreter: the meaning of the IR                                 |
 //! | `print.rs`, `parse.rs`, `verify.rs` | text form and well-formedness                    |
 //! | `pass/`       | liveness, dead code, folding                                           |
 
