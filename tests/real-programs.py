@@ -52,8 +52,7 @@ def main():
         res = []
         for tr in ([], a.tr):
             tmp = tempfile.mkdtemp(prefix="apps-")
-            # libm's AVX2 and FMA variants round the last bit otherwise: both sides use those for the processor that calque presents.
-            env = dict(os.environ, GLIBC_TUNABLES="glibc.cpu.hwcaps=-AVX2,-FMA,-AVX", TMP=tmp, TMPDIR=tmp, C_HELLO=C_HELLO, LC_ALL="C.UTF-8", HOME=tmp, PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            env = dict(os.environ, TMP=tmp, TMPDIR=tmp, C_HELLO=C_HELLO, LC_ALL="C.UTF-8", HOME=tmp, PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             res.append([x.replace(tmp.encode(), b"$TMP") if isinstance(x, bytes) else x for x in run(tr + cmd, a.timeout, env, tmp)])
             shutil.rmtree(tmp, ignore_errors=True)
             if not a.tr: break

@@ -103,20 +103,24 @@ fn means(text: &mut String, programs: &[Program], runners: &[Runner], results: &
         .filter(|r| *r != calque)
         .map(|r| if runners[r].name == "native" { (calque, r) } else { (r, calque) })
         .collect();
-    let _ = writeln!(text, "\n## Ratios of wall time\n");
+    let _ = writeln!(text, "\n## Ratios of wall time (of processor time)\n");
     let title = |(a, b): &(usize, usize)| format!("{} / {}", runners[*a].name, runners[*b].name);
     let names: Vec<String> = pairs.iter().map(title).collect();
     let _ = writeln!(text, "| program | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
-    let ratio = |p: usize, (a, b): (usize, usize)| Some(results.best(p, a).ok()?.wall / results.best(p, b).ok()?.wall);
-    let cell = |value: Option<f64>| value.map_or("-".into(), |v| format!("{v:.2}"));
+    let ratio = |p: usize, (a, b): (usize, usize)| {
+        let (a, b) = (results.best(p, a).ok()?, results.best(p, b).ok()?);
+        Some([a.wall / b.wall, a.cpu / b.cpu])
+    };
+    let cell = |value: Option<[f64; 2]>| value.map_or("-".into(), |[wall, cpu]| format!("{wall:.2} ({cpu:.2})"));
     for (p, program) in programs.iter().enumerate() {
         let cells: Vec<String> = pairs.iter().map(|pair| cell(ratio(p, *pair))).collect();
         let _ = writeln!(text, "| {} | {} |", program.name, cells.join(" | "));
     }
     let mean = |pair: (usize, usize), which: &dyn Fn(Group) -> bool| {
         let of = programs.iter().enumerate().filter(|(_, program)| which(program.group));
-        let logs: Vec<f64> = of.filter_map(|(p, _)| ratio(p, pair)).map(f64::ln).collect();
-        (!logs.is_empty()).then(|| (logs.iter().sum::<f64>() / logs.len() as f64).exp())
+        let logs: Vec<[f64; 2]> = of.filter_map(|(p, _)| ratio(p, pair)).map(|r| r.map(f64::ln)).collect();
+        let mean = |i: usize| (logs.iter().map(|l| l[i]).sum::<f64>() / logs.len() as f64).exp();
+        (!logs.is_empty()).then(|| [mean(0), mean(1)])
     };
     let mut row = |name: &str, which: &dyn Fn(Group) -> bool| {
         let cells: Vec<String> = pairs.iter().map(|pair| cell(mean(*pair, which))).collect();
