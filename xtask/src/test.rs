@@ -75,6 +75,21 @@ impl Totals {
         let mut test = cargo(&["test", "--workspace", "--no-fail-fast"]);
         describe(&mut test, tools);
         self.counted("tests on this machine", &mut with_filter(test, args));
+        if args.filter.is_none() {
+            self.real_programs();
+        }
+    }
+
+    /// Larger programs that are installed here, natively and translated.
+    fn real_programs(&mut self) {
+        if which("python3").is_none() {
+            return self.skip("real programs", "no python3");
+        }
+        if !cfg!(target_arch = "x86_64") {
+            return self.skip("real programs", "compared with native runs, which need an x86-64 machine");
+        }
+        let mut test = command("python3", ["tests/real-programs.py", "--timeout", "300", "--"]);
+        self.counted("real programs", test.arg(target().join("debug/calque")).args(["run", "--"]));
     }
 
     /// The same tests built for AArch64, under qemu-aarch64.
@@ -154,13 +169,13 @@ fn describe(test: &mut Command, tools: &Tools) {
     }
 }
 
-/// Passed and failed of a line such as `test result: ok. 7 passed; 0 failed; ...`.
+/// Passed and failed of a line such as `test result: ok. 7 passed; 0 failed; ...` or `7 passed, 0 failed, 1 skipped`.
 fn result_line(line: &str) -> Option<(u64, u64)> {
-    let rest = line.strip_prefix("test result: ")?;
-    let number = |word: &str| {
-        let before = rest.split(word).next()?;
-        before.split_whitespace().next_back()?.parse().ok()
-    };
+    let rest = line.strip_prefix("test result: ").unwrap_or(line);
+    if !rest.contains(" passed") || !rest.contains(" failed") {
+        return None;
+    }
+    let number = |word: &str| rest.split(word).next()?.split_whitespace().next_back()?.parse().ok();
     Some((number(" passed")?, number(" failed")?))
 }
 
@@ -210,4 +225,16 @@ fn binfmt_script(qemu: &Path) -> String {
          printf '%s' ':calque-a64:M::{magic}:{mask}:{}:F' > {dir}/register\nexec \"$@\"\n",
         qemu.display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::result_line;
+
+    #[test]
+    fn reads_result_lines() {
+        assert_eq!(result_line("test result: FAILED. 43 passed; 2 failed; 0 ignored; 0 measured"), Some((43, 2)));
+        assert_eq!(result_line("16 passed, 1 failed, 1 skipped"), Some((16, 1)));
+        assert_eq!(result_line("test that passed, failed"), None);
+    }
 }
