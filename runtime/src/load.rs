@@ -331,10 +331,13 @@ fn map_segment(process: &Process, file: &File, segment: &Segment, bias: u64) -> 
 mod tests {
     use super::*;
 
+    /// A line, and the interpreter and argument in it.
+    type Case = (&'static [u8], Option<(&'static str, Option<&'static str>)>);
+
     #[test]
     fn script_lines_as_the_kernel_splits_them() {
         #[rustfmt::skip]
-        let cases: [(&[u8], Option<(&str, Option<&str>)>); 7] = [
+        let cases: [Case; 7] = [
             (b"/bin/sh\nrest",           Some(("/bin/sh", None))),
             (b" /bin/sh\n",              Some(("/bin/sh", None))),
             (b"/usr/bin/env  a b c \n",  Some(("/usr/bin/env", Some("a b c")))),

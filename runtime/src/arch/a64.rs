@@ -32,6 +32,7 @@ pub(crate) enum Fetch {
 }
 
 impl Fetch {
+    #[cfg(target_arch = "aarch64")]
     pub(crate) fn apply(self, old: u64, operand: u64) -> u64 {
         match self {
             Fetch::Add => old.wrapping_add(operand),

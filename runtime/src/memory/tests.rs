@@ -142,10 +142,13 @@ fn a_write_to_code_is_noticed() {
     assert!(!map.any_stale());
 }
 
+/// Something that changes the code at an address, by name.
+type Change = (&'static str, fn(&GuestMap, GuestAddr));
+
 #[test]
 fn whatever_changes_code_makes_it_stale() {
     #[rustfmt::skip]
-    let changes: [(&str, fn(&GuestMap, GuestAddr)); 5] = [
+    let changes: [Change; 5] = [
         ("munmap",       |map, a| map.munmap(a, PAGE).unwrap()),
         ("mprotect",     |map, a| map.mprotect(a, PAGE, RW).unwrap()),
         ("mmap",         |map, a| { map.mmap(a, PAGE, RWX, ANON | libc::MAP_FIXED, -1, 0).unwrap(); }),
