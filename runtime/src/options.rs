@@ -53,7 +53,7 @@ impl Default for RunOptions {
     fn default() -> Self {
         Self {
             engine: Engine::Auto,
-            hot: 50,
+            hot: 500,
             sync_compile: false,
             sysroot: None,
             strace: false,
