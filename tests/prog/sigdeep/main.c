@@ -356,6 +356,7 @@ static void storm(void) {
 int main(int argc, char **argv) {
     setvbuf(stdout, NULL, _IONBF, 0);
     if (argc > 1 && !strcmp(argv[1], "show")) { show(); return 0; }
+    for (int s = 1; s < 32; s++) signal(s, SIG_DFL);    // nohup and CI runners ignore some
     temporary_masks();
     frames();
     contexts();
