@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
-use std::io::{self, Read, Seek};
+use std::io::{self, BufRead, BufReader, Seek};
 use std::mem::MaybeUninit;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -60,22 +60,21 @@ pub(crate) fn run(words: &[String], dir: &Path) -> Result<Sample, String> {
     Ok(Sample { wall, cpu: seconds(usage.ru_utime) + seconds(usage.ru_stime), rss: usage.ru_maxrss, output, line })
 }
 
-/// Hash and first line of a file. A child's peak memory starts from this process's (`setmax_mm_hiwater_rss` in `exec`), so
-/// outputs are not kept in memory.
+/// Hash and first line of a file, without the lines that say how long something took: those differ. A child's peak memory
+/// starts from this process's (`setmax_mm_hiwater_rss` in `exec`), so outputs are not kept in memory.
 fn digest(file: &mut File) -> io::Result<(u64, String)> {
     file.rewind()?;
+    let mut file = BufReader::new(file);
     let mut hasher = DefaultHasher::new();
-    let (mut chunk, mut line) = ([0; 4096], None);
-    loop {
-        let got = file.read(&mut chunk)?;
-        if got == 0 {
-            return Ok((hasher.finish(), line.unwrap_or_default()));
+    let (mut line, mut first) = (Vec::new(), None);
+    while file.read_until(b'\n', &mut line)? != 0 {
+        if !line.windows(6).any(|w| w == b" time ") {
+            hasher.write(&line);
         }
-        hasher.write(&chunk[..got]);
-        line.get_or_insert_with(|| {
-            String::from_utf8_lossy(&chunk[..got]).lines().next().unwrap_or_default().to_owned()
-        });
+        first.get_or_insert_with(|| String::from_utf8_lossy(&line).trim_end().to_owned());
+        line.clear();
     }
+    Ok((hasher.finish(), first.unwrap_or_default()))
 }
 
 /// Waits for a child; its status and what it used.

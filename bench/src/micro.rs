@@ -1,5 +1,4 @@
-//! Single mechanisms: what a guest pays for a system call, an indirect jump, a call, a loop, a signal under each runner, and what
-//! lifting and compiling cost.
+//! Single mechanisms: what a guest pays for each under each runner (`guests/micro.c`), and what lifting and compiling cost.
 
 use crate::measure;
 use crate::programs;
@@ -14,59 +13,60 @@ use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
-/// Mechanism, times it is repeated, what it is.
-const GUEST: [(&str, u32, &str); 5] = [
-    ("syscall", 1_000_000, "system call (getppid)"),
-    ("indirect", 20_000_000, "indirect call, two targets"),
-    ("call", 20_000_000, "call and return"),
-    ("loop", 100_000_000, "loop of three instructions"),
-    ("signal", 100_000, "signal to itself, handled"),
+/// What `micro` calls it, what it is. The nanobenchmarks of Adams and Agesen first.
+#[rustfmt::skip]
+const GUEST: [(&str, &str); 16] = [
+    ("syscall",  "system call (getppid)"),
+    ("rdtsc",    "emulated instruction: RDTSC"),
+    ("cpuid",    "emulated instruction: CPUID"),
+    ("fsbase",   "control state: WRFSBASE"),
+    ("mxcsr",    "control state: LDMXCSR"),
+    ("leaf",     "call and return, leaf"),
+    ("deep",     "call and return, 1000 deep"),
+    ("setjmp",   "setjmp and longjmp"),
+    ("pgfault",  "page fault: mprotect, SIGSEGV handler, mprotect"),
+    ("divzero",  "division by zero, SIGFPE handler, siglongjmp"),
+    ("ptemod",   "store into a page of code, call it"),
+    ("fib",      "recursive fib, by call"),
+    ("indirect", "indirect call, two targets"),
+    ("loop",     "loop of three instructions"),
+    ("signal",   "signal to itself, handled"),
+    ("clock",    "clock_gettime"),
 ];
 
-/// Runs of each measurement; the best counts.
-const RUNS: u32 = 3;
-
-/// All single mechanisms, in Markdown.
-pub(crate) fn report(runners: &[Runner]) -> String {
+/// All single mechanisms, in Markdown; the best of `runs` counts.
+pub(crate) fn report(runners: &[Runner], runs: u32) -> String {
     let mut text = String::from("\n## Single mechanisms, nanoseconds each\n\n");
-    guest_side(&mut text, runners);
-    translator_side(&mut text);
+    guest_side(&mut text, runners, runs);
+    translator_side(&mut text, runs);
     text
 }
 
-fn guest_side(text: &mut String, runners: &[Runner]) {
-    let Ok(guest) = programs::guest("micro.c", &["-O2"]) else { return };
+fn guest_side(text: &mut String, runners: &[Runner], runs: u32) {
+    let Ok(guest) = programs::guest("micro", "micro.c", &["-O2"]) else { return };
     let names: Vec<&str> = runners.iter().map(|r| r.name.as_str()).collect();
-    let _ = writeln!(
-        text,
-        "| what | {} | calque, interpreted |\n|---|{}---|",
-        names.join(" | "),
-        "---|".repeat(names.len())
-    );
-    for (what, times, title) in GUEST {
+    let _ = writeln!(text, "| what | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
+    for (what, title) in GUEST {
         let _ = write!(text, "| {title} |");
         for runner in runners {
-            let words = [guest[0].clone(), what.into(), times.to_string()];
-            let _ = write!(text, " {} |", best_of(&runner.command(&words)));
+            let words = [guest[0].clone(), what.into()];
+            let _ = write!(text, " {} |", best_of(&runner.command(&words), runs));
         }
-        let words = [guest[0].clone(), what.into(), (times / 20).to_string()];
-        let interpreted =
-            runners.iter().find(|r| r.is_calque()).map(|r| r.with_options(&["--engine", "interp"], &words));
-        let _ = writeln!(text, " {} |", interpreted.map_or("-".into(), |w| best_of(&w)));
+        text.push('\n');
     }
 }
 
 /// The smallest of what several runs of `micro` print.
-fn best_of(words: &[String]) -> String {
-    let runs = (0..RUNS).map(|_| measure::run(words, Path::new(".")));
+fn best_of(words: &[String], runs: u32) -> String {
+    let runs = (0..runs).map(|_| measure::run(words, Path::new(".")));
     let value = |sample: measure::Sample| sample.line.trim().parse::<f64>().ok();
     let best = runs.filter_map(Result::ok).filter_map(value).fold(f64::INFINITY, f64::min);
     if best.is_finite() { format!("{best:.1}") } else { "-".into() }
 }
 
 /// Costs by guest instruction of lifting, optimising and compiling the code of a guest of `bench/guests`.
-fn translator_side(text: &mut String) {
-    let Ok(guest) = programs::guest("objects.cc", &["-O2"]) else { return };
+fn translator_side(text: &mut String, runs: u32) {
+    let Ok(guest) = programs::guest("objects", "objects.cc", &["-O2"]) else { return };
     let Ok(file) = std::fs::read(&guest[0]) else { return };
     let Ok(plan) = LoadPlan::parse(&file) else { return };
     let Some(code) = plan.segments.iter().find(|s| s.prot.exec) else { return };
@@ -81,7 +81,7 @@ fn translator_side(text: &mut String) {
     let insns: u32 = regions.iter().map(|r| r.guest_insns).sum();
     let _ = writeln!(text, "\n| for each guest instruction ({} regions of {insns}) | ns |\n|---|---|", regions.len());
     let mut row = |title: &str, insns: u32, work: &mut dyn FnMut()| {
-        let best = (0..RUNS).map(|_| time(work)).fold(f64::INFINITY, f64::min);
+        let best = (0..runs).map(|_| time(work)).fold(f64::INFINITY, f64::min);
         let _ = writeln!(text, "| {title} | {:.0} |", best * 1e9 / f64::from(insns.max(1)));
     };
     row("lift a block", block_insns, &mut || {

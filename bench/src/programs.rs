@@ -1,8 +1,9 @@
-//! The programs that are measured.
+//! The programs that are measured. Each takes 0.03 to 1 s natively, floating point less: some translators need a hundred times as
+//! long.
 
+use crate::inputs;
 use crate::runner::find;
 use std::fs;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
@@ -12,22 +13,29 @@ use std::rc::Rc;
 pub(crate) enum Group {
     /// Compiled code with hot loops of integers.
     Integer,
+    /// Virtual calls, exceptions, containers.
+    Cpp,
     /// Compiled code with hot loops of doubles.
     Float,
     /// Interpreters and other large, flat programs.
     Interpreter,
+    /// Programs that make machine code themselves.
+    Jit,
     /// Next to nothing: start-up.
     Startup,
 }
 
 impl Group {
-    pub(crate) const ALL: [Group; 4] = [Group::Integer, Group::Float, Group::Interpreter, Group::Startup];
+    pub(crate) const ALL: [Group; 6] =
+        [Group::Integer, Group::Cpp, Group::Float, Group::Interpreter, Group::Jit, Group::Startup];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Group::Integer => "integer",
+            Group::Cpp => "C++",
             Group::Float => "floating point",
             Group::Interpreter => "interpreters",
+            Group::Jit => "JIT guests",
             Group::Startup => "start-up",
         }
     }
@@ -53,74 +61,99 @@ const SQL: &str = "create table t(a, b); \
     with recursive c(x) as (select 1 union all select x + 1 from c where x < 200000) insert into t select x, x * x % 1009 from c; \
     create index i on t(b); select b, count(*), sum(a) from t group by b order by 2 desc, 1 limit 5; \
     select avg(a), total(b) / 3 from t;";
+const LUA: &str = "local t = {} for i = 1, 200000 do t[#t + 1] = string.format('%d:%x', i, i * 7) end table.sort(t) \
+    local s = 0 for _, v in ipairs(t) do s = (s * 31 + #v + v:byte(-1)) % 1000003 end \
+    local function f(n) if n < 2 then return n end return f(n - 1) + f(n - 2) end print(s, f(26))";
+const LUAJIT: &str = "local s, t = 0, {} for i = 1, 4e7 do local k = i % 1000 \
+    t[k] = (t[k] or 0) + i * 0.5 s = (s + t[k]) % 1000003 end print(s)";
+const GAWK: &str = "BEGIN { for (i = 0; i < 800000; i++) s += sin(i * 0.001) * cos(i); printf \"%.9f\\n\", s }";
+const JQ: &str = "[range(60000) | {a: ., b: (. * 7 % 1009 | tostring)}] | group_by(.b) | map(length) | add";
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guests/objects.js");
+#[rustfmt::skip]
+const FFMPEG: [&str; 16] = [
+    "-v", "error", "-threads", "1", "-f", "lavfi", "-i", "testsrc2=size=480x270:rate=25:duration=0.8",
+    "-c:v", "libx264", "-threads", "1", "-f", "rawvideo", "-y", "/dev/stdout",
+];
 
-/// The programs that this machine has, and a line for each that it has not.
-pub(crate) fn all(only: Option<&str>) -> (Vec<Program>, Vec<String>) {
+/// The programs that this machine has, and a line for each that it has not. `only`: parts of names, or names of groups.
+pub(crate) fn all(only: &[String]) -> (Vec<Program>, Vec<String>) {
     let work = Rc::new(tempfile::tempdir().expect("a temporary directory"));
-    write_data(&work.path().join("data")).expect("the temporary directory can be written");
+    inputs::write(work.path()).expect("the temporary directory can be written");
+    macro_rules! rows {
+        ($($name:literal $group:ident $how:expr;)*) => { [$(($name, Group::$group, (|| $how) as fn() -> Result<Vec<String>, String>)),*] };
+    }
+    #[rustfmt::skip]
+    let rows = rows! {
+        "C integers"        Integer     guest("integers", "integers.c", &["-O2"]);
+        "gzip"              Integer     installed("gzip", &["-n6", "-c", "text"]);
+        "bzip2"             Integer     installed("bzip2", &["-1", "-c", "text"]);
+        "xz"                Integer     installed("xz", &["-1", "-T1", "-c", "text"]);
+        "zstd"              Integer     installed("zstd", &["-9", "-q", "--single-thread", "-c", "text"]);
+        "bc"                Integer     installed("bc", &["-lq", "pi.bc"]);
+        "stockfish"         Integer     installed("stockfish", &["bench", "16", "1", "9", "default", "depth"]);
+        "cc1 -O2"           Integer     cc1(&["-quiet", "-O2", "functions.c", "-o", "-"]);
+        "C++ objects"       Cpp         guest("objects", "objects.cc", &["-O2"]);
+        "n-body"            Float       guest("nbody", "nbody.c", &["-O2"]);
+        "matmul SSE2"       Float       guest("matrix-sse2", "matrix.c", &["-O3"]);
+        "matmul AVX2"       Float       guest("matrix-avx2", "matrix.c", &["-O3", "-mavx2", "-mfma"]);
+        "stencil"           Float       guest("stencil", "stencil.c", &["-O3"]);
+        "gawk sin"          Float       installed("gawk", &[GAWK]);
+        "ffmpeg x264"       Float       installed("ffmpeg", &FFMPEG);
+        "python3"           Interpreter installed("python3", &["-c", PYTHON]);
+        "perl"              Interpreter installed("perl", &["-e", PERL]);
+        "lua"               Interpreter installed("lua5.4", &["-e", LUA]);
+        "sqlite3"           Interpreter installed("sqlite3", &[":memory:", SQL]);
+        "jq"                Interpreter installed("jq", &["-n", JQ]);
+        "node"              Jit         installed("node", &[SCRIPT]);
+        "luajit"            Jit         installed("luajit", &["-e", LUAJIT]);
+        "hello"             Startup     guest("hello", "hello.c", &["-O2"]);
+        "bash -c :"         Startup     installed("bash", &["-c", ":"]);
+        "python3 -c pass"   Startup     installed("python3", &["-S", "-c", "pass"]);
+        "git --version"     Startup     installed("git", &["--version"]);
+        "gcc --version"     Startup     installed("gcc", &["--version"]);
+    };
     let (mut programs, mut missing) = (Vec::new(), Vec::new());
-    let mut add = |name: &'static str, group, words: Result<Vec<String>, String>| {
-        if only.is_some_and(|part| !name.contains(part)) {
-            return;
+    for (name, group, words) in rows {
+        if !only.is_empty() && !only.iter().any(|part| name.contains(part.as_str()) || group.name() == part) {
+            continue;
         }
-        match words {
+        match words() {
             Ok(words) => programs.push(Program { name, group, words, work: Rc::clone(&work) }),
             Err(why) => missing.push(format!("{name}: {why}")),
         }
-    };
-    #[rustfmt::skip]
-    let rows = [
-        ("C integers",     Group::Integer,     guest("integers.c", &["-O2"])),
-        ("C++ objects",    Group::Integer,     guest("objects.cc", &["-O2"])),
-        ("gzip",           Group::Integer,     installed("gzip", &["-n6", "-c", "data"])),
-        ("xz",             Group::Integer,     installed("xz", &["-2", "-T1", "-c", "data"])),
-        ("matrix product", Group::Float,       guest("matrix.c", &["-O3"])),
-        ("n-body",         Group::Float,       guest("nbody.c", &["-O2"])),
-        ("python3",        Group::Interpreter, installed("python3", &["-c", PYTHON])),
-        ("perl",           Group::Interpreter, installed("perl", &["-e", PERL])),
-        ("sqlite3",        Group::Interpreter, installed("sqlite3", &[":memory:", SQL])),
-        ("dynamic hello",  Group::Startup,     guest("hello.c", &["-O2"])),
-    ];
-    for (name, group, words) in rows {
-        add(name, group, words);
     }
     (programs, missing)
 }
 
-/// Writes 6 MB of text that compresses somewhat, the same on every machine.
-fn write_data(path: &Path) -> io::Result<()> {
-    let mut file = io::BufWriter::new(fs::File::create(path)?);
-    let mut seed = 1u32;
-    for _ in 0..700_000 {
-        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let word = seed >> 22;
-        write!(file, "{} {word:x} ", word * word % 7919)?;
-        if seed >> 28 == 0 {
-            writeln!(file, "line {seed}")?;
-        }
-    }
-    file.flush()
+fn words(file: &Path, args: &[&str]) -> Vec<String> {
+    std::iter::once(file.display().to_string()).chain(args.iter().map(|a| (*a).to_string())).collect()
 }
 
 fn installed(name: &str, args: &[&str]) -> Result<Vec<String>, String> {
     // Not a wrapper script of a version manager: those would measure bash.
-    let usual = PathBuf::from("/usr/bin").join(name);
-    let file = Some(usual).filter(|f| f.is_file()).or_else(|| find(name)).ok_or("not installed")?;
-    Ok(std::iter::once(file.display().to_string()).chain(args.iter().map(|a| (*a).to_string())).collect())
+    let usual = ["/usr/bin", "/usr/games"].map(|dir| PathBuf::from(dir).join(name));
+    let file = usual.into_iter().find(|f| f.is_file()).or_else(|| find(name)).ok_or("not installed")?;
+    Ok(words(&file, args))
 }
 
-/// Compiles a guest of `bench/guests`.
-pub(crate) fn guest(source: &str, flags: &[&str]) -> Result<Vec<String>, String> {
+/// The C compiler proper, without the driver that starts it.
+fn cc1(args: &[&str]) -> Result<Vec<String>, String> {
+    let output = Command::new("gcc").arg("-print-prog-name=cc1").output().map_err(|e| format!("gcc: {e}"))?;
+    let file = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    if file.is_file() { Ok(words(&file, args)) } else { Err("gcc has no cc1".into()) }
+}
+
+/// Compiles a guest of `bench/guests` as `target/bench/NAME`.
+pub(crate) fn guest(name: &str, source: &str, flags: &[&str]) -> Result<Vec<String>, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests").join(source);
     let dir = Path::new("target/bench");
     fs::create_dir_all(dir).map_err(|e| e.to_string())?;
-    let dir = dir.canonicalize().map_err(|e| e.to_string())?;
-    let file = dir.join(source.file_stem().expect("guests have names"));
+    let file = dir.canonicalize().map_err(|e| e.to_string())?.join(name);
     let cross = if cfg!(target_arch = "x86_64") { "" } else { "x86_64-linux-gnu-" };
     let compiler = format!("{cross}{}", if source.extension().is_some_and(|e| e == "cc") { "g++" } else { "gcc" });
     let status = Command::new(&compiler).args(flags).arg("-o").arg(&file).arg(&source).arg("-lm").status();
     match status {
-        Ok(s) if s.success() => Ok(vec![file.display().to_string()]),
+        Ok(s) if s.success() => Ok(words(&file, &[])),
         Ok(s) => Err(format!("{compiler}: {s}")),
         Err(e) => Err(format!("{compiler}: {e}")),
     }

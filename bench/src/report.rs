@@ -2,18 +2,20 @@
 
 use crate::measure::Sample;
 use crate::programs::{Group, Program};
-use crate::runner::Runner;
+use crate::runner::{Kind, Runner};
 use std::fmt::Write;
 
 /// Samples by program and runner.
 pub(crate) struct Results(Vec<Vec<Vec<Result<Sample, String>>>>);
 
-/// The best and the worst of several runs.
+/// The best of several runs.
 struct Best {
+    /// Seconds.
     wall: f64,
-    /// Slowest over fastest, less 1.
-    spread: f64,
     cpu: f64,
+    /// Most processor time over least, less 1.
+    spread: f64,
+    /// Peak memory in KiB, the most of all runs.
     rss: i64,
 }
 
@@ -26,6 +28,11 @@ impl Results {
         self.0[program][runner].push(sample);
     }
 
+    /// Whether it has failed: then it is not run again.
+    pub(crate) fn is_hopeless(&self, program: usize, runner: usize) -> bool {
+        self.0[program][runner].iter().any(Result::is_err)
+    }
+
     /// The best run, if all succeeded and printed what the first runner printed.
     fn best(&self, program: usize, runner: usize) -> Result<Best, String> {
         let samples: Vec<&Sample> =
@@ -36,36 +43,61 @@ impl Results {
             return Err("wrong output".into());
         }
         let least = |f: fn(&Sample) -> f64| samples.iter().map(|s| f(s)).fold(f64::INFINITY, f64::min);
-        let most = samples.iter().map(|s| s.wall).fold(0.0, f64::max);
-        let wall = least(|s| s.wall);
+        let most = samples.iter().map(|s| s.cpu).fold(0.0, f64::max);
+        let (wall, cpu) = (least(|s| s.wall), least(|s| s.cpu));
         let rss = samples.iter().map(|s| s.rss).max().unwrap_or(0);
-        Ok(Best { wall, spread: most / wall - 1.0, cpu: least(|s| s.cpu), rss })
+        Ok(Best { wall, spread: most / cpu - 1.0, cpu, rss })
+    }
+
+    /// How many times the time of runner `base` runner `r` takes: processor time, for start-ups wall time.
+    fn ratio(&self, program: usize, group: Group, r: usize, base: usize) -> Option<f64> {
+        let (a, b) = (self.best(program, r).ok()?, self.best(program, base).ok()?);
+        Some(if group == Group::Startup { a.wall / b.wall } else { a.cpu / b.cpu })
     }
 }
 
-/// The whole report, in Markdown.
-pub(crate) fn text(
+/// What was measured with what.
+pub(crate) fn machine(text: &mut String, runners: &[Runner], rounds: u32) {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
+    let _ = writeln!(
+        text,
+        "- machine: {cores} cores, Linux {}, load {load} at the start; best of {rounds}, interleaved",
+        kernel.trim()
+    );
+    for runner in runners {
+        let _ = writeln!(text, "- {}: {}", runner.name, runner.version);
+    }
+}
+
+/// The tables of whole programs, in Markdown.
+pub(crate) fn programs(
+    text: &mut String,
     programs: &[Program],
     runners: &[Runner],
     results: &Results,
     missing: &[String],
-    rounds: u32,
-) -> String {
-    let mut text = String::from("# Measurements\n\nWritten by `cargo xtask bench`.\n\n");
-    machine(&mut text, runners, rounds);
+) {
     let _ = writeln!(text, "\n## Whole programs\n");
+    ratios(text, programs, runners, results);
+    for line in missing {
+        let _ = writeln!(text, "\nNot measured: {line}.");
+    }
+    let _ = writeln!(text, "\n## Times and memory\n");
     let _ = writeln!(
         text,
-        "Wall time in seconds, best run (spread to the slowest); processor time (user + system); peak memory.\n"
+        "Processor time (user + system) in seconds, least (and spread to the most); least wall time; peak memory.\n"
     );
-    header(&mut text, runners);
+    header(text, runners.iter());
     for (p, program) in programs.iter().enumerate() {
         let _ = write!(text, "| {} |", program.name);
         for r in 0..runners.len() {
             match results.best(p, r) {
                 Ok(b) => {
                     let (spread, rss) = (b.spread * 100.0, b.rss as f64 / 1024.0);
-                    let _ = write!(text, " {:.3} (+{spread:.0} %), {:.3}, {rss:.0} MB |", b.wall, b.cpu);
+                    let _ = write!(text, " {:.3} (+{spread:.0} %), {:.3}, {rss:.0} MB |", b.cpu, b.wall);
                 }
                 Err(e) => {
                     let _ = write!(text, " {e} |");
@@ -74,60 +106,39 @@ pub(crate) fn text(
         }
         text.push('\n');
     }
-    for line in missing {
-        let _ = writeln!(text, "\nNot measured: {line}.");
-    }
-    means(&mut text, programs, runners, results);
-    text
 }
 
-fn machine(text: &mut String, runners: &[Runner], rounds: u32) {
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let _ = writeln!(text, "- machine: {cores} cores, Linux {}, best of {rounds}, interleaved", kernel.trim());
-    for runner in runners {
-        let _ = writeln!(text, "- {}: {}", runner.name, runner.version);
-    }
-}
-
-fn header(text: &mut String, runners: &[Runner]) {
-    let names: Vec<&str> = runners.iter().map(|r| r.name.as_str()).collect();
+fn header<'a>(text: &mut String, runners: impl Iterator<Item = &'a Runner>) {
+    let names: Vec<&str> = runners.map(|r| r.name.as_str()).collect();
     let _ = writeln!(text, "| program | {} |", names.join(" | "));
     let _ = writeln!(text, "|---|{}", "---|".repeat(names.len()));
 }
 
-/// Wall times over the first runner's and over each other's, as geometric means by group.
-fn means(text: &mut String, programs: &[Program], runners: &[Runner], results: &Results) {
-    let Some(calque) = runners.iter().position(Runner::is_calque) else { return };
-    let pairs: Vec<(usize, usize)> = (0..runners.len())
-        .filter(|r| *r != calque)
-        .map(|r| if runners[r].name == "native" { (calque, r) } else { (r, calque) })
-        .collect();
-    let _ = writeln!(text, "\n## Ratios of wall time (of processor time)\n");
-    let title = |(a, b): &(usize, usize)| format!("{} / {}", runners[*a].name, runners[*b].name);
-    let names: Vec<String> = pairs.iter().map(title).collect();
-    let _ = writeln!(text, "| program | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
-    let ratio = |p: usize, (a, b): (usize, usize)| {
-        let (a, b) = (results.best(p, a).ok()?, results.best(p, b).ok()?);
-        Some([a.wall / b.wall, a.cpu / b.cpu])
+/// Every runner's times over native's (else over Calque's), with geometric means by group.
+fn ratios(text: &mut String, programs: &[Program], runners: &[Runner], results: &Results) {
+    let base = runners.iter().position(|r| r.kind == Kind::Native);
+    let base = base.or_else(|| runners.iter().position(|r| r.kind == Kind::Calque)).unwrap_or(0);
+    let others: Vec<usize> = (0..runners.len()).filter(|r| *r != base).collect();
+    let _ = writeln!(text, "Times {}: processor time, for start-ups wall time.\n", runners[base].name);
+    header(text, others.iter().map(|r| &runners[*r]));
+    let row = |text: &mut String, name: &str, values: &dyn Fn(usize) -> Option<f64>| {
+        let cell = |r: &usize| values(*r).map_or("-".into(), |value| format!("{value:.2}"));
+        let cells: Vec<String> = others.iter().map(cell).collect();
+        let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
     };
-    let cell = |value: Option<[f64; 2]>| value.map_or("-".into(), |[wall, cpu]| format!("{wall:.2} ({cpu:.2})"));
     for (p, program) in programs.iter().enumerate() {
-        let cells: Vec<String> = pairs.iter().map(|pair| cell(ratio(p, *pair))).collect();
-        let _ = writeln!(text, "| {} | {} |", program.name, cells.join(" | "));
+        row(text, program.name, &|r| results.ratio(p, program.group, r, base));
     }
-    let mean = |pair: (usize, usize), which: &dyn Fn(Group) -> bool| {
+    let mean = |r: usize, which: &dyn Fn(Group) -> bool| {
         let of = programs.iter().enumerate().filter(|(_, program)| which(program.group));
-        let logs: Vec<[f64; 2]> = of.filter_map(|(p, _)| ratio(p, pair)).map(|r| r.map(f64::ln)).collect();
-        let mean = |i: usize| (logs.iter().map(|l| l[i]).sum::<f64>() / logs.len() as f64).exp();
-        (!logs.is_empty()).then(|| [mean(0), mean(1)])
-    };
-    let mut row = |name: &str, which: &dyn Fn(Group) -> bool| {
-        let cells: Vec<String> = pairs.iter().map(|pair| cell(mean(*pair, which))).collect();
-        let _ = writeln!(text, "| **{name}** | {} |", cells.join(" | "));
+        let logs: Vec<f64> =
+            of.filter_map(|(p, program)| results.ratio(p, program.group, r, base)).map(f64::ln).collect();
+        (!logs.is_empty()).then(|| (logs.iter().sum::<f64>() / logs.len() as f64).exp())
     };
     for group in Group::ALL {
-        row(&format!("mean, {}", group.name()), &|g| g == group);
+        row(text, &format!("**mean, {}**", group.name()), &|r| mean(r, &|g| g == group));
     }
-    row("mean, all but start-up", &|g| g != Group::Startup);
+    let whole = [Group::Integer, Group::Cpp, Group::Interpreter];
+    row(text, "**mean, integer, C++ and interpreters**", &|r| mean(r, &|g| whole.contains(&g)));
+    row(text, "**mean, all but start-up**", &|r| mean(r, &|g| g != Group::Startup));
 }

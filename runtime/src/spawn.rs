@@ -24,6 +24,7 @@ use libc::{
     CLONE_SYSVSEM, CLONE_THREAD, CLONE_VFORK, CLONE_VM,
 };
 use nix::errno::Errno;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::mpsc;
 
 /// Arguments of `clone` and `clone3` in one form.
@@ -144,6 +145,8 @@ impl Thread {
     /// The end of a guest thread that is not its process's: what others may wait for.
     pub fn release(&mut self) {
         host::block_all();
+        // What the thread has written is seen before its end is.
+        fence(Ordering::SeqCst);
         give_up_robust_list(self.tid);
         if let Some(word) = self.clear_child_tid.take()
             && access::write(word, &0u32).is_ok()

@@ -2,8 +2,8 @@
 
 #![cfg(target_arch = "x86_64")]
 
-use calque_tests::difftest::{
-    self,
+use calque_difftest::{
+    self as difftest,
     generate::Generator,
     guest::Guest,
     native::{self, Native},

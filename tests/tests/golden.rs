@@ -1,6 +1,7 @@
 //! The golden suites. `BLESS=1` accepts what differs, `FILTER=name` picks files.
 
-use calque_tests::{golden, insn_case, ir_case, ir_doc};
+use calque_difftest::line::{Bless, Runner};
+use calque_tests::{golden, ir_case, ir_doc};
 use std::cell::RefCell;
 
 #[test]
@@ -19,6 +20,6 @@ fn the_tables_of_docs_ir_md_are_current() {
 
 #[test]
 fn insn() {
-    let runner = RefCell::new(insn_case::Runner::new());
+    let runner = RefCell::new(Runner::new(if golden::bless() { Bless::Yes } else { Bless::No }));
     golden::run_suite("insn", "case", |_, text| runner.borrow_mut().expected(text));
 }

@@ -67,11 +67,20 @@ pub(crate) struct Store {
 impl Store {
     /// Opens or makes the store `dir`. Fails where the machine has no Debian archive.
     pub(crate) fn open(dir: PathBuf, suite: &str, arch: &str) -> Result<Store, String> {
+        Self::open_kind(dir, "deb", suite, arch)
+    }
+
+    /// The same for source packages.
+    pub(crate) fn open_sources(dir: PathBuf, suite: &str) -> Result<Store, String> {
+        Self::open_kind(dir, "deb-src", suite, "amd64")
+    }
+
+    fn open_kind(dir: PathBuf, kind: &str, suite: &str, arch: &str) -> Result<Store, String> {
         let (uri, keyring) = archive().ok_or("this machine names no Debian archive in /etc/apt")?;
         let dir = fs::create_dir_all(&dir).and_then(|()| dir.canonicalize()).map_err(|e| e.to_string())?;
         let store = Store { dir };
         let source = format!(
-            "Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: main\nArchitectures: {arch}\nSigned-By: {keyring}\n"
+            "Types: {kind}\nURIs: {uri}\nSuites: {suite}\nComponents: main\nArchitectures: {arch}\nSigned-By: {keyring}\n"
         );
         store.write(&source, arch).map_err(|e| format!("{}: {e}", store.dir.display()))?;
         if store.lists_are_old() && !run(&mut store.apt(&["-qq", "update"])) {
@@ -115,7 +124,10 @@ impl Store {
     fn lists_are_old(&self) -> bool {
         let fresh = |entry: fs::DirEntry| {
             let age = entry.metadata().ok()?.modified().ok()?.elapsed().unwrap_or_default();
-            (entry.file_name().to_string_lossy().ends_with("_Packages") && age.as_secs() < 7 * 86400).then_some(())
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let list = name.ends_with("_Packages") || name.ends_with("_Sources");
+            (list && age.as_secs() < 7 * 86400).then_some(())
         };
         let mut entries = fs::read_dir(self.dir.join("lists")).into_iter().flatten().flatten();
         !entries.any(|entry| fresh(entry).is_some())
@@ -125,6 +137,12 @@ impl Store {
         let mut apt = command("apt-get", words);
         apt.env("APT_CONFIG", self.dir.join("apt.conf"));
         apt
+    }
+
+    /// Downloads the files of a source package into `dest`.
+    pub(crate) fn download_source(&self, package: &str, dest: &Path) -> Result<(), String> {
+        let mut source = self.apt(&["-qq", "source", "--download-only", package]);
+        if run(source.current_dir(dest)) { Ok(()) } else { Err(format!("the source of {package} cannot be fetched")) }
     }
 
     /// Unpacks the named packages, without what they depend on, into `dest`.

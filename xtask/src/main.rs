@@ -4,12 +4,16 @@
 //! |--------------|-------------------------------------------------------------------|
 //! | `apt.rs`     | Debian packages: installed as root, or only unpacked into `target/tools` |
 //! | `setup.rs`   | what the tests need beside Rust, and whether it is there          |
+//! | `count.rs`   | executed instructions per guest instruction on AArch64            |
+//! | `counting.rs`| the emulators that count them                                     |
 //! | `test.rs`    | the steps of `cargo xtask test` and their summary                 |
 //! | `shell.rs`   | running commands                                                  |
 
 #![forbid(unsafe_code)]
 
 mod apt;
+mod count;
+mod counting;
 mod setup;
 mod shell;
 mod test;
@@ -30,6 +34,8 @@ enum Command {
     Setup,
     /// Format check, lints, and all tests on x86-64 and AArch64
     Test(test::Args),
+    /// Count executed instructions on an emulated AArch64; writes bench/COUNTS.md
+    Count(count::Args),
     /// Measure against the machine itself and other translators; writes bench/RESULTS.md
     Bench {
         /// Arguments of calque-bench
@@ -43,6 +49,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Setup => setup::Tools::fetch().report(),
         Command::Test(args) => test::test(&args),
+        Command::Count(args) => count::count(&args),
         Command::Bench { args } => bench(&args),
     };
     if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -95,7 +95,17 @@ impl Totals {
     /// The same tests built for AArch64, under qemu-aarch64.
     fn aarch64_tests(&mut self, args: &Args, tools: &Tools, rust: CrossRust, qemu: &Path) {
         let packages = ["test", "-p", "calque", "-p", "calque-ir", "-p", "calque-frontend", "-p", "calque-backend"];
-        let more = ["-p", "calque-runtime", "-p", "calque-syscalls", "-p", "calque-tests", "--no-fail-fast"];
+        let more = [
+            "-p",
+            "calque-runtime",
+            "-p",
+            "calque-syscalls",
+            "-p",
+            "calque-difftest",
+            "-p",
+            "calque-tests",
+            "--no-fail-fast",
+        ];
         let mut test = rust.cargo(packages[0]);
         test.args(&packages[1..]).args(more);
         test.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", qemu).env("CALQUE_TEST_RUNNER", qemu);

@@ -6,9 +6,9 @@
 /// What such an instruction does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Ordered {
-    /// LDAR, LDAPR.
-    Load,
-    /// STLR.
+    /// LDAR, LDAPR, LDAPUR and its sign-extending forms.
+    Load(Extend),
+    /// STLR, STLUR.
     Store,
     /// LDAXR, LDXR.
     LoadExclusive,
@@ -18,6 +18,25 @@ pub(crate) enum Ordered {
     CompareSwap,
     /// LDADD and relatives: the old value goes to `rt`.
     Fetch(Fetch),
+}
+
+/// What a load makes of the bits above the loaded ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Extend {
+    Zero,
+    /// Copies of the sign up to this number of bits, zeros above.
+    Sign(u32),
+}
+
+impl Extend {
+    /// The register's value after `value` of `bytes` bytes was loaded.
+    #[cfg(any(test, target_arch = "aarch64"))]
+    pub(crate) fn apply(self, value: u64, bytes: usize) -> u64 {
+        let Extend::Sign(bits) = self else { return value };
+        let above = 64 - 8 * bytes as u32;
+        let signed = ((value << above) as i64 >> above) as u64;
+        signed & u64::MAX >> (64 - bits)
+    }
 }
 
 /// How a fetching operation makes the new value out of the old one and `rs`.
@@ -50,6 +69,8 @@ pub(crate) struct Instruction {
     pub(crate) op: Ordered,
     /// Bytes accessed: 1, 2, 4, 8.
     pub(crate) bytes: usize,
+    /// Added to `rn` for the address.
+    pub(crate) offset: i64,
     /// Register numbers; 31 is zero (`rn`: the stack pointer).
     pub(crate) rs: usize,
     pub(crate) rn: usize,
@@ -59,11 +80,15 @@ pub(crate) struct Instruction {
 /// Decodes an instruction word; `None` for any other instruction.
 pub(crate) fn decode(word: u32) -> Option<Instruction> {
     #[rustfmt::skip]
-    const ROWS: [(u32, u32, Ordered); 11] = [
+    const ROWS: [(u32, u32, Ordered); 15] = [
         // mask        value
-        (0x3fff_fc00, 0x08df_fc00, Ordered::Load),
-        (0x3fff_fc00, 0x38bf_c000, Ordered::Load),
+        (0x3fff_fc00, 0x08df_fc00, Ordered::Load(Extend::Zero)),
+        (0x3fff_fc00, 0x38bf_c000, Ordered::Load(Extend::Zero)),
+        (0x3fe0_0c00, 0x1940_0000, Ordered::Load(Extend::Zero)),
+        (0x3fe0_0c00, 0x1980_0000, Ordered::Load(Extend::Sign(64))),
+        (0x3fe0_0c00, 0x19c0_0000, Ordered::Load(Extend::Sign(32))),
         (0x3fff_fc00, 0x089f_fc00, Ordered::Store),
+        (0x3fe0_0c00, 0x1900_0000, Ordered::Store),
         (0x3fff_7c00, 0x085f_7c00, Ordered::LoadExclusive),
         (0x3fe0_7c00, 0x0800_7c00, Ordered::StoreExclusive),
         (0x3fa0_7c00, 0x08a0_7c00, Ordered::CompareSwap),
@@ -75,7 +100,10 @@ pub(crate) fn decode(word: u32) -> Option<Instruction> {
     ];
     let (_, _, op) = ROWS.into_iter().find(|(mask, value, _)| word & mask == *value)?;
     let field = |low: u32| (word >> low & 31) as usize;
-    Some(Instruction { op, bytes: 1 << (word >> 30), rs: field(16), rn: field(5), rt: field(0) })
+    // imm9 (20:12) of LDAPUR and STLUR.
+    let unscaled = word & 0x3f20_0c00 == 0x1900_0000;
+    let offset = if unscaled { i64::from((word << 11) as i32 >> 23) } else { 0 };
+    Some(Instruction { op, bytes: 1 << (word >> 30), offset, rs: field(16), rn: field(5), rt: field(0) })
 }
 
 #[cfg(test)]
@@ -84,12 +112,12 @@ mod tests {
 
     #[test]
     fn decodes_what_the_assembler_writes() {
-        let insn = |op, bytes, rs, rn, rt| Some(Instruction { op, bytes, rs, rn, rt });
+        let insn = |op, bytes, rs, rn, rt| Some(Instruction { op, bytes, offset: 0, rs, rn, rt });
         #[rustfmt::skip]
         let cases = [
-            (0x88df_fc41, insn(Ordered::Load, 4, 31, 2, 1)),                    // ldar w1, [x2]
-            (0xc8df_fc41, insn(Ordered::Load, 8, 31, 2, 1)),                    // ldar x1, [x2]
-            (0x78bf_c041, insn(Ordered::Load, 2, 31, 2, 1)),                    // ldaprh w1, [x2]
+            (0x88df_fc41, insn(Ordered::Load(Extend::Zero), 4, 31, 2, 1)),                    // ldar w1, [x2]
+            (0xc8df_fc41, insn(Ordered::Load(Extend::Zero), 8, 31, 2, 1)),                    // ldar x1, [x2]
+            (0x78bf_c041, insn(Ordered::Load(Extend::Zero), 2, 31, 2, 1)),                    // ldaprh w1, [x2]
             (0x489f_fc41, insn(Ordered::Store, 2, 31, 2, 1)),                   // stlrh w1, [x2]
             (0xc85f_fc41, insn(Ordered::LoadExclusive, 8, 31, 2, 1)),           // ldaxr x1, [x2]
             (0x8803_fc41, insn(Ordered::StoreExclusive, 4, 3, 2, 1)),           // stlxr w3, w1, [x2]
@@ -105,5 +133,25 @@ mod tests {
         for (word, expected) in cases {
             assert_eq!(decode(word), expected, "{word:#x}");
         }
+    }
+
+    #[test]
+    fn decodes_unscaled_forms() {
+        #[rustfmt::skip]
+        let cases = [
+            (0xd95f_8041, Ordered::Load(Extend::Zero), 8, -8),      // ldapur x1, [x2, #-8]
+            (0x1940_1041, Ordered::Load(Extend::Zero), 1, 1),       // ldapurb w1, [x2, #1]
+            (0x5980_2041, Ordered::Load(Extend::Sign(64)), 2, 2),   // ldapursh x1, [x2, #2]
+            (0x19c0_0041, Ordered::Load(Extend::Sign(32)), 1, 0),   // ldapursb w1, [x2]
+            (0x990f_f041, Ordered::Store, 4, 255),                  // stlur w1, [x2, #255]
+        ];
+        for (word, op, bytes, offset) in cases {
+            let got = decode(word).expect("known");
+            assert_eq!((got.op, got.bytes, got.offset, got.rn, got.rt), (op, bytes, offset, 2, 1), "{word:#x}");
+        }
+        assert_eq!(Extend::Sign(32).apply(0x80, 1), 0xffff_ff80);
+        assert_eq!(Extend::Sign(64).apply(0x8000, 2), !0x7fff);
+        assert_eq!(Extend::Sign(64).apply(0x7fff, 2), 0x7fff);
+        assert_eq!(Extend::Zero.apply(0x80, 1), 0x80);
     }
 }

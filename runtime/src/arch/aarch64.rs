@@ -8,11 +8,11 @@
 //! # Atomics
 //! Exclusive pairs (load-acquire, store-release, between full fences where x86's LOCK is stronger) work on every core. They need
 //! natural alignment, x86 does not: an access that lies within 16 aligned bytes is done as a part of those, and one that crosses
-//! them, which is slow and rare on x86 too ("split lock"), under a lock of ours: atomic against its like only.
+//! them, which is slow and rare on x86 too ("split lock"), by one compare-and-swap on either side under a lock of ours.
 
 #![allow(unsafe_code)]
 
-use super::a64::{self, Instruction, Ordered};
+use super::a64::{self, Extend, Instruction, Ordered};
 use crate::thread::Access;
 use std::arch::asm;
 use std::cell::Cell;
@@ -249,19 +249,76 @@ unsafe fn unaligned(addr: u64, bytes: usize, compute: impl Fn(u64) -> u64) -> Re
     }
 }
 
-/// The same across 16 aligned bytes.
+/// The same across 16 aligned bytes: a compare-and-swap on either side, under a lock of ours. So it is atomic against its like, loses
+/// no store of others to these bytes or their neighbours, and writes nothing where nothing changes (a failed compare-exchange).
 unsafe fn split(addr: u64, bytes: usize, compute: impl Fn(u64) -> u64) -> Result<u64, ()> {
     static SPLIT: Mutex<()> = Mutex::new(());
     let _guard = SPLIT.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut old = [0u8; 8];
-    // SAFETY: `old` is ours, the guest's side guarded.
-    if unsafe { copy(old.as_mut_ptr(), addr as *const u8, bytes) } != 0 {
-        return Err(());
+    let upper = (addr | 15).wrapping_add(1);
+    let halves = [Part { base: addr & !15, shift: 8 * (addr & 15) as u32 }, Part { base: upper, shift: 0 }];
+    let first_bits = 8 * (upper - addr) as u32;
+    let mask = u64::MAX >> (64 - 8 * bytes as u32);
+    let first_mask = (1 << first_bits) - 1;
+    loop {
+        // SAFETY: as for this function; either side lies in the page of its bytes.
+        let (low, high) = unsafe { (halves[0].load()?, halves[1].load()?) };
+        let old = (low & first_mask | high << first_bits) & mask;
+        let new = compute(old) & mask;
+        let (old_high, new_high) = (old >> first_bits, new >> first_bits);
+        // SAFETY: as above.
+        unsafe {
+            if new == old {
+                return Ok(old);
+            }
+            if !halves[0].swap(first_mask, old & first_mask, new & first_mask)? {
+                continue;
+            }
+            match halves[1].swap(mask >> first_bits, old_high, new_high) {
+                Ok(true) => return Ok(old),
+                // Somebody else's value stays; ours goes, unless it has been overwritten meanwhile.
+                Ok(false) => drop(halves[0].swap(first_mask, new & first_mask, old & first_mask)?),
+                Err(()) => {
+                    halves[0].swap(first_mask, new & first_mask, old & first_mask)?;
+                    return Err(());
+                }
+            }
+        }
     }
-    let old = u64::from_le_bytes(old);
-    let new = compute(old).to_le_bytes();
-    // SAFETY: as above.
-    if unsafe { copy(addr as *mut u8, new.as_ptr(), bytes) } == 0 { Ok(old) } else { Err(()) }
+}
+
+/// The part of a split operand within 16 aligned bytes at `base`, from bit `shift` on.
+struct Part {
+    base: u64,
+    shift: u32,
+}
+
+impl Part {
+    /// The bits from `shift` on.
+    unsafe fn load(&self) -> Result<u64, ()> {
+        // SAFETY: as for `split`.
+        let words = unsafe { load128(self.base)? };
+        fence_after_load();
+        Ok(((u128::from(words[0]) | u128::from(words[1]) << 64) >> self.shift) as u64)
+    }
+
+    /// Replaces the bits of `mask` if they are `old`; whether they were.
+    unsafe fn swap(&self, mask: u64, old: u64, new: u64) -> Result<bool, ()> {
+        // SAFETY: as for `split`.
+        let mut words = unsafe { load128(self.base)? };
+        loop {
+            let all = u128::from(words[0]) | u128::from(words[1]) << 64;
+            if (all >> self.shift) as u64 & mask != old {
+                return Ok(false);
+            }
+            let all = all & !(u128::from(mask) << self.shift) | u128::from(new) << self.shift;
+            // SAFETY: as above.
+            let seen = unsafe { cas128(self.base, words, [all as u64, (all >> 64) as u64])? };
+            if seen == words {
+                return Ok(true);
+            }
+            words = seen;
+        }
+    }
 }
 
 pub(crate) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) -> usize {
@@ -325,9 +382,10 @@ pub(crate) fn emulate_unaligned(context: &mut libc::ucontext_t, may: impl Fn(u64
     // SAFETY: the pc of generated code that has just been executed.
     let word = unsafe { (registers.pc as *const u32).read() };
     let Some(insn) = a64::decode(word) else { return false };
-    let Instruction { op, bytes, rs, rn, rt } = insn;
-    let addr = if rn == 31 { registers.sp } else { registers.regs[rn] };
-    let access = if matches!(op, Ordered::Load | Ordered::LoadExclusive) { Access::Read } else { Access::Write };
+    let Instruction { op, bytes, offset, rs, rn, rt } = insn;
+    let base = if rn == 31 { registers.sp } else { registers.regs[rn] };
+    let addr = base.wrapping_add_signed(offset);
+    let access = if matches!(op, Ordered::Load(_) | Ordered::LoadExclusive) { Access::Read } else { Access::Write };
     if !may(addr, bytes, access) {
         return false;
     }
@@ -337,22 +395,20 @@ pub(crate) fn emulate_unaligned(context: &mut libc::ucontext_t, may: impl Fn(u64
     // SAFETY: the guest may access these bytes; another thread that unmaps them now is answered by `Err`.
     let old = unsafe {
         match op {
-            Ordered::Load | Ordered::LoadExclusive => read_modify_write(addr, bytes, None::<fn(u64) -> u64>),
-            Ordered::Store => read_modify_write(addr, bytes, Some(|_| source)),
+            Ordered::Load(_) | Ordered::LoadExclusive => load_unaligned(addr, bytes),
+            Ordered::Store => unaligned(addr, bytes, |_| source),
             Ordered::StoreExclusive => {
                 let (reserved, expected) = EXCLUSIVE.get();
-                let new = |old| if reserved == addr && old == expected { source } else { old };
-                read_modify_write(addr, bytes, Some(new))
+                unaligned(addr, bytes, |old| if reserved == addr && old == expected { source } else { old })
             }
-            Ordered::CompareSwap => {
-                read_modify_write(addr, bytes, Some(|old| if old == operand { source } else { old }))
-            }
-            Ordered::Fetch(fetch) => read_modify_write(addr, bytes, Some(|old| fetch.apply(old, operand))),
+            Ordered::CompareSwap => unaligned(addr, bytes, |old| if old == operand { source } else { old }),
+            Ordered::Fetch(fetch) => unaligned(addr, bytes, |old| fetch.apply(old, operand)),
         }
     };
     let Ok(old) = old else { return false };
     let result = match op {
-        Ordered::Load | Ordered::Fetch(_) => Some((rt, old)),
+        Ordered::Load(extend) => Some((rt, extend.apply(old, bytes))),
+        Ordered::Fetch(_) => Some((rt, old)),
         Ordered::LoadExclusive => {
             EXCLUSIVE.set((addr, old));
             Some((rt, old))
@@ -368,17 +424,20 @@ pub(crate) fn emulate_unaligned(context: &mut libc::ucontext_t, may: impl Fn(u64
     true
 }
 
-/// Loads, and stores what `compute` makes of it, as one access where that is possible; fenced on both sides.
-unsafe fn read_modify_write(addr: u64, bytes: usize, compute: Option<impl Fn(u64) -> u64>) -> Result<u64, ()> {
-    if let Some(compute) = compute {
-        // SAFETY: as for this function.
-        return unsafe { unaligned(addr, bytes, compute) };
-    }
-    let mut value = [0; 8];
-    // SAFETY: `value` is ours, the guest's side guarded.
-    let left = unsafe { copy(value.as_mut_ptr(), addr as *const u8, bytes) };
+/// Loads `bytes` at an address that is not a multiple of that, before everything behind it: as one access within 8 aligned bytes.
+unsafe fn load_unaligned(addr: u64, bytes: usize) -> Result<u64, ()> {
+    let (base, offset) = (addr & !7, (addr & 7) as usize);
+    let value = if offset + bytes <= 8 {
+        // SAFETY: as for this function; the 8 bytes around lie in the same page.
+        unsafe { load64(base) }.map(|word| word >> (8 * offset) & u64::MAX >> (64 - 8 * bytes))
+    } else {
+        let mut value = [0; 8];
+        // SAFETY: `value` is ours, the guest's side guarded.
+        let left = unsafe { copy(value.as_mut_ptr(), addr as *const u8, bytes) };
+        if left == 0 { Ok(u64::from_le_bytes(value)) } else { Err(()) }
+    };
     fence_after_load();
-    if left == 0 { Ok(u64::from_le_bytes(value)) } else { Err(()) }
+    value
 }
 
 /// Magic number of the record that holds ESR_EL1 (asm/sigcontext.h, `struct esr_context`).

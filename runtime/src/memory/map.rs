@@ -81,7 +81,7 @@ pub struct GuestMap {
     state: Mutex<State>,
     /// Whether `State::stale` has something: checked by the dispatcher without locking.
     any_stale: AtomicBool,
-    /// Whether memory that other processes may see has been mapped writable.
+    /// Whether memory has been mapped whose changes other processes may see, or make.
     shared: AtomicBool,
     /// Counts changes of what is executable or readable as code; caches of lookups compare it.
     generation: AtomicU64,
@@ -195,7 +195,7 @@ impl GuestMap {
             other => other,
         };
         let shared = flags & libc::MAP_TYPE != libc::MAP_PRIVATE;
-        if shared && prot.contains(Prot::WRITE) {
+        if shared && may_change(prot, &backing) {
             self.shared.store(true, Ordering::Release);
         }
         state.map.insert(at..at + len, Kind { prot, shared, backing });
@@ -239,6 +239,9 @@ impl GuestMap {
                 unsafe { libc::mprotect(part.start as *mut _, (part.end - part.start) as usize, prot.host().bits()) };
             if result != 0 {
                 return Err(Errno::last());
+            }
+            if kind.shared && prot.contains(Prot::WRITE) {
+                self.shared.store(true, Ordering::Release);
             }
             state.map.insert(part, Kind { prot, ..kind });
         }
@@ -453,7 +456,7 @@ impl GuestMap {
         }
     }
 
-    /// Whether memory that other processes may see has ever been mapped writable.
+    /// Whether memory has ever been mapped whose changes other processes may see, or make.
     #[inline]
     pub fn is_shared(&self) -> bool {
         self.shared.load(Ordering::Acquire)
@@ -568,6 +571,13 @@ impl State {
             }
         }
     }
+}
+
+/// Whether a shared mapping is one that two processes can talk through. The C library maps read-only tables of its own shared
+/// (`gconv-modules.cache`): package managers replace such files and never write to them.
+fn may_change(prot: Prot, backing: &Backing) -> bool {
+    let package_data = matches!(backing, Backing::File { file, .. } if file.path.starts_with("/usr"));
+    prot.contains(Prot::WRITE) || !package_data
 }
 
 /// How far to move down past a host mapping that the map does not know (bytes).

@@ -3,8 +3,8 @@
 
 #[cfg(target_arch = "x86_64")]
 fn main() -> std::process::ExitCode {
-    use calque_tests::difftest::{
-        self,
+    use calque_difftest::{
+        self as difftest,
         generate::Generator,
         guest::Guest,
         native::{self, Native},
@@ -30,7 +30,7 @@ fn main() -> std::process::ExitCode {
             let mut g = Generator::new(seed ^ (*mnemonic as u64) << 32);
             let codes = std::iter::repeat_with(|| difftest::single(&mut g, codes)).flatten();
             codes.take(cases).for_each(|case| {
-                println!("{:?}\t{}", case.insns()[0].cpuid_features()[0], calque_tests::insn_case::line_of(&case.code))
+                println!("{:?}\t{}", case.insns()[0].cpuid_features()[0], calque_difftest::line::line_of(&case.code))
             });
         }
         let codes: Vec<_> = subjects.iter().flat_map(|(_, codes)| codes.iter().copied()).collect();
@@ -40,7 +40,7 @@ fn main() -> std::process::ExitCode {
                 0 => difftest::looped(&mut g, &codes, 1 + n / 2 % 3),
                 _ => difftest::sequence(&mut g, &codes, 2 + n / 2 % 8),
             };
-            println!("sequence\t{}", calque_tests::insn_case::line_of(&case.code));
+            println!("sequence\t{}", calque_difftest::line::line_of(&case.code));
         }
         return std::process::ExitCode::SUCCESS;
     }

@@ -13,11 +13,13 @@
 //! | `guest.rs`    | the engines                               |
 //! | `jit.rs`      | compiled code as one of them              |
 //! | `compare.rs`  | what differs, and the report              |
+//! | `line.rs`     | cases as lines of `tests/insn/*.case`     |
 
 pub mod compare;
 pub mod generate;
 pub mod guest;
 pub mod jit;
+pub mod line;
 #[cfg(target_arch = "x86_64")]
 pub mod native;
 pub mod pages;

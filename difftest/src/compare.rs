@@ -1,9 +1,9 @@
 //! What differs between the processor and an engine, on one screen.
 
-use super::Case;
-use super::End;
-use super::guest::{Engine, Outcome};
-use super::pages::DATA;
+use crate::Case;
+use crate::End;
+use crate::guest::{Engine, Outcome};
+use crate::pages::DATA;
 use calque_ir::CpuState;
 use iced_x86::{Formatter, Mnemonic, NasmFormatter};
 use std::fmt::{self, Write};
@@ -133,7 +133,7 @@ fn report(case: &Case, engine: Engine, rows: &[Row]) -> Report {
     let insns = case.insns();
     let mut text = String::new();
     for insn in &insns {
-        let at = (insn.ip() - super::pages::CODE) as usize;
+        let at = (insn.ip() - crate::pages::CODE) as usize;
         let bytes: String = case.code[at..at + insn.len()].iter().map(|b| format!("{b:02x}")).collect();
         writeln!(text, "  {:#x}  {bytes:<24} {}", insn.ip(), assembly(insn)).expect("to a string");
     }

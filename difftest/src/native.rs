@@ -13,10 +13,10 @@
 
 #![allow(unsafe_code)]
 
-use super::compare::{Report, Side, compare};
-use super::guest::{Engine, Guest, Outcome};
-use super::pages::{CODE, CODE_SIZE, Pages, TAKEN};
-use super::{Case, End, copy};
+use crate::compare::{Report, Side, compare};
+use crate::guest::{Engine, Guest, Outcome};
+use crate::pages::{CODE, CODE_SIZE, Pages, TAKEN};
+use crate::{Case, End, copy};
 use calque_ir::CpuState;
 use std::arch::global_asm;
 use std::cell::UnsafeCell;
@@ -235,7 +235,7 @@ extern "C" fn on_fault(signal: i32, _: *mut libc::siginfo_t, context: *mut libc:
         let context = &mut *context.cast::<libc::ucontext_t>();
         let rip = &mut context.uc_mcontext.gregs[libc::REG_RIP as usize];
         if !(CODE..CODE + CODE_SIZE).contains(&(*rip as u64)) {
-            if !super::jit::leave(context) {
+            if !crate::jit::leave(context) {
                 libc::signal(signal, libc::SIG_DFL);
             }
             return;

@@ -4,7 +4,7 @@
 //! operand over a register that points into [`DATA`], or an immediate. States mix random bits with the values at
 //! which instructions change their mind: zeros, signs, carries, NaNs, infinities, denormals.
 
-use super::pages::{DATA, DATA_SIZE};
+use crate::pages::{DATA, DATA_SIZE};
 use calque_ir::{CpuState, GuestAddr};
 use fastrand::Rng;
 use iced_x86::{
@@ -485,7 +485,7 @@ impl Generator {
             cpu.mxcsr |= self.rng.u32(..4) << 13;
         }
         self.x87(&mut cpu);
-        cpu.rip = GuestAddr(super::pages::CODE).0;
+        cpu.rip = GuestAddr(crate::pages::CODE).0;
         cpu
     }
 

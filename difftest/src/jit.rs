@@ -7,7 +7,7 @@
 
 #![allow(unsafe_code)]
 
-use super::pages::Pages;
+use crate::pages::Pages;
 use calque_backend::abi::{self, ExitReason};
 use calque_backend::{CodeCache, CompileOptions, Compiler, HostCode, HostIsa, JumpCache, StateAtFaults, helpers};
 use calque_ir::interp::{Next, Trap};
@@ -102,7 +102,7 @@ impl Default for Jit {
 /// # Safety
 /// `context` is that of a synchronous fault on the thread that runs the case.
 #[cfg(target_arch = "x86_64")]
-pub(super) unsafe fn leave(context: &mut libc::ucontext_t) -> bool {
+pub(crate) unsafe fn leave(context: &mut libc::ucontext_t) -> bool {
     let cpu = RUNNING.swap(null_mut(), Ordering::Relaxed);
     if cpu.is_null() {
         return false;

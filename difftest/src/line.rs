@@ -6,7 +6,7 @@
 //!
 //! Assembly (`;` between instructions), its bytes, what matters of the state before, and everything that has changed behind it. The rest of the
 //! initial state is random with the assembly as seed: **what is not named after `=>` must not change**, except for
-//! `undef=` flags. General registers that [`crate::difftest::generate`] uses as pointers point into the data pages.
+//! `undef=` flags. General registers that [`crate::generate`] uses as pointers point into the data pages.
 //!
 //! | name                      | what                                                             |
 //! |---------------------------|------------------------------------------------------------------|
@@ -23,11 +23,11 @@
 //! With `BLESS=1` on an x86-64 host the processor itself fills in what stands behind `=>`, and the assembler (`as`)
 //! missing bytes.
 
-use crate::difftest::guest::{Engine, Guest, Outcome};
+use crate::guest::{Engine, Guest, Outcome};
 #[cfg(not(target_arch = "x86_64"))]
-use crate::difftest::pages::Pages;
-use crate::difftest::pages::{DATA, DATA_SIZE};
-use crate::difftest::{Case, End, copy, generate};
+use crate::pages::Pages;
+use crate::pages::{DATA, DATA_SIZE};
+use crate::{Case, End, copy, generate};
 use calque_ir::CpuState;
 use std::fmt::Write;
 
@@ -42,10 +42,18 @@ pub struct Line {
     pub case: Case,
 }
 
+/// Whether the processor's answers replace those of the lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bless {
+    Yes,
+    No,
+}
+
 /// The runner of case files: the engines and, to bless, the processor.
 pub struct Runner {
+    bless: Bless,
     #[cfg(target_arch = "x86_64")]
-    native: crate::difftest::native::Native,
+    native: crate::native::Native,
     #[cfg(not(target_arch = "x86_64"))]
     pages: Pages,
     guest: Guest,
@@ -53,10 +61,11 @@ pub struct Runner {
 
 impl Runner {
     /// Maps the pages that cases work on.
-    pub fn new() -> Self {
+    pub fn new(bless: Bless) -> Self {
         Self {
+            bless,
             #[cfg(target_arch = "x86_64")]
-            native: crate::difftest::native::Native::take(),
+            native: crate::native::Native::take(),
             #[cfg(not(target_arch = "x86_64"))]
             pages: Pages::take(),
             guest: Guest::new(),
@@ -83,7 +92,7 @@ impl Runner {
     /// Runs one line; yields it as it should be.
     fn line(&mut self, text: &str) -> Result<String> {
         let line = parse(text)?;
-        let blessed = if crate::golden::bless() { self.bless(&line)? } else { text.to_owned() };
+        let blessed = if self.bless == Bless::Yes { self.bless(&line)? } else { text.to_owned() };
         let line = parse(&blessed)?;
         for engine in Engine::ALL {
             let faults = line.after.iter().any(|(name, _)| name == "end");
@@ -133,12 +142,6 @@ impl Runner {
     }
 }
 
-impl Default for Runner {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Whether the code has an instruction that is lifted as an atomic operation.
 fn is_atomic(case: &Case) -> bool {
     use iced_x86::Mnemonic::{Cmpxchg, Cmpxchg8b, Cmpxchg16b, Xadd, Xchg};
@@ -148,8 +151,8 @@ fn is_atomic(case: &Case) -> bool {
 
 /// A line for code, its answer open: what its first instruction reads stands before `=>`, and R15 if it counts a loop.
 pub fn line_of(code: &[u8]) -> String {
-    let insns: Vec<_> = iced_x86::Decoder::with_ip(64, code, crate::difftest::pages::CODE, 0).into_iter().collect();
-    let texts: Vec<String> = insns.iter().map(crate::difftest::compare::assembly).collect();
+    let insns: Vec<_> = iced_x86::Decoder::with_ip(64, code, crate::pages::CODE, 0).into_iter().collect();
+    let texts: Vec<String> = insns.iter().map(crate::compare::assembly).collect();
     let assembly = texts.join("; ");
     let case = initial(&assembly, code.to_vec());
     let mut before: Vec<(String, String)> = Vec::new();

@@ -1,8 +1,8 @@
 //! The engines under test, on the same code, registers and data as the processor.
 
-use super::End;
-use super::jit::Jit;
-use super::pages::{CODE, DATA, DATA_SIZE, Pages, TAKEN};
+use crate::End;
+use crate::jit::Jit;
+use crate::pages::{CODE, DATA, DATA_SIZE, Pages, TAKEN};
 use calque_backend::{StateAtFaults, abi};
 use calque_frontend::decode::{Bytes, MAX_INSN};
 use calque_frontend::{CodeReader, LiftOptions, Profile, lift_block, lift_region};
