@@ -125,7 +125,7 @@ impl HostName {
     }
 }
 
-const ENGINES: [Engine; 3] = [Engine::Interp, Engine::Jit, Engine::Auto];
+const ENGINES: [Engine; 4] = [Engine::Interp, Engine::Tier0, Engine::Jit, Engine::Auto];
 
 fn engine(name: &str) -> Engine {
     ENGINES.into_iter().find(|e| e.name() == name).unwrap_or_default()

@@ -11,7 +11,9 @@ pub enum Engine {
     Interp,
     /// Compiled code only: every region is compiled before its first execution.
     Jit,
-    /// The interpreter for cold code, compiled regions for hot code.
+    /// Tier 0 only, which translates in one pass: on x86-64 hosts, guest instructions copied as they are.
+    Tier0,
+    /// What is fastest on this host: tier 0 on x86-64; elsewhere the interpreter for cold code and compiled regions for hot code.
     #[default]
     Auto,
 }
@@ -22,6 +24,7 @@ impl Engine {
         match self {
             Engine::Interp => "interp",
             Engine::Jit => "jit",
+            Engine::Tier0 => "tier0",
             Engine::Auto => "auto",
         }
     }

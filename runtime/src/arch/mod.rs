@@ -6,6 +6,11 @@ mod a64;
 mod aarch64;
 #[cfg(target_arch = "aarch64")]
 use aarch64 as host;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "no_units.rs"]
+mod units;
+#[cfg(target_arch = "x86_64")]
+mod units;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 #[cfg(target_arch = "x86_64")]
@@ -54,6 +59,13 @@ pub(crate) use host::context_is_write;
 /// because an ordered or atomic access was not aligned, which x86-64 allows: carries it out and steps over it. False if
 /// that is not what has happened. `may` says whether the guest has that access there.
 pub(crate) use host::emulate_unaligned;
+
+/// Identical translation: `Units` of a process, `UnitThread` of a thread, `Thread::run_units`; and
+/// `signal_entry(handler) -> usize`, what the kernel gets as the address of a signal's handler.
+pub(crate) use units::{FrozenUnits, UnitThread, Units, signal_entry};
+
+/// `fn context_trap(&ucontext_t) -> Option<u64>`: the vector of the exception, where the host says so.
+pub(crate) use host::context_trap;
 
 /// The address that a memory fault was about.
 #[allow(unsafe_code)]

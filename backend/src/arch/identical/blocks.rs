@@ -107,6 +107,11 @@ pub struct Blocks {
     generation: AtomicU64,
 }
 
+/// Units that nobody else can look up, make or drop for the moment.
+pub struct Frozen<'a> {
+    _state: MutexGuard<'a, State>,
+}
+
 /// Numbers for `--stats`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct BlockStats {
@@ -159,8 +164,8 @@ impl Blocks {
     }
 
     /// Keeps other threads from changing anything until the guard is dropped: around `fork`.
-    pub fn freeze(&self) -> impl Sized + '_ {
-        self.lock()
+    pub fn freeze(&self) -> Frozen<'_> {
+        Frozen { _state: self.lock() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -208,13 +213,14 @@ impl Blocks {
     }
 
     /// Makes the unit at `pc`, or finds that there is none to be made. `read` copies guest code. Whether the bytes are
-    /// still the same is the caller's to look after: it keeps others from calling `remove`.
+    /// still the same is the caller's to look after: it keeps others from calling `remove`, and `unchanged` says so before the unit can be found.
+    /// The number of guest instructions, too; `None` if they have changed.
     pub fn translate(
         &self,
         pc: u64,
         read: &mut dyn FnMut(u64, &mut [u8]) -> usize,
         unchanged: &mut dyn FnMut() -> bool,
-    ) -> Result<Option<Found>, TranslateError> {
+    ) -> Result<Option<(Found, u32)>, TranslateError> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let start = self.memory.peek() as u32;
@@ -231,7 +237,9 @@ impl Blocks {
             Err(TranslateError::Full)
         } else {
             self.memory.write(start as usize, &code.bytes);
-            Ok(Some(self.add(state, pc, start, code.len() as u32, if is_unit { Kind::Unit } else { Kind::Odd })))
+            let kind = if is_unit { Kind::Unit } else { Kind::Odd };
+            let found = self.add(state, pc, start, code.len() as u32, kind);
+            Ok(Some((found, state.translator.unit.insns)))
         };
         state.buffer = code.bytes;
         result
@@ -346,6 +354,11 @@ impl Blocks {
         state.pages = HashMap::new();
         (state.records, state.exits, state.items) = (Vec::new(), Vec::new(), Vec::new());
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether a host pc is inside a unit, where registers are the guest's.
+    pub fn contains(&self, host_pc: u64) -> bool {
+        self.memory.offset(host_pc as usize).is_some()
     }
 
     /// What a signal handler does at this host pc. Takes the lock only if it is in code memory.

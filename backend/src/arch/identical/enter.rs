@@ -331,12 +331,6 @@ pub(super) fn install(area: &Area, cpu: &mut CpuState) {
     }
 }
 
-/// Clears the GS base of a thread that runs no guest code: threads inherit their creator's.
-pub fn forget_area() {
-    // SAFETY: nothing of Rust's uses GS on this host.
-    unsafe { asm!("wrgsbase {}", in(reg) 0u64, options(nostack, preserves_flags)) };
-}
-
 /// Runs the unit at host code `unit` with the guest's registers in `cpu`, which is the area's; then they are there again.
 ///
 /// # Safety
