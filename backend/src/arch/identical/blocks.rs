@@ -80,7 +80,8 @@ struct Exit {
     target: u64,
     /// Next exit with the same target, plus 1.
     next: u32,
-    linked: bool,
+    /// The record that it is joined to, plus 1.
+    linked: u32,
 }
 
 struct State {
@@ -174,7 +175,24 @@ impl Blocks {
 
     /// In the child after `fork`, before it runs units: gives the child code memory of its own.
     pub fn after_fork_in_child(&self) -> Result<(), CacheError> {
-        self.memory.unshare()
+        self.memory.unshare()?;
+        // While the child copied, the parent may have joined exits to units that the child does not have.
+        let state = self.lock();
+        for exit in &state.exits {
+            let to = exit.linked.checked_sub(1).map_or(exit.stub, |i| state.records[i as usize].start);
+            self.memory.patch(exit.at, to);
+        }
+        for (pc, &(_, jump)) in &state.landings {
+            self.memory.patch(jump, self.landing_target(&state, *pc));
+        }
+        Ok(())
+    }
+
+    /// Where the landing of `pc` leads.
+    fn landing_target(&self, state: &State, pc: u64) -> u32 {
+        let gone = (self.gone - self.memory.base()) as u32;
+        let record = state.by_pc.get(&pc).map(|&i| &state.records[i as usize]);
+        record.filter(|record| record.kind == Kind::Unit).map_or(gone, |record| record.start)
     }
 
     /// What is known of `pc`.
@@ -205,8 +223,8 @@ impl Blocks {
     fn link(&self, state: &mut State, exit: u32, to: u32) {
         let record = &mut state.records[to as usize];
         let from = &mut state.exits[exit as usize];
-        if !from.linked {
-            from.linked = true;
+        if from.linked == 0 {
+            from.linked = to + 1;
             from.next = std::mem::replace(&mut record.incoming, exit + 1);
             self.memory.patch(from.at, record.start);
         }
@@ -263,7 +281,7 @@ impl Blocks {
             }
         }
         if kind == Kind::Unit {
-            let exit = |e: &UnitExit| Exit { at: start + e.at, stub: start + e.stub, target: e.target, next: 0, linked: false };
+            let exit = |e: &UnitExit| Exit { at: start + e.at, stub: start + e.stub, target: e.target, next: 0, linked: 0 };
             state.exits.extend(unit.exits.iter().map(exit));
             for exit in first_exit..state.exits.len() as u32 {
                 if let Some(&to) = state.by_pc.get(&state.exits[exit as usize].target)
@@ -329,17 +347,12 @@ impl Blocks {
         while let Some(exit) = next.checked_sub(1) {
             let exit = &mut state.exits[exit as usize];
             next = std::mem::take(&mut exit.next);
-            exit.linked = false;
+            exit.linked = 0;
             self.memory.patch(exit.at, exit.stub);
         }
         if let Some(&(_, jump)) = state.landings.get(&pc) {
-            self.memory.patch(jump, (self.gone - self.memory.base()) as u32);
+            self.memory.patch(jump, self.landing_target(state, pc));
         }
-    }
-
-    /// Takes all units out of use, but gives no memory back.
-    pub fn remove_all(&self) {
-        self.remove(0, u64::MAX);
     }
 
     /// Gives all memory back. No thread may be inside a unit.
