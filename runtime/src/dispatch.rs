@@ -326,7 +326,7 @@ fn traps_floats(cpu: &CpuState) -> bool {
 
 /// Compiles `entry` on this thread, hot or not; whether it has code.
 fn compile_at_once(process: &Arc<Process>, entry: &Arc<Entry>) -> bool {
-    let Some(jit) = process.code.jit.as_ref().filter(|_| process.code.engine == Engine::Auto) else { return false };
+    let Some(jit) = process.code.jit.as_ref().filter(|_| process.code.engine == Engine::Tiered) else { return false };
     jit.queue.compile_now(process, jit, entry);
     entry.code().is_some()
 }

@@ -267,12 +267,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Code {
     /// Without compiled code if the host refuses it and nobody insists.
     pub(crate) fn new(options: &RunOptions) -> io::Result<Code> {
-        let units = Units::new(options).map_err(io::Error::other)?;
-        let jit = match options.engine {
+        let engine = options.engine.resolve(options)?;
+        let units = (engine == Engine::Tier0).then(|| Units::new(options)).transpose().map_err(io::Error::other)?;
+        let jit = match engine {
             Engine::Interp | Engine::Tier0 => None,
-            Engine::Auto if units.is_some() => None,
             Engine::Jit => Some(Jit::new(options).map_err(io::Error::other)?),
-            Engine::Auto => Jit::new(options).inspect_err(|e| eprintln!("calque: {e}; running slowly without")).ok(),
+            Engine::Tiered | Engine::Auto => Jit::new(options).inspect_err(|e| eprintln!("calque: {e}; running slowly without")).ok(),
         };
         Ok(Code {
             shards: Default::default(),
@@ -280,7 +280,7 @@ impl Code {
             epoch: AtomicU64::new(0),
             precise: AtomicBool::new(false),
             ordered: AtomicBool::new(false),
-            engine: options.engine,
+            engine,
             hot: options.hot.max(1),
             units,
             jit,
@@ -435,7 +435,7 @@ impl Code {
     /// A count of arrivals at which something is to be done for an entry that still has no compiled code.
     #[inline]
     pub(crate) fn calls_for_action(&self, heat: u32) -> bool {
-        self.engine == Engine::Auto && (heat == self.hot || heat == self.hot.saturating_mul(OVERDUE))
+        self.engine == Engine::Tiered && (heat == self.hot || heat == self.hot.saturating_mul(OVERDUE))
     }
 
     /// What is to be done: at first the compile thread gets to know; an entry that has waited there for too long is compiled

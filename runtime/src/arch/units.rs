@@ -11,7 +11,7 @@
 
 use crate::dispatch::{Event, interpret};
 use crate::fault;
-use crate::options::{Engine, RunOptions};
+use crate::options::RunOptions;
 use crate::smc::GuestCode;
 use crate::stats;
 use crate::thread::Thread;
@@ -58,11 +58,9 @@ impl Units {
         identical::is_supported()
     }
 
-    /// For engines that use them; `None` for others.
-    pub(crate) fn new(options: &RunOptions) -> Result<Option<Units>, CacheError> {
-        let wanted = matches!(options.engine, Engine::Tier0 | Engine::Auto) && Self::is_supported();
-        let blocks = wanted.then(|| Blocks::new(options.cache_budget)).transpose()?;
-        Ok(blocks.map(|blocks| Units { blocks, full: AtomicBool::new(false) }))
+    /// No units yet.
+    pub(crate) fn new(options: &RunOptions) -> Result<Units, CacheError> {
+        Ok(Units { blocks: Blocks::new(options.cache_budget)?, full: AtomicBool::new(false) })
     }
 
     /// Keeps other threads from changing anything until the guard is dropped: for `fork`.
