@@ -54,6 +54,8 @@ fn host_has(feature: CpuidFeature) -> bool {
     match feature {
         INTEL8086 | INTEL186 | INTEL286 | INTEL386 | INTEL486 | X64 | CMOV | CPUID | MULTIBYTENOP | PAUSE | MSR | CX8 | FPU | FPU287
         | FPU387 | MMX | SSE | SSE2 | CLFSH | PREFETCHW | SYSCALL | FXSR | INTEL8086_ONLY | FSGSBASE => true,
+        // No-operations where control-flow enforcement is off, as it is in this process.
+        CET_IBT | CET_SS => true,
         SSE3 => has("sse3"),
         SSSE3 => has("ssse3"),
         SSE4_1 => has("sse4.1"),
@@ -72,6 +74,11 @@ fn host_has(feature: CpuidFeature) -> bool {
         FMA => has("fma"),
         F16C => has("f16c"),
         SHA => has("sha"),
+        GFNI => has("gfni"),
+        VAES => has("vaes"),
+        VPCLMULQDQ => has("vpclmulqdq"),
+        RDRAND => has("rdrand"),
+        RDSEED => has("rdseed"),
         _ => false,
     }
 }
@@ -82,7 +89,7 @@ fn has(name: &str) -> bool {
         ($($feature:tt)*) => { match name { $( $feature => std::arch::is_x86_feature_detected!($feature), )* _ => false } };
     }
     detect!("sse3" "ssse3" "sse4.1" "sse4.2" "popcnt" "lzcnt" "bmi1" "bmi2" "movbe" "adx" "aes" "pclmulqdq" "cmpxchg16b" "avx"
-        "avx2" "fma" "f16c" "sha")
+        "avx2" "fma" "f16c" "sha" "gfni" "vaes" "vpclmulqdq" "rdrand" "rdseed")
 }
 
 fn is_x87(feature: &CpuidFeature) -> bool {
