@@ -26,6 +26,11 @@ pub fn helper(cpu: &mut CpuState, helper: Helper, a: u64, b: u64, _c: u64) -> u6
         }
         Helper::Rdtsc => time_stamp(),
         Helper::TscAux => tsc_aux(),
+        Helper::Random => {
+            let mut word = [0; 8];
+            random(&mut word);
+            u64::from_le_bytes(word)
+        }
         other => unreachable!("{} has a body of its own", other.name()),
     }
 }
