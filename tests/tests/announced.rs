@@ -48,9 +48,8 @@ const ANNOUNCED: &[CpuidFeature] = &[
 
 /// Exceptions: x87 mnemonics with a WAIT in front, which decodes as an instruction of its own; what did something on an
 /// 8087 only; undocumented.
-const EXCEPT: &[&str] = &[
-    "Fstenv", "Fstcw", "Fclex", "Finit", "Fsave", "Fstsw", "Feni", "Fdisi", "Fneni", "Fndisi", "Fstpnce",
-];
+const EXCEPT: &[&str] =
+    &["Fstenv", "Fstcw", "Fclex", "Finit", "Fsave", "Fstsw", "Feni", "Fdisi", "Fneni", "Fndisi", "Fstpnce"];
 
 #[test]
 fn announced_features_are_lifted() {

@@ -9,7 +9,17 @@ use calque_ir::helper::estimates::{reciprocal, reciprocal_root};
 
 /// Zeros, denormals, the ends of the range, infinities, NaNs; both signs.
 const SPECIAL: [u32; 12] = [
-    0, 1, 0x7f_ffff, 0x80_0000, 0x7e7f_ffff, 0x7e80_0000, 0x7f00_0000, 0x7f7f_ffff, 0x7f80_0000, 0x7f80_0001, 0x7fc0_0000,
+    0,
+    1,
+    0x7f_ffff,
+    0x80_0000,
+    0x7e7f_ffff,
+    0x7e80_0000,
+    0x7f00_0000,
+    0x7f7f_ffff,
+    0x7f80_0000,
+    0x7f80_0001,
+    0x7fc0_0000,
     0x7fff_ffff,
 ];
 
