@@ -8,6 +8,7 @@
 //! | 0x0000_0001_0000      | what the program's file asks for (non-PIE: 0x40_0000)      |
 //! | 0x1000_0000_0000      | PIE program, then brk                                      |
 //! | ... 0x3f00_0000_0000  | mmap area, filled from its top down: interpreter, libraries, heaps |
+//! | 0x3f80_0000_0000      | the vDSO                                                   |
 //! | ... 0x3fff_ffff_f000  | stack, growing down                                        |
 
 /// Lowest address a guest may map (`vm.mmap_min_addr`'s usual value).
@@ -18,6 +19,8 @@ pub const GUEST_END: u64 = 0x4000_0000_0000;
 pub const PIE_BASE: u64 = 0x1000_0000_0000;
 /// Top of the area that `mmap` without an address fills downwards.
 pub const MMAP_TOP: u64 = 0x3f00_0000_0000;
+/// Where the vDSO lies: above what `mmap` fills, below the stack.
+pub const VDSO_BASE: u64 = 0x3f80_0000_0000;
 /// Top of the main thread's stack.
 pub const STACK_TOP: u64 = 0x3fff_ffff_f000;
 /// Size of the main thread's stack where RLIMIT_STACK says "unlimited" or more than this (bytes).
