@@ -4,6 +4,7 @@
 //! |----------------|----------------------------------------------------------------------------|
 //! | `isa.rs`       | `HostIsa`: which machine code is made for, a value                         |
 //! | `compile.rs`   | `Compiler`: a region in, `Compiled` (code, exits, pc table) out            |
+//! | `order.rs`     | ordered accesses on AArch64 that Cranelift has no instruction for          |
 //! | `frame.rs`     | takes from x86-64 code the frames and saved registers it does not need    |
 //! | `lower/`       | `ir::Region` -> CLIF, one arm per IR operation                             |
 //! | `abi.rs`       | how generated code is entered and left: `enter`, `ExitReason`, `JumpCache` |
@@ -22,6 +23,7 @@ mod frame;
 pub mod helpers;
 mod isa;
 mod lower;
+mod order;
 
 #[cfg(target_arch = "x86_64")]
 pub use arch::identical;

@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Show instructions on their way from bytes to host code
     Lift(LiftArgs),
+    /// Compare translated instructions with this machine's processor
+    Difftest(DifftestArgs),
     /// Run the small guest program that calque carries inside
     Demo(DemoArgs),
 }
@@ -85,6 +87,50 @@ pub(crate) struct DemoArgs {
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
 }
+
+#[derive(Args, Debug)]
+pub(crate) struct DifftestArgs {
+    #[command(subcommand)]
+    pub(crate) what: Difftest,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Difftest {
+    /// Random instructions with random registers and memory, on the processor and in the engines
+    Insn(InsnArgs),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Only on x86-64 machines. Exit status: 0 if nothing differs, 1 if something does.")]
+pub(crate) struct InsnArgs {
+    /// Mnemonics to test, as a pattern with * and ?, such as 'add' or 'v*ps'
+    #[arg(long, value_name = "GLOB", default_value = "*")]
+    pub(crate) rows: String,
+    /// Cases in all
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub(crate) count: u64,
+    /// Number that all random choices follow from
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Engine to test (repeat for more): interp, opt (interpreter behind the passes), jit, hot (regions), auto; all by default
+    #[arg(long, value_name = "ENGINE", hide_possible_values = true,
+          value_parser = PossibleValuesParser::new(TESTED.iter().map(|e| e.name())))]
+    pub(crate) engine: Vec<String>,
+    /// Sequences of 2 to 20 instructions with branches and loops, made of the chosen rows
+    #[arg(long)]
+    pub(crate) sequences: bool,
+    /// Random states for each piece of code (1 to 64)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) states: Option<u8>,
+    /// Only the case of this number, as a report says
+    #[arg(long, value_name = "N")]
+    pub(crate) index: Option<u64>,
+    /// Print the cases as lines for tests/insn/*.case instead of running them in engines
+    #[arg(long)]
+    pub(crate) print: bool,
+}
+
+const TESTED: &[calque_difftest::guest::Engine] = calque_difftest::guest::Engine::ALL;
 
 #[derive(Args, Debug)]
 pub(crate) struct LiftArgs {
@@ -188,7 +234,7 @@ impl Cli {
 
 /// Puts `run` in front of a command line that names no subcommand.
 pub(crate) fn with_run(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    const OWN: [&str; 8] = ["run", "lift", "demo", "help", "-h", "--help", "-V", "--version"];
+    const OWN: [&str; 9] = ["run", "lift", "difftest", "demo", "help", "-h", "--help", "-V", "--version"];
     let mut args: Vec<OsString> = args.collect();
     if args.get(1).is_some_and(|first| !OWN.iter().any(|own| OsStr::new(own) == first)) {
         args.insert(1, "run".into());

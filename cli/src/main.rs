@@ -6,12 +6,14 @@
 //! | `program.rs` | from a name to a file to run: PATH, sysroot, `#!`, clear refusals |
 //! | `run.rs`     | `calque run`                                                      |
 //! | `lift.rs`    | `calque lift`: bytes to assembly, IR and host code                |
+//! | `difftest.rs`| `calque difftest`: instructions against this machine's processor  |
 //! | `demo.rs`    | `calque demo`: the guest program inside this one                  |
 
 #![forbid(unsafe_code)]
 
 mod args;
 mod demo;
+mod difftest;
 mod lift;
 mod program;
 mod run;
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Lift(args) => lift::lift(&args),
+        Command::Difftest(args) => difftest::difftest(&args),
         Command::Demo(args) => demo::demo(&args),
     }
 }

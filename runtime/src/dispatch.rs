@@ -233,9 +233,14 @@ impl Thread {
 
     fn fault(&mut self, fault: GuestFault) {
         stats::add(&self.process.stats.faults, 1);
-        if fault == GuestFault::Trap(FaultKind::Unimplemented) {
+        let unsupported = match fault {
+            GuestFault::Trap(FaultKind::Unimplemented) => Some("instruction not implemented"),
+            GuestFault::Trap(FaultKind::Compatibility) => Some("32-bit code and system calls are not supported:"),
+            _ => None,
+        };
+        if let Some(what) = unsupported {
             let pc = GuestAddr(self.cpu.rip);
-            eprintln!("calque: instruction not implemented at {pc}: {}", crash::instruction(pc));
+            eprintln!("calque: {what} at {pc}: {}", crash::instruction(pc));
         }
         signal::raise(self, fault);
     }

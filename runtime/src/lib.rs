@@ -14,6 +14,7 @@
 //! | `world.rs`          | who is inside generated code, and waiting until nobody is                         |
 //! | `fault.rs`          | whose a host fault is: an access window's, generated code's, or our own bug       |
 //! | `gate.rs`           | time, cpuid, random numbers: everything that is not a function of guest state     |
+//! | `vdso/`             | the shared object whose functions read clocks without system calls                |
 //! | `signal/`, `spawn.rs`, `fork.rs`, `exec.rs`, `crash.rs` | signals, threads, children, crash reports     |
 //! | `hidden.rs`         | descriptors of Calque's own                                                       |
 //! | `emit.rs`           | `--emit`: translations as text                                                    |
@@ -46,6 +47,7 @@ pub mod syscall;
 pub mod thread;
 mod tier;
 mod unwind;
+mod vdso;
 mod world;
 
 pub use access::Fault;

@@ -231,7 +231,7 @@ pub(crate) fn end_guest_rounding(host: u64) -> u32 {
 }
 
 /// Compare-and-swap of 16 aligned bytes of guest memory. The loaded pair is one access only if the store succeeds (Arm ARM
-/// B2.2.1), so the old value is written back where it differs.
+/// B2.2.1), so the old value is written back where it differs. The barrier keeps later loads behind the store.
 pub(crate) fn cas128(address: u64, expected: V128, new: V128) -> V128 {
     let (low, high): (u64, u64);
     // SAFETY: the generated code has just read and written both halves through the same address.
@@ -245,6 +245,7 @@ pub(crate) fn cas128(address: u64, expected: V128, new: V128) -> V128 {
             "csel {store_high}, {new_high}, {high}, eq",
             "stlxp {failed:w}, {store_low}, {store_high}, [{address}]",
             "cbnz {failed:w}, 2b",
+            "dmb ish",
             address = in(reg) address,
             expected_low = in(reg) expected[0],
             expected_high = in(reg) expected[1],
@@ -261,7 +262,11 @@ pub(crate) fn cas128(address: u64, expected: V128, new: V128) -> V128 {
     [low, high]
 }
 
-/// Cranelift setting, whether this processor has it.
+/// Cranelift setting or feature of `isa.rs`, whether this processor has it.
 pub(crate) fn native_features() -> Vec<(&'static str, bool)> {
-    vec![("has_lse", is_aarch64_feature_detected!("lse"))]
+    vec![
+        ("has_lse", is_aarch64_feature_detected!("lse")),
+        ("lrcpc", is_aarch64_feature_detected!("rcpc")),
+        ("lrcpc2", is_aarch64_feature_detected!("rcpc2")),
+    ]
 }

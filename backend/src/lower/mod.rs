@@ -33,6 +33,7 @@ mod vector;
 use crate::abi::ARGUMENTS;
 use crate::compile::{CompileOptions, ExitSite};
 use crate::isa::{Arch, HostIsa};
+use crate::order::Scalars;
 use calque_ir::{BlockId, GuestAddr, Inst, Op, Region, Type, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, AbiParam, InstBuilder, MemFlagsData, Signature, SourceLoc, TrapCode, types};
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
@@ -57,6 +58,7 @@ pub(crate) fn lower(
     region: &Region,
     host: &HostIsa,
     options: &CompileOptions,
+    scalars: Scalars,
     frontend: TargetFrontendConfig,
     func: &mut clif::Function,
     context: &mut FunctionBuilderContext,
@@ -77,6 +79,7 @@ pub(crate) fn lower(
         b,
         host,
         options,
+        scalars,
         region,
         cpu,
         tail,
@@ -110,6 +113,8 @@ struct Lowering<'a> {
     b: FunctionBuilder<'a>,
     host: &'a HostIsa,
     options: &'a CompileOptions,
+    /// How scalar guest accesses are made.
+    scalars: Scalars,
     region: &'a Region,
     /// Pointer to `CpuState`.
     cpu: clif::Value,

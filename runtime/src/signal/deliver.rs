@@ -374,7 +374,8 @@ impl Exception {
                 FaultKind::Debug => trap(SIGTRAP, TRAP_BRKPT, rip, 1),
                 FaultKind::Breakpoint => trap(SIGTRAP, SI_KERNEL, 0, 3),
                 FaultKind::InvalidOpcode | FaultKind::Unimplemented => trap(SIGILL, ILL_ILLOPN, rip, 6),
-                FaultKind::GeneralProtection => trap(SIGSEGV, SI_KERNEL, 0, 13),
+                FaultKind::Overflow => trap(SIGSEGV, SI_KERNEL, 0, 4),
+                FaultKind::GeneralProtection | FaultKind::Compatibility => trap(SIGSEGV, SI_KERNEL, 0, 13),
                 FaultKind::Fetch => trap(SIGSEGV, SEGV_MAPERR, rip, 14),
                 FaultKind::X87Float => trap(SIGFPE, float_code(u32::from(cpu.x87.status & !cpu.x87.control)), rip, 16),
                 FaultKind::SimdFloat => trap(SIGFPE, float_code(cpu.mxcsr & !(cpu.mxcsr >> 7)), rip, 19),
@@ -405,7 +406,7 @@ impl Exception {
 
 /// `fpu__exception_code` (`arch/x86/kernel/fpu/core.c`): the code of raised and unmasked exceptions, in the order of
 /// the status words' low bits.
-fn float_code(raised: u32) -> i32 {
+pub fn float_code(raised: u32) -> i32 {
     match raised & 0x3f {
         r if r & 1 != 0 => FPE_FLTINV,
         r if r & 4 != 0 => FPE_FLTDIV,
