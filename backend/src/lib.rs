@@ -25,6 +25,8 @@ mod isa;
 mod lower;
 mod order;
 
+#[cfg(target_arch = "x86_64")]
+pub use arch::identical;
 pub use abi::{ExitReason, HostCode, JumpCache};
 pub use cache::{CacheError, CodeCache, Translation};
 pub use compile::{CompileError, CompileOptions, Compiled, Compiler, ExitSite, MemoryOrder, StateAtFaults, Verify};

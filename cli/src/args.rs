@@ -36,7 +36,7 @@ pub(crate) struct EngineArgs {
     /// Engines that may run guest code
     #[arg(long, value_name = "ENGINE", default_value = "auto", hide_possible_values = true,
           value_parser = PossibleValuesParser::new(ENGINES.map(Engine::name)).map(|name| engine(&name)),
-          help = "Engines that may run guest code: interp, jit or auto")]
+          help = "Engines that may run guest code: interp, tier0, tiered (interp and jit), jit or auto, the best of this machine")]
     engine: Engine,
     /// Executions after which code is compiled
     #[arg(long, value_name = "N")]
@@ -171,7 +171,7 @@ impl HostName {
     }
 }
 
-const ENGINES: [Engine; 3] = [Engine::Interp, Engine::Jit, Engine::Auto];
+const ENGINES: [Engine; 5] = [Engine::Interp, Engine::Tier0, Engine::Tiered, Engine::Jit, Engine::Auto];
 
 fn engine(name: &str) -> Engine {
     ENGINES.into_iter().find(|e| e.name() == name).unwrap_or_default()

@@ -38,7 +38,7 @@ pub struct CpuState {
 
 /// The x87 register stack. `regs[i]` is *physical* register i (R0..R7): mantissa and sign+exponent.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct X87 {
     /// 80-bit registers: `[mantissa, sign and exponent in the low 16 bits]`.
     pub regs: [V128; 8],

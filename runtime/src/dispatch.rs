@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 use crate::access::{Fault, GuestMemory};
+use crate::arch::UnitThread;
 use crate::crash;
 use crate::fault::{self, Pending};
 use crate::memory::Prot;
@@ -27,15 +28,25 @@ use std::ptr::null;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// Exit status when Calque itself cannot go on, as a shell's for a program that cannot be run.
+const EXIT_NO_MEMORY: i32 = 126;
+
 /// Bit of the interrupt word: translations were dropped, look at the epoch.
 pub(crate) const CODE_CHANGED: u32 = 2;
 
 /// What ends a run of guest code, with RIP where the guest goes on.
-enum Event {
+pub(crate) enum Event {
     /// Look at the interrupt word and the epoch.
     Safepoint,
     Syscall,
     Fault(GuestFault),
+}
+
+impl Event {
+    /// The code at `pc` cannot be fetched.
+    pub(crate) fn fetch_fault(process: &Process, pc: GuestAddr) -> Event {
+        Event::Fault(memory_fault(process, Fault { addr: pc, access: Access::Execute }))
+    }
 }
 
 /// What a thread needs to find and run code.
@@ -48,6 +59,8 @@ pub(crate) struct Exec {
     last_exit: LastExit,
     /// The epoch that `entries` and `jumps` are good for.
     epoch: u64,
+    /// For identical translation.
+    pub(crate) units: UnitThread,
 }
 
 // SAFETY: the pointers are to entries that `known` owns and that any thread may use.
@@ -131,7 +144,12 @@ impl Exec {
     }
 
     pub(crate) fn new() -> Self {
-        Self { entries: EntryCache::new(), frame: Frame::default(), jumps: None, last_exit: LastExit::None, epoch: 0 }
+        Self { entries: EntryCache::new(), frame: Frame::default(), jumps: None, last_exit: LastExit::None, epoch: 0, units: UnitThread::default() }
+    }
+
+    /// The interpreter's values.
+    pub(crate) fn frame(&mut self) -> &mut Frame {
+        &mut self.frame
     }
 }
 
@@ -148,9 +166,19 @@ impl Thread {
             self.cpu.rt.cells = jit.cache.cells_address();
             self.cpu.rt.helpers = jit.helpers.as_ptr() as u64;
         }
+        if let Some(units) = &process.code.units
+            && let Err(error) = self.exec.units.prepare(units, &mut self.cpu)
+        {
+            eprintln!("calque: no memory for a thread: {error}");
+            process.exit(EXIT_NO_MEMORY);
+        }
         loop {
             self.poll();
-            match self.run_code(&membership.member) {
+            let event = match &process.code.units {
+                Some(units) => self.run_units(units, &membership.member),
+                None => self.run_code(&membership.member),
+            };
+            match event {
                 Event::Safepoint => {}
                 Event::Syscall => {
                     if let Some(code) = self.syscall() {
@@ -280,7 +308,7 @@ impl Thread {
         let runs = || entry.code().is_some() || entry.cold().is_some();
         if !runs() {
             if !process.mem.mark_code(pc) {
-                return Some(Event::Fault(memory_fault(process, Fault { addr: pc, access: Access::Execute })));
+                return Some(Event::fetch_fault(process, pc));
             }
             if process.code.engine == Engine::Jit {
                 process.code.request(process, &entry);
@@ -303,7 +331,7 @@ fn traps_floats(cpu: &CpuState) -> bool {
 
 /// Compiles `entry` on this thread, hot or not; whether it has code.
 fn compile_at_once(process: &Arc<Process>, entry: &Arc<Entry>) -> bool {
-    let Some(jit) = process.code.jit.as_ref().filter(|_| process.code.engine == Engine::Auto) else { return false };
+    let Some(jit) = process.code.jit.as_ref().filter(|_| process.code.engine == Engine::Tiered) else { return false };
     jit.queue.compile_now(process, jit, entry);
     entry.code().is_some()
 }
@@ -356,7 +384,7 @@ fn enter(
 
 /// Runs the interpreter's block; `None` goes on at RIP, `warm` says whether as a loop head or function entry.
 #[inline]
-fn interpret(
+pub(crate) fn interpret(
     cpu: &mut CpuState,
     process: &Process,
     block: &ColdBlock,
@@ -388,13 +416,18 @@ fn interpret(
 }
 
 /// The guest's fault that a host fault in generated code stands for.
-fn host_fault(process: &Process, pending: Pending) -> GuestFault {
+pub(crate) fn host_fault(process: &Process, pending: Pending) -> GuestFault {
     match pending.signo {
         libc::SIGFPE if pending.code == FPE_INTDIV => GuestFault::Trap(FaultKind::DivideError),
+        libc::SIGFPE if pending.vector == Some(MATH_FAULT) => GuestFault::Trap(FaultKind::X87Float),
+        libc::SIGILL => GuestFault::Trap(FaultKind::InvalidOpcode),
         libc::SIGFPE => GuestFault::Trap(FaultKind::SimdFloat),
         _ => memory_fault(process, Fault { addr: pending.addr, access: pending.access }),
     }
 }
+
+/// Vector of #MF (SDM vol. 3 table 6-1).
+const MATH_FAULT: u64 = 16;
 
 /// `si_code` of an integer division by zero or overflow (asm-generic/siginfo.h).
 const FPE_INTDIV: i32 = 1;

@@ -50,6 +50,13 @@ pub(crate) enum Verdict {
 /// Decides about a synchronous SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGTRAP (`si_code > 0`) of the calling thread.
 pub(crate) fn classify(signo: i32, info: &libc::siginfo_t, context: &mut libc::ucontext_t) -> Verdict {
     if signo == libc::SIGSEGV && arch::context_is_write(context) && unprotect(GuestAddr(arch::fault_address(info))) {
+        if let Some(units) = units() {
+            units.leave_behind(context);
+        }
+        return Verdict::Resume;
+    }
+    if signo == libc::SIGTRAP && info.si_code == TRAP_TRACE {
+        leave_unit(context);
         return Verdict::Resume;
     }
     if let Some(landing) = arch::fixup(arch::context_pc(context)) {
@@ -68,18 +75,47 @@ pub(crate) struct Pending {
     pub(crate) code: i32,
     pub(crate) addr: GuestAddr,
     pub(crate) access: Access,
+    /// The exception's vector, where the host says so.
+    pub(crate) vector: Option<u64>,
 }
 
 /// The fault with which generated code was left.
 pub(crate) fn take_pending() -> Pending {
-    PENDING.take().expect("the handler has recorded the fault")
+    try_take_pending().expect("the handler has recorded the fault")
+}
+
+/// The fault with which generated code was left, if it was a fault.
+pub(crate) fn try_take_pending() -> Option<Pending> {
+    PENDING.take()
+}
+
+/// Makes the calling thread, interrupted by a signal at `context`, leave the unit that it is in.
+pub(crate) fn leave_unit(context: &mut libc::ucontext_t) {
+    if !CPU.get().is_null()
+        && let Some(units) = units()
+    {
+        units.interrupt(context);
+    }
+}
+
+fn units() -> Option<&'static arch::Units> {
+    crate::process::current().and_then(|process| process.code.units.as_ref())
 }
 
 /// Cases 3 and 4: whether the context is in generated code; it will resume in the dispatcher.
 fn leave_generated_code(signo: i32, info: &libc::siginfo_t, context: &mut libc::ucontext_t) -> bool {
     let cpu = CPU.get();
-    if cpu.is_null() || !matches!(signo, libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE) {
+    if cpu.is_null() || !matches!(signo, libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL) {
         return false;
+    }
+    let access = if arch::context_is_write(context) { Access::Write } else { Access::Read };
+    // Linux reports a non-canonical address as SI_KERNEL without an address (arch/x86/kernel/traps.c).
+    let addr = if info.si_code == SI_KERNEL { NOT_CANONICAL } else { arch::fault_address(info) };
+    let vector = arch::context_trap(context);
+    let pending = Pending { signo, code: info.si_code, addr: GuestAddr(addr), access, vector };
+    if units().is_some_and(|units| units.interrupt(context)) {
+        PENDING.set(Some(pending));
+        return true;
     }
     let pc = arch::context_pc(context) as usize;
     let jit = crate::process::current().and_then(|process| process.code.jit.as_ref());
@@ -87,10 +123,7 @@ fn leave_generated_code(signo: i32, info: &libc::siginfo_t, context: &mut libc::
     if signo == libc::SIGBUS && info.si_code == libc::BUS_ADRALN && arch::emulate_unaligned(context, may_access) {
         return true;
     }
-    let access = if arch::context_is_write(context) { Access::Write } else { Access::Read };
-    // Linux reports a non-canonical address as SI_KERNEL without an address (arch/x86/kernel/traps.c).
-    let addr = if info.si_code == SI_KERNEL { NOT_CANONICAL } else { arch::fault_address(info) };
-    PENDING.set(Some(Pending { signo, code: info.si_code, addr: GuestAddr(addr), access }));
+    PENDING.set(Some(pending));
     // SAFETY: the registers of this thread, which is inside generated code and not in Rust.
     unsafe {
         (*cpu).rip = guest_pc.0;
@@ -113,6 +146,8 @@ fn may_access(addr: u64, bytes: usize, access: Access) -> bool {
     allowed(addr) && allowed(addr.wrapping_add(bytes as u64 - 1))
 }
 
+/// `si_code` of a trap behind one instruction (asm-generic/siginfo.h).
+const TRAP_TRACE: i32 = 2;
 /// `si_code` of exceptions without a better one (asm-generic/siginfo.h).
 const SI_KERNEL: i32 = 0x80;
 /// Stands for any non-canonical address.

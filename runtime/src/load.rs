@@ -2,7 +2,7 @@
 //! (`fs/exec.c`, `fs/binfmt_script.c`, `fs/binfmt_elf.c`).
 
 use crate::access;
-use crate::memory::{GUEST_END, PIE_BASE};
+use crate::memory::{GUEST_END, PIE_BASE, PIE_BRK};
 use crate::process::{ExeInfo, Process};
 use crate::stack;
 use crate::thread::Thread;
@@ -213,7 +213,8 @@ fn c_string(text: &OsStr) -> Result<CString, LoadError> {
 pub fn load(process: &Arc<Process>, program: Program, envp: Vec<CString>) -> Result<Thread, LoadError> {
     let bias = map_image(process, &program.image, Placement::Program)?;
     let (_, end) = program.image.plan.span();
-    process.mem.set_brk_start(GuestAddr(end.0 + bias));
+    let relocatable = program.image.plan.kind != ImageKind::Fixed;
+    process.mem.set_brk_start(GuestAddr(if relocatable { PIE_BRK } else { end.0 }));
     let plan = &program.image.plan;
     let (entry, base) = match &program.interpreter {
         Some(image) => {
@@ -288,7 +289,7 @@ fn place(process: &Process, plan: &LoadPlan, placement: Placement) -> Result<u64
         Placement::Program => PIE_BASE.next_multiple_of(plan.align),
         Placement::Interpreter => 0,
     };
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_DENYWRITE;
     let got = process.mem.mmap(GuestAddr(hint), size + slack, libc::PROT_NONE, flags, -1, 0)?;
     let start = got.0.next_multiple_of(plan.align);
     let end = got.0 + (size + slack).next_multiple_of(GUEST_PAGE);

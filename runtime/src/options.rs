@@ -1,7 +1,9 @@
 //! How a guest is run. Users need none of these; tests and measurements do.
 
+use crate::arch::Units;
 use crate::emit::Emit;
 use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
 
 /// Which engines may run guest code.
@@ -11,7 +13,11 @@ pub enum Engine {
     Interp,
     /// Compiled code only: every region is compiled before its first execution.
     Jit,
+    /// Tier 0 only, which translates in one pass: on x86-64 hosts, guest instructions copied as they are.
+    Tier0,
     /// The interpreter for cold code, compiled regions for hot code.
+    Tiered,
+    /// What is fastest on this host: tier 0 on x86-64 processors that it can run on, else `Tiered`.
     #[default]
     Auto,
 }
@@ -22,7 +28,25 @@ impl Engine {
         match self {
             Engine::Interp => "interp",
             Engine::Jit => "jit",
+            Engine::Tier0 => "tier0",
+            Engine::Tiered => "tiered",
             Engine::Auto => "auto",
+        }
+    }
+
+    /// The engine that runs: what `Auto` stands for with these options on this host. An error if the host does not have it.
+    pub(crate) fn resolve(self, options: &RunOptions) -> io::Result<Engine> {
+        match self {
+            // What `--emit` shows is made of IR.
+            Engine::Auto if Units::is_supported() && options.emit.is_none() => Ok(Engine::Tier0),
+            Engine::Auto => Ok(Engine::Tiered),
+            Engine::Tier0 if !Units::is_supported() => Err(io::Error::other(
+                "this machine cannot run --engine tier0, which needs an x86-64 processor with AVX and FSGSBASE; use --engine auto",
+            )),
+            Engine::Tier0 if options.emit.is_some() => {
+                Err(io::Error::other("--emit shows code that is made from IR, which tier0 has none of; use --engine jit"))
+            }
+            engine => Ok(engine),
         }
     }
 }

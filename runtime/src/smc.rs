@@ -112,6 +112,9 @@ impl Pages {
             for entry in self.take(*range) {
                 code.drop_entry(&entry);
             }
+            if let Some(units) = &code.units {
+                units.remove(*range);
+            }
         }
         if stale.is_empty() {
             return false;

@@ -26,6 +26,12 @@ counters! {
     cold_blocks;
     /// guest instructions in them
     cold_insns;
+    /// units of copied instructions made
+    units;
+    /// guest instructions in them
+    unit_insns;
+    /// times the interpreter ran an instruction that cannot be copied
+    odd_insns;
     /// regions compiled
     regions;
     /// guest instructions in them

@@ -7,6 +7,7 @@
 //! Heat is counted where loops and calls begin: at targets of backward edges, of calls, returns and indirect jumps, and of exits from
 //! generated code. Blocks inside a loop body do not get hot by themselves, so a loop is compiled once and not once a block.
 
+use crate::arch::{FrozenUnits, Units};
 use crate::compile_queue::{Queue, Waiting};
 use crate::dispatch::CODE_CHANGED;
 use crate::memory::GuestMap;
@@ -167,6 +168,8 @@ pub(crate) struct Code {
     ordered: AtomicBool,
     pub(crate) engine: Engine,
     pub(crate) hot: u32,
+    /// Identical translation, where the host and the engine have it.
+    pub(crate) units: Option<Units>,
     /// What compiled code needs; none if only the interpreter runs.
     pub(crate) jit: Option<Jit>,
     pub(crate) world: World,
@@ -252,6 +255,7 @@ fn host_helper(helper: Helper) -> Option<HelperEntry> {
 pub(crate) struct Frozen<'a> {
     _pages: MutexGuard<'a, Pages>,
     _shards: [MutexGuard<'a, HashMap<u64, Arc<Entry>>>; SHARDS],
+    _units: Option<FrozenUnits<'a>>,
     _jit: Option<(MutexGuard<'a, Waiting>, MutexGuard<'a, ()>)>,
     _world: MutexGuard<'a, Vec<Arc<Member>>>,
 }
@@ -263,10 +267,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Code {
     /// Without compiled code if the host refuses it and nobody insists.
     pub(crate) fn new(options: &RunOptions) -> io::Result<Code> {
-        let jit = match options.engine {
-            Engine::Interp => None,
+        let engine = options.engine.resolve(options)?;
+        let units = (engine == Engine::Tier0).then(|| Units::new(options)).transpose().map_err(io::Error::other)?;
+        let jit = match engine {
+            Engine::Interp | Engine::Tier0 => None,
             Engine::Jit => Some(Jit::new(options).map_err(io::Error::other)?),
-            Engine::Auto => Jit::new(options).inspect_err(|e| eprintln!("calque: {e}; running slowly without")).ok(),
+            Engine::Tiered | Engine::Auto => Jit::new(options).inspect_err(|e| eprintln!("calque: {e}; running slowly without")).ok(),
         };
         Ok(Code {
             shards: Default::default(),
@@ -274,8 +280,9 @@ impl Code {
             epoch: AtomicU64::new(0),
             precise: AtomicBool::new(false),
             ordered: AtomicBool::new(false),
-            engine: options.engine,
+            engine,
             hot: options.hot.max(1),
+            units,
             jit,
             world: World::default(),
         })
@@ -286,6 +293,7 @@ impl Code {
         Frozen {
             _pages: lock(&self.pages),
             _shards: self.shards.each_ref().map(lock),
+            _units: self.units.as_ref().map(Units::freeze),
             _jit: self.jit.as_ref().map(|jit| (jit.queue.lock(), jit.cache.freeze())),
             _world: self.world.lock(),
         }
@@ -294,11 +302,19 @@ impl Code {
     /// In the child of a fork, whose only thread has this interrupt word: code memory of its own, no compile thread yet.
     pub(crate) fn after_fork_in_child(&self, survivor: &AtomicU32) {
         self.world.after_fork_in_child(survivor);
-        let Some(jit) = &self.jit else { return };
-        if let Err(error) = jit.after_fork_in_child() {
+        let units = self.units.as_ref().map_or(Ok(()), Units::after_fork_in_child);
+        let jit = self.jit.as_ref().map_or(Ok(()), Jit::after_fork_in_child);
+        if let Err(error) = units.and(jit) {
             // Running on in the parent's code memory would change it under the parent.
             panic!("no code memory for a forked child: {error}");
         }
+    }
+
+    /// Locks what says which pages translations were made from, with nothing stale in it.
+    pub(crate) fn lock_pages(&self, map: &GuestMap) -> impl Sized + '_ {
+        let mut pages = lock(&self.pages);
+        pages.drain_stale(map, self);
+        pages
     }
 
     /// Higher after each invalidation.
@@ -372,7 +388,10 @@ impl Code {
 
     /// How to lift now.
     pub(crate) fn lift_options(&self) -> LiftOptions {
-        LiftOptions { precise: self.precise.load(Ordering::Acquire), ..LiftOptions::default() }
+        let default = LiftOptions::default();
+        // Beside units, the interpreter runs single instructions.
+        let block_insns = if self.units.is_some() { 1 } else { default.block_insns };
+        LiftOptions { precise: self.precise.load(Ordering::Acquire), block_insns, ..default }
     }
 
     /// Lifts the interpreter's block of `entry`; false if the entry was dropped meanwhile.
@@ -416,7 +435,7 @@ impl Code {
     /// A count of arrivals at which something is to be done for an entry that still has no compiled code.
     #[inline]
     pub(crate) fn calls_for_action(&self, heat: u32) -> bool {
-        self.engine == Engine::Auto && (heat == self.hot || heat == self.hot.saturating_mul(OVERDUE))
+        self.engine == Engine::Tiered && (heat == self.hot || heat == self.hot.saturating_mul(OVERDUE))
     }
 
     /// What is to be done: at first the compile thread gets to know; an entry that has waited there for too long is compiled
@@ -494,6 +513,9 @@ impl Code {
     /// Empties a full cache. Called at safepoints, outside generated code.
     #[inline]
     pub(crate) fn make_room(&self) {
+        if let Some(units) = &self.units {
+            units.make_room(self);
+        }
         if let Some(jit) = &self.jit
             && jit.full.load(Ordering::Acquire)
         {

@@ -57,7 +57,7 @@ pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
     });
     add("missing_linker", missing_linker);
     add("strace", strace);
-    for engine in ["interp", "jit", "auto"] {
+    for engine in ["interp", "tiered", "jit", "auto"] {
         trials.push(Trial::test(format!("cli::demo::{engine}"), move || demo(engine)));
     }
     if emulated() || !cfg!(target_arch = "x86_64") {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
-const ENGINES: [&str; 3] = ["interp", "jit", "auto"];
+const ENGINES: [&str; 4] = ["interp", "tiered", "jit", "auto"];
 
 /// How a guest is linked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

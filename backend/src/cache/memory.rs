@@ -22,7 +22,7 @@ const ALIGNMENT: usize = 32;
 /// `MFD_EXEC` (include/uapi/linux/memfd.h, Linux 6.3): asks for an executable file where the sysctl `vm.memfd_noexec` is 1.
 const MFD_EXEC: libc::c_uint = 0x10;
 
-pub(super) struct CodeMemory {
+pub(crate) struct CodeMemory {
     executable: NonNull<u8>,
     writable: NonNull<u8>,
     size: usize,
@@ -36,24 +36,37 @@ unsafe impl Sync for CodeMemory {}
 
 impl CodeMemory {
     /// Reserves `size` bytes; pages are allocated as they are written.
-    pub(super) fn new(size: usize) -> Result<Self, CacheError> {
+    pub(crate) fn new(size: usize) -> Result<Self, CacheError> {
+        Self::executable_at(None, size)
+    }
+
+    /// The same, with the executable mapping at `place` if nothing is there.
+    pub(crate) fn near(place: usize, size: usize) -> Result<Self, CacheError> {
+        Self::executable_at(NonNull::new(place as *mut u8), size)
+    }
+
+    fn executable_at(place: Option<NonNull<u8>>, size: usize) -> Result<Self, CacheError> {
         let limit = FileLimit::raised()?;
         let size = size.min(limit.hard()) & !(PAGE - 1);
         let file = memory_file(size)?;
         let writable = map(None, size, libc::PROT_READ | libc::PROT_WRITE, &file).map_err(CacheError::Map)?;
-        let executable = map(None, size, libc::PROT_READ | libc::PROT_EXEC, &file).map_err(CacheError::ExecRefused)?;
+        let runs = libc::PROT_READ | libc::PROT_EXEC;
+        let executable = match place.and_then(|place| map_free(place, size, runs, &file)) {
+            Some(executable) => executable,
+            None => map(None, size, runs, &file).map_err(CacheError::ExecRefused)?,
+        };
         Ok(Self { executable, writable, size, used: AtomicUsize::new(0) })
     }
 
     /// Takes `len` bytes; `None` if the memory is full. The offset is from the start of both mappings.
-    pub(super) fn allocate(&self, len: usize) -> Option<usize> {
+    pub(crate) fn allocate(&self, len: usize) -> Option<usize> {
         let step = len.next_multiple_of(ALIGNMENT);
         let take = |used: usize| used.checked_add(step).filter(|&end| end <= self.size);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()
     }
 
     /// Writes code into a range that `allocate` gave out, and makes it ready for execution.
-    pub(super) fn write(&self, offset: usize, code: &[u8]) {
+    pub(crate) fn write(&self, offset: usize, code: &[u8]) {
         assert!(offset + code.len() <= self.used.load(Ordering::Relaxed));
         // SAFETY: the range lies inside both mappings (checked against `used` <= `size`), and nobody else reads or
         // writes it (invariant 2).
@@ -65,23 +78,49 @@ impl CodeMemory {
         arch::sync_icache(executable.as_ptr(), written.as_ptr(), code.len());
     }
 
+    /// Where the next `allocate` begins.
+    pub(crate) fn peek(&self) -> usize {
+        self.used()
+    }
+
+    /// Host address of offset 0.
+    pub(crate) fn base(&self) -> u64 {
+        self.executable.as_ptr() as u64
+    }
+
+    /// The first `len` bytes.
+    pub(crate) fn header(&self, len: usize) -> Vec<u8> {
+        assert!(len <= self.used());
+        // SAFETY: written and published.
+        unsafe { std::slice::from_raw_parts(self.executable.as_ptr(), len).to_vec() }
+    }
+
+    /// Makes the 32-bit displacement at offset `at`, the end of an instruction, lead to offset `to`: one store, which threads that run the code
+    /// see whole, because the displacement lies in an aligned 8-byte word (SDM vol. 3 9.1.1). This is the one write to published code.
+    pub(crate) fn patch(&self, at: u32, to: u32) {
+        assert!(at as usize + 4 <= self.used() && at % 8 <= 4);
+        let displacement = to.wrapping_sub(at + 4);
+        // SAFETY: inside the mapping; a misaligned store as the processor makes it, not as an atomic of Rust's.
+        unsafe { self.writable.add(at as usize).cast::<u32>().write_unaligned(displacement) };
+    }
+
     /// Where code at `offset` runs.
-    pub(super) fn address(&self, offset: usize) -> HostCode {
+    pub(crate) fn address(&self, offset: usize) -> HostCode {
         HostCode(self.executable.as_ptr() as usize + offset)
     }
 
     /// Offset of an address inside the executable mapping.
-    pub(super) fn offset(&self, pc: usize) -> Option<usize> {
+    pub(crate) fn offset(&self, pc: usize) -> Option<usize> {
         pc.checked_sub(self.executable.as_ptr() as usize).filter(|&o| o < self.size)
     }
 
     /// Bytes in use.
-    pub(super) fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
     /// Forgets everything; the pages go back to the system.
-    pub(super) fn reset(&self) {
+    pub(crate) fn reset(&self) {
         self.used.store(0, Ordering::Relaxed);
         // SAFETY: frees the file's pages under our own mapping; no thread executes there (invariant 2). If it fails, the
         // pages merely stay allocated.
@@ -89,7 +128,7 @@ impl CodeMemory {
     }
 
     /// In the child after `fork`: a file of its own at the same addresses, with the same code.
-    pub(super) fn unshare(&self) -> Result<(), CacheError> {
+    pub(crate) fn unshare(&self) -> Result<(), CacheError> {
         let _limit = FileLimit::raised()?;
         let file = memory_file(self.size)?;
         let used = self.used();
@@ -106,7 +145,7 @@ impl CodeMemory {
     }
 
     /// Both mappings, as (address, length): what the guest must neither see nor touch.
-    pub(super) fn mappings(&self) -> [(usize, usize); 2] {
+    pub(crate) fn mappings(&self) -> [(usize, usize); 2] {
         [(self.executable.as_ptr() as usize, self.size), (self.writable.as_ptr() as usize, self.size)]
     }
 }
@@ -170,6 +209,24 @@ fn memory_file(size: usize) -> Result<OwnedFd, CacheError> {
     let file = unsafe { OwnedFd::from_raw_fd(fd) };
     nix::unistd::ftruncate(&file, size as i64).map_err(|e| CacheError::Map(e.into()))?;
     Ok(file)
+}
+
+/// Maps the whole file at `at`, if nothing is there.
+fn map_free(at: NonNull<u8>, size: usize, protection: i32, file: &OwnedFd) -> Option<NonNull<u8>> {
+    let flags = libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE;
+    // SAFETY: a new mapping, which replaces none. Kernels before 4.17 take the address as a hint; then the mapping is not what
+    // was asked for, and goes again.
+    unsafe {
+        let p = libc::mmap(at.as_ptr().cast(), size, protection, flags, file.as_raw_fd(), 0);
+        if p == libc::MAP_FAILED {
+            return None;
+        }
+        if p.cast() != at.as_ptr() {
+            libc::munmap(p, size);
+            return None;
+        }
+    }
+    Some(at)
 }
 
 /// Maps the whole file, over `at` if given.

@@ -22,7 +22,7 @@ use crate::compile::{CompileError, CompileOptions, Compiled, Compiler, ExitSite}
 use calque_ir::{GuestAddr, Region};
 use cells::Cells;
 use index::Index;
-use memory::CodeMemory;
+pub(crate) use memory::CodeMemory;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

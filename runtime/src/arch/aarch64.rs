@@ -364,6 +364,10 @@ pub(crate) fn context_set_pc(context: &mut libc::ucontext_t, pc: u64) {
     context.uc_mcontext.pc = pc;
 }
 
+pub(crate) fn context_trap(_: &libc::ucontext_t) -> Option<u64> {
+    None
+}
+
 pub(crate) fn context_set_sp(context: &mut libc::ucontext_t, sp: u64) {
     context.uc_mcontext.sp = sp;
 }

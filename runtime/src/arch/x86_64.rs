@@ -206,6 +206,10 @@ pub(crate) fn context_is_write(context: &libc::ucontext_t) -> bool {
     context.uc_mcontext.gregs[libc::REG_ERR as usize] & 2 != 0
 }
 
+pub(crate) fn context_trap(context: &libc::ucontext_t) -> Option<u64> {
+    Some(context.uc_mcontext.gregs[libc::REG_TRAPNO as usize] as u64)
+}
+
 pub(crate) fn context_set_sp(context: &mut libc::ucontext_t, sp: u64) {
     context.uc_mcontext.gregs[libc::REG_RSP as usize] = sp as i64;
 }

@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code)]
 
-use super::layout::{GUEST_END, GUEST_START, LOW_END, LOW_START, MMAP_TOP};
+use super::layout::{GUEST_END, GUEST_START, IMAGES_TOP, LOW_END, LOW_START, MMAP_TOP, PIE_BASE};
 use crate::arch;
 use calque_ir::{GuestAddr, GuestRange};
 use nix::errno::Errno;
@@ -188,7 +188,7 @@ impl GuestMap {
             self.drop_code(&mut state, &range);
             place(range.start, libc::MAP_FIXED).inspect_err(|_| state.release_holes(&range))?
         } else {
-            state.place_free(addr.0, len, flags & MAP_32BIT != 0, |at| place(at, libc::MAP_FIXED_NOREPLACE))?
+            state.place_free(addr.0, len, Area::of(flags, fd), |at| place(at, libc::MAP_FIXED_NOREPLACE))?
         };
         let backing = match backing {
             Backing::File { file, .. } => Backing::File { file, delta: offset.wrapping_sub(at) },
@@ -293,7 +293,7 @@ impl GuestMap {
             }
             at
         } else if flags & libc::MREMAP_MAYMOVE != 0 {
-            let to = state.place_free(0, new_len, false, |to| {
+            let to = state.place_free(0, new_len, Area::Any, |to| {
                 claim(to, new_len)?;
                 Ok(to)
             })?;
@@ -539,7 +539,7 @@ impl State {
         &self,
         hint: u64,
         len: u64,
-        low: bool,
+        area: Area,
         place: impl Fn(u64) -> Result<u64, Errno>,
     ) -> Result<u64, Errno> {
         let hint = hint & !OFFSET;
@@ -549,13 +549,14 @@ impl State {
                 other => return other,
             }
         }
-        let area = if low { LOW_START..LOW_END } else { GUEST_START..MMAP_TOP };
-        let mut top = area.end;
-        while let Some(at) = self.highest_gap(area.start, top, len) {
-            match place(at) {
-                // The translator lives there: further down.
-                Err(Errno::EEXIST) => top = at.saturating_sub(OBSTACLE_STEP),
-                other => return other,
+        for range in area.ranges() {
+            let mut top = range.end;
+            while let Some(at) = self.highest_gap(range.start, top, len) {
+                match place(at) {
+                    // The translator lives there: further down.
+                    Err(Errno::EEXIST) => top = at.saturating_sub(OBSTACLE_STEP),
+                    other => return other,
+                }
             }
         }
         Err(Errno::ENOMEM)
@@ -578,6 +579,46 @@ impl State {
 fn may_change(prot: Prot, backing: &Backing) -> bool {
     let package_data = matches!(backing, Backing::File { file, .. } if file.path.starts_with("/usr"));
     prot.contains(Prot::WRITE) || !package_data
+}
+
+/// Where a mapping goes that has no address of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Area {
+    Any,
+    /// In the first 2 GiB (`MAP_32BIT`).
+    Low,
+    /// Where programs and libraries lie, as long as there is room.
+    Images,
+}
+
+impl Area {
+    /// Loaders map a whole image from its file's start first; glibc's says so with MAP_DENYWRITE, which means nothing else any more.
+    fn of(flags: i32, fd: RawFd) -> Area {
+        if flags & MAP_32BIT != 0 {
+            Area::Low
+        } else if flags & libc::MAP_DENYWRITE != 0 || (flags & libc::MAP_ANONYMOUS == 0 && is_elf(fd)) {
+            Area::Images
+        } else {
+            Area::Any
+        }
+    }
+
+    /// Where to look, best first.
+    fn ranges(self) -> &'static [std::ops::Range<u64>] {
+        match self {
+            Area::Any => &[GUEST_START..MMAP_TOP],
+            Area::Low => &[LOW_START..LOW_END],
+            Area::Images => &[PIE_BASE..IMAGES_TOP, GUEST_START..MMAP_TOP],
+        }
+    }
+}
+
+/// Whether a file begins as ELF files do.
+fn is_elf(fd: RawFd) -> bool {
+    let mut magic = [0u8; 4];
+    // SAFETY: reads into a buffer of that size.
+    let got = unsafe { libc::pread(fd, magic.as_mut_ptr().cast(), magic.len(), 0) };
+    got == 4 && magic == *b"\x7fELF"
 }
 
 /// How far to move down past a host mapping that the map does not know (bytes).

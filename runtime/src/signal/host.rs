@@ -61,7 +61,7 @@ pub fn set_disposition(signo: i32, handler: u64, flags: u64) {
 /// Installs [`on_signal`] with these flags besides the necessary ones.
 pub fn install(signo: i32, flags: u64) {
     let flags = flags | SA_SIGINFO as u64 | SA_ONSTACK as u64 | arch::SA_RESTORER;
-    let handler = on_signal as *const () as usize;
+    let handler = crate::arch::signal_entry(on_signal as *const () as usize);
     sigaction(signo, Some(HostSigaction { handler, flags, restorer: arch::restorer(), mask: !0 }));
 }
 
@@ -277,6 +277,7 @@ fn record(info: &siginfo_t, context: &mut ucontext_t) {
     }
     // SAFETY: `attach` set the inbox, which outlives the attachment; the two types are one structure.
     unsafe { (*inbox).put(*std::ptr::from_ref(info).cast::<SigInfo>()) };
+    fault::leave_unit(context);
     let window = arch::window();
     let pc = crate::arch::context_pc(context);
     if (window.check..window.end).contains(&pc) {

@@ -1,0 +1,138 @@
+//! What units reach through the GS base: one thread's words and its table of landings.
+//!
+//! # Safety
+//! An area is a mapping of its own, zero at first, which lives as long as the [`Area`].
+#![allow(unsafe_code)]
+
+use super::enter;
+use calque_ir::CpuState;
+use calque_ir::state::X87;
+use std::io;
+use std::ptr::NonNull;
+
+/// Landings of a thread, indexed by the low 16 bits of a guest pc.
+pub(super) const LANDINGS: usize = 1 << 16;
+
+/// The words. All addresses are host addresses.
+#[repr(C)]
+pub(super) struct Words {
+    /// FS base of Rust code on this thread.
+    pub(super) host_fs: u64,
+    /// The `CpuState` that registers are taken from and left in.
+    pub(super) cpu: u64,
+    /// Stack pointer of `enter`.
+    pub(super) host_sp: u64,
+    /// Where a rewritten sequence keeps the one register that it uses.
+    pub(super) spill: u64,
+    /// Target of a computed jump; where the guest goes on after most exits.
+    pub(super) rip: u64,
+    /// The guest's RFLAGS at the last exit.
+    pub(super) rflags: u64,
+    /// Status flags for `enter`: what SAHF loads in bits 8..16, OF in bit 0, DF in bit 32.
+    pub(super) flags: u64,
+    /// Where `enter` jumps to.
+    pub(super) target: u64,
+    /// For the assembly's own use.
+    pub(super) scratch: [u64; 2],
+    /// Why the last unit was left: a `Leave`.
+    pub(super) reason: u32,
+    /// The exit that was taken.
+    pub(super) exit: u32,
+    /// MXCSR of Rust code.
+    pub(super) host_mxcsr: u32,
+    /// Nonzero once x87 or MMX registers have been used: they stay in the host's registers then.
+    pub(super) x87_used: u32,
+    /// Nonzero if the upper halves of all vector registers were zero at the last exit.
+    pub(super) upper_clear: u32,
+    /// Nonzero if XGETBV tells which state is in use.
+    pub(super) xinuse: u32,
+}
+
+/// An FXSAVE image.
+#[repr(C, align(64))]
+pub(super) struct Fx(pub(super) [u8; 512]);
+
+/// Where the table of landings begins, from the GS base.
+pub(super) const TABLE: usize = 4096;
+
+/// MXCSR of Rust code: its value at reset (SDM vol. 1 10.2.3).
+const MXCSR_DEFAULT: u32 = 0x1f80;
+
+const SIZE: usize = TABLE + LANDINGS * 8;
+
+/// One thread's words and landings, at a fixed address.
+pub struct Area {
+    words: NonNull<Words>,
+    /// Indices of the landings that differ from `empty`.
+    used: Vec<u16>,
+    empty: u64,
+    /// What the host's x87 unit holds, but for what units have done to it.
+    pub(super) loaded: X87,
+}
+
+// SAFETY: the mapping belongs to the value.
+unsafe impl Send for Area {}
+
+impl Area {
+    /// An area whose landings all are `empty`, the exit for unknown targets.
+    pub(super) fn new(empty: u64) -> io::Result<Area> {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new anonymous mapping.
+        let p = unsafe { libc::mmap(std::ptr::null_mut(), SIZE, protection, flags, -1, 0) };
+        let words = NonNull::new(p.cast()).filter(|_| p != libc::MAP_FAILED).ok_or_else(io::Error::last_os_error)?;
+        let area = Area { words, used: Vec::new(), empty, loaded: CpuState::new().x87 };
+        // SAFETY: words and table are ours and nobody else's yet.
+        unsafe {
+            (*area.words()).host_mxcsr = MXCSR_DEFAULT;
+            (*area.words()).xinuse = u32::from(enter::has_xinuse());
+            std::slice::from_raw_parts_mut(area.slot(0), LANDINGS).fill(empty);
+        }
+        Ok(area)
+    }
+
+    /// The GS base.
+    pub fn address(&self) -> u64 {
+        self.words.as_ptr() as u64
+    }
+
+    /// Makes the area the calling thread's, with the guest's registers in `cpu`. Both stay where they are while the thread runs units.
+    pub fn install(&self, cpu: &mut CpuState) {
+        enter::install(self, cpu);
+    }
+
+    pub(super) fn words(&self) -> *mut Words {
+        self.words.as_ptr()
+    }
+
+    fn slot(&self, index: u16) -> *mut u64 {
+        // SAFETY: the table follows at `TABLE` and has a slot for each index.
+        unsafe { self.words.as_ptr().cast::<u8>().add(TABLE).cast::<u64>().add(usize::from(index)) }
+    }
+
+    /// Computed jumps to `pc` go to `landing` from now on.
+    pub fn set_landing(&mut self, pc: u64, landing: u64) {
+        let slot = self.slot(pc as u16);
+        // SAFETY: the owner of the area is not inside a unit.
+        unsafe {
+            if *slot == self.empty {
+                self.used.push(pc as u16);
+            }
+            *slot = landing;
+        }
+    }
+
+    /// Forgets all landings: after code memory was given back.
+    pub fn clear(&mut self) {
+        for index in std::mem::take(&mut self.used) {
+            // SAFETY: as in `set_landing`.
+            unsafe { *self.slot(index) = self.empty };
+        }
+    }
+}
+
+impl Drop for Area {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made by `new`; its thread has left.
+        unsafe { libc::munmap(self.words.as_ptr().cast(), SIZE) };
+    }
+}

@@ -1,0 +1,139 @@
+//! What becomes of a guest instruction, by its code: one table, made once for the host's processor.
+
+use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpCodeOperandKind, Register};
+use std::sync::LazyLock;
+
+/// What becomes of an instruction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Kind {
+    /// Runs as it is.
+    Copy,
+    /// Runs as it is, and uses x87 or MMX registers.
+    CopyX87,
+    /// The interpreter's: differs between guest and host, or the host lacks it.
+    Odd,
+    Jcc,
+    /// JRCXZ and LOOPcc: 8-bit displacements only.
+    ShortOnly,
+    Jump,
+    Call,
+    JumpIndirect,
+    CallIndirect,
+    Return,
+    Syscall,
+}
+
+/// Instructions that must not run natively, although the processor has them.
+#[rustfmt::skip]
+const ODD: &[Mnemonic] = &[
+    // Show the translator, or what CPUID does not announce.
+    Mnemonic::Cpuid, Mnemonic::Xgetbv, Mnemonic::Rdpid, Mnemonic::Rdtscp, Mnemonic::Rdtsc,
+    // System and ID flags live in CpuState; TF must not trap here.
+    Mnemonic::Pushfq, Mnemonic::Pushf, Mnemonic::Popfq, Mnemonic::Popf,
+    // The GS base is ours.
+    Mnemonic::Rdgsbase, Mnemonic::Wrgsbase, Mnemonic::Swapgs, Mnemonic::Lgs, Mnemonic::Lfs, Mnemonic::Lss,
+    // Show where the last x87 instruction lies, or more of the state than the guest knows of.
+    Mnemonic::Fnstenv, Mnemonic::Fstenv, Mnemonic::Fldenv, Mnemonic::Fnsave, Mnemonic::Fsave, Mnemonic::Frstor,
+    Mnemonic::Fxsave, Mnemonic::Fxsave64, Mnemonic::Fxrstor, Mnemonic::Fxrstor64,
+    Mnemonic::Xsave, Mnemonic::Xsave64, Mnemonic::Xrstor, Mnemonic::Xrstor64, Mnemonic::Xsaveopt, Mnemonic::Xsaveopt64,
+    Mnemonic::Xsavec, Mnemonic::Xsavec64, Mnemonic::Xsaves, Mnemonic::Xsaves64, Mnemonic::Xrstors, Mnemonic::Xrstors64,
+    // Traps, and what this kernel may do differently for other segments and gates.
+    Mnemonic::Int, Mnemonic::Int1, Mnemonic::Int3, Mnemonic::Ud0, Mnemonic::Ud1, Mnemonic::Ud2, Mnemonic::Sysenter, Mnemonic::Sysexit,
+    Mnemonic::Sysret, Mnemonic::Iretq, Mnemonic::Iretd, Mnemonic::Iret, Mnemonic::Retf,
+    Mnemonic::Sgdt, Mnemonic::Sidt, Mnemonic::Sldt, Mnemonic::Str, Mnemonic::Smsw, Mnemonic::Lar, Mnemonic::Lsl, Mnemonic::Verr, Mnemonic::Verw,
+];
+
+/// Extensions whose instructions are copied where the host has them; every other is the interpreter's, which refuses what is
+/// not announced.
+fn host_has(feature: CpuidFeature) -> bool {
+    use CpuidFeature::*;
+    match feature {
+        INTEL8086 | INTEL186 | INTEL286 | INTEL386 | INTEL486 | X64 | CMOV | CPUID | MULTIBYTENOP | PAUSE | MSR | CX8 | FPU | FPU287
+        | FPU387 | MMX | SSE | SSE2 | CLFSH | PREFETCHW | SYSCALL | FXSR | INTEL8086_ONLY | FSGSBASE => true,
+        SSE3 => has("sse3"),
+        SSSE3 => has("ssse3"),
+        SSE4_1 => has("sse4.1"),
+        SSE4_2 => has("sse4.2"),
+        POPCNT => has("popcnt"),
+        LZCNT => has("lzcnt"),
+        BMI1 => has("bmi1"),
+        BMI2 => has("bmi2"),
+        MOVBE => has("movbe"),
+        ADX => has("adx"),
+        AES => has("aes"),
+        PCLMULQDQ => has("pclmulqdq"),
+        CMPXCHG16B => has("cmpxchg16b"),
+        AVX => has("avx"),
+        AVX2 => has("avx2"),
+        FMA => has("fma"),
+        F16C => has("f16c"),
+        SHA => has("sha"),
+        _ => false,
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has(name: &str) -> bool {
+    macro_rules! detect {
+        ($($feature:tt)*) => { match name { $( $feature => std::arch::is_x86_feature_detected!($feature), )* _ => false } };
+    }
+    detect!("sse3" "ssse3" "sse4.1" "sse4.2" "popcnt" "lzcnt" "bmi1" "bmi2" "movbe" "adx" "aes" "pclmulqdq" "cmpxchg16b" "avx"
+        "avx2" "fma" "f16c" "sha")
+}
+
+fn uses_x87(code: Code) -> bool {
+    use OpCodeOperandKind::{mm_or_mem, mm_reg, mm_rm, st0, sti_opcode};
+    let fpu = |f: &CpuidFeature| matches!(f, CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387 | CpuidFeature::MMX);
+    code.cpuid_features().iter().any(fpu)
+        || code.op_code().op_kinds().iter().any(|kind| matches!(kind, mm_or_mem | mm_reg | mm_rm | st0 | sti_opcode))
+}
+
+fn classify(code: Code) -> Kind {
+    use Code::*;
+    match code {
+        Jmp_rel8_64 | Jmp_rel32_64 => return Kind::Jump,
+        Call_rel32_64 => return Kind::Call,
+        Jmp_rm64 => return Kind::JumpIndirect,
+        Call_rm64 => return Kind::CallIndirect,
+        Retnq | Retnq_imm16 => return Kind::Return,
+        Syscall => return Kind::Syscall,
+        Jrcxz_rel8_64 | Jecxz_rel8_64 | Loop_rel8_64_RCX | Loop_rel8_64_ECX | Loope_rel8_64_RCX | Loope_rel8_64_ECX
+        | Loopne_rel8_64_RCX | Loopne_rel8_64_ECX => return Kind::ShortOnly,
+        _ => {}
+    }
+    if code.is_jcc_short_or_near() {
+        return Kind::Jcc;
+    }
+    let info = code.op_code();
+    let transfers = !matches!(code.flow_control(), iced_x86::FlowControl::Next);
+    // A MOV to a segment register replaces the base of FS or GS (SDM vol. 3 3.4.4.1).
+    let segment = matches!(code, Mov_Sreg_rm16 | Mov_Sreg_r32m16 | Mov_Sreg_r64m16 | Popq_FS | Popw_FS | Popq_GS | Popw_GS);
+    if !info.mode64() || transfers || segment || info.is_privileged() || ODD.contains(&code.mnemonic()) {
+        return Kind::Odd;
+    }
+    if !code.cpuid_features().iter().all(|&f| host_has(f)) {
+        return Kind::Odd;
+    }
+    if uses_x87(code) { Kind::CopyX87 } else { Kind::Copy }
+}
+
+/// The kind of each code.
+static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| Code::values().map(classify).collect());
+
+/// Looks up kinds; made once.
+#[derive(Clone, Copy)]
+pub(super) struct Kinds(&'static [Kind]);
+
+impl Kinds {
+    pub(super) fn new() -> Kinds {
+        Kinds(&KINDS)
+    }
+
+    pub(super) fn of(self, insn: &Instruction) -> Kind {
+        if insn.is_invalid() || insn.segment_prefix() == Register::GS {
+            return Kind::Odd;
+        }
+        self.0[insn.code() as usize]
+    }
+}

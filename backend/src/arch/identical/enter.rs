@@ -1,0 +1,488 @@
+//! Between Rust and units: entering, leaving, and the way from a signal handler out of a unit.
+//!
+//! # Safety
+//! 1. [`enter`] is called with the GS base of its area set on this thread ([`install`]), and with the entry of a unit whose code memory is not
+//!    reset meanwhile.
+//! 2. Inside, every register is the guest's; the FS base, too. Every way out arrives at `calque_unit_leave`, which restores Rust's
+//!    callee-saved registers, stack, FS base and MXCSR from the area before anything of Rust's runs.
+//! 3. A signal handler begins at [`signal_entry`], which gives Rust's FS base to the handler and the guest's back to the
+//!    code that it returns to.
+//! 4. Between `calque_unit_window` and its end, guest registers are being loaded, and the interrupt word has been looked at: a handler that
+//!    interrupts it sends it to `calque_unit_abort` ([`leave_at`]), which has nothing to save.
+//! 5. x87 and MMX registers stay in the host's registers while Rust runs: Rust uses none on this host.
+#![allow(unsafe_code)]
+
+use super::area::{Area, Fx, Words};
+use super::blocks::{Blocks, Interruption};
+use calque_ir::CpuState;
+use calque_ir::state::X87;
+use std::arch::{asm, global_asm, is_x86_feature_detected};
+use std::mem::offset_of;
+
+/// Why a unit was left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// By a direct exit that is not joined: [`Blocks::follow`] knows its target. RIP is stale.
+    Link(u32),
+    /// To RIP, which has no landing on this thread.
+    Indirect,
+    /// SYSCALL; RIP is behind it.
+    Syscall,
+    /// The instruction at RIP is the interpreter's.
+    Odd,
+    /// By a signal handler, which has recorded why; the guest goes on at RIP.
+    Interrupted,
+}
+
+/// `Words::reason`.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+enum Leave {
+    Link,
+    Indirect,
+    Syscall,
+    Odd,
+    Interrupted,
+}
+
+/// Displacement of a word for rewritten sequences beside `spill`.
+pub(super) const SCRATCH: u32 = offset_of!(Words, scratch) as u32;
+
+global_asm!(
+    ".text",
+    ".p2align 4",
+    ".hidden calque_unit_enter",
+    ".globl calque_unit_enter",
+    "calque_unit_enter:",
+    "push rbp",
+    "push rbx",
+    "push r12",
+    "push r13",
+    "push r14",
+    "push r15",
+    "sub rsp, 8",
+    "mov gs:[{host_sp}], rsp",
+    ".hidden calque_unit_window",
+    ".globl calque_unit_window",
+    "calque_unit_window:",
+    "mov rax, gs:[{cpu}]",
+    "cmp dword ptr [rax + {interrupt}], 0",
+    "jne calque_unit_abort",
+    "ldmxcsr [rax + {mxcsr}]",
+    "cmp dword ptr gs:[{upper_clear}], 0",
+    "jne 1f",
+    ".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+    "vmovups xmm\\n, [rax + {xmm} + 16 * \\n]",
+    "vinsertf128 ymm\\n, ymm\\n, [rax + {ymmh} + 16 * \\n], 1",
+    ".endr",
+    "jmp 2f",
+    "1:",
+    "vzeroupper",
+    ".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+    "movups xmm\\n, [rax + {xmm} + 16 * \\n]",
+    ".endr",
+    "2:",
+    "mov rcx, [rax + {fs_base}]",
+    "wrfsbase rcx",
+    "bt qword ptr gs:[{flags}], 32",
+    "jnc 3f",
+    "std",
+    "3:",
+    "mov rdx, [rax + {gpr} + 8 * 2]",
+    "mov rbx, [rax + {gpr} + 8 * 3]",
+    "mov rsp, [rax + {gpr} + 8 * 4]",
+    "mov rbp, [rax + {gpr} + 8 * 5]",
+    "mov rsi, [rax + {gpr} + 8 * 6]",
+    "mov rdi, [rax + {gpr} + 8 * 7]",
+    ".irp n, 8, 9, 10, 11, 12, 13, 14, 15",
+    "mov r\\n, [rax + {gpr} + 8 * \\n]",
+    ".endr",
+    "mov rcx, [rax]",
+    "mov gs:[{scratch}], rcx",
+    "mov rcx, [rax + {gpr} + 8]",
+    "mov eax, gs:[{flags}]",
+    "add al, 0x7f",
+    "sahf",
+    "mov rax, gs:[{scratch}]",
+    "jmp gs:[{target}]",
+    ".hidden calque_unit_window_end",
+    ".globl calque_unit_window_end",
+    "calque_unit_window_end:",
+    // Nothing of the guest's is to be saved: CpuState is as it was.
+    ".hidden calque_unit_abort",
+    ".globl calque_unit_abort",
+    "calque_unit_abort:",
+    "cld",
+    "mov rax, gs:[{host_fs}]",
+    "wrfsbase rax",
+    "ldmxcsr gs:[{host_mxcsr}]",
+    "vzeroupper",
+    "mov dword ptr gs:[{reason}], {aborted}",
+    "jmp 9f",
+    ".hidden calque_unit_link",
+    ".globl calque_unit_link",
+    "calque_unit_link:",
+    "mov dword ptr gs:[{reason}], {link}",
+    "jmp calque_unit_leave",
+    ".hidden calque_unit_miss",
+    ".globl calque_unit_miss",
+    "calque_unit_miss:",
+    "mov rcx, gs:[{spill}]",
+    ".hidden calque_unit_gone",
+    ".globl calque_unit_gone",
+    "calque_unit_gone:",
+    "mov dword ptr gs:[{reason}], {indirect}",
+    "jmp calque_unit_leave",
+    ".hidden calque_unit_syscall",
+    ".globl calque_unit_syscall",
+    "calque_unit_syscall:",
+    "mov dword ptr gs:[{reason}], {syscall}",
+    "jmp calque_unit_leave",
+    ".hidden calque_unit_odd",
+    ".globl calque_unit_odd",
+    "calque_unit_odd:",
+    "mov dword ptr gs:[{reason}], {odd}",
+    // All guest registers are live.
+    ".hidden calque_unit_leave",
+    ".globl calque_unit_leave",
+    "calque_unit_leave:",
+    "mov gs:[{scratch}], rax",
+    "mov rax, gs:[{cpu}]",
+    "mov [rax + {gpr} + 8 * 1], rcx",
+    "mov [rax + {gpr} + 8 * 2], rdx",
+    "mov [rax + {gpr} + 8 * 3], rbx",
+    "mov [rax + {gpr} + 8 * 4], rsp",
+    "mov [rax + {gpr} + 8 * 5], rbp",
+    "mov [rax + {gpr} + 8 * 6], rsi",
+    "mov [rax + {gpr} + 8 * 7], rdi",
+    ".irp n, 8, 9, 10, 11, 12, 13, 14, 15",
+    "mov [rax + {gpr} + 8 * \\n], r\\n",
+    ".endr",
+    "mov rcx, gs:[{scratch}]",
+    "mov [rax], rcx",
+    "mov rsp, gs:[{host_sp}]",
+    "pushfq",
+    "pop gs:[{rflags}]",
+    "cld",
+    "rdfsbase rcx",
+    "mov [rax + {fs_base}], rcx",
+    "mov rcx, gs:[{host_fs}]",
+    "wrfsbase rcx",
+    "mov rcx, gs:[{rip}]",
+    "mov [rax + {cpu_rip}], rcx",
+    "stmxcsr [rax + {mxcsr}]",
+    "ldmxcsr gs:[{host_mxcsr}]",
+    "mov rsi, rax",
+    // Bit 2 of XINUSE: whether any upper half is not zero (SDM vol. 1 13.6).
+    "cmp dword ptr gs:[{xinuse}], 0",
+    "je 4f",
+    "mov ecx, 1",
+    "xgetbv",
+    "test al, 4",
+    "jz 5f",
+    "4:",
+    ".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+    "vmovups [rsi + {xmm} + 16 * \\n], xmm\\n",
+    "vextractf128 [rsi + {ymmh} + 16 * \\n], ymm\\n, 1",
+    ".endr",
+    "mov dword ptr gs:[{upper_clear}], 0",
+    "vzeroupper",
+    "jmp 9f",
+    "5:",
+    ".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+    "movups [rsi + {xmm} + 16 * \\n], xmm\\n",
+    ".endr",
+    "cmp dword ptr gs:[{upper_clear}], 0",
+    "jne 9f",
+    "xorps xmm0, xmm0",
+    ".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+    "movups [rsi + {ymmh} + 16 * \\n], xmm0",
+    ".endr",
+    "mov dword ptr gs:[{upper_clear}], 1",
+    "9:",
+    "add rsp, 8",
+    "pop r15",
+    "pop r14",
+    "pop r13",
+    "pop r12",
+    "pop rbx",
+    "pop rbp",
+    "ret",
+    // Where the kernel enters for every signal; the arguments are the handler's.
+    ".p2align 4",
+    ".hidden calque_unit_signal",
+    ".globl calque_unit_signal",
+    "calque_unit_signal:",
+    "rdgsbase rax",
+    "test rax, rax",
+    "jz 6f",
+    "rdfsbase rax",
+    "mov rcx, gs:[{host_fs}]",
+    "cmp rax, rcx",
+    "je 6f",
+    "push rax",
+    "wrfsbase rcx",
+    "call [rip + calque_unit_handler]",
+    "pop rax",
+    "wrfsbase rax",
+    "ret",
+    "6:",
+    "jmp [rip + calque_unit_handler]",
+    ".bss",
+    ".p2align 3",
+    ".hidden calque_unit_handler",
+    ".globl calque_unit_handler",
+    "calque_unit_handler:",
+    ".zero 8",
+    ".text",
+    host_sp = const offset_of!(Words, host_sp),
+    cpu = const offset_of!(Words, cpu),
+    upper_clear = const offset_of!(Words, upper_clear),
+    xinuse = const offset_of!(Words, xinuse),
+    flags = const offset_of!(Words, flags),
+    rflags = const offset_of!(Words, rflags),
+    scratch = const offset_of!(Words, scratch),
+    spill = const offset_of!(Words, spill),
+    target = const offset_of!(Words, target),
+    host_fs = const offset_of!(Words, host_fs),
+    host_mxcsr = const offset_of!(Words, host_mxcsr),
+    reason = const offset_of!(Words, reason),
+    rip = const offset_of!(Words, rip),
+    interrupt = const offset_of!(CpuState, rt.interrupt),
+    mxcsr = const offset_of!(CpuState, mxcsr),
+    xmm = const offset_of!(CpuState, xmm),
+    ymmh = const offset_of!(CpuState, ymmh),
+    fs_base = const offset_of!(CpuState, fs_base),
+    gpr = const offset_of!(CpuState, gpr),
+    cpu_rip = const offset_of!(CpuState, rip),
+    link = const Leave::Link as u32,
+    indirect = const Leave::Indirect as u32,
+    syscall = const Leave::Syscall as u32,
+    odd = const Leave::Odd as u32,
+    aborted = const Leave::Interrupted as u32 | ABORTED,
+);
+
+/// Bit of `Words::reason`: nothing has run, and `CpuState` is as it was.
+const ABORTED: u32 = 0x100;
+
+const _: () = assert!(offset_of!(CpuState, gpr) == 0, "the assembly takes RAX from the start of CpuState");
+
+unsafe extern "C" {
+    fn calque_unit_enter();
+    fn calque_unit_window();
+    fn calque_unit_window_end();
+    fn calque_unit_abort();
+    fn calque_unit_link();
+    fn calque_unit_miss();
+    fn calque_unit_gone();
+    fn calque_unit_syscall();
+    fn calque_unit_odd();
+    fn calque_unit_leave();
+    fn calque_unit_signal();
+    static mut calque_unit_handler: usize;
+}
+
+fn address(f: unsafe extern "C" fn()) -> u64 {
+    f as *const () as u64
+}
+
+pub(super) fn exit_link() -> u64 {
+    address(calque_unit_link)
+}
+
+pub(super) fn exit_syscall() -> u64 {
+    address(calque_unit_syscall)
+}
+
+pub(super) fn exit_odd() -> u64 {
+    address(calque_unit_odd)
+}
+
+pub(super) fn exit_miss() -> u64 {
+    address(calque_unit_miss)
+}
+
+pub(super) fn exit_gone() -> u64 {
+    address(calque_unit_gone)
+}
+
+/// Whether this processor and kernel have what identical translation needs: bases of FS and GS that programs may change
+/// (`HWCAP2_FSGSBASE`, asm/hwcap2.h), and AVX.
+pub fn is_supported() -> bool {
+    const HWCAP2_FSGSBASE: libc::c_ulong = 1 << 1;
+    // SAFETY: a query.
+    let hwcap2 = unsafe { libc::getauxval(libc::AT_HWCAP2) };
+    hwcap2 & HWCAP2_FSGSBASE != 0 && is_x86_feature_detected!("avx")
+}
+
+/// Whether XGETBV with ECX = 1 tells which state is in use (SDM vol. 1 13.2).
+pub(super) fn has_xinuse() -> bool {
+    std::arch::x86_64::__cpuid_count(0xd, 1).eax & 4 != 0
+}
+
+/// Sets the GS base of the calling thread to `area`'s, and tells it which CPU state to use.
+pub(super) fn install(area: &Area, cpu: &mut CpuState) {
+    let words = area.words();
+    // SAFETY: the area is this thread's; nothing of Rust's uses GS on this host.
+    unsafe {
+        (*words).cpu = std::ptr::from_mut(cpu) as u64;
+        asm!("rdfsbase {}", out(reg) (*words).host_fs, options(nomem, nostack, preserves_flags));
+        asm!("wrgsbase {}", in(reg) words as u64, options(nostack, preserves_flags));
+    }
+}
+
+/// Runs the unit at host code `unit` with the guest's registers in `cpu`, which is the area's; then they are there again.
+///
+/// # Safety
+/// The invariants of this file.
+pub unsafe fn enter(area: &mut Area, cpu: &mut CpuState, unit: u64) -> Exit {
+    let words = area.words();
+    // SAFETY: the words are this thread's, and nobody else looks at them now.
+    unsafe {
+        (*words).flags = flags_to_load(cpu);
+        (*words).upper_clear = u32::from(cpu.ymmh.iter().all(|half| *half == [0; 2]));
+        (*words).target = unit;
+    }
+    area.load_x87(&cpu.x87);
+    // SAFETY: the invariants.
+    unsafe { asm!("call {}", sym calque_unit_enter, clobber_abi("C")) };
+    // SAFETY: as above.
+    let (reason, exit, rflags) = unsafe { ((*words).reason, (*words).exit, (*words).rflags) };
+    if reason & ABORTED == 0 {
+        set_status_flags(cpu, rflags);
+        area.save_x87(&mut cpu.x87);
+    }
+    match reason & 0xff {
+        0 => Exit::Link(exit),
+        1 => Exit::Indirect,
+        2 => Exit::Syscall,
+        3 => Exit::Odd,
+        _ => Exit::Interrupted,
+    }
+}
+
+/// See `Words::flags`.
+fn flags_to_load(cpu: &CpuState) -> u64 {
+    let [cf, pf, af, zf, sf, of, df, _] = cpu.flags.map(u64::from);
+    of | (cf | 2 | pf << 2 | af << 4 | zf << 6 | sf << 7) << 8 | df << 32
+}
+
+/// The status flags and DF of an RFLAGS image; the others are not in the host's register.
+fn set_status_flags(cpu: &mut CpuState, rflags: u64) {
+    let bit = |n: u32| (rflags >> n & 1) as u8;
+    cpu.flags = [bit(0), bit(2), bit(4), bit(6), bit(7), bit(11), bit(10), 0];
+}
+
+impl Area {
+    /// Makes `x87` the state of the host's x87 unit, unless it is.
+    fn load_x87(&mut self, x87: &X87) {
+        if self.loaded == *x87 {
+            return;
+        }
+        self.loaded = *x87;
+        let mut fx = Fx([0; 512]);
+        write_fx(&mut fx, x87);
+        // SAFETY: the image is complete and has a valid MXCSR, that of Rust code; vector registers are declared as lost.
+        unsafe {
+            asm!("stmxcsr [{0} + 24]", "fxrstor64 [{0}]", in(reg) fx.0.as_mut_ptr(), clobber_abi("sysv64"), options(nostack));
+        }
+    }
+
+    /// Takes `x87` from the host's x87 unit, if units have used it.
+    fn save_x87(&mut self, x87: &mut X87) {
+        let words = self.words();
+        // SAFETY: the words are this thread's.
+        if unsafe { std::mem::take(&mut (*words).x87_used) } == 0 {
+            return;
+        }
+        let mut fx = Fx([0; 512]);
+        // SAFETY: FXSAVE writes 512 bytes and changes nothing.
+        unsafe { asm!("fxsave64 [{}]", in(reg) fx.0.as_mut_ptr(), options(nostack, preserves_flags)) };
+        read_fx(&fx, x87);
+        self.loaded = *x87;
+    }
+}
+
+/// TOP in the status word (SDM vol. 1 8.1.3).
+const TOP: u16 = 7 << 11;
+
+/// The x87 part of an FXSAVE image (SDM vol. 1 10.5.1). Instruction and operand pointers would be the host's.
+fn read_fx(fx: &Fx, x87: &mut X87) {
+    let half = |at: usize| u16::from_le_bytes([fx.0[at], fx.0[at + 1]]);
+    x87.control = half(0);
+    x87.status = half(2) & !TOP;
+    x87.top = (half(2) >> 11 & 7) as u8;
+    x87.empty = !fx.0[4];
+    for i in 0..8 {
+        let at = 32 + 16 * i;
+        let mantissa = u64::from_le_bytes(fx.0[at..at + 8].try_into().expect("eight bytes"));
+        x87.regs[(usize::from(x87.top) + i) % 8] = [mantissa, u64::from(half(at + 8))];
+    }
+}
+
+fn write_fx(fx: &mut Fx, x87: &X87) {
+    fx.0[0..2].copy_from_slice(&x87.control.to_le_bytes());
+    fx.0[2..4].copy_from_slice(&(x87.status & !TOP | u16::from(x87.top) << 11).to_le_bytes());
+    fx.0[4] = !x87.empty;
+    for i in 0..8 {
+        let [mantissa, exponent] = x87.regs[(usize::from(x87.top) + i) % 8];
+        let at = 32 + 16 * i;
+        fx.0[at..at + 8].copy_from_slice(&mantissa.to_le_bytes());
+        fx.0[at + 8..at + 10].copy_from_slice(&(exponent as u16).to_le_bytes());
+    }
+}
+
+/// What a signal handler's context is to be changed to, so that its thread leaves the unit it is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Redirect {
+    /// Not in a unit, or about to leave: nothing is to be changed.
+    None,
+    /// Go on at this host pc, with this stack pointer if given, and with this value in a general register if given.
+    To { pc: u64, sp: Option<u64>, register: Option<(u8, u64)> },
+    /// Run one host instruction (TF), then ask again.
+    Step,
+}
+
+/// How the calling thread leaves units from host pc `pc`, where a signal handler has interrupted it; [`enter`] then returns
+/// [`Exit::Interrupted`]. `cpu` is the thread's. Signal-safe as `Blocks::interrupt` is.
+pub fn leave_at(blocks: &Blocks, pc: u64) -> Redirect {
+    let words = current_words();
+    if words.is_null() {
+        return Redirect::None;
+    }
+    if (address(calque_unit_window)..address(calque_unit_window_end)).contains(&pc) {
+        // SAFETY: the area of this thread.
+        let sp = unsafe { (*words).host_sp };
+        return Redirect::To { pc: address(calque_unit_abort), sp: Some(sp), register: None };
+    }
+    match blocks.interrupt(pc) {
+        Interruption::Outside | Interruption::Leaving => Redirect::None,
+        Interruption::Step => Redirect::Step,
+        Interruption::At { pc, spilled } => {
+            // SAFETY: the area of this thread, which is inside a unit and so does not look at these words.
+            let register = unsafe {
+                if let Some(pc) = pc {
+                    (*words).rip = pc;
+                }
+                (*words).reason = Leave::Interrupted as u32;
+                spilled.map(|reg| (reg, (*words).spill))
+            };
+            Redirect::To { pc: address(calque_unit_leave), sp: None, register }
+        }
+    }
+}
+
+/// The words of the calling thread; null if it has no area.
+fn current_words() -> *mut Words {
+    let words: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("rdgsbase {}", out(reg) words, options(nomem, nostack, preserves_flags)) };
+    words as *mut Words
+}
+
+/// The address to give to the kernel as the handler of a signal, in place of `handler`.
+pub fn signal_entry(handler: usize) -> usize {
+    // SAFETY: one value for the life of the process, stored before any handler is installed that reads it.
+    unsafe { (&raw mut calque_unit_handler).write(handler) };
+    calque_unit_signal as *const () as usize
+}

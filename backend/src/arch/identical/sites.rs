@@ -1,0 +1,138 @@
+//! From a host pc inside a unit to the guest instruction, in about one byte a guest instruction.
+//!
+//! A unit's record is a run of items: `len | extra << 4` for an instruction of `len` guest bytes whose host code is `extra` bytes longer and
+//! needs no repair; `len | 0xf0`, a count, and pairs of (host bytes, [`Rule`]) for a rewritten one; a zero byte and eight
+//! more for a guest pc that does not follow from the one before.
+
+/// What the guest's state is, short of one host instruction of a rewritten sequence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// As before the guest instruction.
+    Before,
+    /// The guest instruction is done; it goes on at `Area::rip`.
+    Done,
+    /// Neither: let the host instruction run.
+    Step,
+}
+
+/// The state at one host instruction of a sequence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Rule {
+    pub(super) phase: Phase,
+    /// A general register whose value is in `Area::spill`.
+    pub(super) spilled: Option<u8>,
+}
+
+impl Rule {
+    pub(super) const BEFORE: Rule = Rule { phase: Phase::Before, spilled: None };
+    pub(super) const STEP: Rule = Rule { phase: Phase::Step, spilled: None };
+
+    pub(super) fn before_spilled(reg: u8) -> Rule {
+        Rule { phase: Phase::Before, spilled: Some(reg) }
+    }
+
+    pub(super) fn done_spilled(reg: u8) -> Rule {
+        Rule { phase: Phase::Done, spilled: Some(reg) }
+    }
+
+    fn encode(self) -> u8 {
+        self.phase as u8 | self.spilled.map_or(0, |reg| (reg + 1) << 2)
+    }
+
+    fn decode(byte: u8) -> Rule {
+        let phase = match byte & 3 {
+            0 => Phase::Before,
+            1 => Phase::Done,
+            _ => Phase::Step,
+        };
+        Rule { phase, spilled: (byte >> 2).checked_sub(1) }
+    }
+}
+
+/// Where a host pc stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Site {
+    pub(super) pc: u64,
+    pub(super) rule: Rule,
+}
+
+/// Marks an item with its own list of host instructions.
+const LISTED: u8 = 0xf0;
+
+/// Appends an instruction whose host code is a copy, or needs no repair.
+pub(super) fn put(items: &mut Vec<u8>, guest: usize, host: usize) {
+    match host.checked_sub(guest) {
+        Some(extra @ 0..15) => items.push((guest | extra << 4) as u8),
+        _ => put_sequence(items, guest, &[(host, Rule::BEFORE)]),
+    }
+}
+
+/// Appends a rewritten instruction: the length and rule of each of its host instructions.
+pub(super) fn put_sequence(items: &mut Vec<u8>, guest: usize, host: &[(usize, Rule)]) {
+    items.extend([guest as u8 | LISTED, host.len() as u8]);
+    items.extend(host.iter().flat_map(|&(len, rule)| [len as u8, rule.encode()]));
+}
+
+/// Appends a guest pc that does not follow from what is before.
+pub(super) fn put_pc(items: &mut Vec<u8>, pc: u64) {
+    items.push(0);
+    items.extend(pc.to_le_bytes());
+}
+
+/// Finds what stands `offset` bytes into the unit that begins at guest pc `pc`; `None` behind its last instruction (in a stub).
+pub(super) fn find(items: &[u8], pc: u64, offset: usize) -> Option<Site> {
+    let (mut pc, mut host, mut rest) = (pc, 0, items);
+    while let [head, tail @ ..] = rest {
+        if *head == 0 {
+            let (bytes, tail) = tail.split_first_chunk()?;
+            pc = u64::from_le_bytes(*bytes);
+            rest = tail;
+            continue;
+        }
+        let guest = u64::from(head & 15);
+        if head & LISTED != LISTED {
+            let len = (guest + u64::from(head >> 4)) as usize;
+            if offset < host + len {
+                return Some(Site { pc, rule: Rule::BEFORE });
+            }
+            host += len;
+            rest = tail;
+        } else {
+            let (count, tail) = tail.split_first()?;
+            let (list, tail) = tail.split_at_checked(2 * usize::from(*count))?;
+            for pair in list.chunks_exact(2) {
+                if offset < host + usize::from(pair[0]) {
+                    return Some(Site { pc, rule: Rule::decode(pair[1]) });
+                }
+                host += usize::from(pair[0]);
+            }
+            rest = tail;
+        }
+        pc = pc.wrapping_add(guest);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_each_host_instruction() {
+        let mut items = Vec::new();
+        put(&mut items, 3, 3);
+        put_sequence(&mut items, 1, &[(9, Rule::BEFORE), (8, Rule::STEP), (8, Rule::done_spilled(1))]);
+        put_pc(&mut items, 0x9000);
+        put(&mut items, 2, 40);
+        let at = |offset| find(&items, 0x1000, offset);
+        let site = |pc, rule| Some(Site { pc, rule });
+        assert_eq!(at(0), site(0x1000, Rule::BEFORE));
+        assert_eq!(at(2), site(0x1000, Rule::BEFORE));
+        assert_eq!(at(3), site(0x1003, Rule::BEFORE));
+        assert_eq!(at(12), site(0x1003, Rule::STEP));
+        assert_eq!(at(20), site(0x1003, Rule::done_spilled(1)));
+        assert_eq!(at(28), site(0x9000, Rule::BEFORE));
+        assert_eq!(at(67), site(0x9000, Rule::BEFORE));
+        assert_eq!(at(68), None);
+    }
+}

@@ -1,0 +1,74 @@
+//! Hosts that cannot run guest instructions as they are: there are no units.
+
+use crate::dispatch::Event;
+use crate::options::RunOptions;
+use crate::thread::Thread;
+use crate::tier::Code;
+use crate::world::Member;
+use calque_backend::CacheError;
+use calque_ir::{CpuState, GuestRange};
+use std::io;
+
+/// Does not exist.
+pub(crate) enum Units {}
+
+/// Nothing.
+pub(crate) type FrozenUnits<'a> = &'a Units;
+
+/// Nothing.
+#[derive(Default)]
+pub(crate) struct UnitThread;
+
+impl Units {
+    pub(crate) fn is_supported() -> bool {
+        false
+    }
+
+    pub(crate) fn new(_: &RunOptions) -> Result<Units, CacheError> {
+        unreachable!("the engine is refused on this host")
+    }
+
+    pub(crate) fn freeze(&self) -> FrozenUnits<'_> {
+        match *self {}
+    }
+
+    pub(crate) fn after_fork_in_child(&self) -> Result<(), CacheError> {
+        match *self {}
+    }
+
+    pub(crate) fn remove(&self, _: GuestRange) {
+        match *self {}
+    }
+
+    pub(crate) fn make_room(&self, _: &Code) {
+        match *self {}
+    }
+
+    pub(crate) fn sizes(&self) -> [u64; 3] {
+        match *self {}
+    }
+
+    pub(crate) fn interrupt(&self, _: &mut libc::ucontext_t) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn leave_behind(&self, _: &mut libc::ucontext_t) {
+        match *self {}
+    }
+}
+
+pub(crate) fn signal_entry(handler: usize) -> usize {
+    handler
+}
+
+impl UnitThread {
+    pub(crate) fn prepare(&mut self, units: &Units, _: &mut CpuState) -> io::Result<()> {
+        match *units {}
+    }
+}
+
+impl Thread {
+    pub(crate) fn run_units(&mut self, units: &Units, _: &Member) -> Event {
+        match *units {}
+    }
+}

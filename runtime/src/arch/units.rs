@@ -1,0 +1,298 @@
+//! Identical translation in the runtime: the tier that x86-64 hosts run guest code on (`backend::identical`).
+//!
+//! Units take the place of interpreter and compiled regions. What a unit leaves to the interpreter (`Found::Odd`) it runs one
+//! instruction at a time. Translations become stale as everywhere (`smc.rs`), but no thread needs to be told: a removed unit has no way in.
+//!
+//! # Safety
+//! Enters units under the invariants of `identical::enter`: `run_units` has installed its thread's area, and code memory is only reset
+//! while no member of the world is inside. `interrupt` is called by signal handlers and follows their rules.
+
+#![allow(unsafe_code)]
+
+use crate::dispatch::{Event, interpret};
+use crate::fault;
+use crate::options::RunOptions;
+use crate::smc::GuestCode;
+use crate::stats;
+use crate::thread::Thread;
+use crate::tier::Code;
+use crate::world::Member;
+use calque_backend::CacheError;
+use calque_backend::identical::{self, Area, Blocks, Exit, Found, Redirect, TranslateError};
+use calque_frontend::CodeReader;
+use calque_ir::{CpuState, GuestAddr, GuestRange};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Units that nobody else can look up, make or drop for the moment.
+pub(crate) type FrozenUnits<'a> = identical::Frozen<'a>;
+
+/// The units of a process.
+pub(crate) struct Units {
+    blocks: Blocks,
+    /// Code memory is used up: the next safepoint resets it.
+    full: AtomicBool,
+}
+
+/// What a thread needs to run units.
+#[derive(Default)]
+pub(crate) struct UnitThread {
+    area: Option<Area>,
+    /// Resets of code memory that the area has seen.
+    generation: u64,
+}
+
+/// How the thread came to RIP.
+#[derive(Clone, Copy)]
+enum Came {
+    FromElsewhere,
+    /// Through this exit, which is not joined.
+    ByExit(u32),
+    ByComputedJump,
+}
+
+impl Units {
+    /// Whether this host runs units.
+    pub(crate) fn is_supported() -> bool {
+        identical::is_supported()
+    }
+
+    /// No units yet.
+    pub(crate) fn new(options: &RunOptions) -> Result<Units, CacheError> {
+        Ok(Units { blocks: Blocks::new(options.cache_budget)?, full: AtomicBool::new(false) })
+    }
+
+    /// Keeps other threads from changing anything until the guard is dropped: for `fork`.
+    pub(crate) fn freeze(&self) -> FrozenUnits<'_> {
+        self.blocks.freeze()
+    }
+
+    pub(crate) fn after_fork_in_child(&self) -> Result<(), CacheError> {
+        self.blocks.after_fork_in_child()
+    }
+
+    /// Takes units made from this range out of use.
+    pub(crate) fn remove(&self, range: GuestRange) {
+        self.blocks.remove(range.start.0, range.end.0);
+    }
+
+    /// Empties full code memory. Called at safepoints, outside units.
+    #[inline]
+    pub(crate) fn make_room(&self, code: &Code) {
+        if self.full.load(Ordering::Acquire) {
+            code.world.stopped(crate::dispatch::CODE_CHANGED, || {
+                if self.full.swap(false, Ordering::AcqRel) {
+                    self.blocks.reset();
+                }
+            });
+        }
+    }
+
+    /// Bytes of code, bytes of tables about it, and number of units.
+    pub(crate) fn sizes(&self) -> [u64; 3] {
+        let stats = self.blocks.stats();
+        [stats.code_bytes, stats.table_bytes, stats.units]
+    }
+
+    /// In a signal handler: makes the thread, interrupted at `context`, leave the unit it is in, if it is in one. Whether it is.
+    pub(crate) fn interrupt(&self, context: &mut libc::ucontext_t) -> bool {
+        let registers = &mut context.uc_mcontext.gregs;
+        let redirect = identical::leave_at(&self.blocks, registers[libc::REG_RIP as usize] as u64);
+        let flags = &mut registers[libc::REG_EFL as usize];
+        *flags &= !TRAP_FLAG;
+        match redirect {
+            Redirect::None => false,
+            Redirect::Step => {
+                *flags |= TRAP_FLAG;
+                true
+            }
+            Redirect::To { pc, sp, register } => {
+                registers[libc::REG_RIP as usize] = pc as i64;
+                if let Some(sp) = sp {
+                    registers[libc::REG_RSP as usize] = sp as i64;
+                }
+                if let Some((reg, value)) = register {
+                    registers[GREGS[usize::from(reg)] as usize] = value as i64;
+                }
+                true
+            }
+        }
+    }
+
+    /// In a signal handler: lets the instruction at which the thread was interrupted inside a unit run, and has the thread leave behind it.
+    pub(crate) fn leave_behind(&self, context: &mut libc::ucontext_t) {
+        let registers = &mut context.uc_mcontext.gregs;
+        if self.blocks.contains(registers[libc::REG_RIP as usize] as u64) {
+            registers[libc::REG_EFL as usize] |= TRAP_FLAG;
+        }
+    }
+}
+
+/// TF (SDM vol. 1 3.4.3.3): a trap behind the next instruction.
+const TRAP_FLAG: i64 = 1 << 8;
+
+/// Places in `gregs` of the general registers, by number.
+const GREGS: [i32; 16] = [
+    libc::REG_RAX,
+    libc::REG_RCX,
+    libc::REG_RDX,
+    libc::REG_RBX,
+    libc::REG_RSP,
+    libc::REG_RBP,
+    libc::REG_RSI,
+    libc::REG_RDI,
+    libc::REG_R8,
+    libc::REG_R9,
+    libc::REG_R10,
+    libc::REG_R11,
+    libc::REG_R12,
+    libc::REG_R13,
+    libc::REG_R14,
+    libc::REG_R15,
+];
+
+/// The address to give to the kernel as a signal's handler, in place of `handler`.
+pub(crate) fn signal_entry(handler: usize) -> usize {
+    if Units::is_supported() { identical::signal_entry(handler) } else { handler }
+}
+
+impl UnitThread {
+    /// Makes ready to run units on the calling thread, with the guest's registers in `cpu`.
+    pub(crate) fn prepare(&mut self, units: &Units, cpu: &mut CpuState) -> io::Result<()> {
+        if self.area.is_none() {
+            self.area = Some(units.blocks.area()?);
+        }
+        if let Some(area) = &self.area {
+            area.install(cpu);
+        }
+        Ok(())
+    }
+}
+
+impl Thread {
+    /// Runs code from RIP on until something asks for the dispatcher. The thread's area is installed.
+    pub(crate) fn run_units(&mut self, units: &Units, member: &Member) -> Event {
+        let mut came = Came::FromElsewhere;
+        loop {
+            let found = match self.find_unit(units, came) {
+                Ok(found) => found,
+                Err(event) => return event,
+            };
+            let event = match found {
+                Found::Unit(code) => self.enter_unit(units, member, code, &mut came),
+                Found::Odd => {
+                    came = Came::FromElsewhere;
+                    self.interpret_one()
+                }
+            };
+            if let Some(event) = event {
+                return event;
+            }
+            if self.cpu.rt.interrupt.load(Ordering::Relaxed) != 0 || self.process.mem.any_stale() {
+                return Event::Safepoint;
+            }
+        }
+    }
+
+    /// What there is at RIP, made if need be, and joined with where the thread came from.
+    fn find_unit(&mut self, units: &Units, came: Came) -> Result<Found, Event> {
+        let mut found = match came {
+            Came::ByExit(exit) => {
+                let (target, found) = units.blocks.follow(exit);
+                self.cpu.rip = target;
+                found
+            }
+            _ => units.blocks.find(self.cpu.rip),
+        };
+        if found.is_none() {
+            found = Some(self.translate_unit(units)?);
+            if let Came::ByExit(exit) = came {
+                units.blocks.follow(exit);
+            }
+        }
+        if let (Some(Found::Unit(_)), Came::ByComputedJump) = (found, came)
+            && let (Some(landing), Some(area)) = (units.blocks.landing(self.cpu.rip), &mut self.exec.units.area)
+        {
+            area.set_landing(self.cpu.rip, landing);
+        }
+        Ok(found.expect("found or made"))
+    }
+
+    /// Makes the unit at RIP.
+    #[cold]
+    fn translate_unit(&mut self, units: &Units) -> Result<Found, Event> {
+        let (process, pc) = (Arc::clone(&self.process), GuestAddr(self.cpu.rip));
+        if !process.mem.mark_code(pc) {
+            return Err(Event::fetch_fault(&process, pc));
+        }
+        let code = GuestCode::new(&process.mem);
+        let mut read = |pc: u64, buf: &mut [u8]| code.read_run(GuestAddr(pc), buf);
+        // I1: nothing is taken out of use while the pages are locked, and what changes after the look is found registered.
+        let _pages = process.code.lock_pages(&process.mem);
+        match units.blocks.translate(pc.0, &mut read, &mut || !process.mem.any_stale()) {
+            Ok(Some((found, insns))) => {
+                stats::add(&process.stats.units, 1);
+                stats::add(&process.stats.unit_insns, u64::from(insns));
+                Ok(found)
+            }
+            Ok(None) => Err(Event::Safepoint),
+            Err(TranslateError::Full) => {
+                units.full.store(true, Ordering::Release);
+                Err(Event::Safepoint)
+            }
+        }
+    }
+
+    /// Runs units; `None` goes on at RIP.
+    fn enter_unit(&mut self, units: &Units, member: &Member, code: u64, came: &mut Came) -> Option<Event> {
+        *came = Came::FromElsewhere;
+        let Thread { exec, cpu, process, .. } = self;
+        let UnitThread { area: Some(area), generation } = &mut exec.units else { return Some(Event::Safepoint) };
+        if !process.code.world.enter(member) {
+            std::thread::yield_now();
+            return Some(Event::Safepoint);
+        }
+        let now = units.blocks.generation();
+        if *generation != now {
+            // `code` may be older, too: look again.
+            *generation = now;
+            area.clear();
+            process.code.world.leave(member);
+            return None;
+        }
+        stats::add(&process.stats.enters, 1);
+        // SAFETY: `run` has installed the area; the unit's memory stays while this member is inside.
+        let exit = unsafe { identical::enter(area, cpu, code) };
+        process.code.world.leave(member);
+        match exit {
+            Exit::Link(exit) => {
+                stats::add(&process.stats.unlinked_exits, 1);
+                *came = Came::ByExit(exit);
+                None
+            }
+            Exit::Indirect => {
+                stats::add(&process.stats.missed_jumps, 1);
+                *came = Came::ByComputedJump;
+                None
+            }
+            Exit::Syscall => Some(Event::Syscall),
+            Exit::Odd => None,
+            Exit::Interrupted => Some(fault::try_take_pending().map_or(Event::Safepoint, |pending| {
+                Event::Fault(crate::dispatch::host_fault(process, pending))
+            })),
+        }
+    }
+
+    /// Runs the instruction at RIP in the interpreter.
+    fn interpret_one(&mut self) -> Option<Event> {
+        let process = Arc::clone(&self.process);
+        stats::add(&process.stats.odd_insns, 1);
+        let entry = process.code.entry(GuestAddr(self.cpu.rip));
+        if entry.cold().is_none() && !process.code.lift_cold(&entry, &process.mem, &process.stats) {
+            return Some(Event::Safepoint);
+        }
+        let Some(block) = entry.cold() else { return Some(Event::Safepoint) };
+        interpret(&mut self.cpu, &process, block, self.exec.frame(), &mut false)
+    }
+}
