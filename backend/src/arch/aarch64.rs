@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 use crate::abi::{REASON_LEAVE, REASON_LINK};
+use crate::emit::regs::{SLOTS, SLOTS_AT};
 use crate::isa::Arch;
 use calque_ir::CpuState;
 use calque_ir::state::V128;
@@ -18,7 +19,8 @@ use std::mem::offset_of;
 /// The architecture of this process.
 pub(crate) const NATIVE: Arch = Arch::Aarch64;
 
-// Frame, from `host_sp` up: frame record (16 bytes), x19..x28 (80), d8..d15 (64), cpu (8), the outer `host_sp` (8).
+// Frame, from `host_sp` up: frame record (16 bytes), x19..x28 (80), d8..d15 (64), cpu (8), the outer `host_sp` (8), tier 0's spill
+// slots.
 global_asm!(
     ".text",
     ".p2align 4",
@@ -26,7 +28,7 @@ global_asm!(
     ".hidden calque_enter",
     ".type calque_enter, %function",
     "calque_enter:",
-    "stp x29, x30, [sp, #-176]!",
+    "stp x29, x30, [sp, #-{frame}]!",
     "stp x19, x20, [sp, #16]",
     "stp x21, x22, [sp, #32]",
     "stp x23, x24, [sp, #48]",
@@ -40,6 +42,7 @@ global_asm!(
     "ldr x9, [x0, #{host_sp}]",
     "stp x0, x9, [sp, #160]",
     "str x29, [x0, #{host_sp}]",
+    "mov x17, x2",
     "mov x2, x0",
     "ldr x3, [x2, #{gpr} + 8 * 4]",
     "ldr x4, [x2, #{gpr}]",
@@ -61,7 +64,7 @@ global_asm!(
     "ldp x23, x24, [sp, #48]",
     "ldp x21, x22, [sp, #32]",
     "ldp x19, x20, [sp, #16]",
-    "ldp x29, x30, [sp], #176",
+    "ldp x29, x30, [sp], #{frame}",
     "ret",
     ".size calque_enter, . - calque_enter",
     ".p2align 4",
@@ -87,10 +90,11 @@ global_asm!(
     gpr = const offset_of!(CpuState, gpr),
     link = const REASON_LINK,
     leave = const REASON_LEAVE,
+    frame = const SLOTS_AT + 16 * SLOTS,
 );
 
 unsafe extern "C" {
-    fn calque_enter(cpu: *mut CpuState, code: usize);
+    fn calque_enter(cpu: *mut CpuState, code: usize, tier0: usize);
     fn calque_fault_return();
     fn calque_exit_link();
     fn calque_exit_leave();
@@ -104,7 +108,20 @@ pub(crate) unsafe fn enter(cpu: &mut CpuState, code: usize) {
     let host = read_fpcr();
     load_fp_control(cpu);
     // SAFETY: the caller's contract is the trampoline's.
-    unsafe { calque_enter(cpu, code) }
+    unsafe { calque_enter(cpu, code, 0) }
+    save_fp_control(cpu);
+    write_fpcr(host);
+}
+
+/// See `abi::enter_tier0`.
+///
+/// # Safety
+/// As `abi::enter`.
+pub(crate) unsafe fn enter_tier0(cpu: &mut CpuState, code: usize) {
+    let host = read_fpcr();
+    load_fp_control(cpu);
+    // SAFETY: the caller's contract is the trampoline's; the stub takes the code's address where the trampoline leaves it.
+    unsafe { calque_enter(cpu, super::aarch64_tier0::tier0_stub(crate::emit::entry::Stub::Enter), code) }
     save_fp_control(cpu);
     write_fpcr(host);
 }
