@@ -60,14 +60,12 @@ pub(crate) use host::context_is_write;
 /// that is not what has happened. `may` says whether the guest has that access there.
 pub(crate) use host::emulate_unaligned;
 
-<<<<<<< HEAD
 /// Identical translation: `Units` of a process, `UnitThread` of a thread, `Thread::run_units`; and
 /// `signal_entry(handler) -> usize`, what the kernel gets as the address of a signal's handler.
 pub(crate) use units::{FrozenUnits, UnitThread, Units, signal_entry};
 
 /// `fn context_trap(&ucontext_t) -> Option<u64>`: the vector of the exception, where the host says so.
 pub(crate) use host::context_trap;
-=======
 /// `fn cpu_and_node() -> u32`: where this thread runs, the cpu in the low 12 bits, the node above, as Linux sets TSC_AUX
 /// (`arch/x86/include/asm/segment.h`, `vdso_encode_cpunode`).
 pub(crate) use host::cpu_and_node;
@@ -80,7 +78,6 @@ pub(crate) fn cpu_and_node_by_call() -> u32 {
     unsafe { libc::syscall(libc::SYS_getcpu, &raw mut cpu, &raw mut node, 0) };
     cpu & 0xfff | node << 12
 }
->>>>>>> main
 
 /// The address that a memory fault was about.
 #[allow(unsafe_code)]
