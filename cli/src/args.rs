@@ -1,5 +1,6 @@
 //! The command line. `calque PROGRAM` is short for `calque run PROGRAM`.
 
+use crate::profile::Format;
 use calque_runtime::emit::Emit;
 use calque_runtime::{Engine, RunOptions};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -22,6 +23,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a program
     Run(RunArgs),
+    /// Run a program and count what it executes
+    Profile(ProfileArgs),
     /// Show instructions on their way from bytes to host code
     Lift(LiftArgs),
     /// Compare translated instructions with this machine's processor
@@ -59,6 +62,9 @@ pub(crate) struct EngineArgs {
     /// Append them to a file instead of stderr
     #[arg(long, value_name = "FILE", requires = "emit")]
     emit_to: Option<PathBuf>,
+    /// Let Linux's perf name translated code: /tmp/perf-PID.map and /tmp/jit-PID.dump
+    #[arg(long)]
+    perf: bool,
     /// Print no report when the program dies by a fault
     #[arg(long)]
     no_crash_report: bool,
@@ -80,6 +86,33 @@ pub(crate) struct RunArgs {
     /// The program, and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
     pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Children are profiled, too: a file each, with the process id in its name.")]
+pub(crate) struct ProfileArgs {
+    /// File to write: *.svg, *.json, *.folded, *.txt, callgrind.out*; without one a summary goes to stderr
+    #[arg(short = 'o', long = "output", value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// What to write
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true,
+          value_parser = PossibleValuesParser::new(Format::ALL.map(Format::name)).map(|name| format(&name)),
+          help = "What to write: summary, callgrind, folded (stacks), svg (flame graph) or json")]
+    pub(crate) format: Option<Format>,
+    /// Write nothing but the number of instructions, those of children included
+    #[arg(long)]
+    pub(crate) count: bool,
+    /// Process that was profiled first (for programs that it executes)
+    #[arg(long, value_name = "PID", hide = true)]
+    pub(crate) root: Option<u32>,
+    /// Programs that this process has executed before
+    #[arg(long, value_name = "N", hide = true)]
+    pub(crate) image: Option<u32>,
+    /// Where processes add up their instructions
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) totals: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
 }
 
 #[derive(Args, Debug)]
@@ -173,6 +206,10 @@ impl HostName {
 
 const ENGINES: [Engine; 5] = [Engine::Interp, Engine::Tier0, Engine::Tiered, Engine::Jit, Engine::Auto];
 
+fn format(name: &str) -> Format {
+    Format::ALL.into_iter().find(|f| f.name() == name).unwrap_or(Format::Summary)
+}
+
 fn engine(name: &str) -> Engine {
     ENGINES.into_iter().find(|e| e.name() == name).unwrap_or_default()
 }
@@ -191,6 +228,8 @@ impl EngineArgs {
             crash_report: !self.no_crash_report,
             cache_budget: self.cache_size.unwrap_or(default.cache_budget),
             emit: self.emit.clone().map(|emit| Emit { to: self.emit_to.clone(), ..emit }),
+            perf: self.perf,
+            profile: None,
         }
     }
 }
@@ -221,7 +260,7 @@ impl Cli {
     pub(crate) fn read(args: Vec<OsString>) -> Cli {
         let cli = Cli::parse_from(&args);
         // The program's own arguments may start with a hyphen, its name only behind `--`.
-        if let Command::Run(run) = &cli.command
+        if let Command::Run(run) | Command::Profile(ProfileArgs { run, .. }) = &cli.command
             && run.command[0].as_bytes().starts_with(b"-")
             && !args.iter().any(|a| a == "--")
         {
@@ -234,7 +273,7 @@ impl Cli {
 
 /// Puts `run` in front of a command line that names no subcommand.
 pub(crate) fn with_run(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    const OWN: [&str; 9] = ["run", "lift", "difftest", "demo", "help", "-h", "--help", "-V", "--version"];
+    const OWN: [&str; 10] = ["run", "profile", "lift", "difftest", "demo", "help", "-h", "--help", "-V", "--version"];
     let mut args: Vec<OsString> = args.collect();
     if args.get(1).is_some_and(|first| !OWN.iter().any(|own| OsStr::new(own) == first)) {
         args.insert(1, "run".into());
@@ -291,6 +330,8 @@ mod tests {
             crash_report: false,
             cache_budget: 1 << 20,
             emit: Some(Emit { to: Some("/dump".into()), ..Emit::parse("ir,host=main").unwrap() }),
+            perf: true,
+            profile: None,
         };
         let mut words: Vec<OsString> = vec!["calque".into(), "run".into()];
         words.extend(options.to_args());

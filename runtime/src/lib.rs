@@ -17,6 +17,7 @@
 //! | `vdso/`             | the shared object whose functions read clocks without system calls                |
 //! | `signal/`, `spawn.rs`, `fork.rs`, `exec.rs`, `crash.rs` | signals, threads, children, crash reports     |
 //! | `hidden.rs`         | descriptors of Calque's own                                                       |
+//! | `profile/`          | `calque profile`: counts, shadow call stacks; `--perf`                            |
 //! | `emit.rs`           | `--emit`: translations as text                                                    |
 //! | `stats.rs`          | the counters of `--stats`                                                         |
 //! | `arch/`             | what differs between hosts                                                        |
@@ -37,6 +38,7 @@ pub mod load;
 pub mod memory;
 pub mod options;
 pub mod process;
+pub mod profile;
 pub mod signal;
 mod smc;
 pub mod spawn;

@@ -254,13 +254,4 @@ impl Lowering<'_> {
         let high = self.b.ins().extractlane(v, 1);
         self.b.ins().iconcat(low, high)
     }
-
-    /// `Op::Count`.
-    pub(super) fn count(&mut self, n: u64) {
-        let at = offset_of!(CpuState, rt.counters);
-        let old = self.load_state(types::I64, at);
-        let n = self.iconst(types::I64, n as i64);
-        let new = self.b.ins().iadd(old, n);
-        self.store_state(new, at);
-    }
 }

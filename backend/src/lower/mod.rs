@@ -9,6 +9,7 @@
 //! | `vector.rs` | 128-bit integer and lane operations                                    |
 //! | `memory.rs` | guest loads, stores, atomics                                           |
 //! | `call.rs`   | helpers                                                                |
+//! | `count.rs`  | counts of executed instructions                                        |
 //! | `exit.rs`   | ways out: links, leaves, faults, polls                                 |
 //! | `loops.rs`  | which edges close a loop                                               |
 //!
@@ -22,6 +23,7 @@
 
 mod call;
 mod consts;
+mod count;
 mod exit;
 mod float;
 mod int;
@@ -208,7 +210,7 @@ impl Lowering<'_> {
                 self.mark(GuestAddr(inst.imm()));
                 return None;
             }
-            Op::Count => self.count(inst.imm()),
+            Op::Count => self.count(inst),
             Op::Put => self.put(inst),
             Op::Store => self.store(inst),
             Op::Fence => {

@@ -7,10 +7,11 @@
 use super::actions::{SA_RESTORER, SIG_DFL, SIG_IGN};
 use super::frame::{FpImage, FpLayout, KernelSigaction, Placement, RtSigFrame, SigContext, UContext, reset_fp};
 use super::host::{self, Inbox};
-use super::set::SYNCHRONOUS;
+use super::set::{HARMLESS, SYNCHRONOUS};
 use super::{AltStack, SigInfo, SigSet, SignalActions, inherit};
 use crate::access::{self, Fault};
 use crate::memory::Prot;
+use crate::profile::Ends;
 use crate::thread::{Access, GuestFault, MemoryCause, Thread};
 use calque_ir::addr::GUEST_PAGE;
 use calque_ir::{CpuState, FaultKind, GuestAddr};
@@ -192,6 +193,8 @@ impl Thread {
             _ if self.signals.mask.contains(info.signo) => host::requeue(info),
             SIG_IGN => {}
             SIG_DFL if synchronous => self.die(info),
+            // Only caught for this: the profile is written first.
+            SIG_DFL if self.process.options.profile.is_some() && !HARMLESS.contains(info.signo) => self.die(info),
             SIG_DFL => host::requeue(info),
             _ => self.run_handler(info, &action),
         }
@@ -229,6 +232,7 @@ impl Thread {
             self.signals.alt = AltStack::NONE;
         }
         self.enter_handler(info.signo, action.handler, place.frame);
+        self.record_handler(alt);
         Ok(())
     }
 
@@ -284,6 +288,7 @@ impl Thread {
             FpImage::from_bytes(image).load(&mut self.cpu);
         }
         context.restore(&mut self.cpu);
+        self.record_handler_end();
         self.signals.set_mask(SigSet(frame.uc.sigmask));
         let stack = frame.uc.stack;
         // As in the kernel, a stack that sigaltstack would refuse is not set, and that is all.
@@ -332,6 +337,7 @@ impl Thread {
         if info.code > 0 {
             crate::crash::report(self, info, self.signals.trap.access());
         }
+        self.process.write_profile(Ends::Dies(info.signo));
         host::die(info)
     }
 }
