@@ -20,6 +20,7 @@
 #![allow(unsafe_code)]
 
 use crate::arch;
+use crate::emit::entry::FROM_TIER0;
 use calque_ir::{CpuState, FaultKind, GuestAddr, Reg};
 
 /// Address of machine code in this process.
@@ -60,11 +61,25 @@ pub const REASON_HOST_FAULT: u32 = 2;
 /// The cell that holds `exit_leave`.
 pub(crate) const LEAVE_CELL: u32 = 0;
 
+/// Cells that are no exit's: [`LEAVE_CELL`] and those of tier 0's stubs.
+pub(crate) const FIXED_CELLS: u32 = 8;
+
+/// How code takes and leaves the guest's registers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum CodeKind {
+    /// In `CpuState`, some of them in arguments of the `Tail` convention, too: Cranelift's.
+    #[default]
+    Tail,
+    /// In fixed host registers: tier 0 on AArch64 (`emit/regs.rs`).
+    Tier0,
+}
+
 /// The guest registers that are passed as arguments behind `cpu`: as many as `Tail` passes in registers on both hosts, and the ones
 /// that calls and returns use most. The trampolines in `arch/` name them again.
 pub(crate) const ARGUMENTS: [Reg; 5] = [Reg::RSP, Reg::RAX, Reg::RDI, Reg::RSI, Reg::RDX];
 
-/// What `exit_detail` says behind an exit through [`LEAVE_CELL`]: the reason in bits 0..8, a fault kind in bits 8..16.
+/// What `exit_detail` says behind an exit through [`LEAVE_CELL`]: the reason in bits 0..8, a fault kind in bits 8..16, in the upper
+/// half the counter of a `count` that a fault in the middle of a block has not reached.
 #[derive(Clone, Copy)]
 #[repr(u64)]
 pub(crate) enum Leave {
@@ -74,9 +89,14 @@ pub(crate) enum Leave {
     Fault = 3,
 }
 
-/// The word of an exit with a fault of the guest.
-pub(crate) fn leave_fault(kind: FaultKind) -> u64 {
-    Leave::Fault as u64 | (kind as u64) << 8
+/// The word of an exit with a fault of the guest, in front of a `count` of this counter (0: of none).
+pub(crate) fn leave_fault(kind: FaultKind, counter: u32) -> u64 {
+    Leave::Fault as u64 | (kind as u64) << 8 | u64::from(counter) << 32
+}
+
+/// After [`ExitReason::Fault`]: the counter that was not reached, 0 if there is none.
+pub fn counter_ahead(cpu: &CpuState) -> u32 {
+    (cpu.rt.exit_detail >> 32) as u32
 }
 
 fn decode_leave(word: u64) -> ExitReason {
@@ -97,7 +117,26 @@ pub unsafe fn enter(cpu: &mut CpuState, code: HostCode) -> ExitReason {
     // SAFETY: `code` is generated code with the ABI that the trampoline expects (invariant 2), and `cpu`'s tables are
     // live (invariant 1).
     unsafe { arch::enter(cpu, code.0) };
-    match cpu.rt.exit_reason {
+    exit_reason(cpu)
+}
+
+/// The same for code of tier 0.
+///
+/// # Safety
+/// The same; `code` is an entry of tier-0 code.
+pub unsafe fn enter_tier0(cpu: &mut CpuState, code: HostCode) -> ExitReason {
+    // SAFETY: as above.
+    unsafe { arch::enter_tier0(cpu, code.0) };
+    exit_reason(cpu)
+}
+
+/// What kind of code it was that came back last.
+pub fn left_from(cpu: &CpuState) -> CodeKind {
+    if cpu.rt.exit_reason & FROM_TIER0 != 0 { CodeKind::Tier0 } else { CodeKind::Tail }
+}
+
+fn exit_reason(cpu: &CpuState) -> ExitReason {
+    match cpu.rt.exit_reason & !FROM_TIER0 {
         REASON_LINK => ExitReason::Link { cell: cpu.rt.exit_detail as u32 },
         REASON_LEAVE => decode_leave(cpu.rt.exit_detail),
         _ => ExitReason::HostFault,
@@ -146,8 +185,16 @@ struct JumpEntry {
 /// One thread's direct-mapped table from guest pc to code, which indirect jumps probe inline.
 /// Only the owning thread reads or writes it; `cpu.rt.jump_cache` holds [`JumpCache::address`].
 pub struct JumpCache {
-    entries: Box<[JumpEntry; JUMP_CACHE_ENTRIES]>,
+    table: Box<Table>,
 }
+
+/// Aligned to its size, so that a slot's address is made by replacing bits.
+#[repr(C, align(65536))]
+struct Table {
+    entries: [JumpEntry; JUMP_CACHE_ENTRIES],
+}
+
+const _: () = assert!(size_of::<Table>() == 65536);
 
 impl JumpEntry {
     /// An entry of slot `slot` that matches nothing: its pc, below the first page, belongs to the neighbour's slot.
@@ -159,23 +206,22 @@ impl JumpEntry {
 impl JumpCache {
     /// An empty table.
     pub fn new() -> Self {
-        let entries: Box<[JumpEntry]> = (0..JUMP_CACHE_ENTRIES).map(JumpEntry::empty).collect();
-        Self { entries: entries.try_into().unwrap_or_else(|_| unreachable!("length is JUMP_CACHE_ENTRIES")) }
+        Self { table: Box::new(Table { entries: std::array::from_fn(JumpEntry::empty) }) }
     }
 
     /// For `cpu.rt.jump_cache`; valid as long as `self`, also when it moves.
     pub fn address(&mut self) -> u64 {
-        self.entries.as_mut_ptr() as u64
+        self.table.entries.as_mut_ptr() as u64
     }
 
     /// Remembers that `pc` is translated at `code`, forgetting another pc of the same slot.
     pub fn insert(&mut self, pc: GuestAddr, code: HostCode) {
-        self.entries[Self::slot(pc)] = JumpEntry { pc: pc.0, code: code.0 as u64 };
+        self.table.entries[Self::slot(pc)] = JumpEntry { pc: pc.0, code: code.0 as u64 };
     }
 
     /// Forgets `pc`.
     pub fn remove(&mut self, pc: GuestAddr) {
-        let entry = &mut self.entries[Self::slot(pc)];
+        let entry = &mut self.table.entries[Self::slot(pc)];
         if entry.pc == pc.0 {
             *entry = JumpEntry::empty(Self::slot(pc));
         }
@@ -183,7 +229,7 @@ impl JumpCache {
 
     /// Forgets everything: after code was removed.
     pub fn clear(&mut self) {
-        self.entries.iter_mut().enumerate().for_each(|(slot, entry)| *entry = JumpEntry::empty(slot));
+        self.table.entries.iter_mut().enumerate().for_each(|(slot, entry)| *entry = JumpEntry::empty(slot));
     }
 
     fn slot(pc: GuestAddr) -> usize {

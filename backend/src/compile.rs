@@ -3,6 +3,7 @@
 use crate::frame;
 use crate::isa::{Arch, HostIsa};
 use crate::lower::{self, Lowered};
+use crate::order::{self, NoOrderedForm, Scalars};
 use calque_ir::{GuestAddr, Region, Target};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::isa::OwnedTargetIsa;
@@ -145,24 +146,42 @@ impl Compiler {
     }
 
     fn try_compile(&mut self, region: &Region, options: &CompileOptions) -> Result<Compiled, CompileError> {
-        let lowered = self.lower(region, options)?;
+        let scalars = Scalars::of(options.memory_order, &self.host);
+        match self.attempt(region, options, scalars)? {
+            Ok(compiled) => Ok(compiled),
+            Err(NoOrderedForm(word)) => {
+                self.attempt(region, options, Scalars::Acquire)?.map_err(|_| no_ordered_form(region, word))
+            }
+        }
+    }
+
+    fn attempt(
+        &mut self,
+        region: &Region,
+        options: &CompileOptions,
+        scalars: Scalars,
+    ) -> Result<Result<Compiled, NoOrderedForm>, CompileError> {
+        let lowered = self.lower(region, options, scalars)?;
         let code = match self.context.compile(&*self.isa, &mut ControlPlane::default()) {
             Ok(code) => code,
             Err(e) => return Err(error(region, &format!("{:?}", e.inner), e.func.display().to_string())),
         };
-        finish(&self.host, region, lowered, code)
+        finish(&self.host, region, scalars, lowered, code)
     }
 
-    /// Compiles a region and returns what became of it as text, too.
+    /// Compiles a region and returns what became of it as text, too: with the accesses that Cranelift made (`order.rs`).
     pub fn explain(&mut self, region: &Region, options: &CompileOptions) -> Result<(Compiled, Listing), CompileError> {
-        let lowered = self.lower(region, options)?;
+        let scalars = Scalars::of(options.memory_order, &self.host);
+        let lowered = self.lower(region, options, scalars)?;
         let clif = self.context.func.display().to_string();
         self.context.set_disasm(true);
         let result = self.context.compile(&*self.isa, &mut ControlPlane::default());
         let compiled = match result {
             Ok(code) => {
                 let host = code.vcode.clone().unwrap_or_default();
-                finish(&self.host, region, lowered, code).map(|compiled| (compiled, Listing { clif, host }))
+                let compiled = finish(&self.host, region, scalars, lowered, code);
+                let compiled = compiled.and_then(|c| c.map_err(|NoOrderedForm(word)| no_ordered_form(region, word)));
+                compiled.map(|compiled| (compiled, Listing { clif, host }))
             }
             Err(e) => Err(error(region, &format!("{:?}", e.inner), clif)),
         };
@@ -170,11 +189,16 @@ impl Compiler {
         compiled
     }
 
-    fn lower(&mut self, region: &Region, options: &CompileOptions) -> Result<Lowered, CompileError> {
+    fn lower(
+        &mut self,
+        region: &Region,
+        options: &CompileOptions,
+        scalars: Scalars,
+    ) -> Result<Lowered, CompileError> {
         self.context.clear();
         let frontend = self.isa.frontend_config();
         let func = &mut self.context.func;
-        let lowered = lower::lower(region, &self.host, options, frontend, func, &mut self.builder);
+        let lowered = lower::lower(region, &self.host, options, scalars, frontend, func, &mut self.builder);
         if self.verify == Verify::On {
             let checked = cranelift_codegen::verify_function(func, &*self.isa);
             checked.map_err(|e| error(region, &e.to_string(), func.display().to_string()))?;
@@ -187,7 +211,17 @@ fn error(region: &Region, message: &str, clif: String) -> CompileError {
     CompileError { pc: region.pc(), message: message.to_owned(), dump: format!("{region}\n{clif}") }
 }
 
-fn finish(host: &HostIsa, region: &Region, lowered: Lowered, code: &CompiledCode) -> Result<Compiled, CompileError> {
+fn no_ordered_form(region: &Region, word: u32) -> CompileError {
+    error(region, &format!("an access has no ordered form: {word:#x}"), String::new())
+}
+
+fn finish(
+    host: &HostIsa,
+    region: &Region,
+    scalars: Scalars,
+    lowered: Lowered,
+    code: &CompiledCode,
+) -> Result<Result<Compiled, NoOrderedForm>, CompileError> {
     let buffer = &code.buffer;
     if !buffer.relocs().is_empty() {
         return Err(error(region, "the code is not position-independent", String::new()));
@@ -199,8 +233,12 @@ fn finish(host: &HostIsa, region: &Region, lowered: Lowered, code: &CompiledCode
     };
     let pcs = buffer.get_srclocs_sorted().iter().filter(|l| !l.loc.is_default());
     let pcs = pcs.map(|l| (l.start, lowered.pcs[l.loc.bits() as usize])).collect();
-    let accesses = buffer.traps().iter().filter(|t| t.code == lower::GUEST_ACCESS).map(|t| t.offset).collect();
-    Ok(Compiled {
+    let accesses: Vec<u32> =
+        buffer.traps().iter().filter(|t| t.code == lower::GUEST_ACCESS).map(|t| t.offset).collect();
+    if let Err(refused) = order::strengthen(&mut bytes, accesses.iter().copied(), scalars, host) {
+        return Ok(Err(refused));
+    }
+    Ok(Ok(Compiled {
         pc: region.pc(),
         code: bytes,
         entry,
@@ -209,5 +247,5 @@ fn finish(host: &HostIsa, region: &Region, lowered: Lowered, code: &CompiledCode
         accesses,
         source: region.source.clone(),
         guest_insns: region.guest_insns,
-    })
+    }))
 }

@@ -26,7 +26,7 @@ impl Arch {
 pub struct HostIsa {
     /// The architecture.
     pub arch: Arch,
-    /// Names of Cranelift's ISA settings that are on.
+    /// Names of Cranelift's ISA settings that are on, and of [`OWN_FEATURES`].
     features: Vec<&'static str>,
 }
 
@@ -39,6 +39,9 @@ const X86_64_V3: &[&str] = &[
 
 /// What golden files are made for: Armv8.2, as in Neoverse N1 and Cortex-A76.
 const ARMV8_2: &[&str] = &["has_lse"];
+
+/// Features that Cranelift does not know: FEAT_LRCPC and FEAT_LRCPC2 (`order.rs`).
+const OWN_FEATURES: &[&str] = &["lrcpc", "lrcpc2"];
 
 /// Settings of the code generator, the same for every host. Measured: see `docs/ARCHITECTURE.md`, "Cranelift's settings".
 #[rustfmt::skip]
@@ -63,6 +66,10 @@ impl HostIsa {
         match name {
             "x86_64" | "x86-64" => Some(HostIsa { arch: Arch::X86_64, features: X86_64_V3.to_vec() }),
             "aarch64" | "arm64" => Some(HostIsa { arch: Arch::Aarch64, features: ARMV8_2.to_vec() }),
+            // The first version of the architecture, and the ones that brought FEAT_LRCPC and FEAT_LRCPC2.
+            "aarch64-v8.0" => Some(HostIsa { arch: Arch::Aarch64, features: Vec::new() }),
+            "aarch64-v8.3" => Some(HostIsa { arch: Arch::Aarch64, features: vec!["has_lse", "lrcpc"] }),
+            "aarch64-v8.4" => Some(HostIsa { arch: Arch::Aarch64, features: vec!["has_lse", "lrcpc", "lrcpc2"] }),
             _ => None,
         }
     }
@@ -72,7 +79,7 @@ impl HostIsa {
         self.arch == arch::NATIVE
     }
 
-    /// Whether a feature is on, by the name of Cranelift's setting.
+    /// Whether a feature is on, by the name of Cranelift's setting or of [`OWN_FEATURES`].
     pub fn has(&self, feature: &str) -> bool {
         self.features.contains(&feature)
     }
@@ -94,7 +101,7 @@ impl HostIsa {
             Arch::Aarch64 => "aarch64-unknown-linux-gnu",
         };
         let mut builder = isa::lookup_by_name(triple).expect("both architectures are compiled in");
-        for feature in &self.features {
+        for feature in self.features.iter().filter(|f| !OWN_FEATURES.contains(f)) {
             builder.enable(feature).unwrap_or_else(|e| panic!("feature {feature}: {e}"));
         }
         builder.finish(settings::Flags::new(flags)).expect("consistent settings")

@@ -4,6 +4,8 @@
 //! |----------------|----------------------------------------------------------------------------|
 //! | `isa.rs`       | `HostIsa`: which machine code is made for, a value                         |
 //! | `compile.rs`   | `Compiler`: a region in, `Compiled` (code, exits, pc table) out            |
+//! | `order.rs`     | ordered accesses on AArch64 that Cranelift has no instruction for          |
+//! | `respell.rs`   | x86-64 instructions that Cranelift has no operation for                    |
 //! | `frame.rs`     | takes from x86-64 code the frames and saved registers it does not need    |
 //! | `lower/`       | `ir::Region` -> CLIF, one arm per IR operation                             |
 //! | `abi.rs`       | how generated code is entered and left: `enter`, `ExitReason`, `JumpCache` |
@@ -18,14 +20,18 @@ pub mod abi;
 mod arch;
 pub mod cache;
 mod compile;
+pub mod emit;
 mod frame;
 pub mod helpers;
 mod isa;
 mod lower;
+mod order;
+mod respell;
 
+pub use abi::{CodeKind, ExitReason, HostCode, JumpCache};
 #[cfg(target_arch = "x86_64")]
 pub use arch::identical;
-pub use abi::{ExitReason, HostCode, JumpCache};
 pub use cache::{CacheError, CodeCache, Translation};
+pub use emit::{EmitError, EmitOptions, Emitter};
 pub use compile::{CompileError, CompileOptions, Compiled, Compiler, ExitSite, MemoryOrder, StateAtFaults, Verify};
 pub use isa::{Arch, HostIsa};

@@ -5,7 +5,7 @@ mod common;
 
 use calque_backend::{ExitReason, StateAtFaults, abi};
 use calque_ir::{
-    BlockId, Builder, Cc, CpuState, Exit, FaultKind, GuestAddr, Mem, Op, Reg, Region, Target, Type, Value,
+    BlockId, Builder, Cc, CpuState, Exit, FaultKind, GuestAddr, Inst, Mem, Op, Reg, Region, Target, Type, Value,
 };
 use common::{Random, Runner};
 use std::sync::atomic::Ordering;
@@ -286,4 +286,22 @@ fn rounding_and_exception_flags_are_the_guests() {
     assert_eq!(quotient(0x1f80), (down, 0x1fa0, 0x1fa0), "nearest, which is below; inexact is raised");
     assert_eq!(quotient(0x1f80 | 2 << 13).0, down + 1, "upwards");
     assert_eq!(1.0f64 / std::hint::black_box(3.0), f64::from_bits(down), "the host's own mode is back");
+}
+
+#[test]
+fn counts_what_has_run_and_names_what_has_not() {
+    let region = block(0x1000, |b| {
+        let zf = b.get(Type::I1, Reg::ZF);
+        b.fault_if(FaultKind::InvalidOpcode, zf);
+        b.inst(Op::Count, Type::None, 0, Inst::count_args(5, 3, GuestAddr(0x1000)));
+        Exit::Goto(Target::Pc(NEXT))
+    });
+    let mut runner = Runner::new();
+    let mut cpu = runner.state(&mut Random::new(1));
+    for zf in [0, 0, 1] {
+        cpu.flags[3] = zf;
+        runner.enter(&region, &mut cpu);
+    }
+    assert_eq!((cpu.rt.insns, runner.counters[3]), (10, 2));
+    assert_eq!(calque_backend::abi::counter_ahead(&cpu), 3, "the third time it was left before");
 }

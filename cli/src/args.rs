@@ -1,5 +1,6 @@
 //! The command line. `calque PROGRAM` is short for `calque run PROGRAM`.
 
+use crate::profile::Format;
 use calque_runtime::emit::Emit;
 use calque_runtime::{Engine, RunOptions};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -22,8 +23,12 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a program
     Run(RunArgs),
+    /// Run a program and count what it executes
+    Profile(ProfileArgs),
     /// Show instructions on their way from bytes to host code
     Lift(LiftArgs),
+    /// Compare translated instructions with this machine's processor
+    Difftest(DifftestArgs),
     /// Run the small guest program that calque carries inside
     Demo(DemoArgs),
 }
@@ -57,6 +62,9 @@ pub(crate) struct EngineArgs {
     /// Append them to a file instead of stderr
     #[arg(long, value_name = "FILE", requires = "emit")]
     emit_to: Option<PathBuf>,
+    /// Let Linux's perf name translated code: /tmp/perf-PID.map and /tmp/jit-PID.dump
+    #[arg(long)]
+    perf: bool,
     /// Print no report when the program dies by a fault
     #[arg(long)]
     no_crash_report: bool,
@@ -81,10 +89,81 @@ pub(crate) struct RunArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Children are profiled, too: a file each, with the process id in its name.")]
+pub(crate) struct ProfileArgs {
+    /// File to write: *.svg, *.json, *.folded, *.txt, callgrind.out*; without one a summary goes to stderr
+    #[arg(short = 'o', long = "output", value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// What to write
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true,
+          value_parser = PossibleValuesParser::new(Format::ALL.map(Format::name)).map(|name| format(&name)),
+          help = "What to write: summary, callgrind, folded (stacks), svg (flame graph) or json")]
+    pub(crate) format: Option<Format>,
+    /// Write nothing but the number of instructions, those of children included
+    #[arg(long)]
+    pub(crate) count: bool,
+    /// Process that was profiled first (for programs that it executes)
+    #[arg(long, value_name = "PID", hide = true)]
+    pub(crate) root: Option<u32>,
+    /// Programs that this process has executed before
+    #[arg(long, value_name = "N", hide = true)]
+    pub(crate) image: Option<u32>,
+    /// Where processes add up their instructions
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) totals: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
 }
+
+#[derive(Args, Debug)]
+pub(crate) struct DifftestArgs {
+    #[command(subcommand)]
+    pub(crate) what: Difftest,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Difftest {
+    /// Random instructions with random registers and memory, on the processor and in the engines
+    Insn(InsnArgs),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Only on x86-64 machines. Exit status: 0 if nothing differs, 1 if something does.")]
+pub(crate) struct InsnArgs {
+    /// Mnemonics to test, as a pattern with * and ?, such as 'add' or 'v*ps'
+    #[arg(long, value_name = "GLOB", default_value = "*")]
+    pub(crate) rows: String,
+    /// Cases in all
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub(crate) count: u64,
+    /// Number that all random choices follow from
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Engine to test (repeat for more): interp, opt (interpreter behind the passes), jit, hot (regions), auto; all by default
+    #[arg(long, value_name = "ENGINE", hide_possible_values = true,
+          value_parser = PossibleValuesParser::new(TESTED.iter().map(|e| e.name())))]
+    pub(crate) engine: Vec<String>,
+    /// Sequences of 2 to 20 instructions with branches and loops, made of the chosen rows
+    #[arg(long)]
+    pub(crate) sequences: bool,
+    /// Random states for each piece of code (1 to 64)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) states: Option<u8>,
+    /// Only the case of this number, as a report says
+    #[arg(long, value_name = "N")]
+    pub(crate) index: Option<u64>,
+    /// Print the cases as lines for tests/insn/*.case instead of running them in engines
+    #[arg(long)]
+    pub(crate) print: bool,
+}
+
+const TESTED: &[calque_difftest::guest::Engine] = calque_difftest::guest::Engine::ALL;
 
 #[derive(Args, Debug)]
 pub(crate) struct LiftArgs {
@@ -127,6 +206,10 @@ impl HostName {
 
 const ENGINES: [Engine; 5] = [Engine::Interp, Engine::Tier0, Engine::Tiered, Engine::Jit, Engine::Auto];
 
+fn format(name: &str) -> Format {
+    Format::ALL.into_iter().find(|f| f.name() == name).unwrap_or(Format::Summary)
+}
+
 fn engine(name: &str) -> Engine {
     ENGINES.into_iter().find(|e| e.name() == name).unwrap_or_default()
 }
@@ -145,6 +228,8 @@ impl EngineArgs {
             crash_report: !self.no_crash_report,
             cache_budget: self.cache_size.unwrap_or(default.cache_budget),
             emit: self.emit.clone().map(|emit| Emit { to: self.emit_to.clone(), ..emit }),
+            perf: self.perf,
+            profile: None,
         }
     }
 }
@@ -175,7 +260,7 @@ impl Cli {
     pub(crate) fn read(args: Vec<OsString>) -> Cli {
         let cli = Cli::parse_from(&args);
         // The program's own arguments may start with a hyphen, its name only behind `--`.
-        if let Command::Run(run) = &cli.command
+        if let Command::Run(run) | Command::Profile(ProfileArgs { run, .. }) = &cli.command
             && run.command[0].as_bytes().starts_with(b"-")
             && !args.iter().any(|a| a == "--")
         {
@@ -188,7 +273,7 @@ impl Cli {
 
 /// Puts `run` in front of a command line that names no subcommand.
 pub(crate) fn with_run(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    const OWN: [&str; 8] = ["run", "lift", "demo", "help", "-h", "--help", "-V", "--version"];
+    const OWN: [&str; 10] = ["run", "profile", "lift", "difftest", "demo", "help", "-h", "--help", "-V", "--version"];
     let mut args: Vec<OsString> = args.collect();
     if args.get(1).is_some_and(|first| !OWN.iter().any(|own| OsStr::new(own) == first)) {
         args.insert(1, "run".into());
@@ -245,6 +330,8 @@ mod tests {
             crash_report: false,
             cache_budget: 1 << 20,
             emit: Some(Emit { to: Some("/dump".into()), ..Emit::parse("ir,host=main").unwrap() }),
+            perf: true,
+            profile: None,
         };
         let mut words: Vec<OsString> = vec!["calque".into(), "run".into()];
         words.extend(options.to_args());

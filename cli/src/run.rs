@@ -3,6 +3,7 @@
 use crate::args::RunArgs;
 use crate::program;
 use crate::refuse;
+use calque_runtime::profile::ProfileOptions;
 use calque_runtime::{Process, RunOptions, load};
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -14,8 +15,8 @@ use std::sync::Arc;
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin";
 
 /// Runs the program that the arguments name; comes back only if it cannot be started.
-pub(crate) fn run(args: &RunArgs) -> ExitCode {
-    let options = args.engine.options(args.sysroot.clone());
+pub(crate) fn run(args: &RunArgs, profile: Option<ProfileOptions>) -> ExitCode {
+    let options = RunOptions { profile, ..args.engine.options(args.sysroot.clone()) };
     let name = &args.command[0];
     let search = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
     let path = match program::find(name, &search, options.sysroot.as_deref()) {

@@ -4,7 +4,7 @@
 //! operand over a register that points into [`DATA`], or an immediate. States mix random bits with the values at
 //! which instructions change their mind: zeros, signs, carries, NaNs, infinities, denormals.
 
-use crate::pages::{DATA, DATA_SIZE};
+use crate::pages::{DATA, DATA_SIZE, TAIL_SIZE};
 use calque_ir::{CpuState, GuestAddr};
 use fastrand::Rng;
 use iced_x86::{
@@ -23,11 +23,22 @@ const WIDE_INDICES: Register = Register::XMM15;
 fn excluded(m: Mnemonic) -> bool {
     use Mnemonic::*;
     // Control transfer and traps, which the harness has its own use for; the host's business; approximations that
-    // each vendor rounds in its own way; images of state with fields of the processor's own.
+    // each vendor rounds in its own way; images of state with fields of the processor's own; selectors and tables that
+    // the kernel answers for.
     matches!(
         m,
         Call | Jmp
             | Ret
+            | Retf
+            | Lsl
+            | Lss
+            | Lfs
+            | Lgs
+            | Sgdt
+            | Sidt
+            | Sldt
+            | Smsw
+            | Str
             | Syscall
             | Ud2
             | Ud0
@@ -489,6 +500,62 @@ impl Generator {
         cpu
     }
 
+    /// A state for this code: like [`Generator::state`], but now and then a memory operand lies across an edge of the data
+    /// pages, at their start, where the part begins that cannot be written, or at their end.
+    pub fn state_for(&mut self, insns: &[Instruction]) -> CpuState {
+        let mut cpu = self.state();
+        if self.rng.u8(..8) == 0 {
+            cpu.set_rflags(cpu.rflags() | 1 << 10);
+        }
+        self.control(&mut cpu);
+        if let [insn] = insns
+            && self.rng.u8(..8) == 0
+        {
+            self.to_an_edge(insn, &mut cpu);
+        }
+        cpu
+    }
+
+    /// Control and status of SSE and x87: any rounding, flushing and denormal mode, exceptions raised before, and one time in
+    /// eight some of them unmasked.
+    fn control(&mut self, cpu: &mut CpuState) {
+        cpu.mxcsr = 0x1f80 | self.rng.u32(..) & 0x3f;
+        if self.rng.u8(..2) == 0 {
+            cpu.mxcsr |= self.rng.u32(..) & 0xe040;
+        }
+        if self.rng.u8(..8) == 0 {
+            cpu.mxcsr ^= self.rng.u32(..) & 0x1f80;
+        }
+        if self.rng.u8(..8) == 0 {
+            cpu.x87.control ^= self.rng.u16(..) & 0x3f;
+        }
+        cpu.x87.status |= self.rng.u16(..) & 0x3f;
+        // ES and B say that an unmasked exception is pending (SDM vol. 1 8.1.3.3).
+        if cpu.x87.status & !cpu.x87.control & 0x3f != 0 {
+            cpu.x87.status |= 0x8080;
+        }
+    }
+
+    /// Moves a pointer of the instruction.
+    fn to_an_edge(&mut self, insn: &Instruction, cpu: &mut CpuState) {
+        let used: Vec<_> = self.info.info(insn).used_memory().to_vec();
+        let Some(memory) = used.first().copied() else { return };
+        let Some(base) = POINTERS.iter().chain(&[Register::RSP]).find(|r| **r == memory.base().full_register()) else {
+            return;
+        };
+        let number = |r: Register| (r.full_register() as u32 - Register::RAX as u32) as usize;
+        let index = match memory.index() {
+            Register::None => 0,
+            index if index.is_gpr() => cpu.gpr[number(index)].wrapping_mul(memory.scale() as u64),
+            _ => 0,
+        };
+        let edge = self.choose(&[DATA, DATA + DATA_SIZE, DATA + DATA_SIZE + TAIL_SIZE]);
+        let size = memory.memory_size().size().max(1) as i64;
+        let start = edge.wrapping_add_signed(self.rng.i64(-size - 1..=1));
+        let address = if self.rng.bool() { start } else { start & !15 };
+        cpu.gpr[number(*base)] = address.wrapping_sub(index).wrapping_sub(memory.displacement());
+    }
+
     /// A few values on the x87 stack, in one of the precisions.
     fn x87(&mut self, cpu: &mut CpuState) {
         let depth = self.rng.u8(..9);
@@ -513,6 +580,11 @@ impl Generator {
             3 => [1 << 63 | self.rng.u64(..), self.rng.u64(0..0x7fff) | sign],
             _ => [1 << 63 | self.rng.u64(..), self.rng.u64(0x3fff - 70..0x3fff + 70) | sign],
         }
+    }
+
+    /// Contents of the data pages by number.
+    pub fn data_of(seed: u64) -> Vec<u8> {
+        Self::new(seed).data()
     }
 
     /// Contents of the data pages.

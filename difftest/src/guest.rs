@@ -2,31 +2,66 @@
 
 use crate::End;
 use crate::jit::Jit;
-use crate::pages::{CODE, DATA, DATA_SIZE, Pages, TAKEN};
-use calque_backend::{StateAtFaults, abi};
+use crate::pages::{CODE, DATA, DATA_SIZE, Pages, TAKEN, tail};
+use calque_backend::{HostCode, StateAtFaults, abi};
 use calque_frontend::decode::{Bytes, MAX_INSN};
 use calque_frontend::{CodeReader, LiftOptions, Profile, lift_block, lift_region};
-use calque_ir::interp::{self, Frame, Host, Next};
+use calque_ir::interp::{self, Frame, Host, Next, Trap};
 use calque_ir::pass::{Optimizer, Options, Precise};
 use calque_ir::state::V128;
 use calque_ir::{CpuState, FaultKind, GuestAddr, Helper, Region, RmwOp, Type, verify};
+use calque_runtime::signal::float_code;
 
-/// What runs the lifted code.
+/// What is known of the guest's registers at a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Engine {
+pub enum AtFaults {
+    /// All of them, as the processor has them.
+    Exact,
+    /// Only the pc: code that nobody asked for more.
+    OnlyPc,
+}
+
+macro_rules! engines {
+    ($( $(#[doc = $doc:literal])* $engine:ident $name:literal $faults:ident, )*) => {
+        /// What runs the lifted code. A row: variant, name on the command line, what it knows at faults.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Engine { $( $(#[doc = $doc])* $engine, )* }
+
+        impl Engine {
+            /// All of them.
+            pub const ALL: &'static [Engine] = &[ $( Engine::$engine, )* ];
+
+            /// On the command line.
+            pub fn name(self) -> &'static str { match self { $( Engine::$engine => $name, )* } }
+
+            /// One line for people.
+            pub fn doc(self) -> &'static str { match self { $( Engine::$engine => concat!($($doc),*), )* } }
+
+            /// What registers hold at faults.
+            pub fn at_faults(self) -> AtFaults { match self { $( Engine::$engine => AtFaults::$faults, )* } }
+        }
+    };
+}
+
+#[rustfmt::skip]
+engines! {
     /// The interpreter on what the lifter gives, block by block.
-    Interp,
+    Interp    "interp" Exact,
     /// The interpreter behind all passes.
-    Optimized,
+    Optimized "opt"    Exact,
     /// Compiled code, block by block, registers exact at faults.
-    Jit,
+    Jit       "jit"    Exact,
     /// Compiled regions as hot code runs: nothing exact at faults.
-    Hot,
+    Hot       "hot"    OnlyPc,
+    /// Block by block in turns: the interpreter, compiled code.
+    Auto      "auto"   Exact,
 }
 
 impl Engine {
-    /// All of them.
-    pub const ALL: [Engine; 4] = [Engine::Interp, Engine::Optimized, Engine::Jit, Engine::Hot];
+    /// The engine of this name.
+    pub fn from_name(name: &str) -> Option<Engine> {
+        Self::ALL.iter().copied().find(|e| e.name() == name)
+    }
 }
 
 /// How the guest's code ended, in the terms of [`End`]; `Unimplemented` is no answer.
@@ -43,15 +78,53 @@ pub struct Guest {
     optimizer: Optimizer,
     frame: Frame,
     jit: Jit,
+    /// The code that `ready` was made from.
+    code: Vec<u8>,
+    ready: Vec<Ready>,
+}
+
+/// A translation of the code under test.
+struct Ready {
+    form: Form,
+    pc: u64,
+    run: Run,
+}
+
+/// What a translation was made for; engines share them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Form {
+    Plain,
+    Optimized,
+    Precise,
+    Hot,
+}
+
+enum Run {
+    Interpret(Region),
+    Enter(HostCode),
+}
+
+impl Engine {
+    /// The form of the `n`th block.
+    fn form(self, n: usize) -> Form {
+        match self {
+            Engine::Interp => Form::Plain,
+            Engine::Optimized => Form::Optimized,
+            Engine::Jit => Form::Precise,
+            Engine::Hot => Form::Hot,
+            Engine::Auto => [Form::Optimized, Form::Precise][n % 2],
+        }
+    }
 }
 
 impl Guest {
     /// Fresh engines.
     pub fn new() -> Self {
-        Self { optimizer: Optimizer::default(), frame: Frame::default(), jit: Jit::new() }
+        let (optimizer, frame) = (Optimizer::default(), Frame::default());
+        Self { optimizer, frame, jit: Jit::new(), code: Vec::new(), ready: Vec::new() }
     }
 
-    /// Runs `code` at [`CODE`] from `cpu` and `data`.
+    /// Runs `code` at [`CODE`] from `cpu` and `data`. Translations are kept while the code stays the same.
     pub fn run(
         &mut self,
         engine: Engine,
@@ -60,61 +133,69 @@ impl Guest {
         cpu: &mut CpuState,
         data: &mut [u8],
     ) -> Outcome {
-        let reader = Code(Bytes { pc: GuestAddr(CODE), bytes: code });
+        if self.code != code {
+            self.code = code.to_vec();
+            self.ready.clear();
+            self.jit.make_room();
+        }
         let end = CODE + code.len() as u64;
         let mut pc = CODE;
-        for _ in 0..10_000 {
+        for n in 0..10_000 {
             if pc == end {
                 return Outcome::Ended(End::Through);
             }
             if pc == TAKEN {
                 return Outcome::Ended(End::Taken);
             }
-            let opts = LiftOptions { precise: true, block_insns: remaining(code, pc), ..LiftOptions::default() };
-            let region = match self.translate(engine, &reader, pc, &opts) {
-                Ok(region) => region,
+            let at = match self.prepare(engine.form(n), code, pc) {
+                Ok(at) => at,
                 Err(problems) => return Outcome::Invalid(problems),
             };
-            let next = match engine {
-                Engine::Jit => self.jit.run(&region, StateAtFaults::Precise, pages, cpu, data),
-                Engine::Hot => self.jit.run(&region, StateAtFaults::PcOnly, pages, cpu, data),
-                Engine::Interp | Engine::Optimized => {
-                    let mut memory = Memory { data, code };
-                    abi::under_guest_rounding(cpu, |cpu| interp::run(&region, cpu, &mut memory, &mut self.frame))
-                }
+            let next = match &self.ready[at].run {
+                Run::Enter(entry) => self.jit.run(*entry, pages, cpu, data),
+                Run::Interpret(region) => interpret(region, cpu, data, code, &mut self.frame),
             };
             match next {
                 Ok(Next::Pc(to)) => pc = to.0,
                 Ok(Next::Fault { kind: FaultKind::Unimplemented, .. } | Next::Syscall { .. }) => {
                     return Outcome::Unimplemented;
                 }
-                Ok(Next::Fault { kind, pc }) => {
-                    return Outcome::Ended(End::Signal { number: signal_of(kind), pc: pc.0 });
-                }
-                Err(trap) => return Outcome::Ended(End::Signal { number: libc::SIGSEGV, pc: trap.pc.0 }),
+                Ok(Next::Fault { kind, pc }) => return Outcome::Ended(signal_of(kind, pc.0, cpu)),
+                Err(trap) => return Outcome::Ended(End::Signal { number: libc::SIGSEGV, code: 0, pc: trap.pc.0 }),
             }
         }
         Outcome::Invalid("10000 blocks and no end".into())
     }
 
-    /// The region that an engine runs at `pc`.
-    pub fn translate(
-        &mut self,
-        engine: Engine,
-        reader: &Code<'_>,
-        pc: u64,
-        opts: &LiftOptions,
-    ) -> Result<Region, String> {
-        if engine == Engine::Hot {
+    /// The place in `ready` of the translation at `pc`.
+    fn prepare(&mut self, form: Form, code: &[u8], pc: u64) -> Result<usize, String> {
+        if let Some(at) = self.ready.iter().position(|r| r.form == form && r.pc == pc) {
+            return Ok(at);
+        }
+        let reader = Code(Bytes { pc: GuestAddr(CODE), bytes: code });
+        let region = self.translate(form, &reader, pc, remaining(code, pc))?;
+        let run = match form {
+            Form::Plain | Form::Optimized => Run::Interpret(region),
+            Form::Precise => Run::Enter(self.jit.translate(&region, StateAtFaults::Precise)?),
+            Form::Hot => Run::Enter(self.jit.translate(&region, StateAtFaults::PcOnly)?),
+        };
+        self.ready.push(Ready { form, pc, run });
+        Ok(self.ready.len() - 1)
+    }
+
+    /// The region of this form at `pc`.
+    fn translate(&mut self, form: Form, reader: &Code<'_>, pc: u64, block_insns: u32) -> Result<Region, String> {
+        if form == Form::Hot {
             let mut region = lift_region(reader, GuestAddr(pc), reader, &LiftOptions::default());
             check(&region)?;
             self.optimizer.optimize(&mut region, &Options::default());
             check(&region)?;
             return Ok(region);
         }
-        let mut region = lift_block(reader, GuestAddr(pc), opts);
+        let opts = LiftOptions { precise: true, block_insns, ..LiftOptions::default() };
+        let mut region = lift_block(reader, GuestAddr(pc), &opts);
         check(&region)?;
-        if engine != Engine::Interp {
+        if form != Form::Plain {
             let precise = Options { precise: Precise::Yes, ..Options::default() };
             self.optimizer.optimize(&mut region, &precise);
             check(&region)?;
@@ -129,6 +210,17 @@ impl Default for Guest {
     }
 }
 
+fn interpret(
+    region: &Region,
+    cpu: &mut CpuState,
+    data: &mut [u8],
+    code: &[u8],
+    frame: &mut Frame,
+) -> Result<Next, Trap<()>> {
+    let mut memory = Memory { data, code };
+    abi::under_guest_rounding(cpu, |cpu| interp::run(region, cpu, &mut memory, frame))
+}
+
 /// Instructions of `code` from `pc` on.
 fn remaining(code: &[u8], pc: u64) -> u32 {
     let Some(rest) = pc.checked_sub(CODE).and_then(|at| code.get(at as usize..)) else { return 1 };
@@ -139,14 +231,23 @@ fn check(region: &Region) -> Result<(), String> {
     verify::verify(region).map_err(|problems| problems.iter().map(|p| format!("{p}\n")).collect())
 }
 
-fn signal_of(kind: FaultKind) -> i32 {
-    match kind {
-        FaultKind::DivideError | FaultKind::SimdFloat | FaultKind::X87Float => libc::SIGFPE,
-        FaultKind::InvalidOpcode | FaultKind::Unimplemented => libc::SIGILL,
-        FaultKind::GeneralProtection | FaultKind::Fetch => libc::SIGSEGV,
-        FaultKind::Breakpoint | FaultKind::Debug => libc::SIGTRAP,
-    }
+/// The signal that the runtime makes of a fault.
+fn signal_of(kind: FaultKind, pc: u64, cpu: &CpuState) -> End {
+    let (number, code) = match kind {
+        FaultKind::DivideError => (libc::SIGFPE, FPE_INTDIV),
+        FaultKind::SimdFloat => (libc::SIGFPE, float_code(cpu.mxcsr & !(cpu.mxcsr >> 7))),
+        FaultKind::X87Float => (libc::SIGFPE, float_code(u32::from(cpu.x87.status & !cpu.x87.control))),
+        FaultKind::InvalidOpcode | FaultKind::Unimplemented => (libc::SIGILL, 0),
+        FaultKind::GeneralProtection | FaultKind::Fetch | FaultKind::Overflow | FaultKind::Compatibility => {
+            (libc::SIGSEGV, 0)
+        }
+        FaultKind::Breakpoint | FaultKind::Debug => (libc::SIGTRAP, 0),
+    };
+    End::Signal { number, code, pc }
 }
+
+/// asm-generic/siginfo.h
+pub(crate) const FPE_INTDIV: i32 = 1;
 
 /// The code under test; a region ends where it ends.
 pub struct Code<'a>(Bytes<'a>);
@@ -170,10 +271,20 @@ struct Memory<'a> {
 }
 
 impl Memory<'_> {
+    /// Bytes that may be written.
     fn at(&mut self, addr: u64, len: usize) -> Result<&mut [u8], ()> {
         let at = addr.checked_sub(DATA).ok_or(())?;
         let end = at.checked_add(len as u64).filter(|end| *end <= DATA_SIZE).ok_or(())?;
         Ok(&mut self.data[at as usize..end as usize])
+    }
+
+    /// One byte of whatever can be read.
+    fn byte(&self, addr: u64) -> Option<u8> {
+        let within = |start: u64| addr.checked_sub(start).map(|at| at as usize);
+        let data = within(DATA).and_then(|at| self.data.get(at));
+        let tail = || within(DATA + DATA_SIZE).and_then(|at| tail().get(at));
+        let code = || within(CODE).and_then(|at| self.code.get(at));
+        data.or_else(tail).or_else(code).copied()
     }
 }
 
@@ -182,16 +293,18 @@ impl Host for Memory<'_> {
 
     fn load(&mut self, addr: u64, bytes: u32) -> Result<u64, ()> {
         let mut word = [0; 8];
-        let code = addr.checked_sub(CODE).and_then(|at| self.code.get(at as usize..at as usize + bytes as usize));
-        word[..bytes as usize].copy_from_slice(match code {
-            Some(bytes) => bytes,
-            None => self.at(addr, bytes as usize)?,
-        });
+        if let Ok(data) = self.at(addr, bytes as usize) {
+            word[..bytes as usize].copy_from_slice(data);
+            return Ok(u64::from_le_bytes(word));
+        }
+        for (i, to) in word[..bytes as usize].iter_mut().enumerate() {
+            *to = self.byte(addr.wrapping_add(i as u64)).ok_or(())?;
+        }
         Ok(u64::from_le_bytes(word))
     }
 
     fn load128(&mut self, addr: u64) -> Result<V128, ()> {
-        Ok([self.load(addr, 8)?, self.load(addr + 8, 8)?])
+        Ok([self.load(addr, 8)?, self.load(addr.wrapping_add(8), 8)?])
     }
 
     fn store(&mut self, addr: u64, bytes: u32, value: u64) -> Result<(), ()> {

@@ -7,18 +7,22 @@
 
 #![allow(unsafe_code)]
 
+use crate::guest::FPE_INTDIV;
 use crate::pages::Pages;
 use calque_backend::abi::{self, ExitReason};
 use calque_backend::{CodeCache, CompileOptions, Compiler, HostCode, HostIsa, JumpCache, StateAtFaults, helpers};
 use calque_ir::interp::{Next, Trap};
-use calque_ir::{CpuState, GuestAddr, Region};
+use calque_ir::{CpuState, FaultKind, GuestAddr, Region};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 
 /// Registers of the generated code that runs, for the fault handler.
 static RUNNING: AtomicPtr<CpuState> = AtomicPtr::new(null_mut());
 /// Host pc of the last fault in it.
 static FAULT_PC: AtomicUsize = AtomicUsize::new(0);
+/// Its signal and `si_code`.
+static FAULT_SIGNAL: AtomicI32 = AtomicI32::new(0);
+static FAULT_CODE: AtomicI32 = AtomicI32::new(0);
 
 /// Bytes of code after which the cache is emptied.
 const BUDGET: usize = 64 << 20;
@@ -46,25 +50,32 @@ impl Jit {
         }
     }
 
-    /// Compiles and runs a region until control leaves it.
-    pub fn run(
+    /// Drops old code if there is much of it. Nothing translated before may be used any more.
+    pub(crate) fn make_room(&mut self) {
+        if self.regions >= REGIONS {
+            self.cache.reset();
+            self.regions = 0;
+        }
+    }
+
+    /// Compiles a region.
+    pub(crate) fn translate(&mut self, region: &Region, state_at_faults: StateAtFaults) -> Result<HostCode, String> {
+        self.regions += 1;
+        let options = CompileOptions { state_at_faults, ..CompileOptions::default() };
+        let translation = self.cache.translate(&mut self.compiler, region, &options);
+        translation.map(|t| t.code).map_err(|e| format!("{e}\n{region}"))
+    }
+
+    /// Runs code until control leaves it.
+    pub(crate) fn run(
         &mut self,
-        region: &Region,
-        state_at_faults: StateAtFaults,
+        code: HostCode,
         pages: &mut Pages,
         cpu: &mut CpuState,
         data: &mut [u8],
     ) -> Result<Next, Trap<()>> {
-        if self.regions == REGIONS {
-            self.cache.reset();
-            self.regions = 0;
-        }
-        self.regions += 1;
-        let options = CompileOptions { state_at_faults, ..CompileOptions::default() };
-        let translation = self.cache.translate(&mut self.compiler, region, &options);
-        let translation = translation.unwrap_or_else(|e| panic!("{e}\n{region}"));
         pages.set_data(data);
-        let reason = self.enter(cpu, translation.code);
+        let reason = self.enter(cpu, code);
         pages.get_data(data);
         match reason {
             ExitReason::Link { cell } => Ok(Next::Pc(self.cache.cell_target(cell))),
@@ -74,7 +85,11 @@ impl Jit {
             ExitReason::HostFault => {
                 let found = self.cache.find_by_host_pc(FAULT_PC.load(Ordering::Relaxed));
                 let (_, pc) = found.expect("faults in generated code have a guest pc");
-                Err(Trap { pc, fault: () })
+                match (FAULT_SIGNAL.load(Ordering::Relaxed), FAULT_CODE.load(Ordering::Relaxed)) {
+                    (libc::SIGFPE, FPE_INTDIV) => Ok(Next::Fault { kind: FaultKind::DivideError, pc }),
+                    (libc::SIGFPE, _) => Ok(Next::Fault { kind: FaultKind::SimdFloat, pc }),
+                    _ => Err(Trap { pc, fault: () }),
+                }
             }
         }
     }
@@ -102,12 +117,14 @@ impl Default for Jit {
 /// # Safety
 /// `context` is that of a synchronous fault on the thread that runs the case.
 #[cfg(target_arch = "x86_64")]
-pub(crate) unsafe fn leave(context: &mut libc::ucontext_t) -> bool {
+pub(crate) unsafe fn leave(signal: i32, code: i32, context: &mut libc::ucontext_t) -> bool {
     let cpu = RUNNING.swap(null_mut(), Ordering::Relaxed);
     if cpu.is_null() {
         return false;
     }
     let gregs = &mut context.uc_mcontext.gregs;
+    FAULT_SIGNAL.store(signal, Ordering::Relaxed);
+    FAULT_CODE.store(code, Ordering::Relaxed);
     FAULT_PC.store(gregs[libc::REG_RIP as usize] as usize, Ordering::Relaxed);
     // SAFETY: the pointer was stored by `enter`, whose frame is still there.
     unsafe {

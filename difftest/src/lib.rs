@@ -12,9 +12,12 @@
 //! | `native.rs`   | the processor                             |
 //! | `guest.rs`    | the engines                               |
 //! | `jit.rs`      | compiled code as one of them              |
+//! | `campaign.rs` | many cases, found again by seed and index  |
 //! | `compare.rs`  | what differs, and the report              |
 //! | `line.rs`     | cases as lines of `tests/insn/*.case`     |
 
+#[cfg(target_arch = "x86_64")]
+pub mod campaign;
 pub mod compare;
 pub mod generate;
 pub mod guest;
@@ -38,7 +41,8 @@ pub enum End {
     /// At [`pages::TAKEN`].
     Taken,
     /// With this signal at this pc; registers as the processor reported them.
-    Signal { number: i32, pc: u64 },
+    /// `code` is `si_code`, as far as `number` is SIGFPE.
+    Signal { number: i32, code: i32, pc: u64 },
 }
 
 /// One test: code, the state before, the memory before.
@@ -46,6 +50,12 @@ pub struct Case {
     pub code: Vec<u8>,
     pub cpu: CpuState,
     pub data: Vec<u8>,
+}
+
+impl Clone for Case {
+    fn clone(&self) -> Self {
+        Self { code: self.code.clone(), cpu: copy(&self.cpu), data: self.data.clone() }
+    }
 }
 
 impl Case {
@@ -108,10 +118,10 @@ pub fn subjects() -> Vec<(Mnemonic, Vec<Code>)> {
         .collect()
 }
 
-/// A case of one instruction.
-pub fn single(g: &mut Generator, codes: &[Code]) -> Option<Case> {
+/// One instruction.
+pub fn single(g: &mut Generator, codes: &[Code]) -> Option<Vec<u8>> {
     let code = g.choose(codes);
-    Some(Case { code: g.instruction(code, CODE)?, cpu: g.state(), data: g.data() })
+    g.instruction(code, CODE)
 }
 
 /// Appends `len` instructions, none of which reads a flag that is undefined there or writes R15; yields the flags
@@ -138,19 +148,19 @@ fn append(g: &mut Generator, codes: &[Code], len: usize, code: &mut Vec<u8>, mut
     undefined
 }
 
-/// A case of several instructions that may end in a conditional jump.
-pub fn sequence(g: &mut Generator, codes: &[Code], len: usize) -> Case {
+/// Several instructions that may end in a conditional jump.
+pub fn sequence(g: &mut Generator, codes: &[Code], len: usize) -> Vec<u8> {
     let mut code = Vec::new();
     let undefined = append(g, codes, len, &mut code, 0);
     if undefined == 0 {
         let jump = g.conditional_jump(CODE + code.len() as u64, TAKEN);
         code.extend(jump);
     }
-    Case { code, cpu: g.state(), data: g.data() }
+    code
 }
 
 /// A loop of R15D rounds with a conditional part inside.
-pub fn looped(g: &mut Generator, codes: &[Code], len: usize) -> Case {
+pub fn looped(g: &mut Generator, codes: &[Code], len: usize) -> Vec<u8> {
     const DEFINE_FLAGS: [u8; 3] = [0x45, 0x39, 0xc8]; // cmp r8d, r9d
     const NEXT_ROUND: [u8; 5] = [0x41, 0xff, 0xcf, 0x0f, 0x85]; // dec r15d; jnz
     let mut code = Vec::new();
@@ -168,7 +178,5 @@ pub fn looped(g: &mut Generator, codes: &[Code], len: usize) -> Case {
     code.extend(NEXT_ROUND);
     let back = -(code.len() as i32 + 4);
     code.extend(back.to_le_bytes());
-    let mut cpu = g.state();
-    cpu.gpr[15] = cpu.gpr[15] & !0xffff_ffff | (1 + cpu.gpr[14] % 5);
-    Case { code, cpu, data: g.data() }
+    code
 }

@@ -14,7 +14,8 @@
 //! | `flags`, `undef`          | the status flags and DF that are set; those that are undefined   |
 //! | `xmm0` .. `xmm15`         | `high_low`                                                       |
 //! | `ymmh0` .. `ymmh15`       | bits 128 to 256, likewise                                        |
-//! | `mxcsr`                   | without its sticky flags                                         |
+//! | `mxcsr`                   | control and sticky flags                                         |
+//! | `data`                    | before `=>`: number of random contents for all of the memory     |
 //! | `fcw`, `fsw`, `ftop`, `fempty` | x87 control, status (without C1), top, empty registers as a mask |
 //! | `r0` .. `r7` of x87 as `f0` .. `f7` | `exponent_mantissa`                                    |
 //! | `[0x45779000]`            | eight bytes of memory                                            |
@@ -94,7 +95,7 @@ impl Runner {
         let line = parse(text)?;
         let blessed = if self.bless == Bless::Yes { self.bless(&line)? } else { text.to_owned() };
         let line = parse(&blessed)?;
-        for engine in Engine::ALL {
+        for &engine in Engine::ALL {
             let faults = line.after.iter().any(|(name, _)| name == "end");
             let caught = engine == Engine::Jit && cfg!(target_arch = "x86_64");
             let compiled = matches!(engine, Engine::Jit | Engine::Hot);
@@ -127,7 +128,7 @@ impl Runner {
     #[cfg(target_arch = "x86_64")]
     fn bless(&mut self, line: &Line) -> Result<String> {
         let (mut cpu, mut data) = (copy(&line.case.cpu), line.case.data.clone());
-        let end = self.native.run(&line.case.code, &mut cpu, &mut data);
+        let end = self.native.run_one(&line.case.code, &mut cpu, &mut data).map_err(|e| e.to_string())?;
         let undefined = line.case.undefined(end);
         let mut after = changes(&line.case, &cpu, &data, &Outcome::Ended(end), undefined);
         if undefined != 0 {
@@ -149,35 +150,46 @@ fn is_atomic(case: &Case) -> bool {
     case.insns().iter().any(|i| i.has_lock_prefix() || exchanges(i.mnemonic()))
 }
 
-/// A line for code, its answer open: what its first instruction reads stands before `=>`, and R15 if it counts a loop.
-pub fn line_of(code: &[u8]) -> String {
-    let insns: Vec<_> = iced_x86::Decoder::with_ip(64, code, crate::pages::CODE, 0).into_iter().collect();
+/// The line of a case: what its code reads stands before `=>`, what the processor made of it behind.
+#[cfg(target_arch = "x86_64")]
+pub fn of_case(case: &Case, data_seed: u64, answer: Option<&crate::native::Answer>) -> String {
+    let insns = case.insns();
     let texts: Vec<String> = insns.iter().map(crate::compare::assembly).collect();
     let assembly = texts.join("; ");
-    let case = initial(&assembly, code.to_vec());
-    let mut before: Vec<(String, String)> = Vec::new();
+    let mut before = vec![("data".to_owned(), format!("{data_seed:#x}"))];
     let mut note = |name: String| {
         if let Some(value) = get(&case.cpu, &case.data, &name).filter(|_| before.iter().all(|(n, _)| *n != name)) {
             before.push((name, value));
         }
     };
-    if let [only] = insns.as_slice() {
-        let mut factory = iced_x86::InstructionInfoFactory::new();
-        for used in factory.info(only).used_registers().iter().filter(|r| r.access() != iced_x86::OpAccess::Write) {
+    let mut factory = iced_x86::InstructionInfoFactory::new();
+    let mut fpu = false;
+    for insn in &insns {
+        for used in factory.info(insn).used_registers() {
             let name = format!("{:?}", used.register().full_register()).to_lowercase();
             match name.strip_prefix("zmm").or_else(|| name.strip_prefix("ymm")) {
-                Some(n) if used.register().is_xmm() => note(format!("xmm{n}")),
                 Some(n) => [format!("xmm{n}"), format!("ymmh{n}")].into_iter().for_each(&mut note),
                 None => note(name),
             }
+            fpu |= used.register().is_mm() || used.register().is_st();
         }
-        if only.rflags_read() != 0 {
-            note("flags".into());
-        }
-    } else if insns.iter().any(|i| i.is_jcc_short_or_near()) {
-        before.push(("r15".into(), "0x3".into()));
+        fpu |= insn.cpuid_features().contains(&iced_x86::CpuidFeature::FPU);
     }
-    line_text(&assembly, code, &before, &[])
+    ["flags", "mxcsr"].into_iter().map(str::to_owned).for_each(&mut note);
+    if fpu {
+        names().filter(|name| name.starts_with('f')).for_each(&mut note);
+    }
+    let mut after = Vec::new();
+    if let Some(answer) = answer {
+        let mut data = case.data.clone();
+        answer.apply(&mut data);
+        let undefined = case.undefined(answer.end);
+        after = changes(case, &answer.cpu, &data, &Outcome::Ended(answer.end), undefined);
+        if undefined != 0 {
+            after.push(("undef".into(), flags_text(undefined)));
+        }
+    }
+    line_text(&assembly, &case.code, &before, &after)
 }
 
 fn line_text(assembly: &str, code: &[u8], before: &[(String, String)], after: &[(String, String)]) -> String {
@@ -280,7 +292,7 @@ fn get(cpu: &CpuState, data: &[u8], name: &str) -> Option<String> {
     }
     match name {
         "flags" => Some(flags_text(cpu.rflags() & STATUS)),
-        "mxcsr" => Some(format!("{:#x}", cpu.mxcsr & !0x3f)),
+        "mxcsr" => Some(format!("{:#x}", cpu.mxcsr)),
         "fcw" => Some(format!("{:#x}", cpu.x87.control)),
         "fsw" => Some(format!("{:#x}", cpu.x87.status & !0x200)),
         "ftop" => Some(format!("{}", cpu.x87.top)),
@@ -321,6 +333,7 @@ fn set(case: &mut Case, name: &str, value: &str) -> Result<()> {
     } else {
         match name {
             "flags" => cpu.set_rflags(cpu.rflags() & !STATUS | flags_of(value)?),
+            "data" => case.data = generate::Generator::data_of(number()?),
             "mxcsr" => cpu.mxcsr = number()? as u32,
             "fcw" => cpu.x87.control = number()? as u16,
             "fsw" => cpu.x87.status = number()? as u16,

@@ -1,25 +1,34 @@
 //! Running guest instructions on the processor itself, with every register theirs.
 //!
-//! [`Native::run`] loads all general registers, RFLAGS, the FXSAVE state and the upper halves of the vector registers, jumps to code at [`CODE`] and takes
-//! everything back where the code ends: behind its last instruction stands a jump to the way out. A fault becomes
-//! the same way out through a signal handler on an alternate stack, with registers as the processor reports them.
+//! [`Native::run`] hands a batch of states to a child process, which loads for each all general registers, RFLAGS, the FXSAVE
+//! state and the upper halves of the vector registers, jumps to the code at [`CODE`] and takes everything back where the
+//! code ends: behind its last instruction stands a jump to the way out. A fault becomes the same way out through a signal
+//! handler on an alternate stack, with registers as the processor reports them. One round trip through two pipes serves
+//! [`BATCH`] cases, and nothing is traced or stepped.
 //!
 //! # Safety
-//! The code under test runs unconfined. What makes that bearable:
-//! - It is short, comes from the generator or a checked-in case, and its pointers lie in the data pages or are random 64-bit
-//!   numbers; no register holds an address of this process.
-//! - It contains no system call and no control transfer except to the two ways out.
-//! - One thread at a time: the state it swaps with is one static behind a lock.
+//! The code under test runs in a child in the kernel's strict seccomp mode: it can read, write to its pipes, return from
+//! handlers and exit. The child
+//! 1. is forked without `exec` from a process that may have threads, so it takes no lock and allocates nothing: it works on
+//!    [`Shared`], mapped before, and on statics of its own copy of the process;
+//! 2. sees private copies of the data pages, so that what runs here changes nothing of ours;
+//! 3. ends when the pipe does, or with the thread that made it; one that dies or hangs is replaced and its case reported.
 
 #![allow(unsafe_code)]
 
-use crate::compare::{Report, Side, compare};
-use crate::guest::{Engine, Guest, Outcome};
-use crate::pages::{CODE, CODE_SIZE, Pages, TAKEN};
-use crate::{Case, End, copy};
+use crate::End;
+use crate::pages::{CODE, CODE_SIZE, DATA, DATA_SIZE, Pages, TAKEN};
 use calque_ir::CpuState;
 use std::arch::global_asm;
 use std::cell::UnsafeCell;
+use std::ptr::null_mut;
+
+/// States that one round trip runs at most.
+pub const BATCH: usize = 64;
+/// Changed words of memory that an answer can hold: a string operation may change them all.
+const CHANGES: usize = DATA_SIZE as usize / 8;
+/// Milliseconds until a batch counts as hung.
+const PATIENCE: i32 = 10_000;
 
 /// What the assembly swaps with; offsets are in the assembly below.
 #[repr(C, align(64))]
@@ -31,7 +40,8 @@ struct Swap {
     taken: u64,           // 152
     fault: u64,           // 160
     fault_pc: u64,        // 168
-    pad: [u64; 2],        // 176
+    fault_code: u64,      // 176
+    pad: u64,             // 184
     fx: [u8; 512],        // 192
     host_fx: [u8; 512],   // 704
     ymmh: [[u64; 2]; 16], // 1216
@@ -40,7 +50,7 @@ struct Swap {
 #[repr(transparent)]
 struct SwapCell(UnsafeCell<Swap>);
 
-// SAFETY: only accessed by the thread that holds the pages' lock and by its signal handler.
+// SAFETY: only accessed by the child's one thread and by its signal handler.
 unsafe impl Sync for SwapCell {}
 
 impl Swap {
@@ -52,7 +62,8 @@ impl Swap {
         taken: 0,
         fault: 0,
         fault_pc: 0,
-        pad: [0; 2],
+        fault_code: 0,
+        pad: 0,
         fx: [0; 512],
         host_fx: [0; 512],
         ymmh: [[0; 2]; 16],
@@ -135,46 +146,111 @@ unsafe extern "C" {
     fn calque_difftest_leave();
 }
 
+/// What parent and child share: the question and the answers.
+#[repr(C)]
+struct Shared {
+    data: [u8; DATA_SIZE as usize],
+    count: usize,
+    /// The case that runs, to be named if it kills the child.
+    running: usize,
+    slots: [Slot; BATCH],
+}
+
+/// One case: the state before, then after.
+#[repr(C)]
+struct Slot {
+    swap: Swap,
+    changed: usize,
+    changes: [(u32, u64); CHANGES],
+}
+
+/// What the processor made of a state.
+pub struct Answer {
+    pub end: End,
+    pub cpu: CpuState,
+    /// Words of the data pages that have changed: offset, new value.
+    pub changes: Vec<(u32, u64)>,
+}
+
+impl Answer {
+    /// Brings `data`, as it was before, up to date.
+    pub fn apply(&self, data: &mut [u8]) {
+        for (at, word) in &self.changes {
+            data[*at as usize..][..8].copy_from_slice(&word.to_le_bytes());
+        }
+    }
+}
+
+/// A case that the child did not survive.
+#[derive(Debug, thiserror::Error)]
+#[error("state {index} killed the process that ran it ({how})")]
+pub struct Died {
+    /// Number in the batch.
+    pub index: usize,
+    pub how: String,
+}
+
 /// The processor, for one user at a time.
 pub struct Native {
     pages: Pages,
+    shared: *mut Shared,
+    child: Child,
+}
+
+/// The process that runs cases.
+struct Child {
+    pid: libc::pid_t,
+    ask: libc::c_int,
+    answer: libc::c_int,
 }
 
 impl Native {
-    /// Maps the pages and installs the fault handlers.
+    /// Maps the pages and starts the child.
     pub fn take() -> Native {
         let pages = Pages::take();
+        let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: a fresh mapping.
+        let shared = unsafe { libc::mmap(null_mut(), size_of::<Shared>(), prot, flags, -1, 0) };
+        assert_ne!(shared, libc::MAP_FAILED, "cannot map: {}", std::io::Error::last_os_error());
         install_handlers();
-        Native { pages }
+        let shared = shared.cast();
+        Native { pages, shared, child: Child::start(shared) }
     }
 
-    /// The memory that cases work on.
+    /// The memory that cases work on, for engines.
     pub fn pages(&mut self) -> &mut Pages {
         &mut self.pages
     }
 
-    /// Runs `code` (at [`CODE`]) from the state in `cpu` and leaves the resulting state there; `data` likewise.
-    pub fn run(&mut self, code: &[u8], cpu: &mut CpuState, data: &mut [u8]) -> End {
+    /// Runs `code` (at [`CODE`]) from each of the states, up to [`BATCH`], with the same `data`.
+    pub fn run(&mut self, code: &[u8], data: &[u8], states: &[CpuState]) -> Result<Vec<Answer>, Died> {
+        assert!(states.len() <= BATCH);
         self.place(code);
-        self.pages.set_data(data);
-        let swap = SWAP.0.get();
-        // SAFETY: `pages` holds the lock; nothing else touches the static while `swap` is used.
-        let swap = unsafe { &mut *swap };
-        *swap = Swap { gpr: cpu.gpr, rflags: cpu.rflags(), code: CODE, fx: fx_of(cpu), ymmh: cpu.ymmh, ..Swap::EMPTY };
-        // SAFETY: see the module's header; the assembly saves and restores every callee-saved register, RFLAGS,
-        // MXCSR and the x87 state.
-        unsafe { calque_difftest_enter() };
-        let swap = std::hint::black_box(swap);
-        cpu.gpr = swap.gpr;
-        cpu.set_rflags(swap.rflags);
-        set_fx(cpu, &swap.fx);
-        cpu.ymmh = swap.ymmh;
-        self.pages.get_data(data);
-        match (swap.fault, swap.taken) {
-            (0, 0) => End::Through,
-            (0, _) => End::Taken,
-            (number, _) => End::Signal { number: number as i32, pc: swap.fault_pc },
+        // SAFETY: mapped by `take`; the child reads and writes it only between question and answer.
+        let shared = unsafe { &mut *self.shared };
+        shared.data.copy_from_slice(data);
+        shared.count = states.len();
+        for (slot, cpu) in shared.slots.iter_mut().zip(states) {
+            slot.swap =
+                Swap { gpr: cpu.gpr, rflags: cpu.rflags(), code: CODE, fx: fx_of(cpu), ymmh: cpu.ymmh, ..Swap::EMPTY };
         }
+        if let Err(how) = self.child.round_trip() {
+            let index = shared.running;
+            self.child = Child::start(self.shared);
+            return Err(Died { index, how });
+        }
+        // SAFETY: as above; the child has answered.
+        let shared = unsafe { &*self.shared };
+        Ok(shared.slots.iter().zip(states).map(|(slot, before)| slot.answer(before)).collect())
+    }
+
+    /// Runs one state; `cpu` and `data` become what they are behind the code.
+    pub fn run_one(&mut self, code: &[u8], cpu: &mut CpuState, data: &mut [u8]) -> Result<End, Died> {
+        let [answer] = <[Answer; 1]>::try_from(self.run(code, data, std::slice::from_ref(cpu))?)
+            .unwrap_or_else(|_| unreachable!("one state has one answer"));
+        cpu.copy_guest_from(&answer.cpu);
+        answer.apply(data);
+        Ok(answer.end)
     }
 
     /// Writes the code and the two ways out.
@@ -191,25 +267,145 @@ impl Native {
     }
 }
 
-/// Runs a case on the processor and on every engine; yields the first difference.
-pub fn check(native: &mut Native, guest: &mut Guest, case: &Case) -> Result<(), Report> {
-    let (mut cpu, mut data) = (copy(&case.cpu), case.data.clone());
-    let end = native.run(&case.code, &mut cpu, &mut data);
-    for engine in Engine::ALL {
-        if engine == Engine::Hot && matches!(end, End::Signal { .. }) {
-            continue; // hot code owes nobody its registers at a fault
-        }
-        let (mut got, mut got_data) = (copy(&case.cpu), case.data.clone());
-        let outcome = guest.run(engine, native.pages(), &case.code, &mut got, &mut got_data);
-        if outcome == Outcome::Unimplemented {
-            return Ok(());
-        }
-        let expected = Side { cpu: &cpu, data: &data, outcome: &Outcome::Ended(end) };
-        let undefined = case.undefined(end);
-        let got = Side { cpu: &got, data: &got_data, outcome: &outcome };
-        compare(case, engine, undefined, &expected, &got)?;
+impl Drop for Native {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `take`; the child has its own mapping.
+        unsafe { libc::munmap(self.shared.cast(), size_of::<Shared>()) };
     }
-    Ok(())
+}
+
+impl Slot {
+    fn answer(&self, before: &CpuState) -> Answer {
+        let swap = &self.swap;
+        let mut cpu = crate::copy(before);
+        cpu.gpr = swap.gpr;
+        cpu.set_rflags(swap.rflags);
+        set_fx(&mut cpu, &swap.fx);
+        cpu.ymmh = swap.ymmh;
+        let end = match (swap.fault, swap.taken) {
+            (0, 0) => End::Through,
+            (0, _) => End::Taken,
+            (number, _) => End::Signal { number: number as i32, code: swap.fault_code as i32, pc: swap.fault_pc },
+        };
+        Answer { end, cpu, changes: self.changes[..self.changed].to_vec() }
+    }
+}
+
+impl Child {
+    fn start(shared: *mut Shared) -> Child {
+        let (mut ask, mut answer) = ([0; 2], [0; 2]);
+        // SAFETY: plain system calls on arrays of two descriptors.
+        unsafe {
+            assert_eq!(libc::pipe2(ask.as_mut_ptr(), libc::O_CLOEXEC), 0);
+            assert_eq!(libc::pipe2(answer.as_mut_ptr(), libc::O_CLOEXEC), 0);
+        }
+        // SAFETY: the child does what the header says and never returns.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0, "cannot fork: {}", std::io::Error::last_os_error());
+        if pid == 0 {
+            // SAFETY: this is the child; `shared` is mapped and the descriptors are open.
+            unsafe { serve(shared, ask[0], answer[1]) }
+        }
+        // SAFETY: the child's ends, which are not used here.
+        unsafe {
+            libc::close(ask[0]);
+            libc::close(answer[1]);
+        }
+        Child { pid, ask: ask[1], answer: answer[0] }
+    }
+
+    /// Has the child run the batch; how it ended if it did.
+    fn round_trip(&mut self) -> Result<(), String> {
+        let mut byte = 0u8;
+        // SAFETY: one byte from and to a local; `poll` looks at one descriptor.
+        let answered = unsafe {
+            libc::write(self.ask, (&raw const byte).cast(), 1);
+            let mut poll = libc::pollfd { fd: self.answer, events: libc::POLLIN, revents: 0 };
+            libc::poll(&mut poll, 1, PATIENCE) == 1 && libc::read(self.answer, (&raw mut byte).cast(), 1) == 1
+        };
+        if answered { Ok(()) } else { Err(self.end()) }
+    }
+
+    /// Ends the child; says how it ended.
+    fn end(&mut self) -> String {
+        let mut status = 0;
+        // SAFETY: our own child; the pid is not reused before it is waited for.
+        unsafe {
+            let ended = libc::waitpid(self.pid, &mut status, libc::WNOHANG) == self.pid;
+            if !ended {
+                libc::kill(self.pid, libc::SIGKILL);
+                libc::waitpid(self.pid, &mut status, 0);
+            }
+        }
+        match status & 0x7f {
+            0 => format!("exit status {}", status >> 8 & 0xff),
+            signal => format!("signal {signal}"),
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.end();
+        // SAFETY: descriptors of our own.
+        unsafe {
+            libc::close(self.ask);
+            libc::close(self.answer);
+        }
+    }
+}
+
+/// The child: answers batches until the pipe closes.
+///
+/// # Safety
+/// In a freshly forked child, with `shared` mapped.
+unsafe fn serve(shared: *mut Shared, ask: libc::c_int, answer: libc::c_int) -> ! {
+    let mut byte = 0u8;
+    // SAFETY: invariants 1 and 2 of the header; the parent does not touch `shared` while we run a batch.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT) != 0 {
+            libc::_exit(1);
+        }
+        while libc::read(ask, (&raw mut byte).cast(), 1) == 1 {
+            let shared = &mut *shared;
+            for i in 0..shared.count {
+                (&raw mut shared.running).write_volatile(i);
+                shared.slots[i].run(&shared.data);
+            }
+            libc::write(answer, (&raw const byte).cast(), 1);
+        }
+        libc::syscall(libc::SYS_exit, 0);
+    }
+    unreachable!("exit does not return")
+}
+
+impl Slot {
+    /// Runs the case on this processor: in the child.
+    ///
+    /// # Safety
+    /// In the child, with code at [`CODE`].
+    unsafe fn run(&mut self, data: &[u8; DATA_SIZE as usize]) {
+        // SAFETY: the pages are mapped; the static is this thread's, which is the child's only one; the assembly saves and
+        // restores every callee-saved register, RFLAGS, MXCSR and the x87 state.
+        unsafe {
+            let pages = DATA as *mut u8;
+            pages.copy_from_nonoverlapping(data.as_ptr(), data.len());
+            let swap = SWAP.0.get();
+            swap.write(std::ptr::read(&self.swap));
+            calque_difftest_enter();
+            std::ptr::copy_nonoverlapping(swap, &mut self.swap, 1);
+            self.changed = 0;
+            for (at, old) in data.chunks_exact(8).enumerate() {
+                let old = u64::from_ne_bytes([old[0], old[1], old[2], old[3], old[4], old[5], old[6], old[7]]);
+                let new = pages.cast::<u64>().add(at).read_volatile();
+                if new != old {
+                    self.changes[self.changed] = (8 * at as u32, new);
+                    self.changed += 1;
+                }
+            }
+        }
+    }
 }
 
 /// Fault handlers on an alternate stack, because the code under test may point RSP anywhere.
@@ -228,14 +424,15 @@ fn install_handlers() {
     }
 }
 
-/// Takes the way out with the registers as they are; a fault of our own ends the process.
-extern "C" fn on_fault(signal: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+/// In the child, takes the way out with the registers as they are; in the parent, leaves generated code. A fault of our own
+/// ends the process.
+extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel passes a ucontext_t; the static is in use by the code that faulted, on this thread.
     unsafe {
         let context = &mut *context.cast::<libc::ucontext_t>();
         let rip = &mut context.uc_mcontext.gregs[libc::REG_RIP as usize];
         if !(CODE..CODE + CODE_SIZE).contains(&(*rip as u64)) {
-            if !crate::jit::leave(context) {
+            if !crate::jit::leave(signal, (*info).si_code, context) {
                 libc::signal(signal, libc::SIG_DFL);
             }
             return;
@@ -243,6 +440,7 @@ extern "C" fn on_fault(signal: i32, _: *mut libc::siginfo_t, context: *mut libc:
         let swap = SWAP.0.get();
         (*swap).fault = signal as u64;
         (*swap).fault_pc = *rip as u64;
+        (*swap).fault_code = (*info).si_code as u64;
         *rip = calque_difftest_leave as *const () as i64;
         context.uc_mcontext.gregs[libc::REG_EFL as usize] &= !(1 << 16); // RF is the kernel's business
     }

@@ -15,7 +15,12 @@ pub trait CodeReader {
     /// Copies bytes from `pc` on, as far as they are mapped and executable, and returns how many; 0 if the first isn't.
     fn read(&self, pc: GuestAddr, buf: &mut [u8; MAX_INSN]) -> usize;
 
-    /// The same for a buffer of any length: fewer bytes than asked for say nothing about the bytes behind them
+    /// For profiles: whether `to` belongs to another function than `from`.
+    fn leaves_function(&self, _from: GuestAddr, _to: GuestAddr) -> bool {
+        false
+    }
+
+    /// The same as `read` for a buffer of any length: fewer bytes than asked for say nothing about the bytes behind them
     /// unless there are fewer than 15. Worth overriding where a long copy costs no more than a short one.
     fn read_run(&self, pc: GuestAddr, buf: &mut [u8]) -> usize {
         let mut insn = [0; MAX_INSN];

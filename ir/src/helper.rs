@@ -9,6 +9,7 @@
 
 mod crypto;
 mod elementary;
+pub mod estimates;
 mod f80;
 pub(crate) mod simd;
 pub mod strings;
@@ -112,6 +113,14 @@ helpers! {
     Rdtsc "rdtsc" () -> I64, Host, None;
     /// TSC_AUX: node and cpu, as Linux sets it for RDTSCP and RDPID.
     TscAux "tsc_aux" () -> I32, Host, None;
+    /// 64 random bits for RDRAND and RDSEED.
+    Random "random" () -> I64, Host, None;
+    /// For profiles: the CALL at pc a is about to go to b, with the return address at c on the stack.
+    ProfileCall "profile_call" (I64, I64, I64) -> None, Host, None;
+    /// For profiles: the RET at pc a is about to go to b, having found that at c on the stack.
+    ProfileReturn "profile_return" (I64, I64, I64) -> None, Host, None;
+    /// For profiles: the jump at pc a is about to go to b, perhaps out of the function, with stack pointer c.
+    ProfileJump "profile_jump" (I64, I64, I64) -> None, Host, None;
 
     /// `i1`: whether an unmasked x87 exception is pending; see `helper/x87.rs` for "waiting" helpers, whose `i1` result says the same.
     X87Pending "x87_pending" () -> I1, X87, Some(x87::pending);
@@ -221,9 +230,9 @@ helpers! {
     /// a's lanes shifted by b's: lanes of c & 0xff bits, to the left (c >> 8 = 0), right (1), right with signs (2).
     ShiftLanes "shift_lanes" (V128, V128, I32) -> V128, Pure, Some(simd::shift_lanes);
     /// RCPPS: estimates of 1/x.
-    Rcp "rcp" (V128) -> V128, Pure, Some(simd::rcp);
+    Rcp "rcp" (V128) -> V128, Pure, Some(estimates::rcp);
     /// RSQRTPS: estimates of 1/sqrt(x).
-    Rsqrt "rsqrt" (V128) -> V128, Pure, Some(simd::rsqrt);
+    Rsqrt "rsqrt" (V128) -> V128, Pure, Some(estimates::rsqrt);
     /// Four `f32` rounded to integral numbers by mode b (RC's encoding, low two bits).
     RoundF32x4 "round_f32x4" (V128, I32) -> V128, Pure, Some(simd::round_f32x4);
     /// Two `f64`, likewise.
@@ -254,6 +263,12 @@ helpers! {
     Aeskeygenassist "aeskeygenassist" (V128, I32) -> V128, Pure, Some(crypto::aeskeygenassist);
     /// PCLMULQDQ with immediate c.
     Pclmulqdq "pclmulqdq" (V128, V128, I32) -> V128, Pure, Some(crypto::pclmulqdq);
+    /// GF2P8MULB: products of bytes in AES's field.
+    Gf2p8mulb "gf2p8mulb" (V128, V128) -> V128, Pure, Some(crypto::gf2p8mulb);
+    /// GF2P8AFFINEQB: each byte of a times the bit matrix in that half of b, plus the constant c.
+    Gf2p8affineqb "gf2p8affineqb" (V128, V128, I32) -> V128, Pure, Some(crypto::gf2p8affineqb);
+    /// GF2P8AFFINEINVQB: the same of the bytes' inverses in AES's field.
+    Gf2p8affineinvqb "gf2p8affineinvqb" (V128, V128, I32) -> V128, Pure, Some(crypto::gf2p8affineinvqb);
     /// SHA1MSG1.
     Sha1msg1 "sha1msg1" (V128, V128) -> V128, Pure, Some(crypto::sha1msg1);
     /// SHA1MSG2.

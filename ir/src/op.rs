@@ -44,6 +44,8 @@ pub enum Format {
     Call,
     /// Guest pc in `args[0]` (low) and `args[1]` (high), length in `aux`.
     Insn,
+    /// Number of guest instructions in `args[0]`, counter in `args[1]`, guest pc of the first in `args[2]` (low) and `args[3]` (high).
+    Count,
     /// `i1` in `args[0]`, [`crate::FaultKind`] in `aux`.
     FaultIf,
 }
@@ -110,8 +112,8 @@ ops! {
     Nop "nop" Nullary Pure;
     /// Start of a guest instruction: its pc and length in bytes. Faults up to the next mark belong to it.
     Insn "insn" Insn Marker;
-    /// Adds the immediate to the thread's instruction counter.
-    Count "count" Imm Marker;
+    /// A number of guest instructions, one behind the other from a pc on, have been executed: adds 1 to a counter of the thread (here the last operand) and the number to its sum.
+    Count "count" Count Marker;
 
     /// Integer constant (`i1`..`i64`).
     Iconst "iconst" Imm Pure;

@@ -174,6 +174,11 @@ impl Parser {
                 inst.aux = number(len)? as u16;
                 1
             }
+            Format::Count => {
+                let (n, pc, counter) = (number(first)?, number(second)?, number(third)?);
+                inst.args = Inst::count_args(n as u32, counter as u32, GuestAddr(pc));
+                3
+            }
             Format::Pool => {
                 inst.args[0] = self.constant(first)?;
                 1
@@ -394,7 +399,7 @@ block0 @0x401000:
     v19 = call.i64 rdtsc()
     fault_if de, v16
     fence
-    count 0x2
+    count 2, 0x1000, 7
     put.v128 xmm3, v15
   insn 0x401003 4
     branch v16, block1, 0x401007

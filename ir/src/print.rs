@@ -88,6 +88,10 @@ impl Display for InstText<'_> {
             Format::Nullary => Ok(()),
             Format::Imm => write!(f, " {:#x}", inst.imm()),
             Format::Insn => write!(f, " {:#x} {aux}", inst.imm()),
+            Format::Count => {
+                let (n, counter, pc) = inst.counted();
+                write!(f, " {n}, {:#x}, {counter}", pc.0)
+            }
             Format::Pool => write!(f, " {}", self.constant(0)),
             Format::Get => write!(f, " {}", RegText(aux)),
             Format::Put => write!(f, " {}, {a}", RegText(aux)),

@@ -115,6 +115,8 @@ named_codes! {
         GeneralProtection "gp",
         /// #BP of INT3: SIGTRAP, pc behind the instruction.
         Breakpoint "bp",
+        /// #OF of INT 4: SIGSEGV, pc behind the instruction.
+        Overflow "of",
         /// #XM: unmasked SSE exception, SIGFPE.
         SimdFloat "xm",
         /// #MF: unmasked x87 exception, SIGFPE.
@@ -125,6 +127,9 @@ named_codes! {
         Fetch "fetch",
         /// The lifter does not know the instruction: SIGILL, with a line on stderr that names it.
         Unimplemented "unimplemented",
+        /// Entry into 32-bit code or a 32-bit system call, which Calque does not have: SIGSEGV, as on a kernel without
+        /// IA32 emulation, with a line on stderr.
+        Compatibility "compatibility",
     }
 }
 
@@ -168,6 +173,17 @@ impl Inst {
         [imm as u32, (imm >> 32) as u32, 0, 0]
     }
 
+    /// What a `count` counts: number of guest instructions, counter, guest pc of the first.
+    pub fn counted(&self) -> (u32, u32, GuestAddr) {
+        let [n, counter, low, high] = self.args;
+        (n, counter, GuestAddr(u64::from(low) | u64::from(high) << 32))
+    }
+
+    /// Operand slots of a `count`.
+    pub fn count_args(n: u32, counter: u32, pc: GuestAddr) -> [u32; 4] {
+        [n, counter, pc.0 as u32, (pc.0 >> 32) as u32]
+    }
+
     /// The memory operand of `load`, `store`, `rmw` and `cas`.
     pub fn mem(&self) -> Mem {
         match self.op.format() {
@@ -189,7 +205,7 @@ impl Inst {
     /// The operand slots of `args` that hold values, in order (bit i = slot i); absent optional ones included.
     pub fn value_slots(&self) -> u8 {
         match self.op.format() {
-            Format::Nullary | Format::Imm | Format::Pool | Format::Get | Format::Insn => 0,
+            Format::Nullary | Format::Imm | Format::Pool | Format::Get | Format::Insn | Format::Count => 0,
             Format::Put | Format::Unary | Format::Extract | Format::FaultIf => 0b0001,
             Format::Binary | Format::Compare | Format::Shuffle | Format::Insert | Format::Load => 0b0011,
             Format::Ternary | Format::Call => 0b0111,

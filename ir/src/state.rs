@@ -24,14 +24,16 @@ pub struct CpuState {
     pub flags_rest: u32,
     /// SSE control and status (SDM vol. 1 10.2.3).
     pub mxcsr: u32,
+    /// Puts the vectors at multiples of 16 bytes, where AArch64's loads of 16 bytes reach them.
+    pub unused: u64,
     /// Low 128 bits of the vector registers.
     pub xmm: [V128; 16],
     /// Bits 128..256 of the vector registers.
     pub ymmh: [V128; 16],
-    /// The x87 unit.
-    pub x87: X87,
     /// Where helpers take vector arguments (by argument index) and leave a vector result (slot 0).
     pub scratch: [V128; 4],
+    /// The x87 unit.
+    pub x87: X87,
     /// What generated code needs of the runtime.
     pub rt: Rt,
 }
@@ -73,8 +75,16 @@ pub struct Rt {
     pub helpers: u64,
     /// Per-thread direct-mapped table of (guest pc, host code) for indirect jumps.
     pub jump_cache: u64,
-    /// Guest instructions executed, where counting was asked for.
+    /// The thread's counters (8 bytes each), where counting was asked for.
     pub counters: u64,
+    /// Guest instructions executed, where counting was asked for.
+    pub insns: u64,
+    /// What the runtime's profiling helpers work on.
+    pub recorder: u64,
+    /// As `jump_cache`, for indirect jumps of tier 0 on AArch64.
+    pub tier0_jumps: u64,
+    /// Backward jumps, calls and returns that tier 0 may still make before it leaves.
+    pub countdown: i32,
 }
 
 impl CpuState {
@@ -89,6 +99,7 @@ impl CpuState {
             flags: [0; 8],
             flags_rest: 0,
             mxcsr: 0x1f80,
+            unused: 0,
             xmm: [[0; 2]; 16],
             ymmh: [[0; 2]; 16],
             x87: X87 { regs: [[0; 2]; 8], control: 0x37f, status: 0, empty: 0xff, top: 0, opcode: 0, fip: 0, fdp: 0 },
@@ -102,6 +113,10 @@ impl CpuState {
                 helpers: 0,
                 jump_cache: 0,
                 counters: 0,
+                insns: 0,
+                recorder: 0,
+                tier0_jumps: 0,
+                countdown: 0,
             },
         }
     }
@@ -159,3 +174,21 @@ impl Default for CpuState {
 
 /// Bits of RFLAGS that live in `flags_rest`: TF (8), NT (14), AC (18), ID (21).
 pub const FLAGS_REST_MASK: u32 = 1 << 8 | 1 << 14 | 1 << 18 | 1 << 21;
+
+/// `si_code` of the SIGFPE for exceptions that are raised and unmasked, in the order of the status words' low bits
+/// (`fpu__exception_code` in `arch/x86/kernel/fpu/core.c`; values of asm-generic/siginfo.h).
+pub fn float_code(raised: u32) -> i32 {
+    const FPE_FLTDIV: i32 = 3;
+    const FPE_FLTOVF: i32 = 4;
+    const FPE_FLTUND: i32 = 5;
+    const FPE_FLTRES: i32 = 6;
+    const FPE_FLTINV: i32 = 7;
+    match raised & 0x3f {
+        r if r & 1 != 0 => FPE_FLTINV,
+        r if r & 4 != 0 => FPE_FLTDIV,
+        r if r & 8 != 0 => FPE_FLTOVF,
+        r if r & 0x12 != 0 => FPE_FLTUND,
+        r if r & 0x20 != 0 => FPE_FLTRES,
+        _ => 0,
+    }
+}

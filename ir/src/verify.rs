@@ -244,6 +244,7 @@ impl Check<'_> {
             Format::Rmw => (aux as usize >> 4) < RmwOp::ALL.len(),
             Format::Extract | Format::Insert => aux_below(ty.lanes() as usize),
             Format::Insn => (1..=15).contains(&aux),
+            Format::Count => args[0] > 0,
             Format::Pool => (args[0] as usize) < self.region.pool.len(),
             Format::Shuffle => (args[2] as usize) < self.region.pool.len(),
             Format::Imm if op == Op::Iconst && ty.bits() < 64 => inst.imm() >> ty.bits() == 0,
@@ -279,8 +280,7 @@ pub fn allowed_types(op: Op) -> &'static [Type] {
     const SHAPES: &[Type] = &[I8x16, I16x8, I32x4, I64x2, F32x4, F64x2];
     const MEMORY: &[Type] = &[I8, I16, I32, I64, F32, F64, V128];
     match op {
-        Op::Nop | Op::Insn | Op::Fence | Op::FaultIf => &[None],
-        Op::Count => &[None, I64],
+        Op::Nop | Op::Insn | Op::Count | Op::Fence | Op::FaultIf => &[None],
         Op::Iconst => BIT_INT,
         Op::Vconst => &[V128],
         Op::Get | Op::Put | Op::Select => VALUE,

@@ -9,6 +9,7 @@
 
 use crate::arch;
 use crate::memory::GUEST_END;
+use crate::profile;
 use crate::thread::Access;
 use bytemuck::{AnyBitPattern, NoUninit};
 use calque_ir::interp::Host;
@@ -232,8 +233,15 @@ impl Host for GuestMemory {
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
     }
 
+    fn count(&mut self, cpu: &mut CpuState, counter: u32) {
+        profile::bump(cpu, counter);
+    }
+
     fn helper(&mut self, cpu: &mut CpuState, helper: Helper, a: u64, b: u64, c: u64) -> u64 {
-        crate::gate::helper(cpu, helper, a, b, c)
+        match helper {
+            Helper::ProfileCall | Helper::ProfileReturn | Helper::ProfileJump => profile::helper(cpu, helper, a, b, c),
+            _ => crate::gate::helper(cpu, helper, a, b, c),
+        }
     }
 }
 

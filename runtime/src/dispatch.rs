@@ -15,6 +15,7 @@ use crate::fault::{self, Pending};
 use crate::memory::Prot;
 use crate::options::Engine;
 use crate::process::Process;
+use crate::profile::Profile;
 use crate::signal;
 use crate::stats;
 use crate::syscall::Outcome;
@@ -75,6 +76,8 @@ enum LastExit {
     Cell(u32),
     /// By an indirect jump that missed the jump cache.
     Indirect,
+    /// With a fault, in front of the `count` of this counter; 0 if there is none.
+    Fault { unreached: u32 },
 }
 
 /// A thread's direct-mapped cache of entries.
@@ -166,6 +169,7 @@ impl Thread {
             self.cpu.rt.cells = jit.cache.cells_address();
             self.cpu.rt.helpers = jit.helpers.as_ptr() as u64;
         }
+        self.start_recording();
         if let Some(units) = &process.code.units
             && let Err(error) = self.exec.units.prepare(units, &mut self.cpu)
         {
@@ -182,6 +186,7 @@ impl Thread {
                 Event::Safepoint => {}
                 Event::Syscall => {
                     if let Some(code) = self.syscall() {
+                        self.stop_recording();
                         return code;
                     }
                 }
@@ -233,9 +238,14 @@ impl Thread {
 
     fn fault(&mut self, fault: GuestFault) {
         stats::add(&self.process.stats.faults, 1);
-        if fault == GuestFault::Trap(FaultKind::Unimplemented) {
+        let unsupported = match fault {
+            GuestFault::Trap(FaultKind::Unimplemented) => Some("instruction not implemented"),
+            GuestFault::Trap(FaultKind::Compatibility) => Some("32-bit code and system calls are not supported:"),
+            _ => None,
+        };
+        if let Some(what) = unsupported {
             let pc = GuestAddr(self.cpu.rip);
-            eprintln!("calque: instruction not implemented at {pc}: {}", crash::instruction(pc));
+            eprintln!("calque: {what} at {pc}: {}", crash::instruction(pc));
         }
         signal::raise(self, fault);
     }
@@ -250,12 +260,12 @@ impl Thread {
             {
                 return event;
             }
-            let Thread { exec, cpu, process, .. } = self;
+            let Thread { exec, cpu, process, recording, .. } = self;
             let Some(entry) = exec.entries.find(pc) else { return Event::Safepoint };
             let event = match (entry.code(), &process.code.jit) {
                 (Some(code), Some(jit)) => {
                     match exec.last_exit {
-                        LastExit::None => {}
+                        LastExit::None | LastExit::Fault { .. } => {}
                         LastExit::Cell(cell) => link(process, jit, cell, entry),
                         LastExit::Indirect => {
                             exec.jumps.iter_mut().for_each(|jumps| jumps.insert(entry.pc, code));
@@ -280,10 +290,20 @@ impl Thread {
                     {
                         continue;
                     }
-                    interpret(cpu, process, block, &mut exec.frame, &mut warm)
+                    let guard = Thread::recorder_guard(recording.as_ref());
+                    let event = interpret(cpu, process, block, &mut exec.frame, &mut warm);
+                    drop(guard);
+                    if let (Some(Event::Fault(_)), Some(profile)) = (&event, &process.code.profile) {
+                        let unreached = profile.counter_in(&block.region, GuestAddr(cpu.rip));
+                        exec.last_exit = LastExit::Fault { unreached };
+                    }
+                    event
                 }
             };
             if let Some(event) = event {
+                if let LastExit::Fault { unreached } = self.exec.last_exit {
+                    self.left_early(unreached, GuestAddr(self.cpu.rip));
+                }
                 return event;
             }
             let (process, interrupt) = (&self.process, &self.cpu.rt.interrupt);
@@ -371,9 +391,17 @@ fn enter(
             None
         }
         ExitReason::Syscall => Some(Event::Syscall),
-        ExitReason::Fault(kind) => Some(Event::Fault(GuestFault::Trap(kind))),
+        ExitReason::Fault(kind) => {
+            *last_exit = LastExit::Fault { unreached: abi::counter_ahead(cpu) };
+            Some(Event::Fault(GuestFault::Trap(kind)))
+        }
         ExitReason::Interrupt => Some(Event::Safepoint),
-        ExitReason::HostFault => Some(Event::Fault(host_fault(process, fault::take_pending()))),
+        ExitReason::HostFault => {
+            let pending = fault::take_pending();
+            let counter = |profile: &Profile| profile.counter(pending.region, GuestAddr(cpu.rip));
+            *last_exit = LastExit::Fault { unreached: process.code.profile.as_ref().map_or(0, counter) };
+            Some(Event::Fault(host_fault(process, pending)))
+        }
     }
 }
 

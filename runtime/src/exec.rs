@@ -16,6 +16,7 @@
 #![allow(unsafe_code)]
 
 use crate::load;
+use crate::profile::Ends;
 use crate::signal::{SIG_DFL, SIG_IGN, SYNCHRONOUS, host};
 use crate::thread::Thread;
 use nix::errno::Errno;
@@ -37,7 +38,7 @@ pub fn exec(thread: &mut Thread, path: &Path, argv: Vec<CString>, envp: Vec<CStr
         Err(error) => return error.errno(),
     }
     let (kept, moved): (Vec<_>, Vec<_>) = envp.into_iter().partition(|var| !acts_on_host(var));
-    let mut args: Vec<CString> = vec![c"calque".into(), c"run".into()];
+    let mut args: Vec<CString> = vec![c"calque".into(), options.command().into()];
     args.extend(options.to_args().iter().filter_map(|arg| CString::new(arg.as_bytes()).ok()));
     for var in moved {
         args.extend([c"-E".into(), var]);
@@ -84,6 +85,7 @@ impl Request {
 
 /// The system call, with the signal state that the guest's own `execve` would hand on.
 fn replace(thread: &mut Thread, request: Request) -> Errno {
+    thread.process.write_profile(Ends::Executes);
     thread.request = request;
     let Request { path, argv_pointers, envp_pointers, .. } = &thread.request;
     let handed_on = thread.signals.actions.ignored();

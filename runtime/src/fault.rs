@@ -77,6 +77,8 @@ pub(crate) struct Pending {
     pub(crate) access: Access,
     /// The exception's vector, where the host says so.
     pub(crate) vector: Option<u64>,
+    /// Entry of the translation; 0 for units.
+    pub(crate) region: usize,
 }
 
 /// The fault with which generated code was left.
@@ -112,18 +114,18 @@ fn leave_generated_code(signo: i32, info: &libc::siginfo_t, context: &mut libc::
     // Linux reports a non-canonical address as SI_KERNEL without an address (arch/x86/kernel/traps.c).
     let addr = if info.si_code == SI_KERNEL { NOT_CANONICAL } else { arch::fault_address(info) };
     let vector = arch::context_trap(context);
-    let pending = Pending { signo, code: info.si_code, addr: GuestAddr(addr), access, vector };
+    let pending = Pending { signo, code: info.si_code, addr: GuestAddr(addr), access, vector, region: 0 };
     if units().is_some_and(|units| units.interrupt(context)) {
         PENDING.set(Some(pending));
         return true;
     }
     let pc = arch::context_pc(context) as usize;
     let jit = crate::process::current().and_then(|process| process.code.jit.as_ref());
-    let Some((_, guest_pc)) = jit.and_then(|jit| jit.cache.find_by_host_pc(pc)) else { return false };
+    let Some((translation, guest_pc)) = jit.and_then(|jit| jit.cache.find_by_host_pc(pc)) else { return false };
     if signo == libc::SIGBUS && info.si_code == libc::BUS_ADRALN && arch::emulate_unaligned(context, may_access) {
         return true;
     }
-    PENDING.set(Some(pending));
+    PENDING.set(Some(Pending { region: translation.code.0, ..pending }));
     // SAFETY: the registers of this thread, which is inside generated code and not in Rust.
     unsafe {
         (*cpu).rip = guest_pc.0;

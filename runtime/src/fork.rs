@@ -124,6 +124,7 @@ pub(crate) fn vfork(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errn
     // SAFETY: the stack and `birth` outlive the child's use of them, which ends before `clone` returns here.
     let pid = unsafe { clone_vfork(flags, stack.top(), args.pidfd, 0, child_main, (&raw mut birth).cast()) };
     thread.process.code.world.forget(&birth.child.cpu.rt.interrupt);
+    birth.child.stop_recording();
     signal::move_inbox(thread);
     host::set_mask_exactly(mask);
     if pid == -i64::from(libc::EINVAL) {

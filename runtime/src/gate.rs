@@ -2,10 +2,11 @@
 //! is a matter of this file and of the system calls.
 //!
 //! # Safety
-//! Reads the host's clock and cpu number through the C library.
+//! Asks the C library for random bytes.
 
 #![allow(unsafe_code)]
 
+use crate::arch;
 use crate::cpuid;
 use calque_ir::{CpuState, Helper};
 
@@ -20,12 +21,21 @@ pub fn random(bytes: &mut [u8]) {
 pub fn helper(cpu: &mut CpuState, helper: Helper, a: u64, b: u64, _c: u64) -> u64 {
     match helper {
         Helper::Cpuid => {
-            let [eax, ebx, ecx, edx] = cpuid::cpuid(a as u32, b as u32).map(u64::from);
+            let words = match a as u32 {
+                cpuid::CLOCK_LEAF => clock(b as u32),
+                leaf => cpuid::cpuid(leaf, b as u32),
+            };
+            let [eax, ebx, ecx, edx] = words.map(u64::from);
             cpu.scratch[0] = [eax | ebx << 32, ecx | edx << 32];
             0
         }
         Helper::Rdtsc => time_stamp(),
-        Helper::TscAux => tsc_aux(),
+        Helper::TscAux => arch::cpu_and_node().into(),
+        Helper::Random => {
+            let mut word = [0; 8];
+            random(&mut word);
+            u64::from_le_bytes(word)
+        }
         other => unreachable!("{} has a body of its own", other.name()),
     }
 }
@@ -36,10 +46,19 @@ fn time_stamp() -> u64 {
     now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }
 
-/// Node and cpu, as Linux sets TSC_AUX (`arch/x86/include/asm/segment.h`, `vdso_encode_cpunode`).
-fn tsc_aux() -> u64 {
-    let (mut cpu, mut node) = (0u32, 0u32);
-    // SAFETY: both words are ours.
-    unsafe { libc::syscall(libc::SYS_getcpu, &raw mut cpu, &raw mut node, 0) };
-    u64::from(cpu & 0xfff | node << 12)
+/// What CPUID's clock leaf answers: the clocks that Linux's own vDSO knows, without entering the kernel.
+fn clock(number: u32) -> [u32; 4] {
+    const HERE: [i32; 7] = [
+        libc::CLOCK_REALTIME,
+        libc::CLOCK_MONOTONIC,
+        libc::CLOCK_MONOTONIC_RAW,
+        libc::CLOCK_REALTIME_COARSE,
+        libc::CLOCK_MONOTONIC_COARSE,
+        libc::CLOCK_BOOTTIME,
+        libc::CLOCK_TAI,
+    ];
+    let id = Some(number as i32).filter(|id| HERE.contains(id)).map(nix::time::ClockId::from_raw);
+    let Some(now) = id.and_then(|id| nix::time::clock_gettime(id).ok()) else { return [0; 4] };
+    let seconds = now.tv_sec() as u64;
+    [seconds as u32, (seconds >> 32) as u32, now.tv_nsec() as u32, 1]
 }

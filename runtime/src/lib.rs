@@ -14,8 +14,10 @@
 //! | `world.rs`          | who is inside generated code, and waiting until nobody is                         |
 //! | `fault.rs`          | whose a host fault is: an access window's, generated code's, or our own bug       |
 //! | `gate.rs`           | time, cpuid, random numbers: everything that is not a function of guest state     |
+//! | `vdso/`             | the shared object whose functions read clocks without system calls                |
 //! | `signal/`, `spawn.rs`, `fork.rs`, `exec.rs`, `crash.rs` | signals, threads, children, crash reports     |
 //! | `hidden.rs`         | descriptors of Calque's own                                                       |
+//! | `profile/`          | `calque profile`: counts, shadow call stacks; `--perf`                            |
 //! | `emit.rs`           | `--emit`: translations as text                                                    |
 //! | `stats.rs`          | the counters of `--stats`                                                         |
 //! | `arch/`             | what differs between hosts                                                        |
@@ -36,6 +38,7 @@ pub mod load;
 pub mod memory;
 pub mod options;
 pub mod process;
+pub mod profile;
 pub mod signal;
 mod smc;
 pub mod spawn;
@@ -46,6 +49,7 @@ pub mod syscall;
 pub mod thread;
 mod tier;
 mod unwind;
+mod vdso;
 mod world;
 
 pub use access::Fault;

@@ -6,6 +6,7 @@ use crate::memory::{GUEST_END, PIE_BASE, PIE_BRK};
 use crate::process::{ExeInfo, Process};
 use crate::stack;
 use crate::thread::Thread;
+use crate::vdso;
 use calque_frontend::elf::{ElfError, ImageKind, LoadPlan, Segment, StackKind};
 use calque_ir::GuestAddr;
 use calque_ir::addr::GUEST_PAGE;
@@ -223,12 +224,14 @@ pub fn load(process: &Arc<Process>, program: Program, envp: Vec<CString>) -> Res
         None => (plan.entry.0 + bias, 0),
     };
     let Program { image, argv, execfn, .. } = program;
+    let vdso = vdso::map(&process.mem).map_err(|errno| LoadError::Map("the vDSO".into(), errno))?;
     let facts = stack::Facts {
         phdr: image.plan.phdr.map_or(0, |phdr| phdr.0 + bias),
         phent: u64::from(image.plan.phentsize),
         phnum: u64::from(image.plan.phnum),
         base,
         entry: image.plan.entry.0 + bias,
+        vdso: vdso.0,
         executable: image.plan.stack == StackKind::Executable,
     };
     let map_error = |errno| LoadError::Map(image.path.clone(), errno);

@@ -2,7 +2,8 @@
 
 use crate::arch::Units;
 use crate::emit::Emit;
-use std::ffi::OsString;
+use crate::profile::ProfileOptions;
+use std::ffi::{CStr, OsString};
 use std::io;
 use std::path::PathBuf;
 
@@ -37,15 +38,15 @@ impl Engine {
     /// The engine that runs: what `Auto` stands for with these options on this host. An error if the host does not have it.
     pub(crate) fn resolve(self, options: &RunOptions) -> io::Result<Engine> {
         match self {
-            // What `--emit` shows is made of IR.
-            Engine::Auto if Units::is_supported() && options.emit.is_none() => Ok(Engine::Tier0),
+            // What is shown or counted is made of IR.
+            Engine::Auto if Units::is_supported() && options.is_plain() => Ok(Engine::Tier0),
             Engine::Auto => Ok(Engine::Tiered),
             Engine::Tier0 if !Units::is_supported() => Err(io::Error::other(
                 "this machine cannot run --engine tier0, which needs an x86-64 processor with AVX and FSGSBASE; use --engine auto",
             )),
-            Engine::Tier0 if options.emit.is_some() => {
-                Err(io::Error::other("--emit shows code that is made from IR, which tier0 has none of; use --engine jit"))
-            }
+            Engine::Tier0 if !options.is_plain() => Err(io::Error::other(
+                "tier0 makes no IR, which --emit shows and profiles are counted in; use another --engine",
+            )),
             engine => Ok(engine),
         }
     }
@@ -71,6 +72,10 @@ pub struct RunOptions {
     pub cache_budget: usize,
     /// Show translations as they are made.
     pub emit: Option<Emit>,
+    /// Tell Linux's `perf` of translations.
+    pub perf: bool,
+    /// Count what the guest executes, and write a profile in the end.
+    pub profile: Option<ProfileOptions>,
 }
 
 impl Default for RunOptions {
@@ -85,12 +90,24 @@ impl Default for RunOptions {
             crash_report: true,
             cache_budget: 256 << 20,
             emit: None,
+            perf: false,
+            profile: None,
         }
     }
 }
 
 impl RunOptions {
-    /// The arguments of `calque run` that give these options, without the program: for children that go on
+    /// Whether nothing is asked of translations but to run.
+    fn is_plain(&self) -> bool {
+        self.emit.is_none() && self.profile.is_none() && !self.perf
+    }
+
+    /// The command of `calque` that children go on under.
+    pub fn command(&self) -> &'static CStr {
+        if self.profile.is_some() { c"profile" } else { c"run" }
+    }
+
+    /// The arguments of [`RunOptions::command`] that give these options, without the program: for children that go on
     /// under Calque.
     pub fn to_args(&self) -> Vec<OsString> {
         let default = Self::default();
@@ -127,6 +144,12 @@ impl RunOptions {
         if let Some(sysroot) = &self.sysroot {
             args.push("--sysroot".into());
             args.push(sysroot.into());
+        }
+        if self.perf {
+            args.push("--perf".into());
+        }
+        if let Some(profile) = &self.profile {
+            args.extend(profile.to_args());
         }
         args
     }

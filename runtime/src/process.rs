@@ -9,6 +9,7 @@
 use crate::hidden;
 use crate::memory::GuestMap;
 use crate::options::RunOptions;
+use crate::profile::{self, Ends};
 use crate::stats::Stats;
 use crate::syscall::Syscalls;
 use crate::tier::Code;
@@ -41,8 +42,10 @@ pub struct Process {
     exe: OnceLock<ExeInfo>,
 }
 
-/// The translator at rest. Locks in their order: code before memory (`smc.rs`).
+/// The translator at rest. Locks in their order: those of the profile, code before memory (`smc.rs`).
 pub(crate) struct Quiet<'a> {
+    _profile: Option<profile::Frozen<'a>>,
+    _perf: Option<profile::perf::Frozen<'a>>,
     _code: crate::tier::Frozen<'a>,
     _mem: crate::memory::Frozen<'a>,
 }
@@ -87,6 +90,7 @@ impl Process {
 
     /// Ends the process with this exit code, after whatever `--stats` prints.
     pub fn exit(&self, code: i32) -> ! {
+        self.write_profile(Ends::Exits(code));
         if let Some(stderr) = &self.stats_output {
             // Nobody is left to hear of an error.
             let _ = write!(&mut &*stderr, "{}", self.stats);
@@ -122,8 +126,10 @@ impl Process {
 
     /// Waits until no other thread is inside the map or the translations, and keeps them out: for `fork`.
     pub(crate) fn before_fork(&self) -> Quiet<'_> {
+        let profile = self.code.profile.as_ref().map(profile::Profile::freeze);
+        let perf = self.code.perf.as_ref().map(profile::perf::Perf::freeze);
         let code = self.code.freeze();
-        Quiet { _code: code, _mem: self.mem.freeze() }
+        Quiet { _profile: profile, _perf: perf, _code: code, _mem: self.mem.freeze() }
     }
 
     /// In the child of a fork, whose only thread has this interrupt word.
@@ -134,6 +140,11 @@ impl Process {
     /// Records what `load` has loaded.
     pub(crate) fn set_exe(&self, exe: ExeInfo) {
         assert!(self.exe.set(exe).is_ok(), "one program in a process");
+    }
+
+    /// The running program, once there is one.
+    pub(crate) fn loaded(&self) -> Option<&ExeInfo> {
+        self.exe.get()
     }
 
     /// The running program.

@@ -13,6 +13,7 @@
 
 use crate::access;
 use crate::memory::GuestMap;
+use crate::profile::{Bounds, Profile};
 use crate::tier::{Code, Entry};
 use calque_frontend::CodeReader;
 use calque_frontend::decode::MAX_INSN;
@@ -27,11 +28,17 @@ pub(crate) struct GuestCode<'a> {
     map: &'a GuestMap,
     /// The page marked last.
     marked: Cell<Option<GuestAddr>>,
+    bounds: Bounds<'a>,
 }
 
 impl<'a> GuestCode<'a> {
     pub(crate) fn new(map: &'a GuestMap) -> Self {
-        Self { map, marked: Cell::new(None) }
+        Self::profiled(map, None)
+    }
+
+    /// The same with a profile that knows where functions end, if there is one.
+    pub(crate) fn profiled(map: &'a GuestMap, profile: Option<&'a Profile>) -> Self {
+        Self { map, marked: Cell::new(None), bounds: Bounds::new(profile) }
     }
 
     /// Whether the page of `pc` is executable; marks it.
@@ -57,6 +64,10 @@ impl<'a> GuestCode<'a> {
 impl CodeReader for GuestCode<'_> {
     fn read(&self, pc: GuestAddr, buf: &mut [u8; MAX_INSN]) -> usize {
         self.read_run(pc, buf)
+    }
+
+    fn leaves_function(&self, from: GuestAddr, to: GuestAddr) -> bool {
+        self.bounds.leaves(from, to)
     }
 
     fn read_run(&self, pc: GuestAddr, buf: &mut [u8]) -> usize {

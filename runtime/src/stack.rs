@@ -23,6 +23,8 @@ pub(crate) struct Facts {
     /// Bias of the dynamic linker, 0 without one.
     pub(crate) base: u64,
     pub(crate) entry: u64,
+    /// Where the vDSO lies.
+    pub(crate) vdso: u64,
     /// Whether the stack is executable.
     pub(crate) executable: bool,
 }
@@ -104,10 +106,14 @@ const AT_MINSIGSTKSZ: u64 = 51;
 /// Room that a signal frame takes (bytes): the kernel's constant for hosts without AVX-512 (asm/signal.h).
 const MIN_SIGNAL_STACK: u64 = 2048;
 
-/// The auxiliary vector; no vDSO (AT_SYSINFO_EHDR): the host's is not for the guest.
+/// AT_SYSINFO_EHDR: the vDSO (asm/auxvec.h; the C library has it for x86-64 only).
+const AT_SYSINFO_EHDR: u64 = 33;
+
+/// The auxiliary vector.
 fn auxv(facts: &Facts, execfn: u64, platform: u64, random: u64) -> Vec<(u64, u64)> {
     #[rustfmt::skip]
     let rows = [
+        (AT_SYSINFO_EHDR,   facts.vdso),
         (AT_MINSIGSTKSZ,    MIN_SIGNAL_STACK),
         (libc::AT_HWCAP,    u64::from(cpuid::cpuid(1, 0)[3])),
         (libc::AT_PAGESZ,   GUEST_PAGE),
@@ -153,7 +159,7 @@ mod tests {
         let size = 1 << 20;
         let start = map.mmap(GuestAddr(0), size, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0).unwrap();
         let stack = GuestRange::new(start, size).unwrap();
-        let facts = Facts { phdr: 0x40, phent: 56, phnum: 3, base: 0, entry: 0x1234, executable: false };
+        let facts = Facts { phdr: 0x40, phent: 56, phnum: 3, base: 0, entry: 0x1234, vdso: 0x5000, executable: false };
         for count in 0..4 {
             let argv: Vec<CString> =
                 ["prog", "a", "bc"].iter().take(count).map(|s| CString::new(*s).unwrap()).collect();

@@ -3,6 +3,7 @@
 
 use crate::dispatch::Exec;
 use crate::process::Process;
+use crate::profile::Recording;
 use crate::signal::ThreadSignals;
 use calque_ir::{CpuState, FaultKind, GuestAddr};
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub struct Thread {
     pub(crate) recent: crate::crash::RecentCalls,
     /// What it last handed to `execve`.
     pub(crate) request: crate::exec::Request,
+    /// Where it counts what it executes, while a profile is made.
+    pub(crate) recording: Option<Arc<Recording>>,
 }
 
 /// Something the guest did that the processor answers with an exception. CPU state is as before the instruction,
@@ -67,6 +70,7 @@ impl Thread {
             exec: Exec::new(),
             recent: Default::default(),
             request: Default::default(),
+            recording: None,
         }
     }
 }

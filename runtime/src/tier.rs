@@ -13,14 +13,16 @@ use crate::dispatch::CODE_CHANGED;
 use crate::memory::GuestMap;
 use crate::options::{Engine, RunOptions};
 use crate::process::Process;
+use crate::profile::perf::Perf;
+use crate::profile::{self, Profile};
 use crate::smc::{GuestCode, Pages};
 use crate::stats::{self, Stats};
 use crate::world::{Member, World};
 use calque_backend::{
     Arch, CacheError, CodeCache, CompileOptions, Compiler, HostCode, HostIsa, MemoryOrder, StateAtFaults, Translation,
 };
-use calque_frontend::lift::EveryBlock;
-use calque_frontend::{LiftOptions, Profile, lift_block, lift_region};
+use calque_frontend::lift::{self, EveryBlock};
+use calque_frontend::{LiftOptions, lift_block, lift_region};
 use calque_ir::helper::HelperEntry;
 use calque_ir::{CpuState, Exit, GuestAddr, Helper, Inst, Op, Region};
 use hashbrown::HashMap;
@@ -173,6 +175,8 @@ pub(crate) struct Code {
     /// What compiled code needs; none if only the interpreter runs.
     pub(crate) jit: Option<Jit>,
     pub(crate) world: World,
+    pub(crate) profile: Option<Profile>,
+    pub(crate) perf: Option<Perf>,
 }
 
 /// Compiled code.
@@ -246,6 +250,9 @@ fn host_helper(helper: Helper) -> Option<HelperEntry> {
         Helper::Cpuid => Some(cpuid),
         Helper::Rdtsc => Some(rdtsc),
         Helper::TscAux => Some(tsc_aux),
+        Helper::ProfileCall => Some(profile::call),
+        Helper::ProfileReturn => Some(profile::ret),
+        Helper::ProfileJump => Some(profile::jump),
         _ => None,
     }
 }
@@ -285,6 +292,8 @@ impl Code {
             units,
             jit,
             world: World::default(),
+            profile: Profile::new(options),
+            perf: options.perf.then(Perf::new),
         })
     }
 
@@ -302,6 +311,9 @@ impl Code {
     /// In the child of a fork, whose only thread has this interrupt word: code memory of its own, no compile thread yet.
     pub(crate) fn after_fork_in_child(&self, survivor: &AtomicU32) {
         self.world.after_fork_in_child(survivor);
+        if let Some(profile) = &self.profile {
+            profile.after_fork_in_child(survivor);
+        }
         let units = self.units.as_ref().map_or(Ok(()), Units::after_fork_in_child);
         let jit = self.jit.as_ref().map_or(Ok(()), Jit::after_fork_in_child);
         if let Err(error) = units.and(jit) {
@@ -391,14 +403,23 @@ impl Code {
         let default = LiftOptions::default();
         // Beside units, the interpreter runs single instructions.
         let block_insns = if self.units.is_some() { 1 } else { default.block_insns };
-        LiftOptions { precise: self.precise.load(Ordering::Acquire), block_insns, ..default }
+        LiftOptions {
+            precise: self.precise.load(Ordering::Acquire),
+            profile: self.profile.is_some(),
+            block_insns,
+            ..default
+        }
     }
 
     /// Lifts the interpreter's block of `entry`; false if the entry was dropped meanwhile.
     pub(crate) fn lift_cold(&self, entry: &Arc<Entry>, map: &GuestMap, stats: &Stats) -> bool {
         loop {
             let before = lock(&self.pages).invalidations;
-            let region = lift_block(&GuestCode::new(map), entry.pc, &self.lift_options());
+            let code = GuestCode::profiled(map, self.profile.as_ref());
+            let mut region = lift_block(&code, entry.pc, &self.lift_options());
+            if let Some(profile) = &self.profile {
+                profile.assign(&mut region);
+            }
             let mut pages = lock(&self.pages);
             pages.drain_stale(map, self);
             if entry.is_dropped() {
@@ -459,8 +480,12 @@ impl Code {
             return;
         }
         let (map, options) = (&process.mem, self.lift_options());
-        let profile: &dyn Profile = if self.engine == Engine::Jit { &EveryBlock } else { self };
-        let mut region = lift_region(&GuestCode::new(map), entry.pc, profile, &options);
+        let executed: &dyn lift::Profile = if self.engine == Engine::Jit { &EveryBlock } else { self };
+        let code = GuestCode::profiled(map, self.profile.as_ref());
+        let mut region = lift_region(&code, entry.pc, executed, &options);
+        if let Some(profile) = &self.profile {
+            profile.assign(&mut region);
+        }
         let lifted = process.options.emit.is_some().then(|| region.clone());
         calque_ir::pass::optimize(&mut region);
         let compile_options = CompileOptions {
@@ -476,6 +501,12 @@ impl Code {
             Ok(translation) => {
                 stats::add(&process.stats.regions, 1);
                 stats::add(&process.stats.region_insns, u64::from(region.guest_insns));
+                if let Some(profile) = &self.profile {
+                    profile.compiled(translation.code.0, &region);
+                }
+                if let Some(perf) = &self.perf {
+                    perf.published(&translation);
+                }
                 self.publish(map, jit, entry, translation, before);
             }
             Err(CacheError::Full) => {
@@ -547,7 +578,7 @@ const OVERDUE: u32 = 8;
 /// than leaving the region for it.
 const RARE: u32 = 16;
 
-impl Profile for Code {
+impl lift::Profile for Code {
     fn executed(&self, pc: GuestAddr) -> bool {
         let enough = self.hot / RARE;
         let runs = |entry: &Arc<Entry>| entry.cold().is_some() && entry.runs.load(Ordering::Relaxed) >= enough;

@@ -61,9 +61,10 @@ pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
         trials.push(Trial::test(format!("cli::demo::{engine}"), move || demo(engine)));
     }
     if emulated() || !cfg!(target_arch = "x86_64") {
-        skipped.push("the demo's source against its binary: needs the processor itself".into());
+        skipped.push("the demo's source against its binary, date's system calls: need the processor itself".into());
     } else {
         trials.push(Trial::test("cli::demo::source", demo_source));
+        trials.push(Trial::test("cli::vdso", vdso));
     }
 }
 
@@ -119,6 +120,14 @@ fn strace() -> Result<(), Failed> {
     let last = "exit_group(0) = ?\n+++ exited with 0 +++\n";
     let complete = got.stderr.contains("write(1, \"78498\", 5) = 5\n") && got.stderr.ends_with(last);
     if complete { Ok(()) } else { Err(wrong(&command, last, &got)) }
+}
+
+/// Reading a clock is no system call.
+fn vdso() -> Result<(), Failed> {
+    let mut command = calque(["run", "--strace", "/bin/date"]);
+    let got = run(&mut command);
+    let read = got.stderr.contains("+++ exited with 0 +++") && !got.stderr.contains("clock_gettime");
+    if read { Ok(()) } else { Err(wrong(&command, "date without clock_gettime", &got)) }
 }
 
 /// A dynamic program whose linker is nowhere: named, with the way out.

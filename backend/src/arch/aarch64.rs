@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 use crate::abi::{REASON_LEAVE, REASON_LINK};
+use crate::emit::regs::{SLOTS, SLOTS_AT};
 use crate::isa::Arch;
 use calque_ir::CpuState;
 use calque_ir::state::V128;
@@ -18,7 +19,8 @@ use std::mem::offset_of;
 /// The architecture of this process.
 pub(crate) const NATIVE: Arch = Arch::Aarch64;
 
-// Frame, from `host_sp` up: frame record (16 bytes), x19..x28 (80), d8..d15 (64), cpu (8), the outer `host_sp` (8).
+// Frame, from `host_sp` up: frame record (16 bytes), x19..x28 (80), d8..d15 (64), cpu (8), the outer `host_sp` (8), tier 0's spill
+// slots.
 global_asm!(
     ".text",
     ".p2align 4",
@@ -26,7 +28,7 @@ global_asm!(
     ".hidden calque_enter",
     ".type calque_enter, %function",
     "calque_enter:",
-    "stp x29, x30, [sp, #-176]!",
+    "stp x29, x30, [sp, #-{frame}]!",
     "stp x19, x20, [sp, #16]",
     "stp x21, x22, [sp, #32]",
     "stp x23, x24, [sp, #48]",
@@ -40,6 +42,7 @@ global_asm!(
     "ldr x9, [x0, #{host_sp}]",
     "stp x0, x9, [sp, #160]",
     "str x29, [x0, #{host_sp}]",
+    "mov x17, x2",
     "mov x2, x0",
     "ldr x3, [x2, #{gpr} + 8 * 4]",
     "ldr x4, [x2, #{gpr}]",
@@ -61,7 +64,7 @@ global_asm!(
     "ldp x23, x24, [sp, #48]",
     "ldp x21, x22, [sp, #32]",
     "ldp x19, x20, [sp, #16]",
-    "ldp x29, x30, [sp], #176",
+    "ldp x29, x30, [sp], #{frame}",
     "ret",
     ".size calque_enter, . - calque_enter",
     ".p2align 4",
@@ -87,10 +90,11 @@ global_asm!(
     gpr = const offset_of!(CpuState, gpr),
     link = const REASON_LINK,
     leave = const REASON_LEAVE,
+    frame = const SLOTS_AT + 16 * SLOTS,
 );
 
 unsafe extern "C" {
-    fn calque_enter(cpu: *mut CpuState, code: usize);
+    fn calque_enter(cpu: *mut CpuState, code: usize, tier0: usize);
     fn calque_fault_return();
     fn calque_exit_link();
     fn calque_exit_leave();
@@ -104,7 +108,20 @@ pub(crate) unsafe fn enter(cpu: &mut CpuState, code: usize) {
     let host = read_fpcr();
     load_fp_control(cpu);
     // SAFETY: the caller's contract is the trampoline's.
-    unsafe { calque_enter(cpu, code) }
+    unsafe { calque_enter(cpu, code, 0) }
+    save_fp_control(cpu);
+    write_fpcr(host);
+}
+
+/// See `abi::enter_tier0`.
+///
+/// # Safety
+/// As `abi::enter`.
+pub(crate) unsafe fn enter_tier0(cpu: &mut CpuState, code: usize) {
+    let host = read_fpcr();
+    load_fp_control(cpu);
+    // SAFETY: the caller's contract is the trampoline's; the stub takes the code's address where the trampoline leaves it.
+    unsafe { calque_enter(cpu, super::aarch64_tier0::tier0_stub(crate::emit::entry::Stub::Enter), code) }
     save_fp_control(cpu);
     write_fpcr(host);
 }
@@ -231,7 +248,7 @@ pub(crate) fn end_guest_rounding(host: u64) -> u32 {
 }
 
 /// Compare-and-swap of 16 aligned bytes of guest memory. The loaded pair is one access only if the store succeeds (Arm ARM
-/// B2.2.1), so the old value is written back where it differs.
+/// B2.2.1), so the old value is written back where it differs. The barrier keeps later loads behind the store.
 pub(crate) fn cas128(address: u64, expected: V128, new: V128) -> V128 {
     let (low, high): (u64, u64);
     // SAFETY: the generated code has just read and written both halves through the same address.
@@ -245,6 +262,7 @@ pub(crate) fn cas128(address: u64, expected: V128, new: V128) -> V128 {
             "csel {store_high}, {new_high}, {high}, eq",
             "stlxp {failed:w}, {store_low}, {store_high}, [{address}]",
             "cbnz {failed:w}, 2b",
+            "dmb ish",
             address = in(reg) address,
             expected_low = in(reg) expected[0],
             expected_high = in(reg) expected[1],
@@ -261,7 +279,11 @@ pub(crate) fn cas128(address: u64, expected: V128, new: V128) -> V128 {
     [low, high]
 }
 
-/// Cranelift setting, whether this processor has it.
+/// Cranelift setting or feature of `isa.rs`, whether this processor has it.
 pub(crate) fn native_features() -> Vec<(&'static str, bool)> {
-    vec![("has_lse", is_aarch64_feature_detected!("lse"))]
+    vec![
+        ("has_lse", is_aarch64_feature_detected!("lse")),
+        ("lrcpc", is_aarch64_feature_detected!("rcpc")),
+        ("lrcpc2", is_aarch64_feature_detected!("rcpc2")),
+    ]
 }

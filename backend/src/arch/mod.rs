@@ -14,6 +14,8 @@
 mod aarch64;
 #[cfg(target_arch = "aarch64")]
 mod aarch64_crypto;
+#[cfg(target_arch = "aarch64")]
+mod aarch64_tier0;
 #[cfg(target_arch = "x86_64")]
 pub mod identical;
 #[cfg(target_arch = "x86_64")]
@@ -25,6 +27,8 @@ mod x86_64_crypto;
 pub(crate) use aarch64::*;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use aarch64_crypto::accelerated;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use aarch64_tier0::tier0_stub;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::*;
 #[cfg(target_arch = "x86_64")]

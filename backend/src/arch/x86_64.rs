@@ -10,6 +10,7 @@
 #![allow(unsafe_code)]
 
 use crate::abi::{REASON_LEAVE, REASON_LINK};
+use crate::emit::entry::Stub;
 use crate::isa::Arch;
 use calque_ir::CpuState;
 use calque_ir::state::V128;
@@ -102,6 +103,19 @@ unsafe extern "C" {
 pub(crate) unsafe fn enter(cpu: &mut CpuState, code: usize) {
     // SAFETY: the caller's contract is the trampoline's.
     unsafe { calque_enter(cpu, code) }
+}
+
+/// See `abi::enter_tier0`.
+///
+/// # Safety
+/// As `abi::enter`.
+pub(crate) unsafe fn enter_tier0(_: &mut CpuState, _: usize) {
+    unreachable!("the emitter's code is AArch64 code, which is not published on this host");
+}
+
+/// No code of the emitter runs here, so its cells lead nowhere.
+pub(crate) fn tier0_stub(_: Stub) -> usize {
+    0
 }
 
 pub(crate) fn fault_return() -> usize {

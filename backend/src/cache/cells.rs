@@ -8,10 +8,15 @@
 #![allow(unsafe_code)]
 
 use super::CacheError;
-use crate::abi::{self, HostCode, LEAVE_CELL};
+use crate::abi::{self, CodeKind, FIXED_CELLS, HostCode, LEAVE_CELL};
+use crate::arch;
+use crate::emit::entry::Stub;
 use calque_ir::GuestAddr;
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Bit of a word of targets: the exit is in code of tier 0.
+const TIER0: u64 = 1 << 63;
 
 pub(super) struct Cells {
     code: Table,
@@ -31,23 +36,35 @@ impl Cells {
         self.code.words.as_ptr() as u64
     }
 
-    /// Reserves `count` cells in a row, unlinked; `None` if there are no more.
-    pub(super) fn reserve(&self, count: u32) -> Option<u32> {
+    /// Reserves `count` cells in a row for exits of code of this kind, unlinked; `None` if there are no more.
+    pub(super) fn reserve(&self, count: u32, kind: CodeKind) -> Option<u32> {
         let capacity = self.code.words.len() as u32;
         let take = |next: u32| next.checked_add(count).filter(|&end| end <= capacity);
         let first = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
-        (first..first + count).for_each(|cell| self.unlink(cell));
+        for cell in first..first + count {
+            self.targets.words[cell as usize].store(if kind == CodeKind::Tier0 { TIER0 } else { 0 }, Ordering::Relaxed);
+            self.unlink(cell);
+        }
         Some(first)
     }
 
     /// Notes where the exit of this cell goes.
     pub(super) fn set_target(&self, cell: u32, pc: GuestAddr) {
-        self.targets.words[cell as usize].store(pc.0, Ordering::Relaxed);
+        let kind = self.targets.words[cell as usize].load(Ordering::Relaxed) & TIER0;
+        self.targets.words[cell as usize].store(pc.0 & !TIER0 | kind, Ordering::Relaxed);
+    }
+
+    /// What kind of code the exit of this cell is in.
+    pub(super) fn kind(&self, cell: u32) -> CodeKind {
+        let tier0 = self.targets.words[cell as usize].load(Ordering::Relaxed) & TIER0 != 0;
+        if tier0 { CodeKind::Tier0 } else { CodeKind::Tail }
     }
 
     /// Where the exit of this cell goes.
     pub(super) fn target(&self, cell: u32) -> GuestAddr {
-        GuestAddr(self.targets.words[cell as usize].load(Ordering::Relaxed))
+        let word = self.targets.words[cell as usize].load(Ordering::Relaxed) & !TIER0;
+        // The bit that was taken is a copy of the one below, except in addresses that no code has.
+        GuestAddr(word | word << 1 & TIER0)
     }
 
     /// From now on the exit jumps straight to `code`.
@@ -57,7 +74,11 @@ impl Cells {
 
     /// From now on the exit returns to the dispatcher.
     pub(super) fn unlink(&self, cell: u32) {
-        self.code.words[cell as usize].store(abi::exit_link().0 as u64, Ordering::Release);
+        let stub = match self.kind(cell) {
+            CodeKind::Tail => abi::exit_link().0,
+            CodeKind::Tier0 => arch::tier0_stub(Stub::Link),
+        };
+        self.code.words[cell as usize].store(stub as u64, Ordering::Release);
     }
 
     /// What the cell holds.
@@ -72,8 +93,11 @@ impl Cells {
 
     /// Gives all cells back.
     pub(super) fn reset(&self) {
-        self.next.store(LEAVE_CELL + 1, Ordering::Relaxed);
+        self.next.store(FIXED_CELLS, Ordering::Relaxed);
         self.link(LEAVE_CELL, abi::exit_leave());
+        for stub in Stub::ALL {
+            self.link(stub.cell(), HostCode(arch::tier0_stub(stub)));
+        }
     }
 }
 

@@ -17,7 +17,8 @@ mod cells;
 mod index;
 mod memory;
 
-use crate::abi::HostCode;
+use crate::abi::{CodeKind, HostCode};
+use crate::emit::entry::{self, Stub};
 use crate::compile::{CompileError, CompileOptions, Compiled, Compiler, ExitSite};
 use calque_ir::{GuestAddr, Region};
 use cells::Cells;
@@ -25,7 +26,7 @@ use index::Index;
 pub(crate) use memory::CodeMemory;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Why the cache cannot do what it is asked.
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +51,10 @@ pub enum CacheError {
 pub struct Translation {
     /// Guest pc of the entry.
     pub pc: GuestAddr,
-    /// Where to enter.
+    /// Where code of the same kind, and the dispatcher, enter.
     pub code: HostCode,
+    /// How it takes the guest's registers.
+    pub kind: CodeKind,
     /// The guest bytes that were translated.
     pub source: Vec<(GuestAddr, u32)>,
     /// Number of guest instructions.
@@ -64,6 +67,8 @@ pub struct Translation {
     /// (code offset, guest pc): from this offset on code belongs to the guest instruction at that pc. Sorted.
     pcs: Vec<(u32, GuestAddr)>,
     removed: AtomicBool,
+    /// Where code of the other kind enters, once there is such code.
+    adapter: OnceLock<HostCode>,
     /// Cells that jump here.
     incoming: Mutex<Vec<u32>>,
 }
@@ -161,18 +166,19 @@ impl CodeCache {
         region: &Region,
         options: &CompileOptions,
     ) -> Result<Arc<Translation>, CacheError> {
-        let first_cell = self.reserve_cells(compiler.cells_needed(region)).ok_or(CacheError::Full)?;
+        let first_cell =
+            self.reserve_cells(compiler.cells_needed(region), CodeKind::Tail).ok_or(CacheError::Full)?;
         let compiled = compiler.compile(region, &CompileOptions { first_cell, ..*options })?;
-        self.publish(compiled)
+        self.publish(compiled, CodeKind::Tail)
     }
 
     /// Reserves cells for [`CompileOptions::first_cell`]; `None` if the cache is full.
-    pub fn reserve_cells(&self, count: u32) -> Option<u32> {
-        self.cells.reserve(count)
+    pub fn reserve_cells(&self, count: u32, kind: CodeKind) -> Option<u32> {
+        self.cells.reserve(count, kind)
     }
 
     /// Puts compiled code where it can run.
-    pub fn publish(&self, compiled: Compiled) -> Result<Arc<Translation>, CacheError> {
+    pub fn publish(&self, compiled: Compiled, kind: CodeKind) -> Result<Arc<Translation>, CacheError> {
         let _guard = self.locked();
         let offset = self.memory.allocate(compiled.code.len()).ok_or(CacheError::Full)?;
         self.memory.write(offset, &compiled.code);
@@ -183,6 +189,7 @@ impl CodeCache {
         let translation = Arc::new(Translation {
             pc: compiled.pc,
             code: HostCode(start.0 + compiled.entry as usize),
+            kind,
             source: compiled.source,
             guest_insns: compiled.guest_insns,
             exits: compiled.exits,
@@ -190,6 +197,7 @@ impl CodeCache {
             len: compiled.code.len(),
             pcs: compiled.pcs,
             removed: AtomicBool::new(false),
+            adapter: OnceLock::new(),
             incoming: Mutex::default(),
         });
         self.index.push(translation.clone());
@@ -208,9 +216,35 @@ impl CodeCache {
         if to.is_removed() {
             return;
         }
+        let Some(code) = self.entry_for(to, self.cells.kind(cell)) else { return };
+        if self.cells.linked_to(cell) == code {
+            return;
+        }
         lock(&to.incoming).push(cell);
-        self.cells.link(cell, to.code);
+        self.cells.link(cell, code);
         self.counters.links.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Where code of this kind enters `to`: for jump caches. `None` if the code cache is full.
+    pub fn entry_from(&self, to: &Translation, from: CodeKind) -> Option<HostCode> {
+        let _guard = self.locked();
+        self.entry_for(to, from)
+    }
+
+    /// The same, with the publish lock held. An adapter is made when the first exit of the other kind wants one.
+    fn entry_for(&self, to: &Translation, from: CodeKind) -> Option<HostCode> {
+        if to.kind == from {
+            return Some(to.code);
+        }
+        if let Some(&adapter) = to.adapter.get() {
+            return Some(adapter);
+        }
+        let offset = self.memory.allocate(4 * entry::ADAPTER_WORDS)?;
+        let at = self.memory.address(offset);
+        let stub = if to.kind == CodeKind::Tier0 { Stub::Enter } else { Stub::ToTail };
+        let words = entry::adapter(stub, at.0, to.code.0).map(u32::to_le_bytes);
+        self.memory.write(offset, words.as_flattened());
+        Some(*to.adapter.get_or_init(|| at))
     }
 
     /// Makes the exit of `cell` return to the dispatcher again.
@@ -227,7 +261,8 @@ impl CodeCache {
             return;
         }
         for cell in lock(&translation.incoming).drain(..) {
-            if self.cells.linked_to(cell) == translation.code {
+            let linked = self.cells.linked_to(cell);
+            if linked == translation.code || Some(&linked) == translation.adapter.get() {
                 self.cells.unlink(cell);
             }
         }

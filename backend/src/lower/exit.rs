@@ -19,7 +19,7 @@ impl Lowering<'_> {
             Exit::Branch { cond, taken, fallthrough } => self.branch(cond, taken, fallthrough),
             Exit::Indirect(v) | Exit::Return(v) | Exit::CallIndirect { target: v, .. } => self.indirect(v),
             Exit::Syscall { next } => self.leave_at(Leave::Syscall as u64, next),
-            Exit::Fault { kind, pc } => self.leave_at(abi::leave_fault(kind), pc),
+            Exit::Fault { kind, pc } => self.leave_at(abi::leave_fault(kind, 0), pc),
             Exit::None => unreachable!("{} has no exit", self.block),
         }
     }
@@ -202,7 +202,7 @@ impl Lowering<'_> {
 
     /// Raises a fault of the current instruction if `cond` is not 0.
     pub(super) fn fault_unless_zero(&mut self, cond: clif::Value, kind: FaultKind) {
-        self.cold_exit(cond, abi::leave_fault(kind), RegSet::ALL, self.pc);
+        self.cold_exit(cond, abi::leave_fault(kind, self.counter_ahead()), RegSet::ALL, self.pc);
     }
 
     /// Leaves with `word` at `pc` if `cond` is not 0; the guest wants the `wanted` registers there.

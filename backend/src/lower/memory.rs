@@ -1,14 +1,17 @@
 //! Accesses to guest memory. All of them carry [`GUEST_ACCESS`], which puts their places into the list of traps.
 //!
-//! The order they promise is decided here and nowhere else ([`MemoryOrder`]). On x86-64 hosts plain accesses are in total
-//! store order. On AArch64 under `Tso`, integers up to 64 bits use `ldar`/`stlr`; floats go through integers; vectors use a
-//! barrier behind each load and before each store. Read-modify-writes are sequentially consistent everywhere.
+//! The order they promise is decided here and in `order.rs` (`MemoryOrder`); `docs/MEMORY-MODEL.md` argues it, and
+//! `tests/lower/order/` pins it. On x86-64 hosts plain accesses are in total store order. On AArch64 under `Tso`, integers up to
+//! 64 bits are load-acquire and store-release ([`Scalars`]); floats go through integers; vectors use a barrier behind each
+//! load and before each store. Read-modify-writes are full barriers, as LOCK is, also where a compare-and-swap fails.
 
 use super::{GUEST_ACCESS, LANES, Lowering, clif_type};
-use crate::compile::{MemoryOrder, StateAtFaults};
+use crate::compile::StateAtFaults;
+use crate::order::{OFFSETS, Scalars};
 use crate::helpers::Own;
 use crate::isa::Arch;
 use calque_ir::{CpuState, Inst, Mem, Op, RmwOp, Type, Value as IrValue};
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{self as clif, AtomicRmwOp, InstBuilder, MemFlagsData, types};
 use std::mem::offset_of;
 
@@ -21,18 +24,24 @@ enum Access {
     Plain,
     /// Load-acquire, store-release.
     Ordered,
+    /// Plain, of base and offset: `order.rs` makes it ordered.
+    Rewritten,
     /// Plain, with a barrier behind a load or before a store.
     Fenced,
 }
 
 impl Lowering<'_> {
+    /// Whether accesses promise more than the host's instructions do.
+    fn must_order(&self) -> bool {
+        self.scalars != Scalars::Plain
+    }
+
     fn access(&self, ty: Type) -> Access {
-        if self.options.memory_order == MemoryOrder::Plain || self.on(Arch::X86_64) {
-            Access::Plain
-        } else if ty.is_vector() {
-            Access::Fenced
-        } else {
-            Access::Ordered
+        match self.scalars {
+            Scalars::Plain => Access::Plain,
+            _ if ty.is_vector() => Access::Fenced,
+            Scalars::Acquire => Access::Ordered,
+            Scalars::Rewritten => Access::Rewritten,
         }
     }
 
@@ -63,27 +72,43 @@ impl Lowering<'_> {
         self.b.ins().iadd(base, disp)
     }
 
+    /// Base and displacement in the form that `order.rs` has instructions for.
+    fn unscaled_address(&mut self, mem: Mem) -> (clif::Value, i32) {
+        let (base, disp) = self.address(mem);
+        if OFFSETS.contains(&disp) {
+            return (self.opaque(base), disp);
+        }
+        let flat = self.flat_address(mem);
+        (self.opaque(flat), 0)
+    }
+
     /// `Op::Load`.
     pub(super) fn load(&mut self, inst: &Inst) -> clif::Value {
         self.before_access();
         let ty = clif_type(inst.ty);
         let access = self.access(inst.ty);
+        let bits = clif::Type::int(ty.bits() as u16);
         if access == Access::Ordered {
             let address = self.flat_address(inst.mem());
-            let bits = clif::Type::int(ty.bits() as u16).expect("a scalar");
+            let bits = bits.expect("a scalar");
             let value = self.b.ins().atomic_load(bits, GUEST, address);
             return if bits == ty { value } else { self.b.ins().bitcast(ty, LANES, value) };
         }
-        let (base, disp) = self.address(inst.mem());
+        let rewritten = access == Access::Rewritten;
+        let (base, disp) = if rewritten { self.unscaled_address(inst.mem()) } else { self.address(inst.mem()) };
         if let Some(extended) = self.load_extended(inst, base, disp) {
             return extended;
+        }
+        if rewritten && ty.is_float() {
+            let value = self.b.ins().load(bits.expect("a scalar"), GUEST, base, disp);
+            return self.b.ins().bitcast(ty, LANES, value);
         }
         let value = self.b.ins().load(ty, GUEST, base, disp);
         if access == Access::Fenced {
             self.b.ins().fence();
         }
         // A fault must not move to the instruction that uses the value, which Cranelift may fold the load into.
-        if self.options.state_at_faults == StateAtFaults::Precise { self.opaque(value) } else { value }
+        if self.options.state_at_faults == StateAtFaults::Precise || rewritten { self.opaque(value) } else { value }
     }
 
     /// A byte or word that is only wanted extended: one instruction. The extension then finds the value in its own type.
@@ -108,21 +133,24 @@ impl Lowering<'_> {
     pub(super) fn store(&mut self, inst: &Inst) {
         self.before_access();
         let value = self.value(IrValue(inst.args[3]));
-        match self.access(inst.ty) {
-            Access::Plain => {}
-            Access::Fenced => {
-                self.b.ins().fence();
-            }
-            Access::Ordered => {
-                let bits = clif::Type::int(inst.ty.bits() as u16).expect("a scalar");
-                let value = self.view(value, bits);
-                let address = self.flat_address(inst.mem());
-                self.b.ins().atomic_store(GUEST, value, address);
-                return;
-            }
+        let access = self.access(inst.ty);
+        if access == Access::Fenced {
+            self.b.ins().fence();
         }
-        let (base, disp) = self.address(inst.mem());
-        self.b.ins().store(GUEST, value, base, disp);
+        if !matches!(access, Access::Ordered | Access::Rewritten) {
+            let (base, disp) = self.address(inst.mem());
+            self.b.ins().store(GUEST, value, base, disp);
+            return;
+        }
+        let bits = clif::Type::int(inst.ty.bits() as u16).expect("a scalar");
+        let value = self.view(value, bits);
+        if access == Access::Ordered {
+            let address = self.flat_address(inst.mem());
+            self.b.ins().atomic_store(GUEST, value, address);
+        } else {
+            let (base, disp) = self.unscaled_address(inst.mem());
+            self.b.ins().store(GUEST, value, base, disp);
+        }
     }
 
     /// `Op::Rmw`.
@@ -138,7 +166,14 @@ impl Lowering<'_> {
             RmwOp::Xor => AtomicRmwOp::Xor,
             RmwOp::Xchg => AtomicRmwOp::Xchg,
         };
-        self.b.ins().atomic_rmw(clif_type(inst.ty), GUEST, op, address, value)
+        let old = self.b.ins().atomic_rmw(clif_type(inst.ty), GUEST, op, address, value);
+        // Cranelift makes a loop of an exchange on every host.
+        let in_a_loop = !self.host.has("has_lse") || op == AtomicRmwOp::Xchg;
+        if self.must_order() && in_a_loop {
+            // Its exclusive store is no barrier for what comes behind it.
+            self.b.ins().fence();
+        }
+        old
     }
 
     /// `Op::Cas`.
@@ -148,7 +183,11 @@ impl Lowering<'_> {
         let expected = self.value(IrValue(inst.args[1]));
         let new = self.value(IrValue(inst.args[3]));
         if !inst.ty.is_vector() {
-            return self.b.ins().atomic_cas(GUEST, address, expected, new);
+            return if self.must_order() {
+                self.ordered_cas(address, expected, new)
+            } else {
+                self.scalar_cas(address, expected, new)
+            };
         }
         if self.on(Arch::Aarch64) {
             return self.cas_out_of_line(address, expected, new);
@@ -157,6 +196,41 @@ impl Lowering<'_> {
         let old = self.b.ins().atomic_cas(GUEST, address, expected, new);
         let (low, high) = self.b.ins().isplit(old);
         self.concat(low, high)
+    }
+
+    fn scalar_cas(&mut self, address: clif::Value, expected: clif::Value, new: clif::Value) -> clif::Value {
+        let ty = self.b.func.dfg.value_type(expected);
+        let mut expected = expected;
+        if self.on(Arch::Aarch64) && !self.host.has("has_lse") && ty == types::I32 {
+            // Cranelift's loop compares all 64 bits of the register (aarch64/inst/emit.rs, AtomicCASLoop).
+            let wide = self.b.ins().uextend(types::I64, expected);
+            expected = self.b.ins().ireduce(types::I32, wide);
+        }
+        self.b.ins().atomic_cas(GUEST, address, expected, new)
+    }
+
+    /// Compare-and-swap as a full barrier. One that succeeds with LSE is one by itself. One that fails has only loaded, which earlier
+    /// stores may be behind: it is tried again behind a barrier, and whatever comes out then is in order.
+    fn ordered_cas(&mut self, address: clif::Value, expected: clif::Value, new: clif::Value) -> clif::Value {
+        if !self.host.has("has_lse") {
+            self.b.ins().fence();
+            let old = self.scalar_cas(address, expected, new);
+            self.b.ins().fence();
+            return old;
+        }
+        let first = self.scalar_cas(address, expected, new);
+        let ty = self.b.func.dfg.value_type(first);
+        let (failed, done) = (self.b.create_block(), self.b.create_block());
+        let old = self.b.append_block_param(done, ty);
+        let differs = self.b.ins().icmp(IntCC::NotEqual, first, expected);
+        self.b.ins().brif(differs, failed, &[], done, &[first.into()]);
+        self.b.set_cold_block(failed);
+        self.b.switch_to_block(failed);
+        self.b.ins().fence();
+        let second = self.scalar_cas(address, expected, new);
+        self.b.ins().jump(done, &[second.into()]);
+        self.b.switch_to_block(done);
+        old
     }
 
     /// 16 bytes on a host where Cranelift has no instruction for them. The two additions of nothing raise the faults of the
@@ -179,14 +253,5 @@ impl Lowering<'_> {
         let low = self.b.ins().extractlane(v, 0);
         let high = self.b.ins().extractlane(v, 1);
         self.b.ins().iconcat(low, high)
-    }
-
-    /// `Op::Count`.
-    pub(super) fn count(&mut self, n: u64) {
-        let at = offset_of!(CpuState, rt.counters);
-        let old = self.load_state(types::I64, at);
-        let n = self.iconst(types::I64, n as i64);
-        let new = self.b.ins().iadd(old, n);
-        self.store_state(new, at);
     }
 }

@@ -9,6 +9,7 @@
 //! | `vector.rs` | 128-bit integer and lane operations                                    |
 //! | `memory.rs` | guest loads, stores, atomics                                           |
 //! | `call.rs`   | helpers                                                                |
+//! | `count.rs`  | counts of executed instructions                                        |
 //! | `exit.rs`   | ways out: links, leaves, faults, polls                                 |
 //! | `loops.rs`  | which edges close a loop                                               |
 //!
@@ -22,6 +23,7 @@
 
 mod call;
 mod consts;
+mod count;
 mod exit;
 mod float;
 mod int;
@@ -33,6 +35,7 @@ mod vector;
 use crate::abi::ARGUMENTS;
 use crate::compile::{CompileOptions, ExitSite};
 use crate::isa::{Arch, HostIsa};
+use crate::order::Scalars;
 use calque_ir::{BlockId, GuestAddr, Inst, Op, Region, Type, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, AbiParam, InstBuilder, MemFlagsData, Signature, SourceLoc, TrapCode, types};
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
@@ -57,6 +60,7 @@ pub(crate) fn lower(
     region: &Region,
     host: &HostIsa,
     options: &CompileOptions,
+    scalars: Scalars,
     frontend: TargetFrontendConfig,
     func: &mut clif::Function,
     context: &mut FunctionBuilderContext,
@@ -77,6 +81,7 @@ pub(crate) fn lower(
         b,
         host,
         options,
+        scalars,
         region,
         cpu,
         tail,
@@ -110,6 +115,8 @@ struct Lowering<'a> {
     b: FunctionBuilder<'a>,
     host: &'a HostIsa,
     options: &'a CompileOptions,
+    /// How scalar guest accesses are made.
+    scalars: Scalars,
     region: &'a Region,
     /// Pointer to `CpuState`.
     cpu: clif::Value,
@@ -203,7 +210,7 @@ impl Lowering<'_> {
                 self.mark(GuestAddr(inst.imm()));
                 return None;
             }
-            Op::Count => self.count(inst.imm()),
+            Op::Count => self.count(inst),
             Op::Put => self.put(inst),
             Op::Store => self.store(inst),
             Op::Fence => {

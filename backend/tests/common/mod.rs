@@ -6,12 +6,15 @@
 #![allow(unsafe_code, dead_code, unreachable_pub)]
 
 use calque_backend::abi::{self, ExitReason, JumpCache};
-use calque_backend::{CodeCache, CompileOptions, Compiler, HostIsa, Verify, helpers};
+use calque_backend::{
+    CodeCache, CodeKind, CompileOptions, Compiler, EmitOptions, Emitter, HostIsa, Translation, Verify, helpers,
+};
 use calque_ir::helper::HelperEntry;
 use calque_ir::interp::{self, Frame, Host, Next};
 use calque_ir::state::V128;
 use calque_ir::{CpuState, Helper, Reg, Region, RmwOp, Type};
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// xorshift64* (Vigna 2016), for reproducible states.
 pub struct Random(u64);
@@ -73,8 +76,13 @@ pub struct Runner {
     pub cache: CodeCache,
     pub compiler: Compiler,
     pub options: CompileOptions,
+    /// If there is one, it makes the code and not the compiler.
+    pub emitter: Option<Emitter>,
     helpers: &'static [HelperEntry],
     jump_cache: JumpCache,
+    tier0_jumps: JumpCache,
+    /// What `count` adds to.
+    pub counters: Box<[u64; 8]>,
     memory: Box<Memory>,
 }
 
@@ -141,8 +149,11 @@ impl Runner {
             cache: CodeCache::new(16 << 20).expect("a code cache"),
             compiler: Compiler::with_verifier(HostIsa::native(), Verify::On),
             options: CompileOptions::default(),
+            emitter: None,
             helpers: helpers::table(|_| None),
             jump_cache: JumpCache::new(),
+            tier0_jumps: JumpCache::new(),
+            counters: Box::default(),
             memory: Box::new(Memory([0; MEMORY])),
         }
     }
@@ -152,6 +163,29 @@ impl Runner {
         cpu.rt.cells = self.cache.cells_address();
         cpu.rt.helpers = self.helpers.as_ptr() as u64;
         cpu.rt.jump_cache = self.jump_cache.address();
+        cpu.rt.counters = self.counters.as_mut_ptr() as u64;
+        cpu.rt.tier0_jumps = self.tier0_jumps.address();
+        cpu.rt.countdown = 1000;
+    }
+
+    /// Makes and publishes code for `region`.
+    pub fn translate(&mut self, region: &Region) -> Result<Arc<Translation>, String> {
+        let Some(emitter) = &mut self.emitter else {
+            return self.cache.translate(&mut self.compiler, region, &self.options).map_err(|e| e.to_string());
+        };
+        let cells = self.cache.reserve_cells(Emitter::cells_needed(region), CodeKind::Tier0).expect("cells");
+        let options = EmitOptions { memory_order: self.options.memory_order, first_cell: cells };
+        let compiled = emitter.emit(region, &options).map_err(|e| e.to_string())?;
+        self.cache.publish(compiled, CodeKind::Tier0).map_err(|e| e.to_string())
+    }
+
+    /// Runs code.
+    pub fn run(&self, cpu: &mut CpuState, translation: &Translation) -> ExitReason {
+        // SAFETY: a translation of this cache; `attach` connected the tables.
+        match translation.kind {
+            CodeKind::Tail => unsafe { abi::enter(cpu, translation.code) },
+            CodeKind::Tier0 => unsafe { abi::enter_tier0(cpu, translation.code) },
+        }
     }
 
     pub fn jump_cache(&mut self) -> &mut JumpCache {
@@ -175,20 +209,13 @@ impl Runner {
 
     /// Runs machine code for `region` from `cpu`.
     pub fn enter(&mut self, region: &Region, cpu: &mut CpuState) -> ExitReason {
-        let translation = match self.cache.translate(&mut self.compiler, region, &self.options) {
-            Ok(translation) => translation,
-            Err(e) => panic!("{e}\n{region}"),
-        };
-        // SAFETY: a translation of this cache; `attach` connected the tables.
-        unsafe { abi::enter(cpu, translation.code) }
+        let translation = self.translate(region).unwrap_or_else(|e| panic!("{e}\n{region}"));
+        self.run(cpu, &translation)
     }
 
     /// Compares both ways on `rounds` random states.
     pub fn compare(&mut self, region: &Region, rounds: u32, random: &mut Random) -> Result<(), String> {
-        let translation = match self.cache.translate(&mut self.compiler, region, &self.options) {
-            Ok(translation) => translation,
-            Err(e) => return Err(format!("{e}\n{region}")),
-        };
+        let translation = self.translate(region).map_err(|e| format!("{e}\n{region}"))?;
         for _ in 0..rounds {
             self.memory.0 = std::array::from_fn(|_| random.word() as u8);
             let memory = self.memory.0;
@@ -196,8 +223,7 @@ impl Runner {
             let (mut expected, mut got) = (copy(&start), copy(&start));
             let next = interp::run(region, &mut expected, &mut Direct, &mut Frame::default()).expect("no memory fault");
             let expected_memory = std::mem::replace(&mut self.memory.0, memory);
-            // SAFETY: as in `enter`.
-            let reason = unsafe { abi::enter(&mut got, translation.code) };
+            let reason = self.run(&mut got, &translation);
             let next_got = self.next(&got, reason);
             let mut report = String::new();
             if next_got != next {
@@ -233,6 +259,8 @@ fn copy(cpu: &CpuState) -> CpuState {
     new.copy_guest_from(cpu);
     new.scratch = cpu.scratch;
     (new.rt.cells, new.rt.helpers, new.rt.jump_cache) = (cpu.rt.cells, cpu.rt.helpers, cpu.rt.jump_cache);
+    (new.rt.counters, new.rt.tier0_jumps, new.rt.countdown) =
+        (cpu.rt.counters, cpu.rt.tier0_jumps, cpu.rt.countdown);
     new.rt
         .interrupt
         .store(cpu.rt.interrupt.load(std::sync::atomic::Ordering::Relaxed), std::sync::atomic::Ordering::Relaxed);

@@ -138,8 +138,8 @@ fn exempt(i: &Instruction) -> bool {
         Rdsspd | Rdsspq => true,
         // RCX, R11 and the flags are the system call's to write.
         Syscall => true,
-        // Loads bytes that it stores back unchanged.
-        Maskmovdqu => true,
+        // As the kernel answers them: the rest of a 32-bit register stays.
+        Sldt | Str | Smsw => true,
         // iced takes a rotate of 9 or 17 bits for none; processors write CF and OF.
         Rcl | Rcr => true,
         // A compare-and-swap that fails keeps the flags.

@@ -5,7 +5,7 @@
 //! A lane whose mask bit is clear is not accessed and does not fault (SDM vol. 2C VMASKMOV, VPMASKMOV, VGATHER).
 //! - A masked *load* reads every lane, but a disabled one from the address of the first enabled one; with no lane enabled
 //!   nothing is read.
-//! - A masked *store* is a block a lane.
+//! - A masked *store* is a block a lane, the last lane first: if only the upper page is missing, nothing is stored.
 //! - A *gather* is a block a lane too, and each updates destination and mask as the SDM describes, so a fault in the
 //!   middle leaves what the processor leaves, and the instruction goes on where it stopped.
 
@@ -377,7 +377,7 @@ fn enabled_bits(l: &mut Lifter<'_>, mask: Halves, lanes: Lanes) -> Value {
 }
 
 fn masked_store(l: &mut Lifter<'_>, i: &Insn, lanes: Lanes) {
-    for lane in 0..lanes.count {
+    for lane in (0..lanes.count).rev() {
         let [store, next] = std::array::from_fn(|_| l.b.create_block(l.pc));
         let mask = l.read_halves(i, 1, Alignment::Any);
         branch_if_enabled(l, mask, lanes, lane, store, next);

@@ -4,28 +4,41 @@ use super::flags::{Cond, FlagSet};
 use super::mov::push_value;
 use super::operand::Gpr;
 use super::operand::gpr::*;
+use super::selectors::{far_call, far_jump, is_far};
 use super::{Insn, Lifter};
-use calque_ir::{Cc, Exit, FaultKind, GuestAddr, Mem, Op, Target, Type};
-use iced_x86::{Code, MemorySize, OpKind};
+use calque_ir::{Cc, Exit, FaultKind, GuestAddr, Helper, Mem, Op, Target, Type};
+use iced_x86::{Code, OpKind};
 
 fn direct(i: &Insn) -> Option<Target> {
     (i.op0_kind() == OpKind::NearBranch64).then(|| Target::Pc(GuestAddr(i.near_branch_target())))
 }
 
-/// Far transfers through memory: Linux has no segments that a 64-bit program could go to but its own.
-fn is_far(i: &Insn) -> bool {
-    matches!(i.memory_size(), MemorySize::SegPtr16 | MemorySize::SegPtr32 | MemorySize::SegPtr64)
-}
-
 pub(super) fn jmp(l: &mut Lifter<'_>, i: &Insn) {
     if is_far(i) {
-        return l.fault(FaultKind::Unimplemented);
+        return far_jump(l, i);
     }
     let exit = match direct(i) {
-        Some(target) => Exit::Goto(target),
-        None => Exit::Indirect(l.read(i, 0)),
+        Some(target) => {
+            jump_away(l, target);
+            Exit::Goto(target)
+        }
+        None => {
+            let target = l.read(i, 0);
+            let sp = l.gpr64(RSP);
+            l.event(Helper::ProfileJump, target, sp);
+            Exit::Indirect(target)
+        }
     };
     l.close(exit);
+}
+
+/// For profiles: a direct jump out of the function is a tail call.
+fn jump_away(l: &mut Lifter<'_>, target: Target) {
+    if let Target::Pc(pc) = target
+        && l.leaves_function(pc)
+    {
+        l.jump_event(pc);
+    }
 }
 
 pub(super) fn jcc(l: &mut Lifter<'_>, i: &Insn, cond: Cond) {
@@ -35,8 +48,26 @@ pub(super) fn jcc(l: &mut Lifter<'_>, i: &Insn, cond: Cond) {
 
 /// Ends the block with a branch to the operand if `cond` holds.
 fn branch(l: &mut Lifter<'_>, i: &Insn, cond: calque_ir::Value) {
-    let taken = Target::Pc(GuestAddr(i.near_branch_target()));
-    l.close(Exit::Branch { cond, taken, fallthrough: Target::Pc(l.next) });
+    let taken = GuestAddr(i.near_branch_target());
+    if l.leaves_function(taken) {
+        return branch_away(l, cond, taken);
+    }
+    l.close(Exit::Branch { cond, taken: Target::Pc(taken), fallthrough: Target::Pc(l.next) });
+}
+
+/// For profiles: a branch out of the function, which a block of its own tells of. All flags are put before.
+fn branch_away(l: &mut Lifter<'_>, cond: calque_ir::Value, taken: GuestAddr) {
+    l.complete();
+    l.flush_flags(FlagSet::ALL);
+    let (away, stay) = (l.b.create_block(taken), l.b.create_block(l.next));
+    l.close(Exit::Branch { cond, taken: Target::Block(away), fallthrough: Target::Block(stay) });
+    for (block, target, leaves) in [(away, taken, true), (stay, l.next, false)] {
+        l.open(block);
+        if leaves {
+            l.jump_event(target);
+        }
+        l.close(Exit::Goto(Target::Pc(target)));
+    }
 }
 
 pub(super) fn setcc(l: &mut Lifter<'_>, i: &Insn, cond: Cond) {
@@ -47,7 +78,7 @@ pub(super) fn setcc(l: &mut Lifter<'_>, i: &Insn, cond: Cond) {
 
 pub(super) fn call(l: &mut Lifter<'_>, i: &Insn) {
     if is_far(i) {
-        return l.fault(FaultKind::Unimplemented);
+        return far_call(l, i);
     }
     let ret = l.next;
     let target = match direct(i) {
@@ -56,6 +87,15 @@ pub(super) fn call(l: &mut Lifter<'_>, i: &Insn) {
     };
     let pushed = l.pc_const(ret);
     push_value(l, Type::I64, pushed);
+    if l.opts.profile {
+        let to = match (direct(i), target) {
+            (Some(Target::Pc(pc)), _) => l.b.iconst(Type::I64, pc.0),
+            (_, Some(target)) => target,
+            _ => unreachable!("an operand is direct or read"),
+        };
+        let sp = l.gpr64(RSP);
+        l.event(Helper::ProfileCall, to, sp);
+    }
     l.close(match (direct(i), target) {
         (Some(target), _) => Exit::Call { target, ret },
         (None, Some(target)) => Exit::CallIndirect { target, ret },
@@ -69,6 +109,7 @@ pub(super) fn ret(l: &mut Lifter<'_>, i: &Insn) {
     let extra = if i.op_count() == 0 { 0 } else { i64::from(i.immediate16()) };
     let new = l.add_imm(rsp, 8 + extra);
     l.write_gpr(Gpr::R64(RSP), new);
+    l.event(Helper::ProfileReturn, target, rsp);
     l.close(Exit::Return(target));
 }
 

@@ -39,6 +39,7 @@ mod mov;
 mod muldiv;
 mod operand;
 mod region;
+mod selectors;
 mod shift;
 mod sse_float;
 mod sse_int;
@@ -56,7 +57,7 @@ pub use region::{EveryBlock, Profile, lift_region};
 pub use system::XCR0;
 
 use crate::decode::{CodeReader, Decoded, Window};
-use calque_ir::{BlockId, Builder, Exit, FaultKind, GuestAddr, Op, Region, Target, Type};
+use calque_ir::{BlockId, Builder, Exit, FaultKind, GuestAddr, Helper, Inst, Op, Region, Target, Type, Value};
 use flags::{FlagSet, Flags};
 use iced_x86::EncodingKind;
 use operand::RegCache;
@@ -69,8 +70,8 @@ pub(crate) type Insn = iced_x86::Instruction;
 pub struct LiftOptions {
     /// All registers, flags too, are exact at every instruction that may fault.
     pub precise: bool,
-    /// Count executed guest instructions (`Op::Count`).
-    pub count: bool,
+    /// Count executed guest instructions (`Op::Count`), and tell of calls, returns and jumps (`Helper::ProfileCall`...).
+    pub profile: bool,
     /// Most guest instructions of a block.
     pub block_insns: u32,
     /// Most guest instructions of a region.
@@ -84,7 +85,7 @@ pub struct LiftOptions {
 impl Default for LiftOptions {
     /// Limits from the compile times of `docs/ARCHITECTURE.md`: regions beyond about 100 blocks cost more than they gain.
     fn default() -> Self {
-        Self { precise: false, count: false, block_insns: 64, max_insns: 800, max_blocks: 100, through_calls: false }
+        Self { precise: false, profile: false, block_insns: 64, max_insns: 800, max_blocks: 100, through_calls: false }
     }
 }
 
@@ -106,8 +107,17 @@ pub(crate) struct Lifter<'a> {
     /// The instruction being lifted, and the one behind it.
     pub(crate) pc: GuestAddr,
     pub(crate) next: GuestAddr,
-    /// Guest instructions begun in the open block and not yet counted.
-    uncounted: u32,
+    count: Uncounted,
+}
+
+/// Guest instructions that the next `count` has to count.
+#[derive(Default)]
+struct Uncounted {
+    /// Number of those that are complete, and pc of the first of them.
+    done: u32,
+    first: GuestAddr,
+    /// Whether `Lifter::pc` has begun and is not complete yet.
+    begun: bool,
 }
 
 impl<'a> Lifter<'a> {
@@ -123,7 +133,7 @@ impl<'a> Lifter<'a> {
             code,
             pc: GuestAddr(0),
             next: GuestAddr(0),
-            uncounted: 0,
+            count: Uncounted::default(),
         }
     }
 
@@ -155,8 +165,8 @@ impl<'a> Lifter<'a> {
         let (code, mut end, mut lifted) = (self.code, pc, 0);
         window.walk(code, pc, |what, i| {
             let at = GuestAddr(i.ip());
-            if lifted > 0 && (lifted == limit || what == Decoded::Unfetchable || stop(at)) {
-                self.close(Exit::Goto(Target::Pc(at)));
+            if lifted > 0 && (lifted == limit || what == Decoded::Unfetchable || stop(at) || self.leaves_function(at)) {
+                self.go_on_at(at);
                 return false;
             }
             self.lift_insn(what, i);
@@ -174,7 +184,7 @@ impl<'a> Lifter<'a> {
             self.flush_flags(FlagSet::ALL); // before the mark: these `put`s are of the instructions above
         }
         self.b.insn(self.pc, i.len() as u32);
-        self.uncounted += 1;
+        self.count.begun = true;
         match what {
             // AVX-512 shares mnemonics with AVX.
             Decoded::Insn if i.code().encoding() == EncodingKind::EVEX => self.fault(FaultKind::Unimplemented),
@@ -182,6 +192,59 @@ impl<'a> Lifter<'a> {
             Decoded::Invalid => self.fault(FaultKind::InvalidOpcode),
             Decoded::Unfetchable => self.fault(FaultKind::Fetch),
         }
+        if self.b.current().is_some() {
+            self.complete();
+        }
+    }
+
+    /// The current instruction has been executed: the next `count` counts it.
+    fn complete(&mut self) {
+        if std::mem::take(&mut self.count.begun) {
+            if self.count.done == 0 {
+                self.count.first = self.pc;
+            }
+            self.count.done += 1;
+        }
+    }
+
+    /// Counts what has been executed, if that is asked for.
+    fn emit_count(&mut self) {
+        let n = std::mem::take(&mut self.count.done);
+        if self.opts.profile && n > 0 {
+            self.b.inst(Op::Count, Type::None, 0, Inst::count_args(n, 0, self.count.first));
+        }
+    }
+
+    /// For profiles: tells that the current instruction is about to transfer control to `target`, with this stack pointer.
+    pub(crate) fn event(&mut self, helper: Helper, target: Value, sp: Value) {
+        if self.opts.profile {
+            self.complete();
+            self.emit_count();
+            let pc = self.b.iconst(Type::I64, self.pc.0);
+            self.b.call(helper, &[pc, target, sp]);
+        }
+    }
+
+    /// [`Helper::ProfileJump`] to a known target.
+    pub(crate) fn jump_event(&mut self, target: GuestAddr) {
+        if self.opts.profile {
+            let sp = self.gpr64(operand::gpr::RSP);
+            let target = self.b.iconst(Type::I64, target.0);
+            self.event(Helper::ProfileJump, target, sp);
+        }
+    }
+
+    /// Whether going on from the current instruction at `to` leaves the function, as far as profiles care.
+    pub(crate) fn leaves_function(&self, to: GuestAddr) -> bool {
+        self.opts.profile && self.code.leaves_function(self.pc, to)
+    }
+
+    /// Ends the block behind an instruction that does not transfer control.
+    fn go_on_at(&mut self, pc: GuestAddr) {
+        if self.leaves_function(pc) {
+            self.jump_event(pc);
+        }
+        self.close(Exit::Goto(Target::Pc(pc)));
     }
 
     /// Starts filling a block: nothing is known of registers or flags.
@@ -200,6 +263,12 @@ impl<'a> Lifter<'a> {
 
     /// Ends the open block: puts the flags that are still read behind it.
     pub(crate) fn close(&mut self, exit: Exit) {
+        // Exits to blocks of the region are made in the middle of an instruction; one that faults is not complete.
+        let within = exit.targets().any(|target| matches!(target, Target::Block(_)));
+        let trap = |kind| matches!(kind, FaultKind::Breakpoint | FaultKind::Debug);
+        if !within && !matches!(exit, Exit::Fault { kind, .. } if !trap(kind)) {
+            self.complete();
+        }
         let dirty = self.flags.dirty();
         if dirty.is_empty() {
             return self.end_block(exit);
@@ -219,10 +288,7 @@ impl<'a> Lifter<'a> {
 
     /// Ends the open block as it is.
     fn end_block(&mut self, exit: Exit) {
-        if self.opts.count && self.uncounted > 0 {
-            self.b.inst(Op::Count, Type::None, 0, calque_ir::Inst::imm_args(u64::from(self.uncounted)));
-        }
-        self.uncounted = 0;
+        self.emit_count();
         self.b.exit(exit);
     }
 

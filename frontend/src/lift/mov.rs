@@ -21,16 +21,11 @@ pub(super) fn mov(l: &mut Lifter<'_>, i: &Insn) {
     }
     let to_segment = i.op_kind(0) == OpKind::Register && Gpr::from_iced(i.op_register(0)).is_none();
     if to_segment {
-        return load_segment(l, i);
+        return super::selectors::load_segment(l, i);
     }
     let ty = l.op_type(i, 0);
     let v = l.read_as(i, 1, ty);
     l.write(i, 0, v);
-}
-
-/// MOV to DS, ES, FS, GS, SS: Linux lets a program load the null selector and its own; the bases stay as they are.
-fn load_segment(l: &mut Lifter<'_>, i: &Insn) {
-    l.read_as(i, 1, Type::I16);
 }
 
 pub(super) fn extend(l: &mut Lifter<'_>, i: &Insn, how: Extend) {
@@ -78,10 +73,15 @@ pub(super) fn pop(l: &mut Lifter<'_>, i: &Insn) {
     let v = l.b.load(ty, Mem::base(rsp));
     let new = l.add_imm(rsp, i64::from(ty.bytes()));
     if i.op_kind(0) == OpKind::Register {
+        let general = Gpr::from_iced(i.op_register(0)).is_some();
+        if !general {
+            super::selectors::pop_segment(l, i, v);
+        }
         l.write_gpr(Gpr::R64(RSP), new);
-        return if Gpr::from_iced(i.op_register(0)).is_some() {
-            l.write(i, 0, v)
-        };
+        if general {
+            l.write(i, 0, v);
+        }
+        return;
     }
     // An address relative to RSP is computed with the incremented one (SDM vol. 2 POP).
     let old = l.replace_gpr64(RSP, new);
@@ -113,22 +113,23 @@ pub(super) fn leave(l: &mut Lifter<'_>, i: &Insn) {
 
 /// ENTER: a frame of op 0 bytes, with op 1 (mod 32) frame pointers of the enclosing procedures (SDM vol. 2 ENTER).
 pub(super) fn enter(l: &mut Lifter<'_>, i: &Insn) {
-    if i.code() != Code::Enterq_imm16_imm8 {
-        return l.fault(FaultKind::Unimplemented);
-    }
+    let ty = if i.code() == Code::Enterw_imm16_imm8 { Type::I16 } else { Type::I64 };
+    let item = i64::from(ty.bytes());
     let (size, level) = (i64::from(i.immediate16()), i64::from(i.immediate8_2nd() % 32));
     let (rsp, rbp) = (l.gpr64(RSP), l.gpr64(RBP));
     let at = |base, disp: i64| Mem { disp: disp as i32, ..Mem::base(base) };
-    l.b.store(Type::I64, at(rsp, -8), rbp);
-    let frame = l.add_imm(rsp, -8);
+    let old = l.read_gpr(Gpr::of(RBP, ty));
+    l.b.store(ty, at(rsp, -item), old);
+    let frame = l.add_imm(rsp, -item);
     for n in 1..level {
-        let outer = l.b.load(Type::I64, at(rbp, -8 * n));
-        l.b.store(Type::I64, at(frame, -8 * n), outer);
+        let outer = l.b.load(ty, at(rbp, -item * n));
+        l.b.store(ty, at(frame, -item * n), outer);
     }
+    let pointer = if ty == Type::I64 { frame } else { l.b.unary(Op::Ireduce, ty, frame) };
     if level > 0 {
-        l.b.store(Type::I64, at(frame, -8 * level), frame);
+        l.b.store(ty, at(frame, -item * level), pointer);
     }
-    let new = l.add_imm(frame, -8 * level - size);
+    let new = l.add_imm(frame, -item * level - size);
     l.write_gpr(Gpr::R64(RSP), new);
-    l.write_gpr(Gpr::R64(RBP), frame);
+    l.write_gpr(Gpr::of(RBP, ty), pointer);
 }

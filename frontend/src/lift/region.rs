@@ -154,7 +154,14 @@ impl<'a> Discovery<'a> {
         let mut n = 0;
         window.walk(code, start, |what, i| {
             let at = GuestAddr(i.ip());
-            if what != Decoded::Insn || n > 0 && self.seen.contains_key(&at) {
+            if what != Decoded::Insn {
+                return false;
+            }
+            if n > 0 && self.seen.contains_key(&at) {
+                if self.opts.profile {
+                    // Two paths that decode the bytes differently up to here: no instruction twice (1).
+                    self.add(at);
+                }
                 return false;
             }
             if n == limit {

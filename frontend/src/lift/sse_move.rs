@@ -1,5 +1,6 @@
 //! SSE data movement: whole registers, halves, scalars, lanes and masks.
 
+use super::operand::gpr::RDI;
 use super::operand::{Alignment, Gpr, vector_of};
 use super::string::{StringOp, string};
 use super::vex::{first_source, second_source};
@@ -198,37 +199,47 @@ pub(super) fn insertps(l: &mut Lifter<'_>, i: &Insn) {
 
 /// MASKMOVDQU and MASKMOVQ: stores the bytes whose mask byte has its top bit set, to DS:RDI.
 ///
-/// One block a byte would be long: the lane-wise merge of what memory holds is stored instead, half by half, and
-/// only if any byte of the half is selected. Bytes that are not selected are rewritten with what they held.
+/// A block a byte: bytes that are not selected are neither read nor written. The last byte goes first: if only the page
+/// of the upper part is missing, nothing is stored.
 pub(super) fn maskmov(l: &mut Lifter<'_>, i: &Insn) {
-    let (data, mask) = (l.read_vec(i, 1, Alignment::Any), l.read_vec(i, 2, Alignment::Any));
-    let zero = l.b.vconst([0, 0]);
-    let chosen = l.b.icmp(calque_ir::Cc::SignedLessThan, Type::I8x16, mask, zero);
-    let rdi = match i.segment_prefix() {
-        Register::FS => Some(Reg::FS_BASE),
-        Register::GS => Some(Reg::GS_BASE),
-        _ => None,
-    };
-    let halves = if i.op_register(1).is_mm() { 1 } else { 2 };
-    for half in 0..halves {
-        let at = l.gpr64(super::operand::gpr::RDI);
-        let at = match rdi {
-            Some(segment) => {
-                let base = l.b.get(Type::I64, segment);
-                l.b.binary(Op::Iadd, Type::I64, base, at)
-            }
-            None => at,
-        };
-        let new = l.b.extract_lane(Type::I64x2, data, half);
-        let chosen = l.b.extract_lane(Type::I64x2, chosen, half);
-        let m = Mem { disp: 8 * half as i32, ..Mem::base(at) };
-        let old = l.b.load(Type::I64, m);
-        let kept = l.b.binary(Op::BandNot, Type::I64, old, chosen);
-        let taken = l.b.binary(Op::Band, Type::I64, new, chosen);
-        let merged = l.b.binary(Op::Bor, Type::I64, kept, taken);
-        l.b.store(Type::I64, m, merged);
+    let bytes = if i.op_register(1).is_mm() { 8 } else { 16 };
+    for n in (0..bytes).rev() {
+        let [store, next] = std::array::from_fn(|_| l.b.create_block(l.pc));
+        let mask = l.read_vec(i, 2, Alignment::Any);
+        let selected = l.b.extract_lane(Type::I8x16, mask, n);
+        let zero = l.b.iconst(Type::I8, 0);
+        let selected = l.b.icmp(calque_ir::Cc::SignedLessThan, Type::I8, selected, zero);
+        l.close(Exit::Branch { cond: selected, taken: Target::Block(store), fallthrough: Target::Block(next) });
+
+        l.reopen(store);
+        let data = l.read_vec(i, 1, Alignment::Any);
+        let byte = l.b.extract_lane(Type::I8x16, data, n);
+        let at = string_destination(l, i);
+        l.b.store(Type::I8, Mem { disp: n as i32, ..Mem::base(at) }, byte);
+        l.close(Exit::Goto(Target::Block(next)));
+        l.reopen(next);
     }
     l.enter_mmx(i);
+    l.close(Exit::Goto(Target::Pc(l.next)));
+}
+
+/// DS:rDI, where the segment may be overridden.
+fn string_destination(l: &mut Lifter<'_>, i: &Insn) -> Value {
+    let narrow = i.op_kind(0) == OpKind::MemorySegEDI;
+    let at = match narrow {
+        true => {
+            let low = l.read_gpr(Gpr::R32(RDI));
+            l.b.unary(Op::Uextend, Type::I64, low)
+        }
+        false => l.gpr64(RDI),
+    };
+    let segment = match i.segment_prefix() {
+        Register::FS => Reg::FS_BASE,
+        Register::GS => Reg::GS_BASE,
+        _ => return at,
+    };
+    let base = l.b.get(Type::I64, segment);
+    l.b.binary(Op::Iadd, Type::I64, base, at)
 }
 
 /// LDMXCSR: reserved bits set are #GP (SDM vol. 1 10.2.3). The block ends, so that engines that keep the rounding

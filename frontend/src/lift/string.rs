@@ -17,7 +17,7 @@ use super::flags::{Cond, FlagSet, Recipe};
 use super::operand::Gpr;
 use super::operand::gpr::*;
 use super::{Insn, Lifter};
-use calque_ir::{BlockId, Cc, Exit, FaultKind, Mem, Op, Reg, Target, Type, Value};
+use calque_ir::{BlockId, Cc, Exit, Mem, Op, Reg, Target, Type, Value};
 use iced_x86::{OpKind, Register};
 
 /// What one step does.
@@ -34,10 +34,6 @@ pub(super) enum StringOp {
 const BULK: u64 = 16;
 
 pub(super) fn string(l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type) {
-    if (0..i.op_count()).any(|n| matches!(i.op_kind(n), OpKind::MemorySegESI | OpKind::MemoryESEDI)) {
-        // 32-bit addresses (0x67).
-        return l.fault(FaultKind::Unimplemented);
-    }
     let repeat = match op {
         StringOp::Scas | StringOp::Cmps if i.has_repne_prefix() => Some(Some(Cond::E)),
         StringOp::Scas | StringOp::Cmps if i.has_rep_prefix() => Some(Some(Cond::Ne)),
@@ -53,6 +49,36 @@ pub(super) fn string(l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type) {
     }
 }
 
+/// Width of the pointers and of the counter: 32 bits with a 0x67 prefix.
+fn pointer_type(i: &Insn) -> Type {
+    let narrow = |n| matches!(i.op_kind(n), OpKind::MemorySegESI | OpKind::MemoryESEDI);
+    if (0..i.op_count()).any(narrow) { Type::I32 } else { Type::I64 }
+}
+
+/// A pointer or the counter, as 64 bits.
+fn pointer(l: &mut Lifter<'_>, i: &Insn, n: usize) -> Value {
+    match pointer_type(i) {
+        Type::I64 => l.gpr64(n),
+        ty => {
+            let low = l.read_gpr(Gpr::of(n, ty));
+            l.b.unary(Op::Uextend, Type::I64, low)
+        }
+    }
+}
+
+/// Adds to a pointer or the counter.
+fn add_to_pointer(l: &mut Lifter<'_>, i: &Insn, n: usize, delta: Value) {
+    let old = pointer(l, i, n);
+    let new = l.b.binary(Op::Iadd, Type::I64, old, delta);
+    match pointer_type(i) {
+        Type::I64 => l.write_gpr(Gpr::R64(n), new),
+        ty => {
+            let low = l.b.unary(Op::Ireduce, ty, new);
+            l.write_gpr(Gpr::of(n, ty), low);
+        }
+    }
+}
+
 /// One step: memory first, then registers and flags.
 fn step(l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type, df: Value) {
     let accumulator = Gpr::of(RAX, ty);
@@ -61,7 +87,7 @@ fn step(l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type, df: Value) {
         StringOp::Stos | StringOp::Scas => l.read_gpr(accumulator),
     };
     if op != StringOp::Lods {
-        let destination = Mem::base(l.gpr64(RDI));
+        let destination = Mem::base(pointer(l, i, RDI));
         match op {
             StringOp::Movs | StringOp::Stos => l.b.store(ty, destination, first),
             _ => {
@@ -73,14 +99,14 @@ fn step(l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type, df: Value) {
     let (up, down) =
         (l.b.iconst(Type::I64, u64::from(ty.bytes())), l.b.iconst(Type::I64, u64::from(ty.bytes()).wrapping_neg()));
     let delta = l.b.select(Type::I64, df, down, up);
-    advance(l, op, delta);
+    advance(l, i, op, delta);
     if op == StringOp::Lods {
         l.write_gpr(accumulator, first);
     }
 }
 
 fn load_source(l: &mut Lifter<'_>, i: &Insn, ty: Type) -> Value {
-    let rsi = l.gpr64(RSI);
+    let rsi = pointer(l, i, RSI);
     let m = source(l, i, rsi);
     l.b.load(ty, m)
 }
@@ -97,16 +123,14 @@ fn source(l: &mut Lifter<'_>, i: &Insn, rsi: Value) -> Mem {
 }
 
 /// Moves the pointers that `op` uses.
-fn advance(l: &mut Lifter<'_>, op: StringOp, delta: Value) {
+fn advance(l: &mut Lifter<'_>, i: &Insn, op: StringOp, delta: Value) {
     let pointers: &[usize] = match op {
         StringOp::Movs | StringOp::Cmps => &[RSI, RDI],
         StringOp::Lods => &[RSI],
         StringOp::Stos | StringOp::Scas => &[RDI],
     };
     for n in pointers {
-        let old = l.gpr64(*n);
-        let new = l.b.binary(Op::Iadd, Type::I64, old, delta);
-        l.write_gpr(Gpr::R64(*n), new);
+        add_to_pointer(l, i, *n, delta);
     }
 }
 
@@ -115,9 +139,9 @@ fn repeated(l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type, leave: Option<
     l.flush_flags(FlagSet::ALL);
     l.close(Exit::Goto(Target::Block(head)));
 
-    let bulk = matches!(op, StringOp::Movs | StringOp::Stos).then(|| l.b.create_block(l.pc));
+    let bulk = (matches!(op, StringOp::Movs | StringOp::Stos) && pointer_type(i) == Type::I64).then(|| l.b.create_block(l.pc));
     l.reopen(head);
-    let rcx = l.gpr64(RCX);
+    let rcx = pointer(l, i, RCX);
     let cond = l.compare_zero(Cc::Equal, Type::I64, rcx);
     let first = Target::Block(bulk.unwrap_or(body));
     l.close(Exit::Branch { cond, taken: Target::Block(done), fallthrough: first });
@@ -128,7 +152,7 @@ fn repeated(l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type, leave: Option<
     l.reopen(body);
     let df = l.b.get(Type::I1, Reg::DF);
     step(l, i, op, ty, df);
-    count_down(l, 1);
+    count_down(l, i, 1);
     let cond = leave.map(|cond| l.cond(cond));
     l.flush_flags(FlagSet::ALL);
     let again = Target::Block(head);
@@ -139,10 +163,9 @@ fn repeated(l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type, leave: Option<
     l.open(done);
 }
 
-fn count_down(l: &mut Lifter<'_>, steps: i64) {
-    let rcx = l.gpr64(RCX);
-    let new = l.add_imm(rcx, -steps);
-    l.write_gpr(Gpr::R64(RCX), new);
+fn count_down(l: &mut Lifter<'_>, i: &Insn, steps: i64) {
+    let steps = l.b.iconst(Type::I64, -steps as u64);
+    add_to_pointer(l, i, RCX, steps);
 }
 
 /// Fills `bulk`: chooses between a step of 16 bytes and a single one.
@@ -180,8 +203,8 @@ fn check_bulk(l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type, bulk: BlockI
     };
     l.b.store(Type::V128, Mem::base(rdi), v);
     let delta = l.b.iconst(t, BULK);
-    advance(l, op, delta);
-    count_down(l, elements as i64);
+    advance(l, i, op, delta);
+    count_down(l, i, elements as i64);
     l.close(Exit::Goto(Target::Block(head)));
 }
 
@@ -197,7 +220,12 @@ fn or_crosses_page(l: &mut Lifter<'_>, cond: Value, m: Mem) -> Value {
 
 /// XLATB: AL = [rBX + AL].
 pub(super) fn xlat(l: &mut Lifter<'_>, i: &Insn) {
-    let rbx = l.gpr64(RBX);
+    let rbx = if i.memory_base() == Register::EBX {
+        let low = l.read_gpr(Gpr::R32(RBX));
+        l.b.unary(Op::Uextend, Type::I64, low)
+    } else {
+        l.gpr64(RBX)
+    };
     let al = l.read_gpr(Gpr::R8(RAX));
     let index = l.b.unary(Op::Uextend, Type::I64, al);
     let at = l.b.binary(Op::Iadd, Type::I64, rbx, index);

@@ -60,6 +60,11 @@ pub(super) fn popf(l: &mut Lifter<'_>, _: &Insn, ty: Type) {
     let new = l.add_imm(rsp, i64::from(ty.bytes()));
     l.write_gpr(Gpr::R64(RSP), new);
     let v = if ty == Type::I64 { v } else { l.b.unary(Op::Uextend, Type::I64, v) };
+    set_rflags(l, v, ty);
+}
+
+/// Sets the flags that a program may set from an image of type `ty`, zero-extended to 64 bits.
+pub(super) fn set_rflags(l: &mut Lifter<'_>, v: Value, ty: Type) {
     set_status(l, v, FlagSet::ALL);
     let df = l.bit(v, DF, Type::I64);
     l.b.put(Reg::DF, df);
@@ -189,10 +194,25 @@ pub(super) fn touch(l: &mut Lifter<'_>, i: &Insn) {
     l.b.load(Type::I8, m);
 }
 
-/// INT n: #GP, for Linux opens no vector to programs but those with instructions of their own, and 0x80, the 32-bit
-/// system calls, which Calque does not have.
+/// INT n: Linux opens vectors 3, 4 and 0x80 to programs (`arch/x86/kernel/idt.c`), the last for 32-bit system calls; all
+/// others are #GP.
 pub(super) fn int(l: &mut Lifter<'_>, i: &Insn) {
-    l.fault(if i.immediate8() == 0x80 { FaultKind::Unimplemented } else { FaultKind::GeneralProtection });
+    match i.immediate8() {
+        3 => trap_behind(l, i, FaultKind::Breakpoint),
+        4 => trap_behind(l, i, FaultKind::Overflow),
+        0x80 => l.fault(FaultKind::Compatibility),
+        _ => l.fault(FaultKind::GeneralProtection),
+    }
+}
+
+/// RDRAND, RDSEED: always succeed, which CF says; the other status flags become 0.
+pub(super) fn random(l: &mut Lifter<'_>, i: &Insn) {
+    let v = l.b.call(Helper::Random, &[]);
+    let ty = l.op_type(i, 0);
+    let v = if ty == Type::I64 { v } else { l.b.unary(Op::Ireduce, ty, v) };
+    l.write(i, 0, v);
+    l.set_flags_const(FlagSet::ALL, false);
+    l.set_flags_const(FlagSet::CF, true);
 }
 
 /// INT3, INT1: traps, with the pc behind the instruction.

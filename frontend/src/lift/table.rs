@@ -15,6 +15,7 @@ use super::mov::{Extend, *};
 use super::muldiv::{Sign::*, *};
 use super::operand::Alignment::{Any, Required};
 use super::shift::{Rotate::*, Shift::*, *};
+use super::selectors::{Verify, *};
 use super::sse_float::*;
 use super::sse_int::*;
 use super::sse_move::*;
@@ -28,7 +29,7 @@ use super::{Insn, Lifter};
 use calque_ir::Type::{F32, F32x4, F64, F64x2, I8, I8x16, I16, I16x8, I32, I32x4, I64, I64x2, V128};
 use calque_ir::helper::x87::{Arith, StackOp};
 use calque_ir::{Cc, FaultKind, Helper, Op, Reg};
-use iced_x86::Mnemonic;
+use iced_x86::{Mnemonic, Register};
 
 /// What the lifter makes of a mnemonic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -212,6 +213,10 @@ table! {
     Loopne      => loop_            (Some(Cond::Ne)),
     Enter       => enter            (),
     Leave       => leave            (),
+    Retf        => far_return       (),
+    Iret        => interrupt_return (),
+    Iretd       => interrupt_return (),
+    Iretq       => interrupt_return (),
     Syscall     => syscall          (),
     Sysenter    => trap             (FaultKind::InvalidOpcode),
     Int3        => trap_behind      (FaultKind::Breakpoint),
@@ -279,6 +284,8 @@ table! {
     Rdtsc       => rdtsc            (),
     Rdtscp      => rdtscp           (),
     Rdpid       => rdpid            (),
+    Rdrand      => random           (),
+    Rdseed      => random           (),
     Xgetbv      => xgetbv           (),
     Xsave       => xsave            (),
     Xsave64     => xsave            (),
@@ -288,6 +295,20 @@ table! {
     Rdgsbase    => read_base        (Reg::GS_BASE),
     Wrfsbase    => write_base       (Reg::FS_BASE),
     Wrgsbase    => write_base       (Reg::GS_BASE),
+
+    // Segments and descriptor tables, as Linux shows them
+    Lss         => load_far_pointer (Register::SS),
+    Lfs         => load_far_pointer (Register::FS),
+    Lgs         => load_far_pointer (Register::GS),
+    Lar         => access_rights    (),
+    Lsl         => segment_limit    (),
+    Verr        => verify           (Verify::Read),
+    Verw        => verify           (Verify::Write),
+    Sgdt        => store_table      (0xffff_ffff_fffe_0000),
+    Sidt        => store_table      (0xffff_ffff_ffff_0000),
+    Sldt        => store_word       (0),
+    Str         => store_word       (0x40),
+    Smsw        => store_word       (0x8005_0033),
 
     // Privileged
     Hlt         => trap             (FaultKind::GeneralProtection),
@@ -322,6 +343,9 @@ table! {
     Xsetbv      => trap             (FaultKind::GeneralProtection),
     Monitor     => trap             (FaultKind::InvalidOpcode),
     Mwait       => trap             (FaultKind::InvalidOpcode),
+    Umonitor    => trap             (FaultKind::InvalidOpcode),
+    Umwait      => trap             (FaultKind::InvalidOpcode),
+    Tpause      => trap             (FaultKind::InvalidOpcode),
 
     // SSE and SSE2: data movement
     Movaps      => mov_vec          (Required),
@@ -597,6 +621,9 @@ table! {
     Aesimc      => vec_call_unary   (Helper::Aesimc),
     Aeskeygenassist => vec_call_unary_imm (Helper::Aeskeygenassist),
     Pclmulqdq   => vec_call_imm     (Helper::Pclmulqdq),
+    Gf2p8mulb   => vec_call         (Helper::Gf2p8mulb),
+    Gf2p8affineqb => vec_call_imm   (Helper::Gf2p8affineqb),
+    Gf2p8affineinvqb => vec_call_imm(Helper::Gf2p8affineinvqb),
     Sha1msg1    => vec_call         (Helper::Sha1msg1),
     Sha1msg2    => vec_call         (Helper::Sha1msg2),
     Sha1nexte   => vec_call         (Helper::Sha1nexte),
@@ -853,6 +880,9 @@ table! {
     Vaesimc     => vec_call_unary   (Helper::Aesimc),
     Vaeskeygenassist => vec_call_unary_imm(Helper::Aeskeygenassist),
     Vpclmulqdq  => vec_call_imm     (Helper::Pclmulqdq),
+    Vgf2p8mulb  => vec_call         (Helper::Gf2p8mulb),
+    Vgf2p8affineqb => vec_call_imm  (Helper::Gf2p8affineqb),
+    Vgf2p8affineinvqb => vec_call_imm(Helper::Gf2p8affineinvqb),
 
     // AVX and AVX2: VEX only
     Vbroadcastss => broadcast        (F32),

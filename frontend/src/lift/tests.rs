@@ -74,3 +74,38 @@ fn regions_split_blocks_and_close_loops() {
     assert_eq!(r.source, [(PC, 9)]);
     assert_eq!(r.guest_insns, 5);
 }
+
+/// What `count`s of a region lifted for profiling say: instructions, offset of the first.
+fn counts(region: &Region) -> Vec<(u32, u64)> {
+    let counted = region.insts.iter().filter(|i| i.op == Op::Count).map(Inst::counted);
+    counted.map(|(n, _, pc)| (n, pc.0 - PC.0)).collect()
+}
+
+#[test]
+fn profiling_counts_what_completes() {
+    let opts = LiftOptions { profile: true, ..LiftOptions::default() };
+    let block = |bytes: &[u8]| lift_block(&Bytes { pc: PC, bytes }, PC, &opts);
+    // inc eax; call +0
+    let call = block(&[0xff, 0xc0, 0xe8, 0, 0, 0, 0]);
+    assert_eq!(counts(&call), [(2, 0)]);
+    let place = |op| call.insts.iter().position(|i| i.op == op).unwrap();
+    assert!(place(Op::Count) < place(Op::Call), "what is told of counts already");
+    assert_eq!(call.insts[place(Op::Call)].aux, Helper::ProfileCall as u16);
+    // inc eax; ud2: that one is not executed. int3 is.
+    assert_eq!(counts(&block(&[0xff, 0xc0, 0x0f, 0x0b])), [(1, 0)]);
+    assert_eq!(counts(&block(&[0xff, 0xc0, 0xcc])), [(2, 0)]);
+    // inc eax; rep stosb; inc eax; ret: REP is complete in the block behind its loop.
+    assert_eq!(counts(&block(&[0xff, 0xc0, 0xf3, 0xaa, 0xff, 0xc0, 0xc3])), [(1, 0), (3, 2)]);
+    assert_eq!(counts(&lift(&[0xff, 0xc0, 0xc3])), [], "only where it is asked for");
+}
+
+#[test]
+fn profiled_regions_count_each_instruction_once() {
+    // 0: inc ecx  2: jne 5  4: f0 (lock)  5: inc [rax]  7: ret; the two ways decode the bytes differently.
+    let bytes = [0xff, 0xc1, 0x75, 0x01, 0xf0, 0xff, 0x00, 0xc3];
+    let opts = LiftOptions { profile: true, ..LiftOptions::default() };
+    let region = lift_region(&Bytes { pc: PC, bytes: &bytes }, PC, &EveryBlock, &opts);
+    let mut all = counts(&region);
+    all.sort_by_key(|&(n, at)| (at, n));
+    assert_eq!(all, [(2, 0), (1, 4), (1, 5), (1, 7)]);
+}

@@ -1,4 +1,4 @@
-//! AES-NI, PCLMULQDQ and SHA: one helper an instruction, portable arithmetic. Vector arguments and results are in
+//! AES-NI, PCLMULQDQ, GFNI and SHA: one helper an instruction, portable arithmetic. Vector arguments and results are in
 //! `cpu.scratch` (see `helper.rs`).
 //!
 //! The S-boxes are computed when this is compiled, from their definition (FIPS 197 5.1.1).
@@ -141,6 +141,34 @@ pub(super) fn pclmulqdq(cpu: &mut CpuState, _: u64, _: u64, imm: u64) -> u64 {
     let b = cpu.scratch[1][(imm >> 4 & 1) as usize];
     let product = (0..64).filter(|i| b >> i & 1 != 0).fold(0u128, |sum, i| sum ^ a << i);
     give(cpu, [product as u64, (product >> 64) as u64])
+}
+
+/// GF2P8MULB.
+pub(super) fn gf2p8mulb(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    let (a, b) = operands(cpu);
+    give(cpu, from_bytes(std::array::from_fn(|i| gf_mul(a[i], b[i]))))
+}
+
+/// The bytes of each half of `x` times the bit matrix in that half of `matrices`, plus a constant. Row i of a matrix, which
+/// makes bit i, is its byte 7 - i (SDM vol. 2 GF2P8AFFINEQB).
+fn affine(x: Block, matrices: [u64; 2], constant: u64) -> [u64; 2] {
+    from_bytes(std::array::from_fn(|k| {
+        let rows = matrices[k / 8].to_be_bytes();
+        let bit = |i: usize| ((rows[i] & x[k]).count_ones() as u8 & 1) << i;
+        (0..8).map(bit).sum::<u8>() ^ constant as u8
+    }))
+}
+
+/// GF2P8AFFINEQB.
+pub(super) fn gf2p8affineqb(cpu: &mut CpuState, _: u64, _: u64, constant: u64) -> u64 {
+    let x = bytes(cpu.scratch[0]);
+    give(cpu, affine(x, cpu.scratch[1], constant))
+}
+
+/// GF2P8AFFINEINVQB.
+pub(super) fn gf2p8affineinvqb(cpu: &mut CpuState, _: u64, _: u64, constant: u64) -> u64 {
+    let x = bytes(cpu.scratch[0]).map(gf_inverse);
+    give(cpu, affine(x, cpu.scratch[1], constant))
 }
 
 /// Lanes from the most significant down, as the SDM's SHA descriptions name them.

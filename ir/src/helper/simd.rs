@@ -42,40 +42,9 @@ pub(super) fn give(cpu: &mut CpuState, v: V128) -> u64 {
 const F32_SIGN: u32 = 1 << 31;
 const F32_INFINITY: u32 = 0x7f80_0000;
 const F32_QUIET: u32 = 1 << 22;
-const F32_INDEFINITE: u32 = 0xffc0_0000;
 
 fn is_nan32(bits: u32) -> bool {
     bits & !F32_SIGN > F32_INFINITY
-}
-
-/// Whether it is a zero or a denormal, which RCPPS and RSQRTPS take for one.
-fn is_zero32(bits: u32) -> bool {
-    bits & F32_INFINITY == 0
-}
-
-/// RCPPS: reciprocals with a relative error below 1.5 * 2^-12. Processors differ in the bits; this one divides.
-/// Results that would be denormal are zero.
-pub(super) fn rcp(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
-    let r = singles(cpu.scratch[0]).map(|x| match x {
-        _ if is_nan32(x) => x | F32_QUIET,
-        _ if is_zero32(x) => x & F32_SIGN | F32_INFINITY,
-        _ => {
-            let r = (1.0 / f64::from(f32::from_bits(x))) as f32;
-            if is_zero32(r.to_bits()) { x & F32_SIGN } else { r.to_bits() }
-        }
-    });
-    give(cpu, from_singles(r))
-}
-
-/// RSQRTPS: reciprocals of square roots, likewise.
-pub(super) fn rsqrt(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
-    let r = singles(cpu.scratch[0]).map(|x| match x {
-        _ if is_nan32(x) => x | F32_QUIET,
-        _ if is_zero32(x) => x & F32_SIGN | F32_INFINITY,
-        _ if x & F32_SIGN != 0 => F32_INDEFINITE,
-        _ => ((1.0 / f64::from(f32::from_bits(x)).sqrt()) as f32).to_bits(),
-    });
-    give(cpu, from_singles(r))
 }
 
 /// Rounds to an integral number by the two bits of a rounding mode (SDM vol. 1 table 4-9). On the bits: the host may

@@ -173,7 +173,11 @@ pub(super) fn run_block<H: Host>(
 
         match op {
             Op::Nop | Op::Insn => {}
-            Op::Count => cpu.rt.counters = cpu.rt.counters.wrapping_add(inst.imm()),
+            Op::Count => {
+                let (n, counter, _) = inst.counted();
+                cpu.rt.insns = cpu.rt.insns.wrapping_add(u64::from(n));
+                host.count(cpu, counter);
+            }
 
             Op::Iconst => word!(inst.imm()),
             Op::Vconst => vector!(code.constant(inst, 0)),

@@ -54,6 +54,9 @@ pub trait Host {
     /// Full memory fence.
     fn fence(&mut self);
 
+    /// Adds 1 to a counter at `cpu.rt.counters`; a host without counters has nothing to do.
+    fn count(&mut self, _cpu: &mut CpuState, _counter: u32) {}
+
     /// A helper of [`HelperEffect::Host`], under the ABI of `helper.rs`.
     fn helper(&mut self, cpu: &mut CpuState, helper: Helper, a: u64, b: u64, c: u64) -> u64;
 }

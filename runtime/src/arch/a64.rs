@@ -10,10 +10,8 @@ pub(crate) enum Ordered {
     Load(Extend),
     /// STLR, STLUR.
     Store,
-    /// LDAXR, LDXR.
+    /// LDAXR, LDXR: the start of a [`Loop`].
     LoadExclusive,
-    /// STLXR, STXR; the status goes to `rs`.
-    StoreExclusive,
     /// CAS and its ordered forms: compares with `rs`, where the old value goes.
     CompareSwap,
     /// LDADD and relatives: the old value goes to `rt`.
@@ -48,6 +46,8 @@ pub(crate) enum Fetch {
     Xor,
     Set,
     Swap,
+    Sub,
+    And,
 }
 
 impl Fetch {
@@ -59,6 +59,8 @@ impl Fetch {
             Fetch::Xor => old ^ operand,
             Fetch::Set => old | operand,
             Fetch::Swap => operand,
+            Fetch::Sub => old.wrapping_sub(operand),
+            Fetch::And => old & operand,
         }
     }
 }
@@ -80,7 +82,7 @@ pub(crate) struct Instruction {
 /// Decodes an instruction word; `None` for any other instruction.
 pub(crate) fn decode(word: u32) -> Option<Instruction> {
     #[rustfmt::skip]
-    const ROWS: [(u32, u32, Ordered); 15] = [
+    const ROWS: [(u32, u32, Ordered); 14] = [
         // mask        value
         (0x3fff_fc00, 0x08df_fc00, Ordered::Load(Extend::Zero)),
         (0x3fff_fc00, 0x38bf_c000, Ordered::Load(Extend::Zero)),
@@ -90,7 +92,6 @@ pub(crate) fn decode(word: u32) -> Option<Instruction> {
         (0x3fff_fc00, 0x089f_fc00, Ordered::Store),
         (0x3fe0_0c00, 0x1900_0000, Ordered::Store),
         (0x3fff_7c00, 0x085f_7c00, Ordered::LoadExclusive),
-        (0x3fe0_7c00, 0x0800_7c00, Ordered::StoreExclusive),
         (0x3fa0_7c00, 0x08a0_7c00, Ordered::CompareSwap),
         (0x3f20_fc00, 0x3820_0000, Ordered::Fetch(Fetch::Add)),
         (0x3f20_fc00, 0x3820_1000, Ordered::Fetch(Fetch::Clear)),
@@ -104,6 +105,57 @@ pub(crate) fn decode(word: u32) -> Option<Instruction> {
     let unscaled = word & 0x3f20_0c00 == 0x1900_0000;
     let offset = if unscaled { i64::from((word << 11) as i32 >> 23) } else { 0 };
     Some(Instruction { op, bytes: 1 << (word >> 30), offset, rs: field(16), rn: field(5), rt: field(0) })
+}
+
+/// A loop of exclusive accesses as Cranelift makes it, from LDAXR to CBNZ. It is carried out as a whole: what its store does at an
+/// address that its load could not reserve is up to the implementation, and failing forever is one choice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Loop {
+    pub(crate) op: LoopOp,
+    /// Register of the second operand, or of the expected value.
+    pub(crate) operand: usize,
+    /// Register of the value that is stored.
+    pub(crate) source: usize,
+    /// Words from LDAXR to what follows the loop.
+    pub(crate) words: u64,
+}
+
+/// What the loop stores.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LoopOp {
+    Fetch(Fetch),
+    /// `source`, if the old value is `operand`; else it stores nothing.
+    CompareSwap,
+}
+
+/// Most words of a [`Loop`].
+pub(crate) const LOOP_WORDS: usize = 5;
+
+/// Decodes the loop that begins with the LDAXR `words[0]`.
+pub(crate) fn decode_loop(words: &[u32; LOOP_WORDS]) -> Option<Loop> {
+    let old = decode(words[0]).filter(|i| i.op == Ordered::LoadExclusive)?.rt as u32;
+    let store = |at: usize| (words[at] & 0x3fe0_7c00 == 0x0800_7c00).then(|| (words[at] & 31) as usize);
+    let closes = |at: usize| words[at] & 0x7f00_0000 == 0x3500_0000;
+    let (from_old, operand) = (words[1] >> 5 & 31 == old, (words[1] >> 16 & 31) as usize);
+    if let Some(source) = store(1).filter(|_| closes(2)) {
+        return Some(Loop { op: LoopOp::Fetch(Fetch::Swap), operand: source, source, words: 3 });
+    }
+    // SUBS XZR, old, operand, shifted by nothing or extended; then B.NE.
+    if words[1] & 0x7fc0_001f == 0x6b00_001f || words[1] & 0x7fe0_001f == 0x6b20_001f {
+        let source = store(3).filter(|_| from_old && closes(4) && words[2] & 0xff00_001f == 0x5400_0001)?;
+        return Some(Loop { op: LoopOp::CompareSwap, operand, source, words: 5 });
+    }
+    // Logical and arithmetic of two registers, shifted by nothing (C4.1.96).
+    let op = match words[1] & 0x7fe0_fc00 {
+        0x0b00_0000 => Fetch::Add,
+        0x4b00_0000 => Fetch::Sub,
+        0x0a00_0000 => Fetch::And,
+        0x2a00_0000 => Fetch::Set,
+        0x4a00_0000 => Fetch::Xor,
+        _ => return None,
+    };
+    let source = store(2).filter(|&source| from_old && closes(3) && source as u32 == words[1] & 31)?;
+    Some(Loop { op: LoopOp::Fetch(op), operand, source, words: 4 })
 }
 
 #[cfg(test)]
@@ -120,7 +172,7 @@ mod tests {
             (0x78bf_c041, insn(Ordered::Load(Extend::Zero), 2, 31, 2, 1)),                    // ldaprh w1, [x2]
             (0x489f_fc41, insn(Ordered::Store, 2, 31, 2, 1)),                   // stlrh w1, [x2]
             (0xc85f_fc41, insn(Ordered::LoadExclusive, 8, 31, 2, 1)),           // ldaxr x1, [x2]
-            (0x8803_fc41, insn(Ordered::StoreExclusive, 4, 3, 2, 1)),           // stlxr w3, w1, [x2]
+            (0x8803_fc41, None),                                                // stlxr w3, w1, [x2]
             (0xc8e3_fc41, insn(Ordered::CompareSwap, 8, 3, 2, 1)),              // casal x3, x1, [x2]
             (0xb8e3_0041, insn(Ordered::Fetch(Fetch::Add), 4, 3, 2, 1)),        // ldaddal w3, w1, [x2]
             (0xb8e3_1041, insn(Ordered::Fetch(Fetch::Clear), 4, 3, 2, 1)),      // ldclral w3, w1, [x2]
@@ -132,6 +184,33 @@ mod tests {
         ];
         for (word, expected) in cases {
             assert_eq!(decode(word), expected, "{word:#x}");
+        }
+    }
+
+    #[test]
+    fn decodes_loops() {
+        let fetch = |op, words| Some(Loop { op: LoopOp::Fetch(op), operand: 26, source: 28, words });
+        let cas = Some(Loop { op: LoopOp::CompareSwap, operand: 26, source: 28, words: 5 });
+        #[rustfmt::skip]
+        let cases = [
+            // ldaxr; add w28, w27, w26; stlxr w24, w28, [x25]; cbnz x24
+            ([0x885f_ff3b, 0x0b1a_037c, 0x8818_ff3c, 0xb5ff_ffb8, 0], fetch(Fetch::Add, 4)),
+            ([0xc85f_ff3b, 0x8a1a_037c, 0xc818_ff3c, 0xb5ff_ffb8, 0], fetch(Fetch::And, 4)),
+            ([0xc85f_ff3b, 0xcb1a_037c, 0xc818_ff3c, 0xb5ff_ffb8, 0], fetch(Fetch::Sub, 4)),
+            ([0xc85f_ff3b, 0xaa1a_037c, 0xc818_ff3c, 0xb5ff_ffb8, 0], fetch(Fetch::Set, 4)),
+            ([0xc85f_ff3b, 0xca1a_037c, 0xc818_ff3c, 0xb5ff_ffb8, 0], fetch(Fetch::Xor, 4)),
+            // ldaxr; stlxr w24, x26, [x25]; cbnz x24
+            ([0xc85f_ff3b, 0xc818_ff3a, 0xb5ff_ffd8, 0, 0],
+                Some(Loop { op: LoopOp::Fetch(Fetch::Swap), operand: 26, source: 26, words: 3 })),
+            // ldaxrh; cmp x27, w26, uxth; b.ne; stlxrh; cbnz
+            ([0x485f_ff3b, 0xeb3a_237f, 0x5400_0061, 0x4818_ff3c, 0xb5ff_ff98], cas),
+            // ldaxr; cmp x27, x26; b.ne; stlxr; cbnz
+            ([0xc85f_ff3b, 0xeb1a_037f, 0x5400_0061, 0xc818_ff3c, 0xb5ff_ff98], cas),
+            // No loop: the store's value comes from elsewhere.
+            ([0xc85f_ff3b, 0xcb1a_037c, 0xc818_ff3d, 0xb5ff_ffb8, 0], None),
+        ];
+        for (words, expected) in cases {
+            assert_eq!(decode_loop(&words), expected, "{words:#x?}");
         }
     }
 

@@ -12,10 +12,9 @@
 
 #![allow(unsafe_code)]
 
-use super::a64::{self, Extend, Instruction, Ordered};
+use super::a64::{self, Instruction, LoopOp, Ordered};
 use crate::thread::Access;
 use std::arch::asm;
-use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 
 /// Loads and stores of several guest threads need fences to keep x86-64's order.
@@ -355,6 +354,8 @@ pub(crate) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) -> usize {
     left
 }
 
+pub(crate) use super::cpu_and_node_by_call as cpu_and_node;
+
 pub(crate) fn context_pc(context: &libc::ucontext_t) -> u64 {
     context.uc_mcontext.pc
 }
@@ -375,11 +376,6 @@ pub(crate) fn context_set_fault(context: &mut libc::ucontext_t) {
     context.uc_mcontext.regs[9] = 1;
 }
 
-thread_local! {
-    /// Address and value of the last exclusive load that was carried out here.
-    static EXCLUSIVE: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
-}
-
 /// See `arch/mod.rs`.
 pub(crate) fn emulate_unaligned(context: &mut libc::ucontext_t, may: impl Fn(u64, usize, Access) -> bool) -> bool {
     let registers = &mut context.uc_mcontext;
@@ -389,21 +385,29 @@ pub(crate) fn emulate_unaligned(context: &mut libc::ucontext_t, may: impl Fn(u64
     let Instruction { op, bytes, offset, rs, rn, rt } = insn;
     let base = if rn == 31 { registers.sp } else { registers.regs[rn] };
     let addr = base.wrapping_add_signed(offset);
-    let access = if matches!(op, Ordered::Load(_) | Ordered::LoadExclusive) { Access::Read } else { Access::Write };
+    let access = if matches!(op, Ordered::Load(_)) { Access::Read } else { Access::Write };
     if !may(addr, bytes, access) {
         return false;
     }
     let mask = u64::MAX >> (64 - 8 * bytes);
     let get = |n: usize| if n == 31 { 0 } else { registers.regs[n] & mask };
     let (source, operand) = (get(rt), get(rs));
+    let mut words = 1;
     // SAFETY: the guest may access these bytes; another thread that unmaps them now is answered by `Err`.
     let old = unsafe {
         match op {
-            Ordered::Load(_) | Ordered::LoadExclusive => load_unaligned(addr, bytes),
+            Ordered::Load(_) => load_unaligned(addr, bytes),
             Ordered::Store => unaligned(addr, bytes, |_| source),
-            Ordered::StoreExclusive => {
-                let (reserved, expected) = EXCLUSIVE.get();
-                unaligned(addr, bytes, |old| if reserved == addr && old == expected { source } else { old })
+            Ordered::LoadExclusive => {
+                // SAFETY: generated code is followed by its own padding and constants, so five words can be read.
+                let code = (registers.pc as *const [u32; a64::LOOP_WORDS]).read();
+                let Some(whole) = a64::decode_loop(&code) else { return false };
+                words = whole.words;
+                let (operand, source) = (get(whole.operand), get(whole.source));
+                match whole.op {
+                    LoopOp::Fetch(fetch) => unaligned(addr, bytes, |old| fetch.apply(old, operand)),
+                    LoopOp::CompareSwap => unaligned(addr, bytes, |old| if old == operand { source } else { old }),
+                }
             }
             Ordered::CompareSwap => unaligned(addr, bytes, |old| if old == operand { source } else { old }),
             Ordered::Fetch(fetch) => unaligned(addr, bytes, |old| fetch.apply(old, operand)),
@@ -412,19 +416,14 @@ pub(crate) fn emulate_unaligned(context: &mut libc::ucontext_t, may: impl Fn(u64
     let Ok(old) = old else { return false };
     let result = match op {
         Ordered::Load(extend) => Some((rt, extend.apply(old, bytes))),
-        Ordered::Fetch(_) => Some((rt, old)),
-        Ordered::LoadExclusive => {
-            EXCLUSIVE.set((addr, old));
-            Some((rt, old))
-        }
+        Ordered::LoadExclusive | Ordered::Fetch(_) => Some((rt, old)),
         Ordered::Store => None,
-        Ordered::StoreExclusive => Some((rs, u64::from(EXCLUSIVE.take() != (addr, old)))),
         Ordered::CompareSwap => Some((rs, old)),
     };
     if let Some((register, value)) = result.filter(|(register, _)| *register != 31) {
         registers.regs[register] = value;
     }
-    registers.pc += 4;
+    registers.pc += 4 * words;
     true
 }
 

@@ -66,6 +66,18 @@ pub(crate) use units::{FrozenUnits, UnitThread, Units, signal_entry};
 
 /// `fn context_trap(&ucontext_t) -> Option<u64>`: the vector of the exception, where the host says so.
 pub(crate) use host::context_trap;
+/// `fn cpu_and_node() -> u32`: where this thread runs, the cpu in the low 12 bits, the node above, as Linux sets TSC_AUX
+/// (`arch/x86/include/asm/segment.h`, `vdso_encode_cpunode`).
+pub(crate) use host::cpu_and_node;
+
+/// The cpu and the node from the kernel, in that form.
+#[allow(unsafe_code)]
+pub(crate) fn cpu_and_node_by_call() -> u32 {
+    let (mut cpu, mut node) = (0u32, 0u32);
+    // SAFETY: both words are ours.
+    unsafe { libc::syscall(libc::SYS_getcpu, &raw mut cpu, &raw mut node, 0) };
+    cpu & 0xfff | node << 12
+}
 
 /// The address that a memory fault was about.
 #[allow(unsafe_code)]

@@ -7,7 +7,8 @@
 //! |-----------------------|------------------------------------------------------------|
 //! | 0x0000_0001_0000      | what the program's file asks for (non-PIE: 0x40_0000)      |
 //! | 0x0000_1000_0000      | PIE program                                                |
-//! | ... 0x0000_4000_0000  | ELF images that `mmap` places, from the top down: interpreter, libraries |
+//! | ... 0x0000_3fff_0000  | ELF images that `mmap` places, from the top down: interpreter, libraries |
+//! | 0x0000_3fff_0000      | the vDSO                                                   |
 //! | 0x0000_4000_0000      | `MAP_32BIT`, up to 0x8000_0000                             |
 //! | 0x0000_7000_0000      | code memory of identical translation (x86-64 hosts)        |
 //! | 0x1000_0000_0000      | brk of a PIE program                                       |
@@ -24,11 +25,13 @@ pub const GUEST_END: u64 = 0x4000_0000_0000;
 /// Where a PIE program is loaded.
 pub const PIE_BASE: u64 = 0x1000_0000;
 /// End of the area that ELF images without an address of their own fill downwards.
-pub const IMAGES_TOP: u64 = 0x4000_0000;
+pub const IMAGES_TOP: u64 = VDSO_BASE;
 /// Where the heap of a PIE program begins: behind the program there is not enough room.
 pub const PIE_BRK: u64 = 0x1000_0000_0000;
 /// Top of the area that `mmap` without an address fills downwards.
 pub const MMAP_TOP: u64 = 0x3f00_0000_0000;
+/// Where the vDSO lies.
+pub const VDSO_BASE: u64 = 0x3fff_0000;
 /// Top of the main thread's stack.
 pub const STACK_TOP: u64 = 0x3fff_ffff_f000;
 /// Size of the main thread's stack where RLIMIT_STACK says "unlimited" or more than this (bytes).

@@ -1,7 +1,7 @@
 //! `SignalActions`: the guest's dispositions, and the host's that follow from them.
 
 use super::frame::KernelSigaction;
-use super::set::{SYNCHRONOUS, UNCATCHABLE, is_valid};
+use super::set::{HARMLESS, SYNCHRONOUS, UNCATCHABLE, is_valid};
 use super::{SigSet, host, inherit};
 use crate::process;
 use libc::{SA_NOCLDSTOP, SA_NOCLDWAIT, SA_RESTART};
@@ -100,11 +100,17 @@ impl SignalActions {
     }
 }
 
+/// Whether a profile is to be written before the process dies.
+fn profiles() -> bool {
+    process::current().is_some_and(|process| process.options.profile.is_some())
+}
+
 /// Sets the host's disposition of one signal from the guest's.
 fn mirror(signo: i32, action: &KernelSigaction) {
     let flags = action.flags & MIRRORED_FLAGS;
     match action.handler {
         _ if SYNCHRONOUS.contains(signo) => host::install(signo, 0),
+        SIG_DFL if profiles() && !HARMLESS.contains(signo) => host::install(signo, flags),
         SIG_DFL | SIG_IGN => host::set_disposition(signo, action.handler, flags),
         _ => host::install(signo, flags),
     }

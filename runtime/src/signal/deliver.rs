@@ -7,10 +7,11 @@
 use super::actions::{SA_RESTORER, SIG_DFL, SIG_IGN};
 use super::frame::{FpImage, FpLayout, KernelSigaction, Placement, RtSigFrame, SigContext, UContext, reset_fp};
 use super::host::{self, Inbox};
-use super::set::SYNCHRONOUS;
+use super::set::{HARMLESS, SYNCHRONOUS};
 use super::{AltStack, SigInfo, SigSet, SignalActions, inherit};
 use crate::access::{self, Fault};
 use crate::memory::Prot;
+use crate::profile::Ends;
 use crate::thread::{Access, GuestFault, MemoryCause, Thread};
 use calque_ir::addr::GUEST_PAGE;
 use calque_ir::{CpuState, FaultKind, GuestAddr};
@@ -192,6 +193,8 @@ impl Thread {
             _ if self.signals.mask.contains(info.signo) => host::requeue(info),
             SIG_IGN => {}
             SIG_DFL if synchronous => self.die(info),
+            // Only caught for this: the profile is written first.
+            SIG_DFL if self.process.options.profile.is_some() && !HARMLESS.contains(info.signo) => self.die(info),
             SIG_DFL => host::requeue(info),
             _ => self.run_handler(info, &action),
         }
@@ -229,6 +232,7 @@ impl Thread {
             self.signals.alt = AltStack::NONE;
         }
         self.enter_handler(info.signo, action.handler, place.frame);
+        self.record_handler(alt);
         Ok(())
     }
 
@@ -284,6 +288,7 @@ impl Thread {
             FpImage::from_bytes(image).load(&mut self.cpu);
         }
         context.restore(&mut self.cpu);
+        self.record_handler_end();
         self.signals.set_mask(SigSet(frame.uc.sigmask));
         let stack = frame.uc.stack;
         // As in the kernel, a stack that sigaltstack would refuse is not set, and that is all.
@@ -332,6 +337,7 @@ impl Thread {
         if info.code > 0 {
             crate::crash::report(self, info, self.signals.trap.access());
         }
+        self.process.write_profile(Ends::Dies(info.signo));
         host::die(info)
     }
 }
@@ -374,7 +380,8 @@ impl Exception {
                 FaultKind::Debug => trap(SIGTRAP, TRAP_BRKPT, rip, 1),
                 FaultKind::Breakpoint => trap(SIGTRAP, SI_KERNEL, 0, 3),
                 FaultKind::InvalidOpcode | FaultKind::Unimplemented => trap(SIGILL, ILL_ILLOPN, rip, 6),
-                FaultKind::GeneralProtection => trap(SIGSEGV, SI_KERNEL, 0, 13),
+                FaultKind::Overflow => trap(SIGSEGV, SI_KERNEL, 0, 4),
+                FaultKind::GeneralProtection | FaultKind::Compatibility => trap(SIGSEGV, SI_KERNEL, 0, 13),
                 FaultKind::Fetch => trap(SIGSEGV, SEGV_MAPERR, rip, 14),
                 FaultKind::X87Float => trap(SIGFPE, float_code(u32::from(cpu.x87.status & !cpu.x87.control)), rip, 16),
                 FaultKind::SimdFloat => trap(SIGFPE, float_code(cpu.mxcsr & !(cpu.mxcsr >> 7)), rip, 19),
@@ -405,7 +412,7 @@ impl Exception {
 
 /// `fpu__exception_code` (`arch/x86/kernel/fpu/core.c`): the code of raised and unmasked exceptions, in the order of
 /// the status words' low bits.
-fn float_code(raised: u32) -> i32 {
+pub fn float_code(raised: u32) -> i32 {
     match raised & 0x3f {
         r if r & 1 != 0 => FPE_FLTINV,
         r if r & 4 != 0 => FPE_FLTDIV,

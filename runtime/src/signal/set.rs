@@ -1,6 +1,7 @@
 //! Signal numbers and sets. Both hosts number signals as x86-64 does (`asm-generic/signal.h`).
 
 use libc::{SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSTOP, SIGTRAP};
+use libc::{SIGCHLD, SIGCONT, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH};
 
 /// A set of signals 1..=64 as the kernel stores it: bit n-1 is signal n.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -11,6 +12,10 @@ pub struct SigSet(pub u64);
 pub const SYNCHRONOUS: SigSet = SigSet::of(&[SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP]);
 /// Signals that cannot be caught, blocked or ignored.
 pub(super) const UNCATCHABLE: SigSet = SigSet::of(&[SIGKILL, SIGSTOP]);
+
+/// Signals that do not end a process by default (signal(7)).
+pub(super) const HARMLESS: SigSet =
+    SigSet::of(&[SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH]);
 
 impl SigSet {
     /// No signal.

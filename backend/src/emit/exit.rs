@@ -1,0 +1,297 @@
+//! Ways out of a block: to other blocks, to the dispatcher, to a fault.
+//!
+//! A direct exit is a branch to its *way out* behind the block, which goes on through the exit's cell; once the target is known and near, the
+//! cache makes the branch itself go there (`cache`, I5). Computed jumps probe the thread's jump cache.
+//!
+//! Every cycle of guest code passes a **countdown**: backward jumps, calls, computed jumps and returns decrement a register and take the
+//! slow way out when it turns negative. So an interrupted thread gets to a safepoint soon without looking at memory each time,
+//! and the dispatcher, which starts the countdown again, samples which loops and functions are hot.
+
+use super::encode::{self as e, Cond, Size, V, X};
+use super::entry::Stub;
+use super::regs::{CELLS, COUNTDOWN, JUMPS, Loc};
+use super::{Cold, EmitError, Emitter, Label, Reach};
+use crate::abi::{self, Leave};
+use crate::compile::ExitSite;
+use calque_ir::{Exit, FaultKind, GuestAddr, Inst, Op, Target, Type, Value};
+
+/// What stands behind the block.
+#[derive(Clone, Copy)]
+pub(super) enum ColdPath {
+    /// To the dispatcher with this word, at the path's pc.
+    Leave(u64),
+    /// The same, at the pc in this register.
+    LeaveAt(u64, X),
+    /// Out through an exit's cell.
+    Link(u32),
+    /// To the dispatcher with the number of an exit's cell, linked or not.
+    Tick(u32),
+    /// Gives a scalar NaN x86's payload and sign: result, operands, how many of them count.
+    Nan { double: bool, r: V, operands: [V; 3], count: u8 },
+    /// The same for lanes.
+    LaneNans { double: bool, r: V, operands: [V; 3], count: u8 },
+}
+
+impl Emitter {
+    /// The exit of the current block; block `next` is emitted behind it.
+    pub(super) fn exit(&mut self, exit: Exit, next: u32) -> Result<(), EmitError> {
+        match exit {
+            Exit::Goto(Target::Block(to)) => {
+                if to.0 < next {
+                    self.count_down_to(Target::Block(to));
+                }
+                if to.0 != next {
+                    let label = self.block_label(to.0);
+                    self.branch(e::b(0), Reach::Bits26, label);
+                }
+                Ok(())
+            }
+            Exit::Goto(Target::Pc(pc)) => {
+                self.goto(pc, pc.0 <= self.pc.0);
+                Ok(())
+            }
+            Exit::Call { target, .. } => match target {
+                Target::Pc(pc) => {
+                    self.goto(pc, true);
+                    Ok(())
+                }
+                Target::Block(_) => self.exit(Exit::Goto(target), next),
+            },
+            Exit::Branch { cond, taken, fallthrough } => self.conditional(cond, taken, fallthrough, next),
+            Exit::Indirect(v) | Exit::Return(v) | Exit::CallIndirect { target: v, .. } => self.indirect(v),
+            Exit::Syscall { next } => self.leave_at(Leave::Syscall as u64, next),
+            Exit::Fault { kind, pc } => self.leave_at(abi::leave_fault(kind, 0), pc),
+            Exit::None => Err(EmitError::Internal("a block without exit")),
+        }
+    }
+
+    /// A direct exit; `counted` if it may close a cycle.
+    fn goto(&mut self, pc: GuestAddr, counted: bool) {
+        let cell = self.options.first_cell + self.exits.len() as u32;
+        if counted {
+            let tick = self.cold(ColdPath::Tick(cell));
+            self.word(e::op_imm(e::SUBS_IMM, Size::W, COUNTDOWN, COUNTDOWN, 1).expect("one"));
+            self.branch(e::b_cond(Cond::Mi, 0), Reach::Bits19, tick);
+        }
+        let way_out = self.cold(ColdPath::Link(cell));
+        self.exits.push(ExitSite { cell, target: pc });
+        self.branches.push(4 * self.code.len() as u32);
+        self.branch(e::b(0), Reach::Bits26, way_out);
+    }
+
+    fn conditional(&mut self, v: Value, taken: Target, fallthrough: Target, next: u32) -> Result<(), EmitError> {
+        let then = match taken {
+            Target::Block(to) if to.0 >= next => self.block_label(to.0),
+            _ => self.label(),
+        };
+        self.branch_if(v, then)?;
+        match fallthrough {
+            Target::Block(to) => {
+                if to.0 < next {
+                    self.count_down_to(fallthrough);
+                }
+                if to.0 != next || !matches!(taken, Target::Block(to) if to.0 >= next) {
+                    let label = self.block_label(to.0);
+                    self.branch(e::b(0), Reach::Bits26, label);
+                }
+            }
+            Target::Pc(pc) => self.goto(pc, pc.0 <= self.pc.0),
+        }
+        match taken {
+            Target::Block(to) if to.0 >= next => {}
+            Target::Block(to) => {
+                self.place(then);
+                self.count_down_to(taken);
+                let label = self.block_label(to.0);
+                self.branch(e::b(0), Reach::Bits26, label);
+            }
+            Target::Pc(pc) => {
+                self.place(then);
+                self.goto(pc, pc.0 <= self.pc.0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Branches to `label` if the condition holds.
+    fn branch_if(&mut self, v: Value, label: Label) -> Result<(), EmitError> {
+        if let Some(imm) = self.as_imm(v) {
+            if imm & 1 != 0 {
+                self.branch(e::b(0), Reach::Bits26, label);
+            }
+            return Ok(());
+        }
+        if self.val(v).loc != Loc::Flags {
+            let x = self.x(v)?;
+            self.branch(e::cb(true, Size::W, x, 0), Reach::Bits19, label);
+            return Ok(());
+        }
+        let inst = self.insts[v.0 as usize];
+        if inst.op == Op::Icmp && self.branch_on_zero(&inst, label)? {
+            return Ok(());
+        }
+        let cond = self.flags(v)?;
+        self.branch(e::b_cond(cond, 0), Reach::Bits19, label);
+        Ok(())
+    }
+
+    /// Comparisons with zero that are one instruction with their branch: equality, and the sign. Whether it was one.
+    fn branch_on_zero(&mut self, inst: &Inst, label: Label) -> Result<bool, EmitError> {
+        use calque_ir::Cc;
+        let (a, cc) = (Value(inst.args[0]), Cc::from_code(inst.aux));
+        if self.as_imm(Value(inst.args[1])) != Some(0) || self.as_imm(a).is_some() {
+            return Ok(false);
+        }
+        let size = super::size_of(inst.ty);
+        match cc {
+            Cc::Equal | Cc::NotEqual if self.val(a).loc == Loc::Flags => {
+                self.branch_on_bit(a, cc == Cc::NotEqual, label)
+            }
+            Cc::Equal | Cc::NotEqual if inst.ty.bits() >= 32 || u32::from(self.val(a).zx) <= inst.ty.bits() => {
+                let x = self.x(a)?;
+                self.branch(e::cb(cc == Cc::NotEqual, size, x, 0), Reach::Bits19, label);
+                Ok(true)
+            }
+            Cc::SignedLessThan | Cc::SignedGreaterThanOrEqual if self.val(a).loc != Loc::Flags => {
+                let x = self.x(a)?;
+                let bit = inst.ty.bits() - 1;
+                self.branch(e::tb(cc == Cc::SignedLessThan, x, bit, 0), Reach::Bits14, label);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// A test of one bit of a deferred `band`.
+    fn branch_on_bit(&mut self, v: Value, nonzero: bool, label: Label) -> Result<bool, EmitError> {
+        let inst = self.insts[v.0 as usize];
+        let (mut a, mut b) = (Value(inst.args[0]), Value(inst.args[1]));
+        if self.as_imm(a).is_some() {
+            std::mem::swap(&mut a, &mut b);
+        }
+        if a == b && matches!(inst.ty, Type::I32 | Type::I64) {
+            let x = self.x(a)?;
+            self.branch(e::cb(nonzero, super::size_of(inst.ty), x, 0), Reach::Bits19, label);
+            return Ok(true);
+        }
+        let Some(imm) = self.as_imm(b).filter(|imm| imm.is_power_of_two()) else { return Ok(false) };
+        let x = self.x(a)?;
+        self.branch(e::tb(nonzero, x, imm.trailing_zeros(), 0), Reach::Bits14, label);
+        Ok(true)
+    }
+
+    /// Counts down before a backward jump within the region, which is inside one guest instruction.
+    fn count_down_to(&mut self, target: Target) {
+        let Target::Block(to) = target else { return };
+        let tick = self.label();
+        let pc = self.block_pcs[to.0 as usize];
+        self.cold.push(Cold { label: tick, back: None, pc, what: ColdPath::Leave(Leave::Interrupt as u64) });
+        self.word(e::op_imm(e::SUBS_IMM, Size::W, COUNTDOWN, COUNTDOWN, 1).expect("one"));
+        self.branch(e::b_cond(Cond::Mi, 0), Reach::Bits19, tick);
+    }
+
+    /// A jump to a computed pc: straight to its code if the thread's jump cache knows it.
+    fn indirect(&mut self, v: Value) -> Result<(), EmitError> {
+        let pc = self.x(v)?;
+        let (s, t) = if pc == X(16) { (X(17), X(0)) } else { (X(16), X(17)) };
+        let miss = self.cold(ColdPath::LeaveAt(Leave::Indirect as u64, pc));
+        self.word(e::op_imm(e::SUBS_IMM, Size::W, COUNTDOWN, COUNTDOWN, 1).expect("one"));
+        self.branch(e::b_cond(Cond::Mi, 0), Reach::Bits19, miss);
+        self.word(e::op3_lsr(e::EOR, Size::X, s, pc, pc, abi::JUMP_CACHE_SHIFT));
+        // Bits 4..16 of the table's address, which is a multiple of its size.
+        self.word(e::op_field(e::BFM, Size::X, JUMPS, s, 60, abi::JUMP_CACHE_ENTRIES.ilog2() - 1));
+        self.word(e::ldp(s, t, JUMPS));
+        self.word(e::op3(e::SUBS, Size::X, e::ZR, s, pc));
+        self.branch(e::b_cond(Cond::Ne, 0), Reach::Bits19, miss);
+        self.word(e::br(t));
+        Ok(())
+    }
+
+    /// Back to the dispatcher, which goes on at `pc`.
+    fn leave_at(&mut self, word: u64, pc: GuestAddr) -> Result<(), EmitError> {
+        self.mov_imm(X(16), pc.0);
+        self.leave(word);
+        Ok(())
+    }
+
+    /// The same, with the pc in x16.
+    fn leave(&mut self, word: u64) {
+        self.mov_imm(X(17), word);
+        self.through(Stub::Leave.cell());
+    }
+
+    /// Jumps through one of the fixed cells.
+    fn through(&mut self, cell: u32) {
+        self.word(e::access(e::Access::LDRX, 0, e::At::Disp(CELLS, 8 * cell as i32)));
+        self.word(e::br(X(0)));
+    }
+
+    /// `Op::FaultIf`.
+    pub(super) fn fault_if(&mut self, inst: &Inst) -> Result<(), EmitError> {
+        let label = self.fault_label(FaultKind::from_code(inst.aux));
+        self.branch_if(Value(inst.args[0]), label)
+    }
+
+    /// Raises a fault of the current instruction if `cond` holds now.
+    pub(super) fn fault_on(&mut self, cond: Cond, kind: FaultKind) -> Result<(), EmitError> {
+        let label = self.fault_label(kind);
+        self.branch(e::b_cond(cond, 0), Reach::Bits19, label);
+        Ok(())
+    }
+
+    /// Where the current instruction's fault is raised.
+    pub(super) fn fault_label(&mut self, kind: FaultKind) -> Label {
+        self.cold(ColdPath::Leave(abi::leave_fault(kind, self.counter_ahead())))
+    }
+
+    /// Code of the current instruction behind the block.
+    pub(super) fn cold(&mut self, what: ColdPath) -> Label {
+        let label = self.label();
+        self.cold.push(Cold { label, back: None, pc: self.pc, what });
+        label
+    }
+
+    /// The same, for a path that comes back here.
+    pub(super) fn cold_and_back(&mut self, what: ColdPath, cond: Cond) {
+        let (label, back) = (self.label(), self.label());
+        self.cold.push(Cold { label, back: Some(back), pc: self.pc, what });
+        self.branch(e::b_cond(cond, 0), Reach::Bits19, label);
+        self.place(back);
+    }
+
+    pub(super) fn finish_cold(&mut self) -> Result<(), EmitError> {
+        let mut n = 0;
+        while n < self.cold.len() {
+            let cold = self.cold[n];
+            n += 1;
+            self.place(cold.label);
+            match cold.what {
+                ColdPath::Leave(word) => self.leave_at(word, cold.pc)?,
+                ColdPath::LeaveAt(word, pc) => {
+                    if pc != X(16) {
+                        self.mov(Size::X, X(16), pc);
+                    }
+                    self.leave(word);
+                }
+                ColdPath::Link(cell) => {
+                    let (number, code) = (X(17), X(16));
+                    self.mov_imm(number, u64::from(cell));
+                    self.word(e::access(e::Access::LDRX, code.0, e::At::Index(CELLS, number, true)));
+                    self.word(e::br(code));
+                }
+                ColdPath::Tick(cell) => {
+                    self.mov_imm(X(17), u64::from(cell));
+                    self.through(Stub::Link.cell());
+                }
+                ColdPath::Nan { double, r, operands, count } => self.nan(double, r, &operands[..count as usize]),
+                ColdPath::LaneNans { double, r, operands, count } => {
+                    self.lane_nans(double, r, &operands[..count as usize]);
+                }
+            }
+            if let Some(back) = cold.back {
+                self.branch(e::b(0), Reach::Bits26, back);
+            }
+        }
+        Ok(())
+    }
+}

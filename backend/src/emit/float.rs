@@ -1,0 +1,379 @@
+//! Floating point with x86's rules for NaN, minimum and conversions.
+//!
+//! - **Rounding** follows MXCSR because FPCR holds the guest's mode while generated code runs (`abi::enter`).
+//! - **NaN results** (SDM vol. 1 table 4-7) differ from the host's in choice of operand and in the sign of the default: a result that is NaN
+//!   takes a path behind the block.
+//! - **MINSS, MAXSS** are a comparison and a selection.
+//! - **Out of range** conversions give the integer indefinite: the host saturates, and what is not below the limit is replaced.
+//! - A scalar in a vector register may have anything above it; instructions that make scalars clear what is above.
+
+use super::encode::{self as e, Cond, Fp, Size, V, Vec3};
+use super::exit::ColdPath;
+use super::{EmitError, Emitter, Reach, size_of};
+use calque_ir::{FloatCc, Inst, Op, Type, Value};
+
+/// Operations of this file whose type is not a float's.
+pub(super) fn is_float(op: Op) -> bool {
+    use Op::{FcvtLowToSint, FcvtLowToSintTrunc, FcvtToSint, FcvtToSintTrunc};
+    matches!(op, FcvtToSint | FcvtToSintTrunc | FcvtLowToSint | FcvtLowToSintTrunc)
+}
+
+/// Scalar and vector form of an operation.
+fn forms(op: Op) -> Option<(Fp, Vec3)> {
+    Some(match op {
+        Op::Fadd => (e::FADD, e::VFADD),
+        Op::Fsub => (e::FSUB, e::VFSUB),
+        Op::Fmul => (e::FMUL, e::VFMUL),
+        Op::Fdiv => (e::FDIV, e::VFDIV),
+        Op::Sqrt => (e::FSQRT, e::VFSQRT),
+        Op::Ceil => (e::FRINTP, e::VFRINTP),
+        Op::Floor => (e::FRINTM, e::VFRINTM),
+        Op::Trunc => (e::FRINTZ, e::VFRINTZ),
+        Op::Nearest => (e::FRINTN, e::VFRINTN),
+        _ => return None,
+    })
+}
+
+/// Whether lanes, or the scalar, are `f64`.
+fn is_double(ty: Type) -> bool {
+    ty.lane() == Type::F64
+}
+
+impl Emitter {
+    /// Operations on floats, scalar or in lanes.
+    pub(super) fn float(&mut self, inst: &Inst) -> Result<(), EmitError> {
+        let [a, b, c] = [inst.args[0], inst.args[1], inst.args[2]].map(Value);
+        match inst.op {
+            Op::Fadd | Op::Fsub | Op::Fmul | Op::Fdiv => self.arithmetic(inst, &[a, b]),
+            Op::Sqrt => self.arithmetic(inst, &[a]),
+            Op::Ceil | Op::Floor | Op::Trunc | Op::Nearest => self.to_integral(inst, a),
+            Op::Fmadd | Op::Fmsub | Op::Fnmadd | Op::Fnmsub => self.fused(inst, [a, b, c]),
+            Op::Fmin | Op::Fmax => self.minimum(inst, a, b),
+            Op::Fcmp | Op::FcmpSignaling if inst.ty.is_vector() => self.compare_float_lanes(inst, a, b),
+            Op::Fcmp | Op::FcmpSignaling => {
+                let cond = self.flags(Value(self.at as u32))?;
+                let d = self.dest()?;
+                self.cset(d, cond);
+                self.known_zero(1);
+                Ok(())
+            }
+            Op::Select if !inst.ty.is_vector() => {
+                let (x, y) = (self.v(b)?, self.v(c)?);
+                let cond = self.flags(a)?;
+                let d = self.v_dest()?;
+                self.word(e::fcsel(inst.ty == Type::F64, d, x, y, cond));
+                self.known_zero(inst.ty.bits());
+                Ok(())
+            }
+            Op::Bitcast => {
+                let x = self.xz(a)?;
+                let d = self.v_dest()?;
+                let size = if inst.ty == Type::F64 { Size::X } else { Size::W };
+                self.word(e::fmov_from_x(size, d, x));
+                self.known_zero(inst.ty.bits());
+                Ok(())
+            }
+            Op::FcvtToSint | Op::FcvtToSintTrunc if inst.ty.is_vector() => self.lanes_to_int(inst, a),
+            Op::FcvtToSint | Op::FcvtToSintTrunc => self.scalar_to_int(inst, a),
+            Op::FcvtLowToSint | Op::FcvtLowToSintTrunc => self.low_to_int(inst, a),
+            Op::Fpromote | Op::Fdemote | Op::FvpromoteLow | Op::Fvdemote | Op::FcvtFromSint | Op::FcvtLowFromSint => {
+                self.convert(inst, a)
+            }
+            _ => self.vector(inst),
+        }
+    }
+
+    /// One instruction, and a look at its result.
+    fn arithmetic(&mut self, inst: &Inst, args: &[Value]) -> Result<(), EmitError> {
+        let (scalar, lanes) = forms(inst.op).ok_or(EmitError::NoCode(inst.op.name()))?;
+        let double = is_double(inst.ty);
+        let x = self.v(args[0])?;
+        let y = if args.len() > 1 { self.v(args[1])? } else { V(0) };
+        // The operands must survive until the result has been looked at.
+        let d = self.v_dest_apart(&[x, y])?;
+        if inst.ty.is_vector() {
+            self.word(e::vec3(lanes, u32::from(double), d, x, y));
+        } else {
+            self.word(e::fp(scalar, double, d, x, y));
+            self.known_zero(inst.ty.bits());
+        }
+        self.look_for_nan(inst.ty, d, &[x, y][..args.len()]);
+        Ok(())
+    }
+
+    /// Takes the cold path if `r` holds a NaN.
+    fn look_for_nan(&mut self, ty: Type, r: V, operands: &[V]) {
+        let double = is_double(ty);
+        let count = operands.len() as u8;
+        let operands = [0, 1, 2].map(|i| operands.get(i).copied().unwrap_or(V(0)));
+        if ty.is_vector() {
+            let s = self.v_scratch();
+            self.word(e::vec2(if double { e::FMAXP_PAIR } else { e::FMAXV }, 0, s, r));
+            self.word(e::fcmp(double, s, s));
+            self.cold_and_back(ColdPath::LaneNans { double, r, operands, count }, Cond::Vs);
+        } else {
+            self.word(e::fcmp(double, r, r));
+            self.cold_and_back(ColdPath::Nan { double, r, operands, count }, Cond::Vs);
+        }
+    }
+
+    /// The first operand that is a NaN, quieted, else the default: negative, quiet, no payload.
+    pub(super) fn nan(&mut self, double: bool, r: V, operands: &[V]) {
+        let done = self.label();
+        for &operand in operands {
+            let next = self.label();
+            self.word(e::fcmp(double, operand, operand));
+            self.branch(e::b_cond(Cond::Vc, 0), Reach::Bits19, next);
+            // The sum of a NaN with itself is that NaN, quiet.
+            self.word(e::fp(e::FADD, double, r, operand, operand));
+            self.branch(e::b(0), Reach::Bits26, done);
+            self.place(next);
+        }
+        self.fp_constant_into(r, double, default_nan(double));
+        self.place(done);
+    }
+
+    /// The same in each lane of `r` that is a NaN.
+    pub(super) fn lane_nans(&mut self, double: bool, r: V, operands: &[V]) {
+        let sz = u32::from(double);
+        let (result, numbers, quiet) = (V(1), V(2), V(3));
+        let every = |bits: u64| if double { [bits; 2] } else { [bits | bits << 32; 2] };
+        self.v_constant(result, every(default_nan(double)));
+        for &operand in operands.iter().rev() {
+            self.v_constant(quiet, every(if double { 1 << 51 } else { 1 << 22 }));
+            self.word(e::vec3(e::VORR, 0, quiet, quiet, operand));
+            self.word(e::vec3(e::FCMEQ, sz, numbers, operand, operand));
+            // Where it is no number, the quieted operand.
+            self.word(e::vec3(e::BIF, 0, result, quiet, numbers));
+        }
+        self.word(e::vec3(e::FCMEQ, sz, numbers, r, r));
+        self.word(e::vec3(e::BIF, 0, r, result, numbers));
+    }
+
+    /// NaNs become quiet on both kinds of processor.
+    fn to_integral(&mut self, inst: &Inst, a: Value) -> Result<(), EmitError> {
+        let (scalar, lanes) = forms(inst.op).ok_or(EmitError::NoCode(inst.op.name()))?;
+        let (double, x) = (is_double(inst.ty), self.v(a)?);
+        let d = self.v_dest()?;
+        if inst.ty.is_vector() {
+            self.word(e::vec2(lanes, u32::from(double), d, x));
+        } else {
+            self.word(e::fp1(scalar, double, d, x));
+            self.known_zero(inst.ty.bits());
+        }
+        Ok(())
+    }
+
+    fn fused(&mut self, inst: &Inst, args: [Value; 3]) -> Result<(), EmitError> {
+        let double = is_double(inst.ty);
+        let [x, y, z] = [self.v(args[0])?, self.v(args[1])?, self.v(args[2])?];
+        let d = self.v_dest_apart(&[x, y, z])?;
+        if !inst.ty.is_vector() {
+            // FMADD, FNMSUB, FMSUB, FNMADD (Arm ARM: what is negated differs from x86's names).
+            let which = match inst.op {
+                Op::Fmadd => 0,
+                Op::Fmsub => 0x20_8000,
+                Op::Fnmadd => 0x8000,
+                _ => 0x20_0000,
+            };
+            self.word(e::fp4(which, double, d, x, y, z));
+            self.known_zero(inst.ty.bits());
+        } else {
+            let sz = u32::from(double);
+            if matches!(inst.op, Op::Fmsub | Op::Fnmsub) {
+                self.word(e::vec2(e::VFNEG, sz, d, z));
+            } else {
+                self.v_mov(d, z);
+            }
+            let mut p = x;
+            if matches!(inst.op, Op::Fnmadd | Op::Fnmsub) {
+                p = V(0);
+                self.word(e::vec2(e::VFNEG, sz, p, x));
+            }
+            self.word(e::vec3(e::VFMLA, sz, d, p, y));
+        }
+        self.look_for_nan(inst.ty, d, &[x, y, z]);
+        Ok(())
+    }
+
+    /// MINSS is `x < y ? x : y`, MAXSS `x > y ? x : y`.
+    fn minimum(&mut self, inst: &Inst, a: Value, b: Value) -> Result<(), EmitError> {
+        let (x, y) = (self.v(a)?, self.v(b)?);
+        let double = is_double(inst.ty);
+        if !inst.ty.is_vector() {
+            // Any NaN is an invalid operation here.
+            self.word(e::fcmpe(double, x, y));
+            let d = self.v_dest()?;
+            let cond = if inst.op == Op::Fmin { Cond::Mi } else { Cond::Gt };
+            self.word(e::fcsel(double, d, x, y, cond));
+            self.known_zero(inst.ty.bits());
+            return Ok(());
+        }
+        let mask = self.v_scratch();
+        let (p, q) = if inst.op == Op::Fmin { (y, x) } else { (x, y) };
+        self.word(e::vec3(e::FCMGT, u32::from(double), mask, p, q));
+        self.word(e::vec3(e::BSL, 0, mask, x, y));
+        let d = self.v_dest()?;
+        self.v_mov(d, mask);
+        Ok(())
+    }
+
+    fn compare_float_lanes(&mut self, inst: &Inst, a: Value, b: Value) -> Result<(), EmitError> {
+        use FloatCc::*;
+        let (x, y) = (self.v(a)?, self.v(b)?);
+        let sz = u32::from(is_double(inst.ty));
+        let (s, t) = (self.v_scratch(), self.v_scratch());
+        let cc = FloatCc::from_code(inst.aux);
+        // Each is one of these six, or the opposite of one.
+        let (base, negated) = match cc {
+            NotEqual => (Equal, true),
+            Unordered => (Ordered, true),
+            UnorderedOrEqual => (OrderedNotEqual, true),
+            UnorderedOrLessThan => (GreaterThanOrEqual, true),
+            UnorderedOrLessThanOrEqual => (GreaterThan, true),
+            UnorderedOrGreaterThan => (LessThanOrEqual, true),
+            UnorderedOrGreaterThanOrEqual => (LessThan, true),
+            cc => (cc, false),
+        };
+        match base {
+            Equal => self.word(e::vec3(e::FCMEQ, sz, s, x, y)),
+            GreaterThan => self.word(e::vec3(e::FCMGT, sz, s, x, y)),
+            GreaterThanOrEqual => self.word(e::vec3(e::FCMGE, sz, s, x, y)),
+            LessThan => self.word(e::vec3(e::FCMGT, sz, s, y, x)),
+            LessThanOrEqual => self.word(e::vec3(e::FCMGE, sz, s, y, x)),
+            Ordered => {
+                self.word(e::vec3(e::FCMEQ, sz, s, x, x));
+                self.word(e::vec3(e::FCMEQ, sz, t, y, y));
+                self.word(e::vec3(e::VAND, 0, s, s, t));
+            }
+            _ => {
+                self.word(e::vec3(e::FCMGT, sz, s, x, y));
+                self.word(e::vec3(e::FCMGT, sz, t, y, x));
+                self.word(e::vec3(e::VORR, 0, s, s, t));
+            }
+        }
+        let d = self.v_dest()?;
+        if negated {
+            self.word(e::vec2(e::VNOT, 0, d, s));
+        } else {
+            self.v_mov(d, s);
+        }
+        Ok(())
+    }
+
+    fn convert(&mut self, inst: &Inst, a: Value) -> Result<(), EmitError> {
+        if inst.op == Op::FcvtFromSint && !inst.ty.is_vector() {
+            let size = size_of(self.ty(a));
+            let x = self.xz(a)?;
+            let d = self.v_dest()?;
+            self.word(e::scvtf(size, inst.ty == Type::F64, d, x));
+            self.known_zero(inst.ty.bits());
+            return Ok(());
+        }
+        let x = self.v(a)?;
+        match inst.op {
+            Op::Fpromote => {
+                let d = self.v_dest()?;
+                self.word(e::fp1(e::FCVT_TO_F64, false, d, x));
+                self.known_zero(64);
+            }
+            Op::Fdemote => {
+                let d = self.v_dest()?;
+                self.word(e::fcvt_to_f32(d, x));
+                self.known_zero(32);
+            }
+            Op::FvpromoteLow => {
+                let d = self.v_dest()?;
+                self.word(e::vec2(e::FCVTL, 0, d, x));
+            }
+            Op::Fvdemote => {
+                let d = self.v_dest()?;
+                self.word(e::vec2(e::FCVTN, 0, d, x));
+            }
+            Op::FcvtLowFromSint => {
+                let s = self.v_scratch();
+                self.word(e::widen_low(true, 32, s, x));
+                let d = self.v_dest()?;
+                self.word(e::vec2(e::VSCVTF, 1, d, s));
+            }
+            _ => {
+                let d = self.v_dest()?;
+                self.word(e::vec2(e::VSCVTF, 0, d, x));
+            }
+        }
+        Ok(())
+    }
+
+    /// A scalar, rounded as FPCR says if that is asked for.
+    fn scalar_to_int(&mut self, inst: &Inst, a: Value) -> Result<(), EmitError> {
+        let mut x = self.v(a)?;
+        let double = self.ty(a) == Type::F64;
+        if inst.op == Op::FcvtToSint {
+            let s = self.v_scratch();
+            self.word(e::fp1(e::FRINTX, double, s, x));
+            x = s;
+        }
+        let r = self.truncate(inst.ty, double, x);
+        let d = self.dest()?;
+        self.mov(size_of(inst.ty), d, r);
+        self.known_zero(inst.ty.bits());
+        Ok(())
+    }
+
+    /// `x` in range to the integer, everything else to the integer indefinite; in a scratch register.
+    fn truncate(&mut self, to: Type, double: bool, x: V) -> e::X {
+        let size = size_of(to);
+        let limit = (1u64 << (size.bits() - 1)) as f64;
+        let bits = if double { limit.to_bits() } else { u64::from((limit as f32).to_bits()) };
+        let limit = self.fp_constant(double, bits);
+        let (r, indefinite) = (self.scratch(), self.scratch());
+        self.word(e::fcvtzs(size, double, r, x));
+        self.mov_imm(indefinite, 1 << (size.bits() - 1));
+        self.word(e::fcmp(double, x, limit));
+        self.word(e::op_cond(e::CSEL, size, r, r, indefinite, Cond::Mi));
+        r
+    }
+
+    /// `f32x4` to `i32x4`.
+    fn lanes_to_int(&mut self, inst: &Inst, a: Value) -> Result<(), EmitError> {
+        let mut x = self.v(a)?;
+        let (rounded, r, mask, indefinite) = (V(0), V(1), V(2), V(3));
+        if inst.op == Op::FcvtToSint {
+            self.word(e::vec2(e::VFRINTX, 0, rounded, x));
+            x = rounded;
+        }
+        self.word(e::vec2(e::VFCVTZS, 0, r, x));
+        self.v_constant(mask, [0x4f00_0000_4f00_0000; 2]);
+        self.word(e::vec3(e::FCMGT, 0, mask, mask, x));
+        self.v_constant(indefinite, [0x8000_0000_8000_0000; 2]);
+        self.word(e::vec3(e::BSL, 0, mask, r, indefinite));
+        let d = self.v_dest()?;
+        self.v_mov(d, mask);
+        Ok(())
+    }
+
+    /// `f64x2` to two `i32` lanes, zero above.
+    fn low_to_int(&mut self, inst: &Inst, a: Value) -> Result<(), EmitError> {
+        let mut x = self.v(a)?;
+        if inst.op == Op::FcvtLowToSint {
+            let s = self.v_scratch();
+            self.word(e::vec2(e::VFRINTX, 1, s, x));
+            x = s;
+        }
+        let low = self.truncate(Type::I32, true, x);
+        let high_lane = self.v_scratch();
+        self.word(e::scalar_lane(3, high_lane, x, 1));
+        let high = {
+            // The limit is in a register already; one more scratch register is left for it all the same.
+            self.truncate(Type::I32, true, high_lane)
+        };
+        let d = self.v_dest()?;
+        self.word(e::fmov_from_x(Size::W, d, low));
+        self.word(e::ins_x(2, d, 1, high));
+        Ok(())
+    }
+}
+
+fn default_nan(double: bool) -> u64 {
+    if double { 0xfff8_0000_0000_0000 } else { 0xffc0_0000 }
+}

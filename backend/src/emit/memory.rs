@@ -1,0 +1,333 @@
+//! Accesses to guest memory. Each is one instruction, whose offset goes into the list of accesses.
+//!
+//! **Order.** Plain accesses promise the host's order. In total store order a load is a load-acquire and a store a store-release; vectors
+//! and floats, which have no such forms, are loaded with a barrier behind (loads before everything) and stored with one before
+//! (stores before stores; earlier loads are ordered already). Read-modify-writes are sequentially consistent always.
+
+use super::encode::{self as e, Access, At, Ordered, Size, X};
+use super::regs::Loc;
+use super::{EmitError, Emitter, Reach, log2_of, size_of};
+use crate::compile::MemoryOrder;
+use calque_ir::{Inst, Mem, Op, RmwOp, Type, Value};
+
+impl Emitter {
+    /// The next word is an access to guest memory.
+    fn access(&mut self, word: u32) {
+        let at = 4 * self.code.len() as u32;
+        if self.pcs.last().is_none_or(|&(_, pc)| pc != self.pc) {
+            self.pcs.push((at, self.pc));
+        }
+        self.accesses.push(at);
+        self.word(word);
+    }
+
+    fn is_ordered(&self) -> bool {
+        self.options.memory_order == MemoryOrder::Tso
+    }
+
+    /// The memory operand as an addressing mode for an access of `1 << log2` bytes.
+    fn address(&mut self, mem: Mem, what: Access) -> Result<At, EmitError> {
+        let (base, disp) = self.base_and_disp(mem)?;
+        let index = match mem.index {
+            None => None,
+            Some(v) => Some(self.x(v)?),
+        };
+        match (base, index) {
+            (Some(base), None) => self.displaced(base, disp, what),
+            (Some(base), Some(index)) => {
+                let scaled = mem.scale == what.log2;
+                if disp == 0 && (mem.scale == 0 || scaled) {
+                    return Ok(At::Index(base, index, mem.scale != 0));
+                }
+                let s = self.scratch();
+                self.word(e::op3_lsl(e::ADD, Size::X, s, base, index, u32::from(mem.scale)));
+                self.displaced(s, disp, what)
+            }
+            (None, Some(index)) => {
+                let s = self.scratch();
+                self.word(e::op_field(
+                    e::UBFM,
+                    Size::X,
+                    s,
+                    index,
+                    (64 - u32::from(mem.scale)) & 63,
+                    63 - u32::from(mem.scale),
+                ));
+                self.displaced(s, disp, what)
+            }
+            (None, None) => {
+                let s = self.scratch();
+                self.mov_imm(s, i64::from(disp) as u64);
+                Ok(At::Disp(s, 0))
+            }
+        }
+    }
+
+    /// Base register and displacement, with what the base itself is put together from.
+    fn base_and_disp(&mut self, mem: Mem) -> Result<(Option<X>, i32), EmitError> {
+        let Some(v) = mem.base else { return Ok((None, mem.disp)) };
+        if let Loc::Sum(r, before) = self.val(v).loc
+            && let Some(disp) = before.checked_add(mem.disp)
+        {
+            return Ok((Some(r), disp));
+        }
+        Ok((Some(self.x(v)?), mem.disp))
+    }
+
+    fn displaced(&mut self, base: X, disp: i32, what: Access) -> Result<At, EmitError> {
+        if what.reaches(disp) {
+            return Ok(At::Disp(base, disp));
+        }
+        let s = if matches!(base.0, 0 | 16 | 17 | 30) { base } else { self.scratch() };
+        // The low bits may stay in the access.
+        let low = disp & 0xfff;
+        if disp > 0 && disp < 1 << 24 && what.reaches(low) {
+            self.add_disp(s, base, disp - low);
+            return Ok(At::Disp(s, low));
+        }
+        self.add_disp(s, base, disp);
+        Ok(At::Disp(s, 0))
+    }
+
+    /// The whole address in a register.
+    fn flat_address(&mut self, mem: Mem) -> Result<X, EmitError> {
+        const BYTE: Access = Access::LDRB;
+        match self.address(mem, BYTE)? {
+            At::Disp(base, 0) => Ok(base),
+            At::Disp(base, disp) => {
+                let s = if matches!(base.0, 0 | 16 | 17 | 30) { base } else { self.scratch() };
+                self.add_disp(s, base, disp);
+                Ok(s)
+            }
+            At::Index(base, index, _) => {
+                let s = self.scratch();
+                self.word(e::op3(e::ADD, Size::X, s, base, index));
+                Ok(s)
+            }
+        }
+    }
+
+    /// `Op::Load`.
+    pub(super) fn load(&mut self, inst: &Inst) -> Result<(), EmitError> {
+        if inst.ty.is_vector() || inst.ty.is_float() {
+            let what = [Access::LDRS, Access::LDRD, Access::LDRQ][log2_bytes(inst.ty) as usize - 2];
+            let at = self.address(inst.mem(), what)?;
+            let d = self.v_dest()?;
+            self.access(e::access(what, d.0, at));
+            if self.is_ordered() {
+                self.word(e::DMB_ISHLD);
+            }
+            return Ok(());
+        }
+        let log2 = log2_of(inst.ty);
+        if self.is_ordered() {
+            let base = self.flat_address(inst.mem())?;
+            let d = self.dest()?;
+            self.access(e::ordered(e::LDAR, log2, e::ZR, d, base));
+            self.known_zero(inst.ty.bits());
+            return Ok(());
+        }
+        let signed = self.extender(Value(self.at as u32));
+        let what = match (inst.ty, signed) {
+            (Type::I8, None) => Access::LDRB,
+            (Type::I8, Some(Size::W)) => Access::LDRSB,
+            (Type::I8, _) => Access::LDRSB_X,
+            (Type::I16, None) => Access::LDRH,
+            (Type::I16, Some(Size::W)) => Access::LDRSH,
+            (Type::I16, _) => Access::LDRSH_X,
+            (Type::I32, Some(Size::X)) => Access::LDRSW,
+            (Type::I32, _) => Access::LDRW,
+            _ => Access::LDRX,
+        };
+        let at = self.address(inst.mem(), what)?;
+        let d = self.dest()?;
+        self.access(e::access(what, d.0, at));
+        match signed {
+            None => self.known_zero(inst.ty.bits()),
+            Some(size) => self.known_zero(size.bits()),
+        }
+        Ok(())
+    }
+
+    /// The size to which a load extends its value's sign, because that is all it is wanted for.
+    fn extender(&self, v: Value) -> Option<Size> {
+        let fate = self.plan.fates[v.0 as usize];
+        let inst = self.insts[v.0 as usize];
+        if fate.uses != 1 || inst.op != Op::Load || self.is_ordered() {
+            return None;
+        }
+        let user = self.insts.get(fate.user as usize)?;
+        (user.op == Op::Sextend && user.args[0] == v.0 && inst.ty.bits() < size_of(user.ty).bits())
+            .then(|| size_of(user.ty))
+    }
+
+    /// Whether a value has been sign-extended by the load that made it.
+    pub(super) fn extended_by_load(&self, v: Value) -> bool {
+        self.extender(v).is_some()
+    }
+
+    /// `Op::Store`.
+    pub(super) fn store(&mut self, inst: &Inst) -> Result<(), EmitError> {
+        let v = Value(inst.args[3]);
+        if inst.ty.is_vector() || inst.ty.is_float() {
+            let what = [Access::STRS, Access::STRD, Access::STRQ][log2_bytes(inst.ty) as usize - 2];
+            let from = self.v(v)?;
+            let at = self.address(inst.mem(), what)?;
+            if self.is_ordered() {
+                self.word(e::DMB_ISHST);
+            }
+            self.access(e::access(what, from.0, at));
+            return Ok(());
+        }
+        let from = self.xz(v)?;
+        let log2 = log2_of(inst.ty);
+        if self.is_ordered() {
+            let base = self.flat_address(inst.mem())?;
+            self.access(e::ordered(e::STLR, log2, e::ZR, from, base));
+            return Ok(());
+        }
+        let what = [Access::STRB, Access::STRH, Access::STRW, Access::STRX][log2 as usize];
+        let at = self.address(inst.mem(), what)?;
+        self.access(e::access(what, from.0, at));
+        Ok(())
+    }
+
+    /// `Op::Rmw`.
+    pub(super) fn rmw(&mut self, inst: &Inst) -> Result<(), EmitError> {
+        let log2 = log2_of(inst.ty);
+        let base = self.flat_address(inst.mem())?;
+        let from = self.xz(Value(inst.args[3]))?;
+        if self.host.has("has_lse") {
+            self.rmw_lse(inst, log2, base, from)?;
+        } else {
+            self.rmw_exclusive(inst, log2, base, from)?;
+        }
+        self.known_zero(inst.ty.bits());
+        Ok(())
+    }
+
+    fn rmw_lse(&mut self, inst: &Inst, log2: u32, base: X, from: X) -> Result<(), EmitError> {
+        let size = size_of(inst.ty);
+        let (op, operand): (Ordered, X) = match inst.rmw_op() {
+            RmwOp::Add => (e::LDADDAL, from),
+            RmwOp::Or => (e::LDSETAL, from),
+            RmwOp::Xor => (e::LDEORAL, from),
+            RmwOp::Xchg => (e::SWPAL, from),
+            RmwOp::Sub | RmwOp::And => {
+                let s = self.scratch();
+                let negate = inst.rmw_op() == RmwOp::Sub;
+                self.word(e::op3(if negate { e::SUB } else { e::ORN }, size, s, e::ZR, from));
+                (if negate { e::LDADDAL } else { e::LDCLRAL }, s)
+            }
+        };
+        let d = self.dest()?;
+        self.access(e::ordered(op, log2, operand, d, base));
+        Ok(())
+    }
+
+    fn rmw_exclusive(&mut self, inst: &Inst, log2: u32, base: X, from: X) -> Result<(), EmitError> {
+        let size = size_of(inst.ty);
+        // Not in a guest register: the store may fault behind the load.
+        let old = self.temp()?;
+        let new = if inst.rmw_op() == RmwOp::Xchg { from } else { self.scratch() };
+        let failed = self.scratch();
+        let again = self.label();
+        self.place(again);
+        self.access(e::ordered(e::LDAXR, log2, e::ZR, old, base));
+        let op = match inst.rmw_op() {
+            RmwOp::Add => Some(e::ADD),
+            RmwOp::Sub => Some(e::SUB),
+            RmwOp::And => Some(e::AND),
+            RmwOp::Or => Some(e::ORR),
+            RmwOp::Xor => Some(e::EOR),
+            RmwOp::Xchg => None,
+        };
+        if let Some(op) = op {
+            self.word(e::op3(op, size, new, old, from));
+        }
+        self.access(e::ordered(e::STLXR, log2, failed, new, base));
+        self.branch(e::cb(true, Size::W, failed, 0), Reach::Bits19, again);
+        // The store-release of an exclusive pair does not order later loads.
+        self.word(e::DMB_ISH);
+        let d = self.dest()?;
+        self.mov(Size::X, d, old);
+        Ok(())
+    }
+
+    /// `Op::Cas`.
+    pub(super) fn cas(&mut self, inst: &Inst) -> Result<(), EmitError> {
+        if inst.ty.is_vector() {
+            return self.cas_vector(inst);
+        }
+        let (log2, size) = (log2_of(inst.ty), size_of(inst.ty));
+        let base = self.flat_address(inst.mem())?;
+        let expected = self.x(Value(inst.args[1]))?;
+        let new = self.xz(Value(inst.args[3]))?;
+        let old = self.temp()?;
+        if self.host.has("has_lse") {
+            self.mov(size, old, expected);
+            self.access(e::ordered(e::CASAL, log2, old, new, base));
+        } else {
+            let failed = self.scratch();
+            let (again, done) = (self.label(), self.label());
+            self.place(again);
+            self.access(e::ordered(e::LDAXR, log2, e::ZR, old, base));
+            if inst.ty.bits() >= 32 {
+                self.word(e::op3(e::SUBS, size, e::ZR, old, expected));
+            } else {
+                self.compare_widened(old, expected, inst.ty);
+            }
+            self.branch(e::b_cond(e::Cond::Ne, 0), Reach::Bits19, done);
+            self.access(e::ordered(e::STLXR, log2, failed, new, base));
+            self.branch(e::cb(true, Size::W, failed, 0), Reach::Bits19, again);
+            self.place(done);
+            self.word(e::DMB_ISH);
+        }
+        let d = self.dest()?;
+        self.mov(size, d, old);
+        self.known_zero(inst.ty.bits());
+        Ok(())
+    }
+
+    /// 16 bytes, by exclusive pairs: the loaded pair is one access only if the store succeeds (Arm ARM B2.2.1), so the old value is
+    /// written back where it differs.
+    fn cas_vector(&mut self, inst: &Inst) -> Result<(), EmitError> {
+        let base = self.flat_address(inst.mem())?;
+        let base = if base.0 == 30 {
+            base
+        } else {
+            self.mov(Size::X, X(30), base);
+            X(30)
+        };
+        let expected = self.v(Value(inst.args[1]))?;
+        let new = self.v(Value(inst.args[3]))?;
+        let (low, high) = (self.temp()?, self.temp()?);
+        let (s, t, failed) = (X(16), X(17), X(0));
+        let (again, differs, store) = (self.label(), self.label(), self.label());
+        self.place(again);
+        self.access(e::ldaxp(low, high, base));
+        self.word(e::fmov_to_x(Size::X, s, expected));
+        self.word(e::umov(3, t, expected, 1));
+        self.word(e::op3(e::SUBS, Size::X, e::ZR, low, s));
+        self.word(e::ccmp(Size::X, high, t, 0, e::Cond::Eq));
+        self.branch(e::b_cond(e::Cond::Ne, 0), Reach::Bits19, differs);
+        self.word(e::fmov_to_x(Size::X, s, new));
+        self.word(e::umov(3, t, new, 1));
+        self.branch(e::b(0), Reach::Bits26, store);
+        self.place(differs);
+        self.mov(Size::X, s, low);
+        self.mov(Size::X, t, high);
+        self.place(store);
+        self.access(e::stlxp(failed, s, t, base));
+        self.branch(e::cb(true, Size::W, failed, 0), Reach::Bits19, again);
+        self.word(e::DMB_ISH);
+        let d = self.v_dest()?;
+        self.word(e::fmov_from_x(Size::X, d, low));
+        self.word(e::ins_x(3, d, 1, high));
+        Ok(())
+    }
+}
+
+fn log2_bytes(ty: Type) -> u32 {
+    ty.bytes().trailing_zeros()
+}

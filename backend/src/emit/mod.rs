@@ -1,0 +1,443 @@
+//! Tier 0 on AArch64: machine code from a block's IR in one pass.
+//!
+//! Cold code must cost next to nothing to translate and still run well from its first execution. So there is no register
+//! allocator and no second look at what was emitted: all 16 general and 16 vector registers of the guest stay in fixed host
+//! registers (`regs.rs`) from block to block, values of the IR live in a few temporaries or right in the guest register that
+//! they will be put into, and each operation becomes its instructions as it comes by. One backward scan before (`plan.rs`)
+//! tells where values are used last, which conditions can become compare-and-branch where they are used, and where results go.
+//!
+//! | file         | what                                                                   |
+//! |--------------|------------------------------------------------------------------------|
+//! | `plan.rs`    | the scan: last uses, deferred conditions, destinations                 |
+//! | `regs.rs`    | register mapping, temporaries, spilling                                |
+//! | `encode.rs`  | instruction words                                                      |
+//! | `state.rs`   | `get`, `put`, constants, helper calls                                  |
+//! | `int.rs`     | scalar integers                                                        |
+//! | `division.rs`| division with x86's faults                                             |
+//! | `flags.rs`   | conditions: instructions that set the host's flags                     |
+//! | `memory.rs`  | guest loads, stores, atomics, in plain and in total store order        |
+//! | `vector.rs`  | 128-bit integer and lane operations                                    |
+//! | `float.rs`   | floating point with x86's NaN, minimum and conversion rules            |
+//! | `exit.rs`    | ways out: links, leaves, faults, countdowns                            |
+//! | `entry.rs`   | what is agreed with the stubs: fixed cells, calls, adapters            |
+//!
+//! The emitter runs on every host (golden text and its cost are checked on x86-64); the code it makes is entered and left through
+//! the stubs of `arch/aarch64_tier0.rs`.
+//!
+//! Invariants:
+//! 1. Whenever an instruction may fault, all guest registers are in their homes as before the guest instruction: `put`s are
+//!    carried out where they stand, and a result is computed in its home only if nothing can stop in between. So a fault
+//!    handler finds the registers in the interrupted context (`docs/ARCHITECTURE.md`, "Tier 0 on AArch64").
+//! 2. Guest accesses are in the order of the IR, one instruction each (a pair of them for none).
+//! 3. No host address is in the code; everything outside is reached through `CpuState` and the cells.
+//! 4. What cannot be emitted is an [`EmitError`]; its list is the list of what the interpreter or tier 1 is needed for.
+
+mod division;
+pub(crate) mod encode;
+pub(crate) mod entry;
+mod exit;
+mod flags;
+mod float;
+mod int;
+mod memory;
+mod plan;
+pub(crate) mod regs;
+mod state;
+mod vector;
+
+use crate::compile::{Compiled, ExitSite, MemoryOrder};
+use crate::isa::HostIsa;
+use calque_ir::{GuestAddr, Inst, Op, Region, Type};
+use encode::{self as e, Size, V, X};
+use plan::Plan;
+use regs::Regs;
+
+/// Why a block cannot be emitted. It runs in the interpreter, or in tier 1, then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum EmitError {
+    /// More values live at once than registers and spill slots hold.
+    #[error("more live values than registers")]
+    Registers,
+    /// A branch inside the block is out of reach: the block is far larger than guest code makes them.
+    #[error("a branch within the block is out of reach")]
+    Reach,
+    /// An operation in a type that no lifter makes.
+    #[error("{0} of this type has no code")]
+    NoCode(&'static str),
+    /// Our bug.
+    #[error("internal: {0}")]
+    Internal(&'static str),
+}
+
+/// Choices of one emission.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct EmitOptions {
+    pub memory_order: MemoryOrder,
+    /// First of the cells in a row that the exits use.
+    pub first_cell: u32,
+}
+
+/// A place in the code that branches go to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Label(u32);
+
+/// How a branch holds its distance.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reach {
+    /// `b`.
+    Bits26,
+    /// `b.cond`, `cbz`, literals.
+    Bits19,
+    /// `tbz`.
+    Bits14,
+}
+
+/// A branch or literal load whose distance is filled in at the end.
+#[derive(Clone, Copy)]
+struct Fixup {
+    at: u32,
+    label: Label,
+    reach: Reach,
+}
+
+/// A constant behind the code.
+#[derive(Clone, Copy)]
+struct Literal {
+    label: Label,
+    bits: [u64; 2],
+    /// 8 or 16.
+    bytes: u8,
+}
+
+/// Code that is rarely needed, emitted behind the block.
+#[derive(Clone, Copy)]
+struct Cold {
+    label: Label,
+    /// Where it goes on.
+    back: Option<Label>,
+    pc: GuestAddr,
+    what: exit::ColdPath,
+}
+
+/// Turns blocks into code; keeps its memory between them. One for each thread that translates.
+pub struct Emitter {
+    host: HostIsa,
+    options: EmitOptions,
+    code: Vec<u32>,
+    insts: Vec<Inst>,
+    pool: Vec<[u64; 2]>,
+    plan: Plan,
+    regs: Regs,
+    /// Word offset of each label, `u32::MAX` until it is placed.
+    labels: Vec<u32>,
+    fixups: Vec<Fixup>,
+    literals: Vec<Literal>,
+    cold: Vec<Cold>,
+    exits: Vec<ExitSite>,
+    /// Byte offset of the branch that each exit leaves through.
+    branches: Vec<u32>,
+    pcs: Vec<(u32, GuestAddr)>,
+    accesses: Vec<u32>,
+    /// Index of the instruction being emitted, and where its block starts.
+    at: usize,
+    block_start: usize,
+    block_end: usize,
+    /// Guest pc of the instruction being emitted, and of the region.
+    pc: GuestAddr,
+    entry_pc: GuestAddr,
+    /// Code before this word may be jumped over: no peephole looks at it.
+    barrier: usize,
+    /// Guest pc of each IR block.
+    block_pcs: Vec<GuestAddr>,
+}
+
+impl Emitter {
+    /// An emitter for an AArch64 `host`.
+    pub fn new(host: HostIsa) -> Self {
+        Self {
+            host,
+            options: EmitOptions::default(),
+            code: Vec::new(),
+            insts: Vec::new(),
+            pool: Vec::new(),
+            plan: Plan::default(),
+            regs: Regs::default(),
+            labels: Vec::new(),
+            fixups: Vec::new(),
+            literals: Vec::new(),
+            cold: Vec::new(),
+            exits: Vec::new(),
+            branches: Vec::new(),
+            pcs: Vec::new(),
+            accesses: Vec::new(),
+            at: 0,
+            block_start: 0,
+            block_end: 0,
+            pc: GuestAddr(0),
+            entry_pc: GuestAddr(0),
+            barrier: 0,
+            block_pcs: Vec::new(),
+        }
+    }
+
+    /// How many exit cells the code of `region` uses.
+    pub fn cells_needed(region: &Region) -> u32 {
+        let targets = region.blocks.iter().flat_map(|b| b.exit.targets());
+        targets.filter(|t| matches!(t, calque_ir::Target::Pc(_))).count() as u32
+    }
+
+    /// Emits one guest block. The result's `state` is always precise: see invariant 1.
+    pub fn emit(&mut self, region: &Region, options: &EmitOptions) -> Result<Compiled, EmitError> {
+        self.start(region, options);
+        for (n, block) in region.blocks.iter().enumerate() {
+            self.plan.block(region, block);
+            let label = self.block_label(n as u32);
+            self.place(label);
+            (self.block_start, self.block_end) = (block.start as usize, block.end as usize);
+            self.pc = block.pc;
+            for at in block.start..block.end {
+                self.at = at as usize;
+                let inst = self.insts[self.at];
+                if self.plan.is_dead(self.at, &inst) {
+                    continue;
+                }
+                self.regs.next_inst();
+                self.inst(&inst)?;
+                self.end_inst();
+            }
+            self.at = block.end as usize;
+            self.regs.next_inst();
+            self.exit(block.exit, n as u32 + 1)?;
+            self.regs.end_block();
+        }
+        self.finish_cold()?;
+        self.finish_literals();
+        self.fill_in()?;
+        Ok(Compiled {
+            pc: region.pc(),
+            code: self.code.iter().flat_map(|w| w.to_le_bytes()).collect(),
+            entry: 0,
+            exits: self.exits.clone(),
+            pcs: self.pcs.clone(),
+            accesses: self.accesses.clone(),
+            source: region.source.clone(),
+            guest_insns: region.guest_insns,
+        })
+    }
+
+    fn start(&mut self, region: &Region, options: &EmitOptions) {
+        self.options = *options;
+        self.insts.clone_from(&region.insts);
+        self.pool.clone_from(&region.pool);
+        self.plan.start(region);
+        self.regs.start(region.insts.len());
+        self.code.clear();
+        self.fixups.clear();
+        self.literals.clear();
+        self.cold.clear();
+        self.exits.clear();
+        self.branches.clear();
+        self.pcs.clear();
+        self.accesses.clear();
+        self.labels.clear();
+        self.labels.resize(region.blocks.len(), u32::MAX);
+        self.block_pcs.clear();
+        self.block_pcs.extend(region.blocks.iter().map(|b| b.pc));
+        self.entry_pc = region.pc();
+        self.barrier = 0;
+    }
+
+    fn inst(&mut self, inst: &Inst) -> Result<(), EmitError> {
+        if self.plan.fates[self.at].deferred {
+            self.define(regs::Loc::Flags, 1);
+            return Ok(());
+        }
+        match inst.op {
+            Op::Nop => Ok(()),
+            Op::Insn => {
+                self.pc = GuestAddr(inst.imm());
+                Ok(())
+            }
+            Op::Count => {
+                self.count(inst);
+                Ok(())
+            }
+            Op::Get => self.get(inst),
+            Op::Put => self.put(inst),
+            Op::Load => self.load(inst),
+            Op::Store => self.store(inst),
+            Op::Rmw => self.rmw(inst),
+            Op::Cas => self.cas(inst),
+            Op::Fence => {
+                self.word(e::DMB_ISH);
+                Ok(())
+            }
+            Op::FaultIf => self.fault_if(inst),
+            Op::Call => self.call(inst),
+            _ if inst.ty.is_float() || float::is_float(inst.op) => self.float(inst),
+            _ if inst.ty.is_vector() || vector::is_vector(inst.op) => self.vector(inst),
+            _ => self.int(inst),
+        }
+    }
+
+    // ---- words, labels, constants
+
+    fn word(&mut self, word: u32) {
+        self.code.push(word);
+    }
+
+    fn words(&mut self, words: &[u32]) {
+        self.code.extend_from_slice(words);
+    }
+
+    fn label(&mut self) -> Label {
+        self.labels.push(u32::MAX);
+        Label(self.labels.len() as u32 - 1)
+    }
+
+    fn block_label(&self, block: u32) -> Label {
+        Label(block)
+    }
+
+    /// The label is here.
+    fn place(&mut self, label: Label) {
+        self.labels[label.0 as usize] = self.code.len() as u32;
+        self.barrier = self.code.len();
+    }
+
+    /// A branch to a label, encoded with distance 0.
+    fn branch(&mut self, word: u32, reach: Reach, label: Label) {
+        self.fixups.push(Fixup { at: self.code.len() as u32, label, reach });
+        self.word(word);
+    }
+
+    /// Fills in the distances.
+    fn fill_in(&mut self) -> Result<(), EmitError> {
+        for fixup in &self.fixups {
+            let to = self.labels[fixup.label.0 as usize];
+            let distance = to.wrapping_sub(fixup.at) as i32;
+            let (bits, shift) = match fixup.reach {
+                Reach::Bits26 => (26, 0),
+                Reach::Bits19 => (19, 5),
+                Reach::Bits14 => (14, 5),
+            };
+            if distance >> (bits - 1) != 0 && distance >> (bits - 1) != -1 {
+                return Err(EmitError::Reach);
+            }
+            let mask = (1u32 << bits) - 1;
+            self.code[fixup.at as usize] |= (distance as u32 & mask) << shift;
+        }
+        Ok(())
+    }
+
+    /// A constant of 8 or 16 bytes behind the code.
+    fn literal(&mut self, bits: [u64; 2], bytes: u8) -> Label {
+        if let Some(known) = self.literals.iter().find(|l| l.bits == bits && l.bytes == bytes) {
+            return known.label;
+        }
+        let label = self.label();
+        self.literals.push(Literal { label, bits, bytes });
+        label
+    }
+
+    fn finish_literals(&mut self) {
+        for bytes in [16, 8] {
+            for i in 0..self.literals.len() {
+                let literal = self.literals[i];
+                if literal.bytes != bytes {
+                    continue;
+                }
+                while self.code.len() % (bytes as usize / 4) != 0 {
+                    self.word(0);
+                }
+                self.place(literal.label);
+                for word in &literal.bits[..bytes as usize / 8] {
+                    self.words(&[*word as u32, (*word >> 32) as u32]);
+                }
+            }
+        }
+    }
+
+    /// `rd = imm`, in at most two instructions, else from memory behind the code.
+    fn mov_imm(&mut self, rd: X, imm: u64) {
+        let halves = [0u32, 1, 2, 3].map(|n| (imm >> (16 * n)) as u16);
+        let size = if imm >> 32 == 0 { Size::W } else { Size::X };
+        let zeros = halves.iter().filter(|&&h| h != 0).count();
+        let ones = halves[..if size == Size::W { 2 } else { 4 }].iter().filter(|&&h| h != 0xffff).count();
+        if ones <= 1 && zeros > 1 {
+            let n = halves.iter().position(|&h| h != 0xffff && (size == Size::X || h != 0)).unwrap_or(0);
+            return self.word(e::mov_imm(e::Mov::N, size, rd, !halves[n], n as u32));
+        }
+        if zeros > 1
+            && let Some(word) = e::op_mask(e::ORR_MASK, size, rd, e::ZR, imm)
+        {
+            return self.word(word);
+        }
+        if zeros <= 2 {
+            let mut first = true;
+            for n in (0..4).filter(|&n| halves[n as usize] != 0) {
+                let op = if first { e::Mov::Z } else { e::Mov::K };
+                self.word(e::mov_imm(op, size, rd, halves[n as usize], n));
+                first = false;
+            }
+            if first {
+                self.word(e::mov_imm(e::Mov::Z, Size::W, rd, 0, 0));
+            }
+            return;
+        }
+        if ones == 2 {
+            let mut places = (0..4u32).filter(|&n| halves[n as usize] != 0xffff);
+            if let (Some(a), Some(b)) = (places.next(), places.next()) {
+                self.word(e::mov_imm(e::Mov::N, Size::X, rd, !halves[a as usize], a));
+                return self.word(e::mov_imm(e::Mov::K, Size::X, rd, halves[b as usize], b));
+            }
+        }
+        let label = self.literal([imm, 0], 8);
+        self.branch(e::ldr_literal(rd, 0), Reach::Bits19, label);
+    }
+
+    /// `rd = rn`.
+    fn mov(&mut self, size: Size, rd: X, rn: X) {
+        self.word(e::op3(e::ORR, size, rd, e::ZR, rn));
+    }
+
+    fn v_mov(&mut self, rd: V, rn: V) {
+        if rd != rn {
+            self.word(e::vec3(e::VORR, 0, rd, rn, rn));
+        }
+    }
+
+    /// `rd = rn + disp`; `rd` may be `rn`.
+    fn add_disp(&mut self, rd: X, rn: X, disp: i32) {
+        self.add_sized(Size::X, rd, rn, i64::from(disp));
+    }
+
+    /// `rd = rn + k`.
+    fn add_sized(&mut self, size: Size, rd: X, rn: X, k: i64) {
+        let (op, op3, magnitude) =
+            if k < 0 { (e::SUB_IMM, e::SUB, k.unsigned_abs()) } else { (e::ADD_IMM, e::ADD, k as u64) };
+        if let Some(word) = e::op_imm(op, size, rd, rn, magnitude) {
+            return self.word(word);
+        }
+        if magnitude < 1 << 24 {
+            let high = e::op_imm(op, size, rd, rn, magnitude & 0xff_f000).expect("twelve bits");
+            let low = e::op_imm(op, size, rd, rd, magnitude & 0xfff).expect("twelve bits");
+            return self.words(&[high, low]);
+        }
+        let mark = self.scratch_mark();
+        let s = self.scratch();
+        self.mov_imm(s, magnitude);
+        self.word(e::op3(op3, size, rd, rn, s));
+        self.scratch_reset(mark);
+    }
+}
+
+/// Width of integer instructions for a type.
+fn size_of(ty: Type) -> Size {
+    if ty == Type::I64 { Size::X } else { Size::W }
+}
+
+/// log2 of a scalar type's or of a lane's bytes.
+fn log2_of(ty: Type) -> u32 {
+    ty.lane().bytes().max(1).trailing_zeros()
+}

@@ -1,0 +1,527 @@
+//! Which host register holds what, and where values of the IR live while a block is emitted.
+//!
+//! | register            | holds                                                                         |
+//! |---------------------|-------------------------------------------------------------------------------|
+//! | x2                  | `CpuState`                                                                    |
+//! | x3..x7              | RSP RAX RDI RSI RDX, where the `Tail` convention of tier 1 passes them        |
+//! | x19..x28, x29       | RCX RBX RBP R8..R14, R15                                                      |
+//! | v16..v31            | XMM0..XMM15                                                                   |
+//! | x1                  | countdown of backward jumps, calls and returns: negative leaves (`exit.rs`)   |
+//! | x8                  | jump cache; bits 4..16 are whatever the last probe put there                  |
+//! | x9                  | table of cells                                                                |
+//! | x10..x15            | values of the IR                                                              |
+//! | v4..v15             | vector and floating-point values of the IR                                    |
+//! | x0 x16 x17 x30, v0..v3 | scratch within one operation                                               |
+//!
+//! x18 is the platform's. Frames of the host are not touched: SP is that of `enter`, above which lie [`SLOTS`] spill slots.
+//!
+//! Invariants:
+//! 1. At the start and end of every IR block all guest registers are in their homes and no value is live.
+//! 2. A value in a home register is an alias: whoever writes the home first moves the values that are still wanted
+//!    ([`Emitter::vacate`]).
+//! 3. `x_refs[r]` and `v_refs[r]` count the live values in register r; a temporary with none is free.
+
+use super::encode::{self as e, Access, At, Cond, Size, V, X};
+use super::{EmitError, Emitter};
+use calque_ir::{Type, Value};
+
+/// Host register of each guest general register.
+pub(crate) const GPR_HOME: [u8; 16] = [4, 19, 7, 20, 3, 21, 6, 5, 22, 23, 24, 25, 26, 27, 28, 29];
+/// Host register of XMM0; the others follow.
+pub(crate) const XMM_HOME: u8 = 16;
+
+pub(super) const CPU: X = X(2);
+pub(super) const COUNTDOWN: X = X(1);
+pub(super) const JUMPS: X = X(8);
+pub(super) const CELLS: X = X(9);
+
+const X_TEMPS: u32 = 0b1111_1100_0000_0000;
+const V_TEMPS: u32 = 0xfff0;
+const SCRATCH: [X; 4] = [X(16), X(17), X(0), X(30)];
+const V_SCRATCH: [V; 4] = [V(0), V(1), V(2), V(3)];
+
+/// Spill slots of 16 bytes in the frame of `enter`.
+pub(crate) const SLOTS: usize = 16;
+/// Offset of the first from SP.
+pub(crate) const SLOTS_AT: usize = 176;
+
+/// Where a value is.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum Loc {
+    /// Nowhere: not defined, or no longer wanted.
+    None,
+    /// A constant, not in any register.
+    Imm(u64),
+    X(X),
+    V(V),
+    /// A home register plus a constant, not computed yet.
+    Sum(X, i32),
+    /// In the host's flags once its instruction is emitted, where it is used.
+    Flags,
+    /// Spilled.
+    Slot(u8),
+}
+
+/// What the emitter knows of a value.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Val {
+    pub(super) loc: Loc,
+    /// Bits from this one up are zero in the register; its width if nothing is known. Conditions are always 0 or 1.
+    pub(super) zx: u8,
+}
+
+impl Val {
+    pub(super) const NONE: Val = Val { loc: Loc::None, zx: 64 };
+}
+
+/// State of register allocation.
+pub(super) struct Regs {
+    pub(super) values: Vec<Val>,
+    x_refs: [u16; 32],
+    v_refs: [u16; 32],
+    /// Registers that hold operands of the instruction being emitted.
+    x_pins: u32,
+    v_pins: u32,
+    scratch: usize,
+    v_scratch: usize,
+    slots: u32,
+    released: bool,
+}
+
+impl Default for Regs {
+    fn default() -> Self {
+        Regs {
+            values: Vec::new(),
+            x_refs: [0; 32],
+            v_refs: [0; 32],
+            x_pins: 0,
+            v_pins: 0,
+            scratch: 0,
+            v_scratch: 0,
+            slots: 0,
+            released: false,
+        }
+    }
+}
+
+impl Regs {
+    pub(super) fn start(&mut self, values: usize) {
+        self.values.clear();
+        self.values.resize(values, Val::NONE);
+        self.x_refs = [0; 32];
+        self.v_refs = [0; 32];
+        self.slots = 0;
+    }
+
+    /// No value lives across blocks.
+    pub(super) fn end_block(&mut self) {
+        self.x_refs = [0; 32];
+        self.v_refs = [0; 32];
+        self.slots = 0;
+    }
+
+    /// Forgets what belonged to the instruction before.
+    pub(super) fn next_inst(&mut self) {
+        (self.x_pins, self.v_pins, self.scratch, self.v_scratch, self.released) = (0, 0, 0, 0, false);
+    }
+
+    fn retain(&mut self, loc: Loc) {
+        match loc {
+            Loc::X(r) | Loc::Sum(r, _) => self.x_refs[r.0 as usize] += 1,
+            Loc::V(r) => self.v_refs[r.0 as usize] += 1,
+            Loc::Slot(n) => self.slots |= 1 << n,
+            Loc::None | Loc::Imm(_) | Loc::Flags => {}
+        }
+    }
+
+    fn release(&mut self, loc: Loc) {
+        match loc {
+            Loc::X(r) | Loc::Sum(r, _) => self.x_refs[r.0 as usize] -= 1,
+            Loc::V(r) => self.v_refs[r.0 as usize] -= 1,
+            Loc::Slot(n) => self.slots &= !(1 << n),
+            Loc::None | Loc::Imm(_) | Loc::Flags => {}
+        }
+    }
+
+    /// Moves value `v` to another place.
+    fn relocate(&mut self, v: usize, to: Loc) {
+        self.retain(to);
+        self.release(self.values[v].loc);
+        self.values[v].loc = to;
+    }
+}
+
+impl Emitter {
+    /// A register for the rest of this operation.
+    pub(super) fn scratch(&mut self) -> X {
+        self.regs.scratch += 1;
+        SCRATCH[self.regs.scratch - 1]
+    }
+
+    /// A vector register for the rest of this operation.
+    pub(super) fn v_scratch(&mut self) -> V {
+        self.regs.v_scratch += 1;
+        V_SCRATCH[self.regs.v_scratch - 1]
+    }
+
+    /// Gives scratch registers back: what an operation took since `mark` is no longer needed.
+    pub(super) fn scratch_mark(&self) -> usize {
+        self.regs.scratch
+    }
+
+    pub(super) fn scratch_reset(&mut self, mark: usize) {
+        self.regs.scratch = mark;
+    }
+
+    pub(super) fn val(&self, v: Value) -> Val {
+        self.regs.values[v.0 as usize]
+    }
+
+    /// A constant value.
+    pub(super) fn as_imm(&self, v: Value) -> Option<u64> {
+        match self.val(v).loc {
+            Loc::Imm(imm) => Some(imm),
+            _ => None,
+        }
+    }
+
+    /// An integer value in a register; bits above its type are arbitrary unless `zx` says otherwise.
+    pub(super) fn x(&mut self, v: Value) -> Result<X, EmitError> {
+        let i = v.0 as usize;
+        let r = match self.regs.values[i].loc {
+            Loc::X(r) => r,
+            Loc::Imm(imm) => {
+                let r = self.scratch();
+                self.mov_imm(r, imm);
+                return Ok(r);
+            }
+            Loc::Sum(base, disp) => {
+                let r = self.temp()?;
+                self.add_disp(r, base, disp);
+                self.regs.relocate(i, Loc::X(r));
+                r
+            }
+            Loc::Slot(n) => {
+                let r = self.temp()?;
+                self.word(e::access(Access::LDRX, r.0, slot(n)));
+                self.regs.relocate(i, Loc::X(r));
+                r
+            }
+            Loc::Flags => {
+                let r = self.temp()?;
+                let cond = self.flags(v)?;
+                self.cset(r, cond);
+                self.regs.values[i].loc = Loc::None;
+                self.regs.relocate(i, Loc::X(r));
+                self.regs.values[i].zx = 1;
+                r
+            }
+            Loc::None | Loc::V(_) => return Err(EmitError::Internal("a value is not where an integer belongs")),
+        };
+        self.regs.x_pins |= 1 << r.0;
+        Ok(r)
+    }
+
+    /// The same, with the zero register for 0: for instructions that take it.
+    pub(super) fn xz(&mut self, v: Value) -> Result<X, EmitError> {
+        if self.as_imm(v) == Some(0) { Ok(e::ZR) } else { self.x(v) }
+    }
+
+    /// A vector or floating-point value.
+    pub(super) fn v(&mut self, v: Value) -> Result<V, EmitError> {
+        let i = v.0 as usize;
+        let r = match self.regs.values[i].loc {
+            Loc::V(r) => r,
+            Loc::Slot(n) => {
+                let r = self.v_temp()?;
+                self.word(e::access(Access::LDRQ, r.0, slot(n)));
+                self.regs.relocate(i, Loc::V(r));
+                r
+            }
+            _ => return Err(EmitError::Internal("a value is not where a vector belongs")),
+        };
+        self.regs.v_pins |= 1 << r.0;
+        Ok(r)
+    }
+
+    /// A free temporary, pinned.
+    pub(super) fn temp(&mut self) -> Result<X, EmitError> {
+        for n in 10..16 {
+            if self.regs.x_refs[n] == 0 && self.regs.x_pins >> n & 1 == 0 {
+                self.regs.x_pins |= 1 << n;
+                return Ok(X(n as u8));
+            }
+        }
+        let (pins, at) = (self.regs.x_pins, self.at);
+        let r = self.spill(
+            |loc| match loc {
+                Loc::X(r) if X_TEMPS >> r.0 & 1 != 0 && pins >> r.0 & 1 == 0 => Some(r.0),
+                _ => None,
+            },
+            at,
+        )?;
+        self.regs.x_pins |= 1 << r;
+        Ok(X(r))
+    }
+
+    /// A free vector temporary, pinned.
+    pub(super) fn v_temp(&mut self) -> Result<V, EmitError> {
+        for n in 4..16 {
+            if self.regs.v_refs[n] == 0 && self.regs.v_pins >> n & 1 == 0 {
+                self.regs.v_pins |= 1 << n;
+                return Ok(V(n as u8));
+            }
+        }
+        let (pins, at) = (self.regs.v_pins, self.at);
+        let r = self.spill(
+            |loc| match loc {
+                Loc::V(r) if V_TEMPS >> r.0 & 1 != 0 && pins >> r.0 & 1 == 0 => Some(r.0),
+                _ => None,
+            },
+            at,
+        )?;
+        self.regs.v_pins |= 1 << r;
+        Ok(V(r))
+    }
+
+    /// Frees the register, among those that `candidate` names, whose value is wanted last.
+    fn spill(&mut self, candidate: impl Fn(Loc) -> Option<u8>, at: usize) -> Result<u8, EmitError> {
+        let start = self.block_start;
+        let last = |i: usize| self.plan.fates[i].last;
+        let victim = (start..at)
+            .filter_map(|i| candidate(self.regs.values[i].loc).map(|r| (last(i), r)))
+            .max()
+            .ok_or(EmitError::Registers)?
+            .1;
+        for i in start..at {
+            if candidate(self.regs.values[i].loc) == Some(victim) {
+                self.spill_value(i)?;
+            }
+        }
+        Ok(victim)
+    }
+
+    /// Moves a value from its register to a slot.
+    fn spill_value(&mut self, i: usize) -> Result<(), EmitError> {
+        let n = self.regs.slots.trailing_ones() as u8;
+        if usize::from(n) >= SLOTS {
+            return Err(EmitError::Registers);
+        }
+        match self.regs.values[i].loc {
+            Loc::X(r) => self.word(e::access(Access::STRX, r.0, slot(n))),
+            Loc::V(r) => self.word(e::access(Access::STRQ, r.0, slot(n))),
+            _ => return Ok(()),
+        }
+        self.regs.relocate(i, Loc::Slot(n));
+        Ok(())
+    }
+
+    /// Before a call, which keeps no vector temporary: those that are wanted behind it go to slots.
+    pub(super) fn spill_vectors(&mut self) -> Result<(), EmitError> {
+        if self.regs.v_refs[4..16].iter().all(|&refs| refs == 0) {
+            return Ok(());
+        }
+        for i in self.block_start..self.at {
+            let wanted = self.plan.fates[i].last as usize > self.at;
+            if wanted && matches!(self.regs.values[i].loc, Loc::V(r) if V_TEMPS >> r.0 & 1 != 0) {
+                self.spill_value(i)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up the operands that are used here for the last time.
+    fn release_operands(&mut self) {
+        if std::mem::replace(&mut self.regs.released, true) {
+            return;
+        }
+        let at = self.at;
+        let inst = self.insts[at];
+        for Value(v) in inst.uses() {
+            self.release_value(v as usize);
+        }
+    }
+
+    /// Gives up a value if this is its last use; with it the operands of a condition that has waited until here.
+    fn release_value(&mut self, v: usize) {
+        if self.plan.fates[v].last as usize > self.at {
+            return;
+        }
+        let deferred = self.plan.fates[v].deferred;
+        let loc = self.regs.values[v].loc;
+        if loc == Loc::None && !deferred {
+            return;
+        }
+        self.regs.release(loc);
+        self.regs.values[v].loc = Loc::None;
+        if deferred && loc != Loc::None {
+            let inst = self.insts[v];
+            for Value(operand) in inst.uses() {
+                self.release_value(operand as usize);
+            }
+        }
+    }
+
+    /// What the main loop does behind each instruction.
+    pub(super) fn end_inst(&mut self) {
+        self.release_operands();
+        let at = self.at;
+        if self.plan.fates[at].uses == 0 {
+            let loc = std::mem::replace(&mut self.regs.values[at].loc, Loc::None);
+            self.regs.release(loc);
+        }
+    }
+
+    /// A register for the result of the instruction being emitted, which may be one of its operands': the guest register that it
+    /// is put into, if that is possible.
+    pub(super) fn dest(&mut self) -> Result<X, EmitError> {
+        self.dest_apart(&[])
+    }
+
+    /// The same, but none of these registers.
+    pub(super) fn dest_apart(&mut self, not: &[X]) -> Result<X, EmitError> {
+        self.release_operands();
+        let home = self.plan.fates[self.at].home;
+        let r = if home < 32 && self.regs.x_refs[home as usize] == 0 && !not.contains(&X(home)) {
+            X(home)
+        } else {
+            let pins = std::mem::replace(&mut self.regs.x_pins, not.iter().fold(0, |m, r| m | 1 << r.0));
+            let r = self.temp();
+            self.regs.x_pins |= pins;
+            r?
+        };
+        let at = self.at;
+        self.regs.values[at] = Val { loc: Loc::X(r), zx: 64 };
+        self.regs.retain(Loc::X(r));
+        Ok(r)
+    }
+
+    /// A vector register for the result.
+    pub(super) fn v_dest(&mut self) -> Result<V, EmitError> {
+        self.v_dest_apart(&[])
+    }
+
+    /// The same, but none of these registers.
+    pub(super) fn v_dest_apart(&mut self, not: &[V]) -> Result<V, EmitError> {
+        self.release_operands();
+        let home = self.plan.fates[self.at].home;
+        let whole = self.insts[self.at].result_type().is_vector();
+        let r = if home != super::plan::NO_HOME
+            && home & 0x80 != 0
+            && whole
+            && self.regs.v_refs[(home & 31) as usize] == 0
+            && !not.contains(&V(home & 31))
+        {
+            V(home & 31)
+        } else {
+            let pins = std::mem::replace(&mut self.regs.v_pins, not.iter().fold(0, |m, r| m | 1 << r.0));
+            let r = self.v_temp();
+            self.regs.v_pins |= pins;
+            r?
+        };
+        let at = self.at;
+        self.regs.values[at] = Val { loc: Loc::V(r), zx: 128 };
+        self.regs.retain(Loc::V(r));
+        Ok(r)
+    }
+
+    /// Notes that the result's bits from `zx` up are zero.
+    pub(super) fn known_zero(&mut self, zx: u32) {
+        self.regs.values[self.at].zx = zx as u8;
+    }
+
+    /// The result is where an operand is.
+    pub(super) fn alias(&mut self, of: Value, zx: u8) {
+        let loc = self.regs.values[of.0 as usize].loc;
+        let at = self.at;
+        match loc {
+            // A slot holds one value.
+            Loc::Slot(_) | Loc::Flags => unreachable!("operands of aliases are in registers"),
+            _ => self.regs.retain(loc),
+        }
+        self.regs.values[at] = Val { loc, zx };
+    }
+
+    /// The result is this, which costs nothing yet.
+    pub(super) fn define(&mut self, loc: Loc, zx: u8) {
+        self.regs.retain(loc);
+        self.regs.values[self.at] = Val { loc, zx };
+    }
+
+    /// Moves the values that are still wanted out of a general register that is about to be written, except `but`.
+    pub(super) fn vacate(&mut self, home: X, but: usize) -> Result<(), EmitError> {
+        let own = matches!(self.regs.values[but].loc, Loc::X(r) | Loc::Sum(r, _) if r == home);
+        if self.regs.x_refs[home.0 as usize] == u16::from(own) {
+            return Ok(());
+        }
+        let mut to = None;
+        for i in self.block_start..self.at {
+            match self.regs.values[i].loc {
+                _ if i == but => {}
+                Loc::X(r) if r == home => {
+                    let t = match to {
+                        Some(t) => t,
+                        None => {
+                            let t = self.temp()?;
+                            self.mov(Size::X, t, home);
+                            *to.insert(t)
+                        }
+                    };
+                    self.regs.relocate(i, Loc::X(t));
+                }
+                Loc::Sum(r, disp) if r == home => {
+                    let t = self.temp()?;
+                    self.add_disp(t, home, disp);
+                    self.regs.relocate(i, Loc::X(t));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for a vector register.
+    pub(super) fn v_vacate(&mut self, home: V, but: usize) -> Result<(), EmitError> {
+        let own = self.regs.values[but].loc == Loc::V(home);
+        if self.regs.v_refs[home.0 as usize] == u16::from(own) {
+            return Ok(());
+        }
+        let mut to = None;
+        for i in self.block_start..self.at {
+            if i == but || self.regs.values[i].loc != Loc::V(home) {
+                continue;
+            }
+            let t = match to {
+                Some(t) => t,
+                None => {
+                    let t = self.v_temp()?;
+                    self.word(e::vec3(e::VORR, 0, t, home, home));
+                    *to.insert(t)
+                }
+            };
+            self.regs.relocate(i, Loc::V(t));
+        }
+        Ok(())
+    }
+
+    /// A value is now (also) in the register it was put into; it is read there from now on.
+    pub(super) fn settle(&mut self, v: usize, loc: Loc, zx: u8) {
+        if self.plan.fates[v].last as usize > self.at {
+            self.regs.relocate(v, loc);
+            self.regs.values[v].zx = zx;
+        }
+    }
+
+    /// Type of a value.
+    pub(super) fn ty(&self, v: Value) -> Type {
+        self.insts[v.0 as usize].result_type()
+    }
+
+    pub(super) fn cset(&mut self, rd: X, cond: Cond) {
+        self.word(e::op_cond(e::CSINC, Size::W, rd, e::ZR, e::ZR, cond.not()));
+    }
+}
+
+fn slot(n: u8) -> At {
+    At::Disp(e::SP, (SLOTS_AT + 16 * n as usize) as i32)
+}

@@ -1,0 +1,293 @@
+//! Guest state: `get`, `put`, the counter, and helper calls.
+
+use super::encode::{self as e, Access, At, Size, V, X};
+use super::entry::{CALL_ARGS, CALL_RESULT, Stub};
+use super::regs::{CELLS, CPU, GPR_HOME, JUMPS, Loc, XMM_HOME};
+use super::{EmitError, Emitter};
+use crate::helpers::Own;
+use calque_ir::helper::HelperEffect;
+use calque_ir::reg::RegKind;
+use calque_ir::{CpuState, Helper, Inst, Op, Reg, Type, Value};
+use std::mem::offset_of;
+
+impl Emitter {
+    /// `Op::Get`.
+    pub(super) fn get(&mut self, inst: &Inst) -> Result<(), EmitError> {
+        let reg = Reg::from_index(inst.aux as usize).ok_or(EmitError::Internal("no such register"))?;
+        match reg.kind() {
+            RegKind::Gpr(n) => self.define(Loc::X(X(GPR_HOME[n])), 64),
+            RegKind::Xmm(n) => {
+                let home = V(XMM_HOME + n as u8);
+                match inst.ty {
+                    Type::I32 | Type::I64 => {
+                        let d = self.dest()?;
+                        let size = super::size_of(inst.ty);
+                        self.word(e::fmov_to_x(size, d, home));
+                        self.known_zero(size.bits());
+                    }
+                    _ => self.define(Loc::V(home), 128),
+                }
+            }
+            RegKind::YmmHi(_) => {
+                let d = self.v_dest()?;
+                self.load_state(Access::LDRQ, d.0, CpuState::offset_of(reg));
+            }
+            RegKind::Flag(_) => {
+                let d = self.dest()?;
+                self.load_state(Access::LDRB, d.0, CpuState::offset_of(reg));
+                self.known_zero(1);
+            }
+            RegKind::Special if reg == Reg::MXCSR => {
+                self.spill_vectors()?;
+                self.call_table(Own::SaveFpControl.index());
+                let d = self.dest()?;
+                self.load_state(Access::LDRW, d.0, CpuState::offset_of(reg));
+                self.known_zero(32);
+            }
+            RegKind::Special => {
+                let d = self.dest()?;
+                let wide = reg.ty() == Type::I64;
+                self.load_state(if wide { Access::LDRX } else { Access::LDRW }, d.0, CpuState::offset_of(reg));
+                self.known_zero(if wide { 64 } else { 32 });
+            }
+        }
+        Ok(())
+    }
+
+    /// `Op::Put`.
+    pub(super) fn put(&mut self, inst: &Inst) -> Result<(), EmitError> {
+        let reg = Reg::from_index(inst.aux as usize).ok_or(EmitError::Internal("no such register"))?;
+        let v = Value(inst.args[0]);
+        let at = CpuState::offset_of(reg);
+        match reg.kind() {
+            RegKind::Gpr(n) => self.put_gpr(X(GPR_HOME[n]), v),
+            RegKind::Xmm(n) => {
+                let home = V(XMM_HOME + n as u8);
+                let from = self.v(v)?;
+                self.v_vacate(home, v.0 as usize)?;
+                self.v_mov(home, from);
+                self.settle(v.0 as usize, Loc::V(home), 128);
+                Ok(())
+            }
+            RegKind::YmmHi(_) => {
+                let from = self.v(v)?;
+                self.store_state(Access::STRQ, from.0, at);
+                Ok(())
+            }
+            RegKind::Flag(_) => {
+                let from = if self.val(v).loc == Loc::Flags {
+                    let cond = self.flags(v)?;
+                    let s = self.scratch();
+                    self.cset(s, cond);
+                    s
+                } else {
+                    self.xz(v)?
+                };
+                self.store_state(Access::STRB, from.0, at);
+                Ok(())
+            }
+            RegKind::Special => {
+                let from = self.xz(v)?;
+                let wide = reg.ty() == Type::I64;
+                self.store_state(if wide { Access::STRX } else { Access::STRW }, from.0, at);
+                if reg == Reg::MXCSR {
+                    self.spill_vectors()?;
+                    self.call_table(Own::LoadFpControl.index());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn put_gpr(&mut self, home: X, v: Value) -> Result<(), EmitError> {
+        let i = v.0 as usize;
+        let narrow = self.ty(v) == Type::I32;
+        self.vacate(home, i)?;
+        match self.val(v).loc {
+            Loc::Imm(imm) => {
+                self.mov_imm(home, imm);
+                return Ok(());
+            }
+            Loc::Sum(base, disp) if !narrow => {
+                if !self.fold_index(home, base, disp) {
+                    self.add_disp(home, base, disp);
+                }
+                self.settle(i, Loc::X(home), 64);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let from = self.x(v)?;
+        let zx = self.val(v).zx;
+        if narrow && zx > 32 {
+            self.mov(Size::W, home, from);
+            self.settle(i, Loc::X(home), 32);
+        } else {
+            if from != home {
+                self.mov(Size::X, home, from);
+            }
+            self.settle(i, Loc::X(home), zx);
+        }
+        Ok(())
+    }
+
+    /// Makes the access emitted last, at `[home]` or `[home, #disp]`, write its address back, if it is one that can: PUSH and POP.
+    fn fold_index(&mut self, home: X, base: X, disp: i32) -> bool {
+        let last = self.code.len().wrapping_sub(1);
+        if home != base || !(-256..256).contains(&disp) || last < self.barrier || last >= self.code.len() {
+            return false;
+        }
+        let Some(&access) = self.accesses.last().filter(|&&a| a as usize == 4 * last) else { return false };
+        let word = self.code[(access / 4) as usize];
+        let own = |word: u32| (word >> 5 & 31) as u8 == home.0;
+        let vector = word >> 26 & 1 != 0;
+        // The value moved must not be the base (Arm ARM, LDR/STR immediate: constrained unpredictable).
+        if !own(word) || !vector && (word & 31) as u8 == home.0 {
+            return false;
+        }
+        let index = disp as u32 & 0x1ff;
+        let unscaled = word & 0x3b20_0c00 == 0x3800_0000;
+        if unscaled && word >> 12 & 0x1ff == index {
+            self.code[last] = word | e::PRE_INDEX;
+            return true;
+        }
+        // At the register itself: the scaled form with offset 0.
+        if word & 0x3b3f_fc00 == 0x3900_0000 {
+            self.code[last] = word & !0x0100_0000 | index << 12 | e::POST_INDEX;
+            return true;
+        }
+        false
+    }
+
+    /// Loads a field of `CpuState`.
+    pub(super) fn load_state(&mut self, what: Access, rt: u8, at: usize) {
+        debug_assert!(what.reaches(at as i32));
+        self.word(e::access(what, rt, At::Disp(CPU, at as i32)));
+    }
+
+    /// Stores a field of `CpuState`.
+    pub(super) fn store_state(&mut self, what: Access, rt: u8, at: usize) {
+        debug_assert!(what.reaches(at as i32));
+        self.word(e::access(what, rt, At::Disp(CPU, at as i32)));
+    }
+
+    /// `Op::Count`.
+    pub(super) fn count(&mut self, inst: &Inst) {
+        let (n, counter, _) = inst.counted();
+        let (table, s) = (self.scratch(), self.scratch());
+        self.load_state(Access::LDRX, table.0, offset_of!(CpuState, rt.counters));
+        let place = At::Disp(table, 8 * counter as i32);
+        let place = if Access::LDRX.reaches(8 * counter as i32) {
+            place
+        } else {
+            self.mov_imm(s, u64::from(counter));
+            self.word(e::op3_lsl(e::ADD, Size::X, table, table, s, 3));
+            At::Disp(table, 0)
+        };
+        self.word(e::access(Access::LDRX, s.0, place));
+        self.add_sized(Size::X, s, s, 1);
+        self.word(e::access(Access::STRX, s.0, place));
+        let sum = offset_of!(CpuState, rt.insns);
+        self.load_state(Access::LDRX, s.0, sum);
+        self.add_sized(Size::X, s, s, i64::from(n));
+        self.store_state(Access::STRX, s.0, sum);
+    }
+
+    /// The counter of the next count in this block; 0 if nothing is counted here.
+    pub(super) fn counter_ahead(&self) -> u32 {
+        let rest = self.insts.get(self.at..self.block_end).unwrap_or_default();
+        rest.iter().find(|inst| inst.op == Op::Count).map_or(0, |inst| inst.counted().1)
+    }
+
+    /// `Op::Call`.
+    pub(super) fn call(&mut self, inst: &Inst) -> Result<(), EmitError> {
+        let helper = Helper::from_code(inst.aux);
+        // The unit's own flags are in the host's control and status registers while generated code runs.
+        let syncs = helper.effect() == HelperEffect::Mxcsr;
+        if syncs {
+            self.spill_vectors()?;
+            self.call_table(Own::SaveFpControl.index());
+        }
+        self.call_with(helper, &[inst.args[0], inst.args[1], inst.args[2]].map(Value))?;
+        if syncs {
+            let kept = self.temp()?;
+            self.mov(Size::X, kept, CALL_RESULT);
+            self.call_table(Own::LoadFpControl.index());
+            self.mov(Size::X, CALL_RESULT, kept);
+        }
+        self.take_result(helper.ret())
+    }
+
+    /// Spills what must be kept, passes the arguments, calls. The result word is in the first scratch register.
+    pub(super) fn call_with(&mut self, helper: Helper, args: &[Value]) -> Result<(), EmitError> {
+        self.spill_vectors()?;
+        let words = CALL_ARGS;
+        for (i, &ty) in helper.args().iter().enumerate() {
+            let v = args[i];
+            if ty.is_vector() {
+                let from = self.v(v)?;
+                self.store_state(Access::STRQ, from.0, offset_of!(CpuState, scratch) + 16 * i);
+                continue;
+            }
+            match ty {
+                Type::F32 | Type::F64 => {
+                    let from = self.v(v)?;
+                    let size = if ty == Type::F64 { Size::X } else { Size::W };
+                    self.word(e::fmov_to_x(size, words[i], from));
+                }
+                _ => self.pass_int(words[i], ty, v)?,
+            }
+        }
+        self.call_table(helper as usize);
+        Ok(())
+    }
+
+    /// A zero-extended integer argument.
+    fn pass_int(&mut self, to: X, ty: Type, v: Value) -> Result<(), EmitError> {
+        if let Some(imm) = self.as_imm(v) {
+            self.mov_imm(to, imm);
+            return Ok(());
+        }
+        if self.val(v).loc == Loc::Flags {
+            let cond = self.flags(v)?;
+            self.cset(to, cond);
+            return Ok(());
+        }
+        let from = self.x(v)?;
+        self.zero_extend_into(to, from, ty, self.val(v).zx);
+        Ok(())
+    }
+
+    /// Calls the entry of this index of the helper table through the stub that saves what the C convention does not
+    /// (`arch/aarch64_tier0.rs`).
+    pub(super) fn call_table(&mut self, index: usize) {
+        self.load_state(Access::LDRX, JUMPS.0, offset_of!(CpuState, rt.helpers));
+        self.word(e::access(Access::LDRX, JUMPS.0, At::Disp(JUMPS, 8 * index as i32)));
+        let link = X(30);
+        self.word(e::access(Access::LDRX, link.0, At::Disp(CELLS, 8 * Stub::Call.cell() as i32)));
+        self.word(e::blr(link));
+    }
+
+    /// The result word of a call becomes the instruction's value.
+    fn take_result(&mut self, ty: Type) -> Result<(), EmitError> {
+        let word = CALL_RESULT;
+        match ty {
+            Type::None => {}
+            Type::F32 | Type::F64 => {
+                let d = self.v_dest()?;
+                let size = if ty == Type::F64 { Size::X } else { Size::W };
+                self.word(e::fmov_from_x(size, d, word));
+            }
+            _ if ty.is_vector() => {
+                let d = self.v_dest()?;
+                self.load_state(Access::LDRQ, d.0, offset_of!(CpuState, scratch));
+            }
+            _ => {
+                let d = self.dest()?;
+                self.mov(Size::X, d, word);
+                self.known_zero(if ty == Type::I1 { 1 } else { 64 });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! What the counters count: the block behind each number.
+
+use super::counters::CAPACITY;
+use super::functions::{FunctionTable, Place};
+use calque_ir::{GuestAddr, Inst, Op, Region};
+use hashbrown::HashMap;
+
+/// Instructions one behind the other.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Block {
+    pub(super) pc: u64,
+    /// The file they are from, and where it was mapped: another one may be mapped there later.
+    pub(super) place: Place,
+    /// Their lengths in bytes.
+    lengths: Box<[u8]>,
+}
+
+impl Block {
+    /// Pcs and lengths of the instructions.
+    pub(super) fn insns(&self) -> impl Iterator<Item = (u64, u8)> + '_ {
+        self.lengths.iter().scan(self.pc, |pc, len| {
+            let here = *pc;
+            *pc += u64::from(*len);
+            Some((here, *len))
+        })
+    }
+
+    /// How many of the instructions stand before `pc`; `None` if `pc` is none of them.
+    pub(super) fn before(&self, pc: GuestAddr) -> Option<usize> {
+        self.insns().position(|(at, _)| at == pc.0)
+    }
+}
+
+/// All blocks; the number of one is that of its counter. Number 0 stands for what there is no room for.
+#[derive(Default)]
+pub(super) struct Blocks {
+    list: Vec<Block>,
+    numbers: HashMap<Block, u32>,
+}
+
+impl Blocks {
+    /// Gives each `count` of `region` its counter. The same instructions have the same one, whoever translates them how often.
+    pub(super) fn assign(&mut self, region: &mut Region, functions: &mut FunctionTable) {
+        let marks = region.insts.iter().filter(|inst| inst.op == Op::Insn);
+        let lengths: HashMap<u64, u8> = marks.map(|inst| (inst.imm(), inst.aux as u8)).collect();
+        for inst in region.insts.iter_mut().filter(|inst| inst.op == Op::Count) {
+            let (n, _, pc) = inst.counted();
+            let mut at = pc.0;
+            let walk = (0..n).map(|_| {
+                let len = lengths.get(&at).copied().unwrap_or(1);
+                at += u64::from(len);
+                len
+            });
+            let block = Block { pc: pc.0, lengths: walk.collect(), place: functions.place(pc) };
+            inst.args = Inst::count_args(n, self.number(block), pc);
+        }
+    }
+
+    fn number(&mut self, block: Block) -> u32 {
+        if let Some(number) = self.numbers.get(&block) {
+            return *number;
+        }
+        let number = self.list.len() as u32 + 1;
+        if number as usize >= CAPACITY {
+            return 0;
+        }
+        self.list.push(block.clone());
+        self.numbers.insert(block, number);
+        number
+    }
+
+    /// The block with this number.
+    pub(super) fn get(&self, number: u32) -> Option<&Block> {
+        self.list.get((number as usize).checked_sub(1)?)
+    }
+
+    /// One more than the highest number.
+    pub(super) fn used(&self) -> u32 {
+        self.list.len() as u32 + 1
+    }
+
+    /// All blocks with their numbers.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Block)> {
+        (1..).zip(&self.list)
+    }
+}

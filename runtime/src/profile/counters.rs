@@ -1,0 +1,70 @@
+//! The memory of a thread's counters: one 8-byte word a counted block, at the address that `cpu.rt.counters` holds.
+//!
+//! Each thread has room for every counter there can be, as memory that costs nothing until touched: so a counter is a constant offset in
+//! generated code, and nothing ever moves.
+//!
+//! # Safety
+//! The mapping is private to this value. Words are only added to by the owning thread, in generated code or through
+//! [`bump`]; others read them while that thread stands still.
+
+#![allow(unsafe_code)]
+
+use calque_ir::CpuState;
+use nix::errno::Errno;
+use std::ptr::null_mut;
+
+/// Counters of a thread: 32 MiB of address space. Code beyond that is counted together, in counter 0.
+pub(super) const CAPACITY: usize = 1 << 22;
+
+const BYTES: usize = 8 * CAPACITY;
+
+/// The counters of one thread.
+pub(super) struct Counters(*mut u64);
+
+// SAFETY: the memory belongs to this value, which any thread may own.
+unsafe impl Send for Counters {}
+
+impl Counters {
+    /// Counters that are all zero.
+    pub(super) fn new() -> Result<Counters, Errno> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping.
+        let base = unsafe { libc::mmap(null_mut(), BYTES, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        if base == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(Counters(base.cast())) }
+    }
+
+    /// For `cpu.rt.counters`.
+    pub(super) fn address(&self) -> u64 {
+        self.0 as u64
+    }
+
+    /// The value of counter `i`.
+    pub(super) fn get(&self, i: usize) -> u64 {
+        assert!(i < CAPACITY);
+        // SAFETY: inside the mapping. Volatile: generated code writes there.
+        unsafe { self.0.add(i).read_volatile() }
+    }
+
+    /// Sets all to zero: in the child of a fork.
+    pub(super) fn clear(&self) {
+        // SAFETY: private anonymous pages of our own, which read as zeros from now on.
+        unsafe { libc::madvise(self.0.cast(), BYTES, libc::MADV_DONTNEED) };
+    }
+}
+
+impl Drop for Counters {
+    fn drop(&mut self) {
+        // SAFETY: our mapping; the thread that counted there has stopped.
+        unsafe { libc::munmap(self.0.cast(), BYTES) };
+    }
+}
+
+/// `Op::Count` for the interpreter: adds 1 to counter `i` of the thread whose registers `cpu` are.
+pub(crate) fn bump(cpu: &CpuState, i: u32) {
+    assert!((i as usize) < CAPACITY);
+    let word = (cpu.rt.counters as *mut u64).wrapping_add(i as usize);
+    if cpu.rt.counters != 0 {
+        // SAFETY: blocks with counts only run in threads that record, whose counters these are.
+        unsafe { *word += 1 };
+    }
+}

@@ -1,0 +1,456 @@
+//! Profiles: exact counts of executed guest instructions, by block, by context and by call.
+//!
+//! | file           | what                                                                      |
+//! |----------------|---------------------------------------------------------------------------|
+//! | `blocks.rs`    | which instructions each counter counts                                    |
+//! | `counters.rs`  | the counters' memory                                                      |
+//! | `recorder.rs`  | a thread's shadow call stack                                              |
+//! | `elf.rs`       | functions of ELF files                                                    |
+//! | `functions.rs` | functions of guest addresses                                              |
+//! | `report.rs`    | everything put together, for whoever writes it down                       |
+//! | `perf.rs`      | `--perf`: what Linux's `perf` wants to know of translations               |
+//!
+//! The lifter ends each block with a `count` and calls a helper where control may leave a function
+//! (`LiftOptions::profile`); [`Profile::assign`] gives each `count` its counter. An instruction is counted when it is complete, as
+//! a processor's counter of retired instructions does: those that fault are not, REP counts as one however often it repeats. A block
+//! that a fault leaves in the middle has not reached its `count`; [`Profile::left_early`] sees to what it has executed before.
+//!
+//! # Who may touch what
+//! 1. A [`Recording`] belongs to its guest thread: helpers work on it while the thread is inside generated code, with no lock; everything
+//!    else (the interpreter, signals, faults) holds the recording's lock.
+//! 2. [`Profile::write`] stops the world, so that nobody is inside generated code, and takes each recording's lock.
+//! 3. Locks nest in this order: `recordings`, a recording's, `tables`, those of memory. `fork` takes `recordings` and `tables` before the
+//!    translator's (`Process::before_fork`).
+//! 4. A process writes its profile when it ends, and one time only: whoever comes first keeps the lock. A vfork child is a guest of its parent's
+//!    process and is counted there until it executes something.
+//!
+//! # Safety
+//! `cpu.rt.recorder` points to the recording of the thread whose registers `cpu` are, from [`Thread::start_recording`] to
+//! [`Thread::stop_recording`]; rules 1 and 2 keep references to it apart.
+
+#![allow(unsafe_code)]
+
+mod blocks;
+mod counters;
+mod elf;
+mod functions;
+pub mod perf;
+mod recorder;
+pub mod report;
+
+pub(crate) use counters::bump;
+pub use elf::{ModuleSymbols, Symbol};
+
+use crate::options::RunOptions;
+use crate::process::Process;
+use crate::signal::AltStack;
+use crate::thread::Thread;
+use crate::world::World;
+use blocks::Blocks;
+use calque_ir::{CpuState, GuestAddr, Helper, Op, Region};
+use counters::Counters;
+use functions::{Found, FunctionTable};
+use hashbrown::HashMap;
+use recorder::Recorder;
+use report::{Merged, Report};
+use std::cell::UnsafeCell;
+use std::ffi::OsString;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// How to profile.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProfileOptions {
+    /// Arguments of `calque profile` that children get, too.
+    pub arguments: Vec<OsString>,
+    /// The process that was profiled first; none: this one.
+    pub root: Option<u32>,
+    /// How many programs this process has executed before.
+    pub images: u32,
+}
+
+impl ProfileOptions {
+    /// Arguments for a program that is executed in place of this one.
+    pub fn to_args(&self) -> Vec<OsString> {
+        let own = std::process::id();
+        let mut args = self.arguments.clone();
+        args.push(format!("--root={}", self.root.unwrap_or(own)).into());
+        args.push(format!("--image={}", self.images + 1).into());
+        args
+    }
+
+    /// Whether the process that ends is the one that was profiled first.
+    pub fn is_root(&self, report: &Report) -> bool {
+        self.root.is_none_or(|root| root == report.pid)
+    }
+}
+
+/// Writes a report down; called by the thread that ends the process, or executes another program.
+pub type Writer = fn(&Report, &ProfileOptions);
+
+static WRITER: OnceLock<Writer> = OnceLock::new();
+
+/// Says what is to be made of the numbers at the end.
+pub fn set_writer(writer: Writer) {
+    WRITER.get_or_init(|| writer);
+}
+
+/// Finds functions, for recorders.
+trait Lookup {
+    /// The function at `pc`; `entered`: it is called there.
+    fn function(&self, pc: u64, entered: bool) -> Found;
+}
+
+/// The profile of a process.
+pub(crate) struct Profile {
+    options: ProfileOptions,
+    tables: Mutex<Tables>,
+    recordings: Mutex<Recordings>,
+    /// The process that is profiled: not the vfork child that runs in its memory.
+    pid: AtomicU32,
+    writing: Mutex<()>,
+}
+
+struct Tables {
+    functions: FunctionTable,
+    blocks: Blocks,
+    /// Counters of the instructions of compiled regions: by entry of the code, in the order of pcs.
+    regions: HashMap<usize, Box<[(GuestAddr, u32)]>>,
+}
+
+#[derive(Default)]
+struct Recordings {
+    running: Vec<Arc<Recording>>,
+    /// What threads have executed that are gone.
+    ended: Merged,
+}
+
+/// What a thread records in.
+pub(crate) struct Recording {
+    counters: Counters,
+    /// The thread's registers.
+    cpu: *const CpuState,
+    lock: Mutex<()>,
+    recorder: UnsafeCell<Recorder>,
+}
+
+// SAFETY: `recorder` and `cpu` are only used under rules 1 and 2; `stop_recording` takes the recording off the list before the registers go.
+unsafe impl Send for Recording {}
+// SAFETY: as above.
+unsafe impl Sync for Recording {}
+
+impl Recording {
+    /// The thread's sum.
+    fn now(&self) -> u64 {
+        // SAFETY: the registers outlive the recording's time in the list. Volatile: their thread may be in the interpreter, one
+        // instruction further.
+        unsafe { (&raw const (*self.cpu).rt.insns).read_volatile() }
+    }
+
+    /// Works on the recorder while its thread does not.
+    fn with<R>(&self, work: impl FnOnce(&mut Recorder) -> R) -> R {
+        let _guard = lock(&self.lock);
+        // SAFETY: rules 1 and 2: the thread is the caller's own, outside generated code, or stands still.
+        work(unsafe { &mut *self.recorder.get() })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The profile at rest, for `fork`.
+pub(crate) struct Frozen<'a> {
+    _recordings: MutexGuard<'a, Recordings>,
+    _tables: MutexGuard<'a, Tables>,
+}
+
+impl Lookup for Profile {
+    fn function(&self, pc: u64, entered: bool) -> Found {
+        lock(&self.tables).functions.at(GuestAddr(pc), entered)
+    }
+}
+
+impl Profile {
+    /// The profile that the options ask for.
+    pub(crate) fn new(options: &RunOptions) -> Option<Profile> {
+        Some(Profile {
+            options: options.profile.clone()?,
+            tables: Mutex::new(Tables {
+                functions: FunctionTable::new(),
+                blocks: Blocks::default(),
+                regions: HashMap::new(),
+            }),
+            recordings: Mutex::default(),
+            pid: AtomicU32::new(std::process::id()),
+            writing: Mutex::default(),
+        })
+    }
+
+    /// Gives each `count` of a region its counter.
+    pub(crate) fn assign(&self, region: &mut Region) {
+        let mut tables = lock(&self.tables);
+        let Tables { functions, blocks, .. } = &mut *tables;
+        blocks.assign(region, functions);
+    }
+
+    /// Remembers the counters of a region that is compiled at host address `code`: a host fault there only gives a guest pc.
+    pub(crate) fn compiled(&self, code: usize, region: &Region) {
+        let mut tables = lock(&self.tables);
+        let mut counters: Vec<(GuestAddr, u32)> = Vec::new();
+        for inst in region.insts.iter().filter(|inst| inst.op == Op::Count) {
+            let counter = inst.counted().1;
+            let block = tables.blocks.get(counter);
+            counters.extend(block.iter().flat_map(|block| block.insns()).map(|(pc, _)| (GuestAddr(pc), counter)));
+        }
+        counters.sort_unstable();
+        tables.regions.insert(code, counters.into());
+    }
+
+    /// The counter of the instruction at `pc` in the region compiled at `code`.
+    pub(crate) fn counter(&self, code: usize, pc: GuestAddr) -> u32 {
+        let tables = lock(&self.tables);
+        let Some(counters) = tables.regions.get(&code) else { return 0 };
+        counters.binary_search_by_key(&pc, |&(at, _)| at).map_or(0, |i| counters[i].1)
+    }
+
+    /// The counter of the `count` in `region` that the instruction at `pc` stands in front of.
+    pub(crate) fn counter_in(&self, region: &Region, pc: GuestAddr) -> u32 {
+        let tables = lock(&self.tables);
+        let counts = region.insts.iter().filter(|inst| inst.op == Op::Count);
+        let holds = |counter: &u32| tables.blocks.get(*counter).is_some_and(|block| block.before(pc).is_some());
+        counts.map(|inst| inst.counted().1).find(holds).unwrap_or(0)
+    }
+
+    /// The parts of the function around `from` that are certainly in it.
+    pub(crate) fn extent(&self, from: GuestAddr) -> (u64, u64) {
+        let found = lock(&self.tables).functions.at(from, false);
+        (found.low, found.high)
+    }
+
+    /// Keeps other threads out until the guard is dropped: for `fork`.
+    pub(crate) fn freeze(&self) -> Frozen<'_> {
+        Frozen { _recordings: lock(&self.recordings), _tables: lock(&self.tables) }
+    }
+
+    /// In the child of a fork: counts from zero, and only what the calling thread does.
+    pub(crate) fn after_fork_in_child(&self, survivor: &AtomicU32) {
+        self.pid.store(std::process::id(), Ordering::Relaxed);
+        let mut recordings = lock(&self.recordings);
+        recordings.ended = Merged::default();
+        // SAFETY: the registers are those of a thread of the parent's, whose memory the child has a copy of.
+        recordings.running.retain(|r| std::ptr::eq(unsafe { &raw const (*r.cpu).rt.interrupt }, survivor));
+        for recording in &recordings.running {
+            // SAFETY: nobody else is left, and the calling thread is not in generated code.
+            let recorder = unsafe { &mut *recording.recorder.get() };
+            recorder.clear();
+            recording.counters.clear();
+        }
+    }
+
+    /// Whether this is the profiled process itself.
+    fn is_own(&self) -> bool {
+        self.pid.load(Ordering::Relaxed) == std::process::id()
+    }
+
+    /// Writes the profile, because the process ends as `how` says or executes another program. Once it has ended, nobody comes back from here.
+    fn write(&self, world: &World, interrupt: u32, ends: Ends) {
+        if !self.is_own() {
+            return;
+        }
+        let guard = lock(&self.writing);
+        let mut report = None;
+        world.stopped(interrupt, || report = Some(self.report()));
+        if let Some(mut report) = report {
+            report.ended = Some(ends);
+            if let Some(writer) = WRITER.get() {
+                writer(&report, &self.options);
+            }
+        }
+        if ends != Ends::Executes {
+            // The process is about to end: another thread that wants to end it waits here for that.
+            std::mem::forget(guard);
+        }
+    }
+
+    fn report(&self) -> Report {
+        let recordings = lock(&self.recordings);
+        let mut merged = recordings.ended.clone();
+        let used = lock(&self.tables).blocks.used();
+        for recording in &recordings.running {
+            recording.with(|recorder| merged.add(recorder, &recording.counters, used, recording.now(), Open::Stays));
+        }
+        let mut tables = lock(&self.tables);
+        let Tables { functions, blocks, .. } = &mut *tables;
+        Report::new(&merged, functions, blocks)
+    }
+}
+
+/// Whether calls that are under way go on after they have been added up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Open {
+    Stays,
+    Ends,
+}
+
+/// How the profiled program came to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ends {
+    /// With this exit code.
+    Exits(i32),
+    /// By this signal.
+    Dies(i32),
+    /// It executes another program.
+    Executes,
+}
+
+impl Process {
+    /// Writes the profile, if one was asked for.
+    pub(crate) fn write_profile(&self, ends: Ends) {
+        if let Some(profile) = &self.code.profile {
+            profile.write(&self.code.world, crate::dispatch::CODE_CHANGED, ends);
+        }
+    }
+}
+
+impl Thread {
+    /// From now on the thread's registers lead to a recording, if a profile was asked for.
+    pub(crate) fn start_recording(&mut self) {
+        let process = Arc::clone(&self.process);
+        let Some(profile) = &process.code.profile else { return };
+        let counters = match Counters::new() {
+            Ok(counters) => counters,
+            Err(errno) => panic!("no memory for a thread's counters: {errno}"),
+        };
+        let recording = Arc::new(Recording {
+            counters,
+            cpu: &raw const *self.cpu,
+            lock: Mutex::new(()),
+            recorder: UnsafeCell::new(Recorder::new()),
+        });
+        let (now, pc) = (self.cpu.rt.insns, self.cpu.rip);
+        recording.with(|recorder| recorder.start(now, pc, profile));
+        self.cpu.rt.counters = recording.counters.address();
+        self.cpu.rt.recorder = Arc::as_ptr(&recording) as u64;
+        lock(&profile.recordings).running.push(Arc::clone(&recording));
+        self.recording = Some(recording);
+    }
+
+    /// The thread has ended, or is a vfork child that has gone its way.
+    pub(crate) fn stop_recording(&mut self) {
+        let process = Arc::clone(&self.process);
+        let (Some(profile), Some(recording)) = (&process.code.profile, self.recording.take()) else { return };
+        let now = self.cpu.rt.insns;
+        let last = {
+            let mut recordings = lock(&profile.recordings);
+            recordings.running.retain(|running| !Arc::ptr_eq(running, &recording));
+            let used = lock(&profile.tables).blocks.used();
+            let Recordings { ended, running } = &mut *recordings;
+            recording.with(|recorder| ended.add(recorder, &recording.counters, used, now, Open::Ends));
+            running.is_empty()
+        };
+        (self.cpu.rt.counters, self.cpu.rt.recorder) = (0, 0);
+        if last {
+            // The last thread ends the process without saying so.
+            process.write_profile(Ends::Exits(0));
+        }
+    }
+
+    /// Runs the interpreter, or looks at the recording otherwise, while no report is being made.
+    pub(crate) fn recorder_guard(recording: Option<&Arc<Recording>>) -> Option<MutexGuard<'_, ()>> {
+        recording.map(|recording| lock(&recording.lock))
+    }
+
+    /// A block was left at `pc`, which has not been executed, in front of the `count` of `counter`.
+    pub(crate) fn left_early(&mut self, counter: u32, pc: GuestAddr) {
+        let (Some(profile), Some(recording)) = (&self.process.code.profile, &self.recording) else { return };
+        let before = lock(&profile.tables).blocks.get(counter).and_then(|block| block.before(pc));
+        if let Some(n @ 1..) = before {
+            self.cpu.rt.insns += n as u64;
+            recording.with(|recorder| recorder.left_early(counter, n as u32));
+        }
+    }
+
+    /// A signal frame has been pushed, perhaps on the alternate stack, and the handler is next.
+    pub(crate) fn record_handler(&mut self, alt: AltStack) {
+        let (Some(profile), Some(recording)) = (&self.process.code.profile, &self.recording) else { return };
+        let (now, pc, sp) = (self.cpu.rt.insns, self.cpu.rip, self.cpu.gpr[RSP]);
+        let stack = (alt.sp, alt.sp.saturating_add(alt.size));
+        let alt = (alt.size != 0 && (stack.0..stack.1).contains(&sp)).then_some(stack);
+        recording.with(|recorder| recorder.enter_handler(now, pc, sp, alt, profile));
+    }
+
+    /// `rt_sigreturn`.
+    pub(crate) fn record_handler_end(&mut self) {
+        if let Some(recording) = &self.recording {
+            recording.with(|recorder| recorder.leave_handler(self.cpu.rt.insns));
+        }
+    }
+}
+
+const RSP: usize = 4;
+
+/// Carries out a profiling helper, under the ABI of `ir/src/helper.rs`.
+pub(crate) fn helper(cpu: &mut CpuState, helper: Helper, site: u64, target: u64, sp: u64) -> u64 {
+    let entry = match helper {
+        Helper::ProfileCall => call,
+        Helper::ProfileReturn => ret,
+        _ => jump,
+    };
+    entry(cpu, site, target, sp)
+}
+
+macro_rules! events {
+    ($( $name:ident; )*) => {
+        $(
+            /// Hands the event to the thread's recorder.
+            pub(crate) extern "C" fn $name(cpu: &mut CpuState, site: u64, target: u64, sp: u64) -> u64 {
+                let recording = cpu.rt.recorder as *const Recording;
+                // SAFETY: code that is lifted for profiling only runs in threads that record; rule 1.
+                let recorder = unsafe { &mut *(*recording).recorder.get() };
+                recorder.$name(cpu.rt.insns, site, target, sp, &Current);
+                0
+            }
+        )*
+    };
+}
+
+events! {
+    call;
+    ret;
+    jump;
+}
+
+/// Looks functions up in the profile of this process.
+struct Current;
+
+impl Lookup for Current {
+    fn function(&self, pc: u64, entered: bool) -> Found {
+        let profile = crate::process::current().and_then(|process| process.code.profile.as_ref());
+        profile.map_or(Found::NOTHING, |profile| profile.function(pc, entered))
+    }
+}
+
+/// Guest code with the bounds of its functions, for the lifter.
+pub(crate) struct Bounds<'a> {
+    profile: Option<&'a Profile>,
+    last: std::cell::Cell<(u64, u64)>,
+}
+
+impl<'a> Bounds<'a> {
+    pub(crate) fn new(profile: Option<&'a Profile>) -> Self {
+        Self { profile, last: std::cell::Cell::new((0, 0)) }
+    }
+
+    /// Whether `to` is in another function than `from`.
+    pub(crate) fn leaves(&self, from: GuestAddr, to: GuestAddr) -> bool {
+        let Some(profile) = self.profile else { return false };
+        let (low, high) = self.last.get();
+        if !(low..high).contains(&from.0) {
+            self.last.set(profile.extent(from));
+        }
+        let (low, high) = self.last.get();
+        !(low..high).contains(&to.0)
+    }
+}
+
