@@ -89,6 +89,8 @@ struct State {
     by_pc: HashMap<u64, u32>,
     /// Place in code memory of the landings, and of the displacement of their jump.
     landings: HashMap<u64, (u32, u32)>,
+    /// Place of the last landing made for an index. It goes on to the one before if the pc is another.
+    heads: HashMap<u16, u32>,
     records: Vec<Record>,
     exits: Vec<Exit>,
     items: Vec<u8>,
@@ -138,6 +140,7 @@ impl Blocks {
             translator: Translator::new(),
             by_pc: HashMap::new(),
             landings: HashMap::new(),
+            heads: HashMap::new(),
             records: Vec::new(),
             exits: Vec::new(),
             items: Vec::new(),
@@ -298,18 +301,21 @@ impl Blocks {
         self.found(&state.records[index as usize])
     }
 
-    /// The landing of `pc`, which has a unit; `None` if there is no room.
+    /// The landing that computed jumps to `pc`, which has a unit, begin at; `None` if there is no room. From there they come to the
+    /// landings of all pcs with the same index.
     pub fn landing(&self, pc: u64) -> Option<u64> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        if let Some(&(at, _)) = state.landings.get(&pc) {
-            return Some(self.memory.base() + u64::from(at));
+        let head = state.heads.get(&(pc as u16)).map(|&at| self.memory.base() + u64::from(at));
+        if state.landings.contains_key(&pc) {
+            return head;
         }
         let unit = state.by_pc.get(&pc).map(|&i| state.records[i as usize].start)?;
         let start = self.memory.peek() as u32;
         let mut code = Code { bytes: Vec::with_capacity(64), base: self.memory.base() + u64::from(start) };
         let mut list = Vec::with_capacity(3);
-        let jump = write_landing(&mut code, &mut list, pc, self.miss, self.memory.base() + u64::from(unit));
+        let next = head.unwrap_or(self.miss);
+        let jump = write_landing(&mut code, &mut list, pc, next, self.memory.base() + u64::from(unit));
         self.memory.allocate(code.len())?;
         self.memory.write(start as usize, &code.bytes);
         let items = state.items.len() as u32;
@@ -317,6 +323,7 @@ impl Blocks {
         let len = code.len() as u32;
         state.records.push(Record { pc, start, len, items, incoming: 0, kind: Kind::Landing, removed: false });
         state.landings.insert(pc, (start, start + jump as u32));
+        state.heads.insert(pc as u16, start);
         Some(code.base)
     }
 
@@ -364,6 +371,7 @@ impl Blocks {
         self.memory.write(at, &header);
         state.by_pc = HashMap::new();
         state.landings = HashMap::new();
+        state.heads = HashMap::new();
         state.pages = HashMap::new();
         (state.records, state.exits, state.items) = (Vec::new(), Vec::new(), Vec::new());
         self.generation.fetch_add(1, Ordering::Release);
@@ -419,8 +427,8 @@ impl Blocks {
     }
 }
 
-/// The landing of `pc`; the offset of the displacement of its jump to `unit`.
-fn write_landing(code: &mut Code, list: &mut Vec<(usize, Rule)>, pc: u64, miss: u64, unit: u64) -> usize {
+/// The landing of `pc`, which goes on at `next` if RIP is another; the offset of the displacement of its jump to `unit`.
+fn write_landing(code: &mut Code, list: &mut Vec<(usize, Rule)>, pc: u64, next: u64, unit: u64) -> usize {
     let done = Rule::done_spilled(RCX);
     code.restore(RCX, RIP);
     list.push((code.len(), done));
@@ -439,9 +447,9 @@ fn write_landing(code: &mut Code, list: &mut Vec<(usize, Rule)>, pc: u64, miss: 
         list.push((code.len() - begin, Rule::STEP));
     }
     let begin = code.len();
-    // jrcxz over the jump to `miss`
+    // jrcxz over the jump to `next`
     code.put(&[0xe3, 5]);
-    code.jump(miss);
+    code.jump(next);
     code.restore(RCX, SPILL);
     code.align_patch(1);
     code.put(&[0xe9]);

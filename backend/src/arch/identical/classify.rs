@@ -1,14 +1,17 @@
-//! What becomes of a guest instruction, by its code: one table, made once for the host's processor.
+//! What becomes of a guest instruction, by its code, on the host's processor.
 
-use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, OpCodeOperandKind, Register};
-use std::sync::LazyLock;
+use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, Register};
 
 /// What becomes of an instruction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(super) enum Kind {
+    /// Not looked up yet.
+    Unknown,
     /// Runs as it is.
     Copy,
+    /// Runs as it is, and uses MMX registers if it names one.
+    CopyMaybeMmx,
     /// Runs as it is, and uses x87 or MMX registers.
     CopyX87,
     /// The interpreter's: differs between guest and host, or the host lacks it.
@@ -51,6 +54,8 @@ fn host_has(feature: CpuidFeature) -> bool {
     match feature {
         INTEL8086 | INTEL186 | INTEL286 | INTEL386 | INTEL486 | X64 | CMOV | CPUID | MULTIBYTENOP | PAUSE | MSR | CX8 | FPU | FPU287
         | FPU387 | MMX | SSE | SSE2 | CLFSH | PREFETCHW | SYSCALL | FXSR | INTEL8086_ONLY | FSGSBASE => true,
+        // No-operations where control-flow enforcement is off, as it is in this process.
+        CET_IBT | CET_SS => true,
         SSE3 => has("sse3"),
         SSSE3 => has("ssse3"),
         SSE4_1 => has("sse4.1"),
@@ -69,6 +74,11 @@ fn host_has(feature: CpuidFeature) -> bool {
         FMA => has("fma"),
         F16C => has("f16c"),
         SHA => has("sha"),
+        GFNI => has("gfni"),
+        VAES => has("vaes"),
+        VPCLMULQDQ => has("vpclmulqdq"),
+        RDRAND => has("rdrand"),
+        RDSEED => has("rdseed"),
         _ => false,
     }
 }
@@ -79,18 +89,21 @@ fn has(name: &str) -> bool {
         ($($feature:tt)*) => { match name { $( $feature => std::arch::is_x86_feature_detected!($feature), )* _ => false } };
     }
     detect!("sse3" "ssse3" "sse4.1" "sse4.2" "popcnt" "lzcnt" "bmi1" "bmi2" "movbe" "adx" "aes" "pclmulqdq" "cmpxchg16b" "avx"
-        "avx2" "fma" "f16c" "sha")
+        "avx2" "fma" "f16c" "sha" "gfni" "vaes" "vpclmulqdq" "rdrand" "rdseed")
 }
 
-fn uses_x87(code: Code) -> bool {
-    use OpCodeOperandKind::{mm_or_mem, mm_reg, mm_rm, st0, sti_opcode};
-    let fpu = |f: &CpuidFeature| matches!(f, CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387 | CpuidFeature::MMX);
-    code.cpuid_features().iter().any(fpu)
-        || code.op_code().op_kinds().iter().any(|kind| matches!(kind, mm_or_mem | mm_reg | mm_rm | st0 | sti_opcode))
+fn is_x87(feature: &CpuidFeature) -> bool {
+    matches!(feature, CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387 | CpuidFeature::MMX)
 }
 
-fn classify(code: Code) -> Kind {
+/// Extensions with instructions on MMX registers beside those on XMM registers.
+fn extends_mmx(feature: &CpuidFeature) -> bool {
+    matches!(feature, CpuidFeature::SSE | CpuidFeature::SSE2 | CpuidFeature::SSSE3)
+}
+
+fn classify(insn: &Instruction) -> Kind {
     use Code::*;
+    let code = insn.code();
     match code {
         Jmp_rel8_64 | Jmp_rel32_64 => return Kind::Jump,
         Call_rel32_64 => return Kind::Call,
@@ -105,35 +118,44 @@ fn classify(code: Code) -> Kind {
     if code.is_jcc_short_or_near() {
         return Kind::Jcc;
     }
-    let info = code.op_code();
     let transfers = !matches!(code.flow_control(), iced_x86::FlowControl::Next);
     // A MOV to a segment register replaces the base of FS or GS (SDM vol. 3 3.4.4.1).
     let segment = matches!(code, Mov_Sreg_rm16 | Mov_Sreg_r32m16 | Mov_Sreg_r64m16 | Popq_FS | Popw_FS | Popq_GS | Popw_GS);
-    if !info.mode64() || transfers || segment || info.is_privileged() || ODD.contains(&code.mnemonic()) {
+    if transfers || segment || insn.is_privileged() || ODD.contains(&code.mnemonic()) {
         return Kind::Odd;
     }
-    if !code.cpuid_features().iter().all(|&f| host_has(f)) {
+    let features = code.cpuid_features();
+    if !features.iter().all(|&f| host_has(f)) {
         return Kind::Odd;
     }
-    if uses_x87(code) { Kind::CopyX87 } else { Kind::Copy }
+    match features {
+        _ if features.iter().any(is_x87) => Kind::CopyX87,
+        _ if features.iter().any(extends_mmx) => Kind::CopyMaybeMmx,
+        _ => Kind::Copy,
+    }
 }
 
-/// The kind of each code.
-static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| Code::values().map(classify).collect());
-
-/// Looks up kinds; made once.
-#[derive(Clone, Copy)]
-pub(super) struct Kinds(&'static [Kind]);
+/// The kinds of codes seen so far.
+pub(super) struct Kinds(Vec<Kind>);
 
 impl Kinds {
     pub(super) fn new() -> Kinds {
-        Kinds(&KINDS)
+        Kinds(vec![Kind::Unknown; Code::values().len()])
     }
 
-    pub(super) fn of(self, insn: &Instruction) -> Kind {
+    #[inline]
+    pub(super) fn of(&mut self, insn: &Instruction) -> Kind {
         if insn.is_invalid() || insn.segment_prefix() == Register::GS {
             return Kind::Odd;
         }
-        self.0[insn.code() as usize]
+        let slot = &mut self.0[insn.code() as usize];
+        if *slot == Kind::Unknown {
+            *slot = classify(insn);
+        }
+        match *slot {
+            Kind::CopyMaybeMmx if insn.op0_register().is_mm() || insn.op1_register().is_mm() => Kind::CopyX87,
+            Kind::CopyMaybeMmx => Kind::Copy,
+            kind => kind,
+        }
     }
 }

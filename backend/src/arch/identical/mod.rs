@@ -21,7 +21,7 @@
 //! leaves. Linking patches the displacement: one aligned store (within 8 bytes) through the writable alias of code memory, which other threads
 //! that execute it see before or after. Computed jumps index the thread's table of *landings* by the low 16 bits of the target
 //! (`Area::landings`). A landing belongs to one guest pc for good: it checks the whole pc, then jumps to the unit, or leaves if
-//! there is none.
+//! there is none; if the pc is another, it goes on to the next landing with that index.
 //!
 //! # Removal
 //! A unit is taken out of use by pointing the exits that lead to it back at their stubs, and its landing at the exit. Threads

@@ -78,7 +78,7 @@ impl Translator {
     /// Appends the unit at `pc` to `code`. False if its first instruction is the interpreter's, or cannot be read.
     pub(super) fn translate(&mut self, pc: u64, code: &mut Code, world: &mut World<'_>) -> bool {
         let unit = std::mem::take(&mut self.unit);
-        let mut pass = Pass { kinds: self.kinds, unit: unit.emptied(), code, world, pc, branches: 0, x87: false, start: pc };
+        let mut pass = Pass { kinds: &mut self.kinds, unit: unit.emptied(), code, world, pc, branches: 0, x87: false, start: pc };
         pass.run(&mut self.window);
         self.unit = pass.unit;
         self.unit.insns != 0
@@ -97,7 +97,7 @@ impl Unit {
 }
 
 struct Pass<'a, 'w> {
-    kinds: Kinds,
+    kinds: &'a mut Kinds,
     unit: Unit,
     code: &'a mut Code,
     world: &'a mut World<'w>,
@@ -128,8 +128,8 @@ impl Pass<'_, '_> {
                     return self.leave_odd();
                 }
                 let bytes = &window[at..at + insn.len()];
-                let constants = decoder.get_constant_offsets(&insn);
-                let displacement = constants.has_displacement().then(|| constants.displacement_offset());
+                let displacement =
+                    insn.is_ip_rel_memory_operand().then(|| decoder.get_constant_offsets(&insn).displacement_offset());
                 match self.instruction(&insn, bytes, displacement) {
                     Next::On => {}
                     Next::At(pc) if pc == insn.next_ip() => {}
@@ -171,7 +171,7 @@ impl Pass<'_, '_> {
             Kind::CallIndirect => self.call_indirect(insn, bytes),
             Kind::Return => self.ret(insn),
             Kind::Syscall => self.syscall(insn),
-            Kind::Odd => unreachable!("left above"),
+            Kind::Odd | Kind::Unknown | Kind::CopyMaybeMmx => unreachable!("`of` gives none, or handled above"),
         }
         if matches!(kind, Kind::Copy | Kind::CopyX87) { Next::On } else { Next::End }
     }
@@ -185,15 +185,15 @@ impl Pass<'_, '_> {
     }
 
     fn copy(&mut self, insn: &Instruction, bytes: &[u8], displacement: Option<usize>, begin: usize) {
-        if !insn.is_ip_rel_memory_operand() {
+        let Some(at) = displacement else {
             self.code.put(bytes);
             sites::put(&mut self.unit.items, bytes.len(), self.code.len() - begin);
             return;
-        }
+        };
         let end = self.code.here() + bytes.len() as u64;
         let moved = insn.ip_rel_memory_address().wrapping_sub(end) as i64;
         let short = insn.memory_base() == Register::RIP && moved == i64::from(moved as i32);
-        if let (true, Some(at)) = (short, displacement) {
+        if short {
             let start = self.code.len();
             self.code.put(bytes);
             self.code.bytes[start + at..start + at + 4].copy_from_slice(&(moved as i32).to_le_bytes());
