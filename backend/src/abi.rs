@@ -22,6 +22,7 @@
 use crate::arch;
 use crate::emit::entry::FROM_TIER0;
 use calque_ir::{CpuState, FaultKind, GuestAddr, Reg};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Address of machine code in this process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -143,15 +144,6 @@ fn exit_reason(cpu: &CpuState) -> ExitReason {
     }
 }
 
-/// Runs `work` under the rounding mode of the guest's MXCSR, with every exception masked; what it raises goes into
-/// MXCSR's flags. For engines other than generated code, which [`enter`] serves.
-pub fn under_guest_rounding<R>(cpu: &mut CpuState, work: impl FnOnce(&mut CpuState) -> R) -> R {
-    let host = arch::begin_guest_rounding(cpu.mxcsr);
-    let result = work(cpu);
-    cpu.mxcsr |= arch::end_guest_rounding(host);
-    result
-}
-
 /// Where a signal handler sets the host pc, with the host stack pointer set to `cpu.rt.host_sp`, to leave generated
 /// code at a fault: [`enter`] then returns with what `cpu.rt.exit_reason` says ([`REASON_HOST_FAULT`]).
 pub fn fault_return() -> HostCode {
@@ -176,14 +168,14 @@ pub const JUMP_CACHE_ENTRIES: usize = 4096;
 pub(crate) const JUMP_CACHE_SHIFT: u32 = 12;
 
 #[repr(C)]
-#[derive(Clone, Copy)]
 struct JumpEntry {
-    pc: u64,
-    code: u64,
+    pc: AtomicU64,
+    code: AtomicU64,
 }
 
 /// One thread's direct-mapped table from guest pc to code, which indirect jumps probe inline.
-/// Only the owning thread reads or writes it; `cpu.rt.jump_cache` holds [`JumpCache::address`].
+/// Only the owning thread looks into it and inserts; others may [`JumpCache::remove`] what has become stale.
+/// `cpu.rt.jump_cache` holds [`JumpCache::address`].
 pub struct JumpCache {
     table: Box<Table>,
 }
@@ -199,7 +191,11 @@ const _: () = assert!(size_of::<Table>() == 65536);
 impl JumpEntry {
     /// An entry of slot `slot` that matches nothing: its pc, below the first page, belongs to the neighbour's slot.
     fn empty(slot: usize) -> JumpEntry {
-        JumpEntry { pc: slot as u64 ^ 1, code: 0 }
+        JumpEntry { pc: AtomicU64::new(slot as u64 ^ 1), code: AtomicU64::new(0) }
+    }
+
+    fn clear(&self, slot: usize) {
+        self.pc.store(slot as u64 ^ 1, Ordering::Relaxed);
     }
 }
 
@@ -210,26 +206,28 @@ impl JumpCache {
     }
 
     /// For `cpu.rt.jump_cache`; valid as long as `self`, also when it moves.
-    pub fn address(&mut self) -> u64 {
-        self.table.entries.as_mut_ptr() as u64
+    pub fn address(&self) -> u64 {
+        self.table.entries.as_ptr() as u64
     }
 
     /// Remembers that `pc` is translated at `code`, forgetting another pc of the same slot.
-    pub fn insert(&mut self, pc: GuestAddr, code: HostCode) {
-        self.table.entries[Self::slot(pc)] = JumpEntry { pc: pc.0, code: code.0 as u64 };
+    pub fn insert(&self, pc: GuestAddr, code: HostCode) {
+        let entry = &self.table.entries[Self::slot(pc)];
+        entry.code.store(code.0 as u64, Ordering::Relaxed);
+        entry.pc.store(pc.0, Ordering::Relaxed);
     }
 
     /// Forgets `pc`.
-    pub fn remove(&mut self, pc: GuestAddr) {
-        let entry = &mut self.table.entries[Self::slot(pc)];
-        if entry.pc == pc.0 {
-            *entry = JumpEntry::empty(Self::slot(pc));
+    pub fn remove(&self, pc: GuestAddr) {
+        let entry = &self.table.entries[Self::slot(pc)];
+        if entry.pc.load(Ordering::Relaxed) == pc.0 {
+            entry.clear(Self::slot(pc));
         }
     }
 
     /// Forgets everything: after code was removed.
-    pub fn clear(&mut self) {
-        self.table.entries.iter_mut().enumerate().for_each(|(slot, entry)| *entry = JumpEntry::empty(slot));
+    pub fn clear(&self) {
+        self.table.entries.iter().enumerate().for_each(|(slot, entry)| entry.clear(slot));
     }
 
     fn slot(pc: GuestAddr) -> usize {

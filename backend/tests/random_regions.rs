@@ -3,7 +3,7 @@
 
 mod common;
 
-use calque_backend::StateAtFaults;
+use calque_backend::{Emitter, HostIsa, StateAtFaults};
 use calque_ir::{BlockId, Builder, Cc, Exit, GuestAddr, Mem, Op, Reg, Region, Target, Type, Value};
 use common::{Random, Runner};
 
@@ -148,6 +148,20 @@ fn random_regions_agree_with_the_interpreter() {
             if let Err(report) = runner.compare(&region, 3, &mut random) {
                 panic!("region {i}, {state_at_faults:?}\n{report}");
             }
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(not(target_arch = "aarch64"), ignore = "the emitter makes AArch64 code")]
+fn random_regions_are_emitted_right() {
+    let mut runner = Runner::new();
+    runner.emitter = Some(Emitter::new(HostIsa::native()));
+    let mut random = Random::new(43);
+    for i in 0..1500 {
+        let region = region(&mut random);
+        if let Err(report) = runner.compare(&region, 3, &mut random) {
+            panic!("region {i}\n{report}");
         }
     }
 }

@@ -10,6 +10,7 @@
 
 use crate::access::{Fault, GuestMemory};
 use crate::arch::UnitThread;
+use crate::cold::{self, Made};
 use crate::crash;
 use crate::fault::{self, Pending};
 use crate::memory::Prot;
@@ -17,12 +18,14 @@ use crate::options::Engine;
 use crate::process::Process;
 use crate::profile::Profile;
 use crate::signal;
+use crate::smc::GuestCode;
 use crate::stats;
 use crate::syscall::Outcome;
 use crate::thread::{Access, GuestFault, MemoryCause, Thread};
 use crate::tier::{ColdBlock, Entry, Jit};
-use crate::world::Member;
-use calque_backend::{ExitReason, HostCode, JumpCache, abi};
+use crate::world::{Member, Polls};
+use calque_backend::{CodeKind, Emitter, ExitReason, HostCode, JumpCache, abi};
+use calque_frontend::{LiftOptions, lift_block};
 use calque_ir::interp::{self, Frame, Next};
 use calque_ir::{CpuState, FaultKind, GuestAddr};
 use std::ptr::null;
@@ -41,6 +44,8 @@ pub(crate) enum Event {
     Safepoint,
     Syscall,
     Fault(GuestFault),
+    /// The instruction at RIP writes to the page that the code it belongs to was made from.
+    Step,
 }
 
 impl Event {
@@ -56,6 +61,12 @@ pub(crate) struct Exec {
     frame: Frame,
     /// What indirect jumps in generated code look into; made when first needed.
     jumps: Option<JumpCache>,
+    /// The same for emitted code.
+    tier0_jumps: Option<Arc<JumpCache>>,
+    /// Makes emitted code.
+    emitter: Option<Emitter>,
+    /// A countdown has ended on the way to RIP.
+    sampled: bool,
     /// How generated code was left last: what to improve once the target is known.
     last_exit: LastExit,
     /// The epoch that `entries` and `jumps` are good for.
@@ -74,8 +85,8 @@ enum LastExit {
     None,
     /// Through this unlinked cell.
     Cell(u32),
-    /// By an indirect jump that missed the jump cache.
-    Indirect,
+    /// By an indirect jump, in this kind of code, that missed the jump cache.
+    Indirect(CodeKind),
     /// With a fault, in front of the `count` of this counter; 0 if there is none.
     Fault { unreached: u32 },
 }
@@ -131,9 +142,23 @@ impl EntryCache {
         self.slots[slot] = pointer;
     }
 
+    /// Takes the entry for `pc` out.
+    fn remove(&mut self, pc: u64) {
+        if self.find(pc).is_none() {
+            return;
+        }
+        let slot = slot_of(pc);
+        self.slots[slot] = null();
+        let place = self.owners[slot] as usize;
+        self.known.swap_remove(place);
+        if let Some(moved) = self.known.get(place) {
+            self.owners[slot_of(moved.pc.0)] = place as u32;
+        }
+    }
+
+    /// Takes all out.
     fn clear(&mut self) {
-        self.slots.fill(null());
-        self.known.clear();
+        self.known.drain(..).for_each(|entry| self.slots[slot_of(entry.pc.0)] = null());
     }
 }
 
@@ -141,13 +166,34 @@ impl Exec {
     /// Empties the caches: they may hold what has been dropped since.
     fn forget(&mut self, epoch: u64) {
         self.entries.clear();
-        self.jumps.iter_mut().for_each(JumpCache::clear);
+        self.jumps.iter().for_each(JumpCache::clear);
+        self.tier0_jumps.iter().for_each(|jumps| jumps.clear());
         self.last_exit = LastExit::None;
         self.epoch = epoch;
     }
 
     pub(crate) fn new() -> Self {
-        Self { entries: EntryCache::new(), frame: Frame::default(), jumps: None, last_exit: LastExit::None, epoch: 0, units: UnitThread::default() }
+        Self {
+            entries: EntryCache::new(),
+            frame: Frame::default(),
+            jumps: None,
+            tier0_jumps: None,
+            emitter: None,
+            sampled: false,
+            last_exit: LastExit::None,
+            epoch: 0,
+            units: UnitThread::default(),
+        }
+    }
+
+    /// Remembers where the computed jump goes that has missed its cache.
+    fn remember_jump(&self, from: CodeKind, jit: &Jit, entry: &Entry) {
+        let Some(translation) = entry.translation() else { return };
+        let Some(code) = jit.cache.entry_from(&translation, from) else { return };
+        match from {
+            CodeKind::Tail => self.jumps.iter().for_each(|jumps| jumps.insert(entry.pc, code)),
+            CodeKind::Tier0 => self.tier0_jumps.iter().for_each(|jumps| jumps.insert(entry.pc, code)),
+        }
     }
 
     /// The interpreter's values.
@@ -162,7 +208,12 @@ impl Thread {
     pub(crate) fn run(&mut self) -> i32 {
         let process = Arc::clone(&self.process);
         let _attachment = signal::attach(self);
-        let membership = process.code.world.join(&self.cpu.rt.interrupt);
+        if let Some(jit) = process.code.jit.as_ref().filter(|_| process.code.emits) {
+            self.exec.emitter.get_or_insert_with(|| Emitter::new(jit.host.clone()));
+            self.cpu.rt.tier0_jumps = self.exec.tier0_jumps.get_or_insert_default().address();
+        }
+        let polls = if process.code.units.is_some() { Polls::None } else { Polls::EachCycle };
+        let membership = process.code.world.join(&self.cpu.rt.interrupt, self.exec.tier0_jumps.clone(), polls);
         if let Some(jit) = &process.code.jit {
             let jumps = self.exec.jumps.get_or_insert_default();
             self.cpu.rt.jump_cache = jumps.address();
@@ -190,7 +241,9 @@ impl Thread {
                         return code;
                     }
                 }
+                Event::Fault(GuestFault::Trap(FaultKind::Stale)) => self.translate_anew(),
                 Event::Fault(fault) => self.fault(fault),
+                Event::Step => self.step(),
             }
         }
     }
@@ -262,17 +315,20 @@ impl Thread {
             }
             let Thread { exec, cpu, process, recording, .. } = self;
             let Some(entry) = exec.entries.find(pc) else { return Event::Safepoint };
-            let event = match (entry.code(), &process.code.jit) {
+            if std::mem::take(&mut exec.sampled)
+                && let Some(entry) = exec.entries.owner(pc)
+            {
+                process.code.sampled(process, entry);
+            }
+            let event = match (entry.runnable(), &process.code.jit) {
                 (Some(code), Some(jit)) => {
                     match exec.last_exit {
                         LastExit::None | LastExit::Fault { .. } => {}
                         LastExit::Cell(cell) => link(process, jit, cell, entry),
-                        LastExit::Indirect => {
-                            exec.jumps.iter_mut().for_each(|jumps| jumps.insert(entry.pc, code));
-                        }
+                        LastExit::Indirect(from) => exec.remember_jump(from, jit, entry),
                     }
                     warm = true;
-                    enter(cpu, process, jit, member, code, &mut exec.last_exit)
+                    enter(cpu, process, jit, member, code, exec)
                 }
                 _ => {
                     exec.last_exit = LastExit::None;
@@ -284,12 +340,6 @@ impl Thread {
                     }
                     let Some(block) = entry.cold() else { return Event::Safepoint };
                     entry.count_run();
-                    if block.computes_floats
-                        && traps_floats(cpu)
-                        && exec.entries.owner(pc).is_some_and(|entry| compile_at_once(process, entry))
-                    {
-                        continue;
-                    }
                     let guard = Thread::recorder_guard(recording.as_ref());
                     let event = interpret(cpu, process, block, &mut exec.frame, &mut warm);
                     drop(guard);
@@ -316,17 +366,47 @@ impl Thread {
         }
     }
 
+    /// The checked block at RIP is not what stands there now.
+    fn translate_anew(&mut self) {
+        let (process, pc) = (&self.process, GuestAddr(self.cpu.rip));
+        process.code.recheck(&process.mem, &process.stats, pc);
+        self.exec.entries.remove(pc.0);
+        self.exec.jumps.iter_mut().for_each(|jumps| jumps.remove(pc));
+        self.exec.last_exit = LastExit::None;
+    }
+
+    /// Interprets the one instruction at RIP, of which no translation is kept.
+    fn step(&mut self) {
+        let process = Arc::clone(&self.process);
+        let options = LiftOptions { block_insns: 1, profile: false, ..process.code.lift_options() };
+        let code = GuestCode::new(&process.mem);
+        let block = ColdBlock::new(lift_block(&code, GuestAddr(self.cpu.rip), &options));
+        self.exec.last_exit = LastExit::None;
+        let event = interpret(&mut self.cpu, &process, &block, &mut self.exec.frame, &mut false);
+        if let Some(Event::Fault(fault)) = event {
+            self.fault(fault);
+        }
+    }
+
     /// Finds or makes the entry for `pc`, with code that can run. An event if there is none.
     fn prepare(&mut self, pc: GuestAddr) -> Option<Event> {
         let process = &self.process;
         let entry = process.code.entry(pc);
-        let runs = || entry.code().is_some() || entry.cold().is_some();
+        if !entry.is_usable() && !process.code.reclaim(&process.mem, &process.stats, &entry) {
+            return Some(Event::Safepoint);
+        }
+        let runs = || entry.runnable().is_some() || entry.cold().is_some();
         if !runs() {
             if !process.mem.mark_code(pc) {
                 return Some(Event::fetch_fault(process, pc));
             }
             if process.code.engine == Engine::Jit {
                 process.code.request(process, &entry);
+            }
+            if let (false, Some(jit), Some(emitter)) = (runs(), &process.code.jit, &mut self.exec.emitter)
+                && process.code.emit_cold(process, jit, emitter, &entry) == Made::Nothing
+            {
+                return Some(Event::Safepoint);
             }
             if !runs() && !process.code.lift_cold(&entry, &process.mem, &process.stats) {
                 return Some(Event::Safepoint);
@@ -335,20 +415,6 @@ impl Thread {
         self.exec.entries.remember(entry);
         None
     }
-}
-
-/// Whether a SIMD floating-point exception is unmasked (MXCSR bits 7..13). Only compiled code traps then: it runs under the
-/// guest's own MXCSR.
-fn traps_floats(cpu: &CpuState) -> bool {
-    const MASKS: u32 = 0x3f << 7;
-    cpu.mxcsr & MASKS != MASKS
-}
-
-/// Compiles `entry` on this thread, hot or not; whether it has code.
-fn compile_at_once(process: &Arc<Process>, entry: &Arc<Entry>) -> bool {
-    let Some(jit) = process.code.jit.as_ref().filter(|_| process.code.engine == Engine::Tiered) else { return false };
-    jit.queue.compile_now(process, jit, entry);
-    entry.code().is_some()
 }
 
 /// Joins the exit that led to `entry` with it.
@@ -365,9 +431,10 @@ fn enter(
     process: &Process,
     jit: &Jit,
     member: &Member,
-    code: HostCode,
-    last_exit: &mut LastExit,
+    (code, kind): (HostCode, CodeKind),
+    exec: &mut Exec,
 ) -> Option<Event> {
+    let last_exit = &mut exec.last_exit;
     *last_exit = LastExit::None;
     if !process.code.world.enter(member) {
         std::thread::yield_now();
@@ -376,8 +443,18 @@ fn enter(
     stats::add(&process.stats.enters, 1);
     // SAFETY: `run` has set the tables; `code` is a translation of this process's cache, which is only reset while no
     // member of the world is inside.
-    let reason = unsafe { abi::enter(cpu, code) };
+    let reason = unsafe {
+        match kind {
+            CodeKind::Tail => abi::enter(cpu, code),
+            CodeKind::Tier0 => abi::enter_tier0(cpu, code),
+        }
+    };
     process.code.world.leave(member);
+    if cpu.rt.countdown < 0 {
+        stats::add(&process.stats.countdowns, 1);
+        cpu.rt.countdown = cold::period(process.code.hot) as i32;
+        exec.sampled = true;
+    }
     match reason {
         ExitReason::Link { cell } => {
             cpu.rip = jit.cache.cell_target(cell).0;
@@ -386,7 +463,7 @@ fn enter(
             None
         }
         ExitReason::Indirect => {
-            *last_exit = LastExit::Indirect;
+            *last_exit = LastExit::Indirect(abi::left_from(cpu));
             stats::add(&process.stats.missed_jumps, 1);
             None
         }
@@ -398,6 +475,9 @@ fn enter(
         ExitReason::Interrupt => Some(Event::Safepoint),
         ExitReason::HostFault => {
             let pending = fault::take_pending();
+            if pending.signo == fault::SELF_MODIFIED {
+                return Some(Event::Step);
+            }
             let counter = |profile: &Profile| profile.counter(pending.region, GuestAddr(cpu.rip));
             *last_exit = LastExit::Fault { unreached: process.code.profile.as_ref().map_or(0, counter) };
             Some(Event::Fault(host_fault(process, pending)))
@@ -415,9 +495,7 @@ pub(crate) fn interpret(
     warm: &mut bool,
 ) -> Option<Event> {
     let mut memory = GuestMemory { ordered: process.code.is_ordered() };
-    let mut run = |cpu: &mut CpuState| interp::run(&block.region, cpu, &mut memory, frame);
-    let outcome = if block.computes_floats { abi::under_guest_rounding(cpu, run) } else { run(cpu) };
-    match outcome {
+    match interp::run(&block.region, cpu, &mut memory, frame) {
         Ok(Next::Pc(next)) => {
             cpu.rip = next.0;
             *warm = block.warms(next);

@@ -5,7 +5,7 @@
 //! are available here.
 //!
 //! 1. A write to a page that is write-protected only because it holds translated code: unprotect, mark stale, and
-//!    let the instruction run again (`smc.rs`).
+//!    let the instruction run again (`smc.rs`), in the interpreter if its own translation comes from that page.
 //! 2. An access primitive: resume at its landing, which reports the failure.
 //! 3. Generated code whose ordered access is not aligned, on hosts that mind: carry it out here.
 //! 4. Generated code otherwise: leave it through the dispatcher's exit, with the fault recorded for `Thread::run`.
@@ -19,8 +19,9 @@
 use crate::arch;
 use crate::dispatch::CODE_CHANGED;
 use crate::memory::Prot;
+use crate::stats;
 use crate::thread::Access;
-use calque_backend::abi;
+use calque_backend::{CodeKind, abi};
 use calque_ir::{CpuState, GuestAddr};
 use std::cell::Cell;
 use std::ptr::null_mut;
@@ -49,10 +50,13 @@ pub(crate) enum Verdict {
 
 /// Decides about a synchronous SIGSEGV, SIGBUS, SIGFPE, SIGILL or SIGTRAP (`si_code > 0`) of the calling thread.
 pub(crate) fn classify(signo: i32, info: &libc::siginfo_t, context: &mut libc::ucontext_t) -> Verdict {
-    if signo == libc::SIGSEGV && arch::context_is_write(context) && unprotect(GuestAddr(arch::fault_address(info))) {
-        if let Some(units) = units() {
-            units.leave_behind(context);
+    let addr = GuestAddr(arch::fault_address(info));
+    if signo == libc::SIGSEGV && arch::context_is_write(context) && unprotect(addr) {
+        match units() {
+            Some(units) => units.leave_behind(context),
+            None => leave_if_modified(addr, context),
         }
+        drop_stale_at_once(context);
         return Verdict::Resume;
     }
     if signo == libc::SIGTRAP && info.si_code == TRAP_TRACE {
@@ -126,14 +130,45 @@ fn leave_generated_code(signo: i32, info: &libc::siginfo_t, context: &mut libc::
         return true;
     }
     PENDING.set(Some(Pending { region: translation.code.0, ..pending }));
+    if translation.kind == CodeKind::Tier0 {
+        // SAFETY: the registers of this thread, which is inside emitted code.
+        arch::take_emitted_registers(context, unsafe { &mut *cpu });
+    }
+    leave(cpu, guest_pc, context);
+    true
+}
+
+/// `Pending::signo` of an instruction that writes to the page that its own translation was made from; it has not been executed.
+pub(crate) const SELF_MODIFIED: i32 = 0;
+
+/// Leaves generated code if what it was made from is about to be written to by itself: what follows may not be what it was.
+fn leave_if_modified(addr: GuestAddr, context: &mut libc::ucontext_t) {
+    let cpu = CPU.get();
+    let Some(code) = crate::process::current().map(|process| &process.code).filter(|_| !cpu.is_null()) else { return };
+    let Some(jit) = &code.jit else { return };
+    let Some((translation, pc)) = jit.cache.find_by_host_pc(arch::context_pc(context) as usize) else { return };
+    let of_page = |&(start, len): &(GuestAddr, u32)| {
+        let last = start.wrapping_add(u64::from(len.max(1)) - 1);
+        start.page() <= addr && addr.page() <= last.page()
+    };
+    // Elsewhere registers are not exact, and such code is not of a page that could be written to when it was made.
+    let tail = translation.kind == CodeKind::Tail;
+    if tail && translation.source.iter().any(of_page) && code.is_of_writable_page(translation.pc) {
+        let region = translation.code.0;
+        PENDING.set(Some(Pending { signo: SELF_MODIFIED, code: 0, addr, access: Access::Write, vector: None, region }));
+        leave(cpu, pc, context);
+    }
+}
+
+/// Makes the context resume in the dispatcher, with the guest at `pc`.
+fn leave(cpu: *mut CpuState, pc: GuestAddr, context: &mut libc::ucontext_t) {
     // SAFETY: the registers of this thread, which is inside generated code and not in Rust.
     unsafe {
-        (*cpu).rip = guest_pc.0;
+        (*cpu).rip = pc.0;
         (*cpu).rt.exit_reason = abi::REASON_HOST_FAULT;
         arch::context_set_sp(context, (*cpu).rt.host_sp);
     }
     arch::context_set_pc(context, abi::fault_return().0 as u64);
-    true
 }
 
 /// Whether the guest has this access to these bytes. The write protection of code pages is lifted: it cannot be when the
@@ -155,9 +190,24 @@ const SI_KERNEL: i32 = 0x80;
 /// Stands for any non-canonical address.
 const NOT_CANONICAL: u64 = 1 << 63;
 
+/// Case 1 in emitted code, which does not look at the interrupt word: nothing may lead to what is stale when it goes on.
+fn drop_stale_at_once(context: &mut libc::ucontext_t) {
+    let Some(process) = crate::process::current().filter(|process| process.code.emits) else { return };
+    let Some(jit) = &process.code.jit else { return };
+    let found = jit.cache.find_by_host_pc(arch::context_pc(context) as usize);
+    if found.is_some_and(|(translation, _)| translation.kind == CodeKind::Tier0) {
+        process.drain_stale();
+        arch::end_countdown(context);
+    }
+}
+
 /// Case 1: whether `addr` lay in a protected code page and can be written now.
 fn unprotect(addr: GuestAddr) -> bool {
-    let done = crate::process::current().is_some_and(|process| process.mem.unprotect_code(addr));
+    let Some(process) = crate::process::current() else { return false };
+    let done = process.mem.unprotect_code(addr);
+    if done {
+        stats::add(&process.stats.code_writes, 1);
+    }
     let cpu = CPU.get();
     if done && !cpu.is_null() {
         // SAFETY: points to the thread's registers while it runs guest code; the word is atomic.

@@ -10,6 +10,7 @@
 //! | `load.rs`, `stack.rs` | from an ELF file to a thread at its entry                                       |
 //! | `dispatch.rs`       | `Thread::run`: picks the engine, delivers signals, makes system calls             |
 //! | `tier.rs`, `compile_queue.rs` | translations, heat, background compilation                              |
+//! | `cold.rs`           | cold code by the emitter, on AArch64                                              |
 //! | `smc.rs`            | pages with translated code: write protection and invalidation                     |
 //! | `world.rs`          | who is inside generated code, and waiting until nobody is                         |
 //! | `fault.rs`          | whose a host fault is: an access window's, generated code's, or our own bug       |
@@ -24,6 +25,7 @@
 
 pub mod access;
 mod arch;
+mod cold;
 mod compile_queue;
 pub mod cpuid;
 pub mod crash;

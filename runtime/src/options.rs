@@ -1,6 +1,6 @@
 //! How a guest is run. Users need none of these; tests and measurements do.
 
-use crate::arch::Units;
+use crate::arch::{self, Units};
 use crate::emit::Emit;
 use crate::profile::ProfileOptions;
 use std::ffi::{CStr, OsString};
@@ -14,11 +14,13 @@ pub enum Engine {
     Interp,
     /// Compiled code only: every region is compiled before its first execution.
     Jit,
-    /// Tier 0 only, which translates in one pass: on x86-64 hosts, guest instructions copied as they are.
+    /// Tier 0 only, which translates in one pass: on x86-64 hosts, guest instructions copied as they are, on AArch64 hosts code emitted
+    /// from a block's IR.
     Tier0,
     /// The interpreter for cold code, compiled regions for hot code.
     Tiered,
-    /// What is fastest on this host: tier 0 on x86-64 processors that it can run on, else `Tiered`.
+    /// What is fastest on this host: tier 0 on x86-64 processors that it can run on, tier 0 for cold code and compiled regions for hot code
+    /// on AArch64, else `Tiered`.
     #[default]
     Auto,
 }
@@ -40,12 +42,14 @@ impl Engine {
         match self {
             // What is shown or counted is made of IR.
             Engine::Auto if Units::is_supported() && options.is_plain() => Ok(Engine::Tier0),
+            // There `Auto` is an engine of its own: emitted code first, then compiled regions.
+            Engine::Auto if arch::EMITS && options.is_plain() => Ok(Engine::Auto),
             Engine::Auto => Ok(Engine::Tiered),
-            Engine::Tier0 if !Units::is_supported() => Err(io::Error::other(
+            Engine::Tier0 if !Units::is_supported() && !arch::EMITS => Err(io::Error::other(
                 "this machine cannot run --engine tier0, which needs an x86-64 processor with AVX and FSGSBASE; use --engine auto",
             )),
             Engine::Tier0 if !options.is_plain() => Err(io::Error::other(
-                "tier0 makes no IR, which --emit shows and profiles are counted in; use another --engine",
+                "tier0 does not show or count what it runs, as --emit and profiles ask; use another --engine",
             )),
             engine => Ok(engine),
         }

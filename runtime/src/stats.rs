@@ -32,6 +32,16 @@ counters! {
     unit_insns;
     /// times the interpreter ran an instruction that cannot be copied
     odd_insns;
+    /// blocks emitted by tier 0
+    emitted_blocks;
+    /// guest instructions in them
+    emitted_insns;
+    /// nanoseconds spent lifting and emitting them
+    emit_ns;
+    /// blocks that could not be emitted and are interpreted
+    emit_failures;
+    /// times a countdown brought a thread back from emitted code
+    countdowns;
     /// regions compiled
     regions;
     /// guest instructions in them
@@ -50,6 +60,14 @@ counters! {
     links;
     /// times guest code was invalidated
     invalidations;
+    /// writes to pages with code that faulted
+    code_writes;
+    /// entries found unchanged after their page was written to
+    reclaimed;
+    /// entries dropped because their bytes had changed
+    retranslations;
+    /// blocks lifted that compare their bytes whenever they run
+    checked_blocks;
     /// system calls
     syscalls;
     /// faults raised in the guest

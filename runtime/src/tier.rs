@@ -7,24 +7,26 @@
 //! Heat is counted where loops and calls begin: at targets of backward edges, of calls, returns and indirect jumps, and of exits from
 //! generated code. Blocks inside a loop body do not get hot by themselves, so a loop is compiled once and not once a block.
 
-use crate::arch::{FrozenUnits, Units};
+use crate::arch::{self, FrozenUnits, Units};
+use crate::cold;
 use crate::compile_queue::{Queue, Waiting};
 use crate::dispatch::CODE_CHANGED;
-use crate::memory::GuestMap;
+use crate::memory::{CodePage, GuestMap};
 use crate::options::{Engine, RunOptions};
 use crate::process::Process;
 use crate::profile::perf::Perf;
 use crate::profile::{self, Profile};
-use crate::smc::{GuestCode, Pages};
+use crate::smc::{GuestCode, Origin, Pages};
 use crate::stats::{self, Stats};
 use crate::world::{Member, World};
 use calque_backend::{
-    Arch, CacheError, CodeCache, CompileOptions, Compiler, HostCode, HostIsa, MemoryOrder, StateAtFaults, Translation,
+    Arch, CacheError, CodeCache, CodeKind, CompileOptions, Compiler, HostCode, HostIsa, MemoryOrder, StateAtFaults, Translation,
 };
+use calque_frontend::LiftOptions;
 use calque_frontend::lift::{self, EveryBlock};
-use calque_frontend::{LiftOptions, lift_block, lift_region};
 use calque_ir::helper::HelperEntry;
-use calque_ir::{CpuState, Exit, GuestAddr, Helper, Inst, Op, Region};
+use calque_ir::pass;
+use calque_ir::{CpuState, Exit, GuestAddr, Helper, Region};
 use hashbrown::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -44,8 +46,14 @@ pub(crate) struct Entry {
     request: AtomicU8,
     /// Its translations are made from bytes that have changed; it is no longer in the map.
     dropped: AtomicBool,
+    /// Entry of the code that tier 0 emitted, 0 if there is none.
+    tier0: AtomicUsize,
     cold: OnceLock<ColdBlock>,
     translation: Mutex<Option<Arc<Translation>>>,
+    emitted: OnceLock<Arc<Translation>>,
+    /// What its translations are made from may have changed (`smc.rs`).
+    shelved: AtomicBool,
+    origin: Mutex<Arc<Origin>>,
 }
 
 const IDLE: u8 = 0;
@@ -59,12 +67,10 @@ pub(crate) struct ColdBlock {
     pub(crate) region: Region,
     /// Whether its exit is a call, a return or an indirect jump, whose target counts as warm.
     far_exit: bool,
-    /// Whether results depend on the guest's rounding mode, or raise its exception flags.
-    pub(crate) computes_floats: bool,
 }
 
 impl ColdBlock {
-    fn new(mut region: Region) -> Self {
+    pub(crate) fn new(mut region: Region) -> Self {
         // There are many, most run a few times: no spare room, and no ranges that `Pages` has got already.
         region.source = Vec::new();
         region.blocks.shrink_to_fit();
@@ -72,8 +78,7 @@ impl ColdBlock {
         region.pool.shrink_to_fit();
         let near = |exit: &Exit| matches!(exit, Exit::Goto(_) | Exit::Branch { .. });
         let far_exit = !region.blocks.iter().all(|b| near(&b.exit));
-        let computes_floats = region.insts.iter().any(computes_floats);
-        Self { region, far_exit, computes_floats }
+        Self { region, far_exit }
     }
 
     /// Whether going on at `next` from here is where loops and functions begin.
@@ -83,27 +88,21 @@ impl ColdBlock {
     }
 }
 
-/// Whether the rounding mode matters to an operation, or it may raise exception flags.
-fn computes_floats(inst: &Inst) -> bool {
-    use Op::{FcvtLowToSint, FcvtLowToSintTrunc, FcvtToSint, FcvtToSintTrunc, Get, Load, Put, Store};
-    match inst.op {
-        Get | Put | Load | Store => false,
-        FcvtToSint | FcvtToSintTrunc | FcvtLowToSint | FcvtLowToSintTrunc => true,
-        _ => inst.ty.is_float(),
-    }
-}
-
 impl Entry {
     fn new(pc: GuestAddr) -> Self {
         Self {
             pc,
+            tier0: AtomicUsize::new(0),
             cold: OnceLock::new(),
+            emitted: OnceLock::new(),
             heat: AtomicU32::new(0),
             runs: AtomicU32::new(0),
             code: AtomicUsize::new(0),
             translation: Mutex::default(),
             request: AtomicU8::new(IDLE),
             dropped: AtomicBool::new(false),
+            shelved: AtomicBool::new(false),
+            origin: Mutex::default(),
         }
     }
 
@@ -121,10 +120,17 @@ impl Entry {
         heat
     }
 
-    /// Counts an execution by the interpreter. Exact enough where threads race.
+    /// Counts an execution by the interpreter; the new count. Exact enough where threads race.
     #[inline]
-    pub(crate) fn count_run(&self) {
-        self.runs.store(self.runs.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
+    pub(crate) fn count_run(&self) -> u32 {
+        let runs = self.runs.load(Ordering::Relaxed).saturating_add(1);
+        self.runs.store(runs, Ordering::Relaxed);
+        runs
+    }
+
+    /// Whether its translations compare their bytes.
+    pub(crate) fn is_checked(&self) -> bool {
+        self.origin().kind() == CodePage::Checked
     }
 
     /// Arrivals so far.
@@ -139,9 +145,42 @@ impl Entry {
         (code != 0).then_some(HostCode(code))
     }
 
-    /// The compiled region.
+    /// The best code there is, and its kind.
+    #[inline]
+    pub(crate) fn runnable(&self) -> Option<(HostCode, CodeKind)> {
+        if let Some(code) = self.code() {
+            return Some((code, CodeKind::Tail));
+        }
+        let code = self.tier0.load(Ordering::Acquire);
+        (code != 0).then_some((HostCode(code), CodeKind::Tier0))
+    }
+
+    /// The best code there is.
     pub(crate) fn translation(&self) -> Option<Arc<Translation>> {
-        lock(&self.translation).clone()
+        lock(&self.translation).clone().or_else(|| self.emitted.get().cloned())
+    }
+
+    /// Gives it a block for the interpreter.
+    pub(crate) fn set_cold(&self, block: ColdBlock) {
+        // Another thread may have been faster: then its block is the same.
+        let _ = self.cold.set(block);
+    }
+
+    /// Gives it code that tier 0 emitted.
+    pub(crate) fn set_tier0(&self, translation: Arc<Translation>) {
+        let code = translation.code.0;
+        // The same.
+        if self.emitted.set(translation).is_ok() {
+            self.tier0.store(code, Ordering::Release);
+        }
+    }
+
+    /// Counts arrivals that were not counted one by one; whether they took the count to `threshold` or past it.
+    pub(crate) fn warm_by(&self, arrivals: u32, threshold: u32) -> bool {
+        let before = self.heat.load(Ordering::Relaxed);
+        let after = before.saturating_add(arrivals);
+        self.heat.store(after, Ordering::Relaxed);
+        before < threshold && threshold <= after
     }
 
     /// The compiler has not got to the end: counts from the start again.
@@ -150,8 +189,24 @@ impl Entry {
         self.request.store(IDLE, Ordering::Release);
     }
 
-    fn is_dropped(&self) -> bool {
+    pub(crate) fn is_dropped(&self) -> bool {
         self.dropped.load(Ordering::Acquire)
+    }
+
+    /// Whether its translations are good as far as is known.
+    pub(crate) fn is_usable(&self) -> bool {
+        !self.is_dropped() && !self.shelved.load(Ordering::Acquire)
+    }
+
+    /// What its translations were made from.
+    pub(crate) fn origin(&self) -> Arc<Origin> {
+        Arc::clone(&lock(&self.origin))
+    }
+
+    /// Notes what one more translation was made from.
+    pub(crate) fn made_from(&self, origin: Origin) {
+        let mut known = lock(&self.origin);
+        *known = Arc::new(known.with(origin));
     }
 }
 
@@ -170,6 +225,8 @@ pub(crate) struct Code {
     ordered: AtomicBool,
     pub(crate) engine: Engine,
     pub(crate) hot: u32,
+    /// Cold code is emitted, not interpreted (`cold.rs`).
+    pub(crate) emits: bool,
     /// Identical translation, where the host and the engine have it.
     pub(crate) units: Option<Units>,
     /// What compiled code needs; none if only the interpreter runs.
@@ -193,7 +250,7 @@ pub(crate) struct Jit {
     /// No compilation may begin.
     resetting: AtomicBool,
     /// The cache is full: the next safepoint resets it.
-    full: AtomicBool,
+    pub(crate) full: AtomicBool,
 }
 
 impl Jit {
@@ -226,12 +283,27 @@ impl Jit {
         }
     }
 
+    /// The same, until the guard is dropped.
+    pub(crate) fn compiling(&self) -> Compiling<'_> {
+        self.begin_compiling();
+        Compiling(self)
+    }
+
     /// In the child of a fork: the compile thread and what it was doing stayed in the parent.
     fn after_fork_in_child(&self) -> Result<(), CacheError> {
         self.compiling.store(0, Ordering::Release);
         self.resetting.store(false, Ordering::Release);
         self.queue.after_fork_in_child();
         self.cache.after_fork_in_child()
+    }
+}
+
+/// A compilation under way.
+pub(crate) struct Compiling<'a>(&'a Jit);
+
+impl Drop for Compiling<'_> {
+    fn drop(&mut self) {
+        self.0.compiling.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -275,10 +347,11 @@ impl Code {
     /// Without compiled code if the host refuses it and nobody insists.
     pub(crate) fn new(options: &RunOptions) -> io::Result<Code> {
         let engine = options.engine.resolve(options)?;
-        let units = (engine == Engine::Tier0).then(|| Units::new(options)).transpose().map_err(io::Error::other)?;
+        let units = (engine == Engine::Tier0 && Units::is_supported()).then(|| Units::new(options)).transpose().map_err(io::Error::other)?;
         let jit = match engine {
-            Engine::Interp | Engine::Tier0 => None,
-            Engine::Jit => Some(Jit::new(options).map_err(io::Error::other)?),
+            Engine::Interp => None,
+            Engine::Tier0 if units.is_some() => None,
+            Engine::Jit | Engine::Tier0 => Some(Jit::new(options).map_err(io::Error::other)?),
             Engine::Tiered | Engine::Auto => Jit::new(options).inspect_err(|e| eprintln!("calque: {e}; running slowly without")).ok(),
         };
         Ok(Code {
@@ -287,6 +360,7 @@ impl Code {
             epoch: AtomicU64::new(0),
             precise: AtomicBool::new(false),
             ordered: AtomicBool::new(false),
+            emits: arch::EMITS && matches!(engine, Engine::Tier0 | Engine::Auto) && jit.is_some(),
             engine,
             hot: options.hot.max(1),
             units,
@@ -350,6 +424,48 @@ impl Code {
         &self.shards[(pc.0 ^ pc.0 >> 7) as usize % SHARDS]
     }
 
+    /// Which entries come from which page; locked.
+    pub(crate) fn pages(&self) -> MutexGuard<'_, Pages> {
+        lock(&self.pages)
+    }
+
+    /// Takes an entry out of use until somebody has compared its bytes; drops it if there are none to compare.
+    pub(crate) fn shelve(&self, entry: &Arc<Entry>) {
+        if !entry.origin().can_be_compared() {
+            return self.drop_entry(entry);
+        }
+        entry.shelved.store(true, Ordering::Release);
+        self.take_out_of_use(entry);
+    }
+
+    /// Puts a shelved entry to use again.
+    pub(crate) fn unshelve(&self, entry: &Entry) {
+        let jit = self.jit.as_ref();
+        if let (Some(jit), Some(emitted)) = (jit, entry.emitted.get()) {
+            jit.cache.restore(emitted);
+            entry.tier0.store(emitted.code.0, Ordering::Release);
+        }
+        if let (Some(jit), Some(compiled)) = (jit, &*lock(&entry.translation)) {
+            jit.cache.restore(compiled);
+            entry.code.store(compiled.code.0, Ordering::Release);
+        }
+        entry.shelved.store(false, Ordering::Release);
+    }
+
+    /// Whether code from `pc` on is made for a page that the guest may write to: with exact registers.
+    pub(crate) fn is_of_writable_page(&self, pc: GuestAddr) -> bool {
+        let shard = lock(self.shard(pc));
+        shard.get(&pc.0).is_some_and(|entry| entry.origin().kind() == CodePage::Writable)
+    }
+
+    /// Forgets all entries.
+    pub(crate) fn drop_entries(&self) {
+        for shard in &self.shards {
+            let entries: Vec<_> = lock(shard).values().cloned().collect();
+            entries.iter().for_each(|entry| self.drop_entry(entry));
+        }
+    }
+
     /// Forgets an entry whose bytes have changed.
     pub(crate) fn drop_entry(&self, entry: &Arc<Entry>) {
         if !entry.dropped.swap(true, Ordering::AcqRel) {
@@ -358,10 +474,21 @@ impl Code {
                 shard.remove(&entry.pc.0);
             }
             drop(shard);
-            entry.code.store(0, Ordering::Release);
-            if let (Some(jit), Some(translation)) = (&self.jit, lock(&entry.translation).take()) {
-                jit.cache.remove(&translation);
-            }
+            self.take_out_of_use(entry);
+            *lock(&entry.translation) = None;
+        }
+    }
+
+    /// Lets nobody arrive at code of this entry any more.
+    fn take_out_of_use(&self, entry: &Entry) {
+        entry.code.store(0, Ordering::Release);
+        entry.tier0.store(0, Ordering::Release);
+        let Some(jit) = &self.jit else { return };
+        let compiled = lock(&entry.translation);
+        compiled.iter().chain(entry.emitted.get()).for_each(|translation| jit.cache.remove(translation));
+        drop(compiled);
+        if self.emits {
+            self.world.forget_jump(entry.pc);
         }
     }
 
@@ -416,29 +543,33 @@ impl Code {
         loop {
             let before = lock(&self.pages).invalidations;
             let code = GuestCode::profiled(map, self.profile.as_ref());
-            let mut region = lift_block(&code, entry.pc, &self.lift_options());
+            let mut region = code.lift_block(entry.pc, &self.lift_options());
             if let Some(profile) = &self.profile {
                 profile.assign(&mut region);
             }
-            let mut pages = lock(&self.pages);
-            pages.drain_stale(map, self);
-            if entry.is_dropped() {
-                return false;
-            }
-            if pages.invalidations == before {
-                // I1: registered and published while the pages are locked.
-                pages.register(entry, &region.source);
+            let origin = code.origin(&region);
+            let checked = origin.kind() == CodePage::Checked;
+            // Another thread may have been faster: then its block is the same.
+            let publish = || drop(entry.cold.set(ColdBlock::new(region.clone())));
+            if self.admit(map, entry, origin, before, publish) {
                 stats::add(&stats.cold_blocks, 1);
                 stats::add(&stats.cold_insns, u64::from(region.guest_insns));
-                // Another thread may have been faster: then its block is the same.
-                let _ = entry.cold.set(ColdBlock::new(region));
+                stats::add(&stats.checked_blocks, u64::from(checked));
                 return true;
+            }
+            if !entry.is_usable() {
+                return false;
             }
         }
     }
 }
 
 impl Code {
+    /// Number of invalidations so far.
+    pub(crate) fn invalidations(&self) -> u64 {
+        lock(&self.pages).invalidations
+    }
+
     /// Has the region at a hot entry compiled, now or soon.
     #[cold]
     pub(crate) fn request(&self, process: &Arc<Process>, entry: &Arc<Entry>) {
@@ -459,6 +590,14 @@ impl Code {
         self.engine == Engine::Tiered && (heat == self.hot || heat == self.hot.saturating_mul(OVERDUE))
     }
 
+    /// Counts a countdown's arrivals at emitted code, and has its region compiled if that makes it hot.
+    #[cold]
+    pub(crate) fn sampled(&self, process: &Arc<Process>, entry: &Arc<Entry>) {
+        if self.engine == Engine::Auto && entry.warm_by(cold::period(self.hot), cold::threshold(self.hot)) {
+            self.request(process, entry);
+        }
+    }
+
     /// What is to be done: at first the compile thread gets to know; an entry that has waited there for too long is compiled
     /// here and now.
     #[cold]
@@ -476,21 +615,23 @@ impl Code {
     pub(crate) fn compile(&self, process: &Process, jit: &Jit, compiler: &mut Compiler, entry: &Arc<Entry>) {
         let start = Instant::now();
         let before = lock(&self.pages).invalidations;
-        if entry.is_dropped() {
-            return;
+        if !entry.is_usable() {
+            return entry.put_off();
         }
         let (map, options) = (&process.mem, self.lift_options());
         let executed: &dyn lift::Profile = if self.engine == Engine::Jit { &EveryBlock } else { self };
         let code = GuestCode::profiled(map, self.profile.as_ref());
-        let mut region = lift_region(&code, entry.pc, executed, &options);
+        let (mut region, precise) = code.lift_region(entry.pc, executed, &options);
+        let origin = code.origin(&region);
         if let Some(profile) = &self.profile {
             profile.assign(&mut region);
         }
         let lifted = process.options.emit.is_some().then(|| region.clone());
-        calque_ir::pass::optimize(&mut region);
+        let exact = if precise { pass::Precise::Yes } else { pass::Precise::No };
+        pass::optimize_with(&mut region, &pass::Options { precise: exact, ..pass::Options::default() });
         let compile_options = CompileOptions {
             memory_order: if self.is_ordered() { MemoryOrder::Tso } else { MemoryOrder::Plain },
-            state_at_faults: if options.precise { StateAtFaults::Precise } else { StateAtFaults::PcOnly },
+            state_at_faults: if precise { StateAtFaults::Precise } else { StateAtFaults::PcOnly },
             first_cell: 0,
         };
         if let (Some(emit), Some(lifted)) = (&process.options.emit, lifted) {
@@ -501,13 +642,14 @@ impl Code {
             Ok(translation) => {
                 stats::add(&process.stats.regions, 1);
                 stats::add(&process.stats.region_insns, u64::from(region.guest_insns));
+                stats::add(&process.stats.checked_blocks, u64::from(origin.kind() == CodePage::Checked));
                 if let Some(profile) = &self.profile {
                     profile.compiled(translation.code.0, &region);
                 }
                 if let Some(perf) = &self.perf {
                     perf.published(&translation);
                 }
-                self.publish(map, jit, entry, translation, before);
+                self.publish(map, jit, entry, translation, origin, before);
             }
             Err(CacheError::Full) => {
                 entry.put_off();
@@ -526,19 +668,26 @@ impl Code {
         stats::add(&process.stats.compile_ns, start.elapsed().as_nanos() as u64);
     }
 
-    fn publish(&self, map: &GuestMap, jit: &Jit, entry: &Arc<Entry>, translation: Arc<Translation>, before: u64) {
-        let mut pages = lock(&self.pages);
-        pages.drain_stale(map, self);
-        if entry.is_dropped() || pages.invalidations != before {
+    fn publish(
+        &self,
+        map: &GuestMap,
+        jit: &Jit,
+        entry: &Arc<Entry>,
+        translation: Arc<Translation>,
+        origin: Origin,
+        before: u64,
+    ) {
+        let publish = || {
+            if let Some(emitted) = entry.emitted.get() {
+                jit.cache.redirect(emitted, &translation);
+            }
+            *lock(&entry.translation) = Some(Arc::clone(&translation));
+            entry.code.store(translation.code.0, Ordering::Release);
+        };
+        if !self.admit(map, entry, origin, before, publish) {
             jit.cache.remove(&translation);
             entry.put_off();
-            return;
         }
-        // I1: registered and published while the pages are locked.
-        pages.register(entry, &translation.source);
-        let code = translation.code.0;
-        *lock(&entry.translation) = Some(translation);
-        entry.code.store(code, Ordering::Release);
     }
 
     /// Empties a full cache. Called at safepoints, outside generated code.
@@ -581,7 +730,13 @@ const RARE: u32 = 16;
 impl lift::Profile for Code {
     fn executed(&self, pc: GuestAddr) -> bool {
         let enough = self.hot / RARE;
-        let runs = |entry: &Arc<Entry>| entry.cold().is_some() && entry.runs.load(Ordering::Relaxed) >= enough;
-        lock(self.shard(pc)).get(&pc.0).is_some_and(runs)
+        // Of emitted code it is only known that it has run.
+        let runs = |entry: &Arc<Entry>| {
+            entry.emitted.get().is_some()
+                || entry.cold().is_some() && entry.runs.load(Ordering::Relaxed) >= enough
+        };
+        // A checked block is a translation of its own.
+        let joins = |entry: &Arc<Entry>| runs(entry) && !entry.is_checked();
+        lock(self.shard(pc)).get(&pc.0).is_some_and(joins)
     }
 }

@@ -10,19 +10,38 @@
 
 #![allow(unsafe_code)]
 
+use calque_backend::JumpCache;
+use calque_ir::GuestAddr;
+use crate::signal::host;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// One guest thread.
 pub(crate) struct Member {
     interrupt: *const AtomicU32,
+    /// What computed jumps of emitted code look into.
+    jumps: Option<Arc<JumpCache>>,
     inside: AtomicBool,
+    /// The host thread, if its code has no polls: a signal makes it leave.
+    unpolled: Option<i32>,
 }
 
 // SAFETY: the word is atomic, and the pointer valid while registered.
 unsafe impl Send for Member {}
 // SAFETY: as above.
 unsafe impl Sync for Member {}
+
+/// Whether generated code looks at the interrupt word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Polls {
+    /// On each cycle.
+    EachCycle,
+    /// Never: units of identical translation.
+    None,
+}
+
+/// Rounds of waiting for a thread before it is kicked (again).
+const PATIENCE: u32 = 1000;
 
 /// All guest threads of the process.
 #[derive(Default)]
@@ -50,8 +69,9 @@ impl World {
     }
 
     /// Registers the calling thread.
-    pub(crate) fn join(&self, interrupt: &AtomicU32) -> Membership<'_> {
-        let member = Arc::new(Member { interrupt, inside: AtomicBool::new(false) });
+    pub(crate) fn join(&self, interrupt: &AtomicU32, jumps: Option<Arc<JumpCache>>, polls: Polls) -> Membership<'_> {
+        let unpolled = (polls == Polls::None).then(|| nix::unistd::gettid().as_raw());
+        let member = Arc::new(Member { interrupt, jumps, inside: AtomicBool::new(false), unpolled });
         self.lock().push(Arc::clone(&member));
         Membership { world: self, member }
     }
@@ -73,6 +93,11 @@ impl World {
             // SAFETY: registered, so valid.
             unsafe { (*member.interrupt).fetch_or(bit, Ordering::Relaxed) };
         }
+    }
+
+    /// Takes `pc` out of the jump caches of emitted code: no computed jump goes there any more.
+    pub(crate) fn forget_jump(&self, pc: GuestAddr) {
+        self.lock().iter().filter_map(|member| member.jumps.as_ref()).for_each(|jumps| jumps.remove(pc));
     }
 
     /// The calling thread, `member`, is about to run generated code. False: the world is to stop; do not.
@@ -98,7 +123,16 @@ impl World {
             std::thread::yield_now();
         }
         self.interrupt_all(bit);
-        while self.lock().iter().any(|m| m.inside.load(Ordering::SeqCst)) {
+        for round in 0u32.. {
+            let members = self.lock();
+            let mut inside = members.iter().filter(|m| m.inside.load(Ordering::SeqCst)).peekable();
+            if inside.peek().is_none() {
+                break;
+            }
+            if round % PATIENCE == 0 {
+                inside.filter_map(|m| m.unpolled).for_each(host::kick);
+            }
+            drop(members);
             std::thread::yield_now();
         }
         action();

@@ -231,22 +231,6 @@ pub(crate) extern "C" fn save_fp_control(cpu: &mut CpuState) {
     cpu.mxcsr |= mxcsr_flags_of(read_fpsr());
 }
 
-/// Takes rounding and denormal handling from an MXCSR and clears the cumulative flags; the host's FPCR. Exceptions are never
-/// trapped on this host.
-pub(crate) fn begin_guest_rounding(mxcsr: u32) -> u64 {
-    let host = read_fpcr();
-    write_fpcr(fpcr_of(mxcsr));
-    clear_fpsr();
-    host
-}
-
-/// Undoes [`begin_guest_rounding`]; the exception flags raised since, as MXCSR has them.
-pub(crate) fn end_guest_rounding(host: u64) -> u32 {
-    let raised = mxcsr_flags_of(read_fpsr());
-    write_fpcr(host);
-    raised
-}
-
 /// Compare-and-swap of 16 aligned bytes of guest memory. The loaded pair is one access only if the store succeeds (Arm ARM
 /// B2.2.1), so the old value is written back where it differs. The barrier keeps later loads behind the store.
 pub(crate) fn cas128(address: u64, expected: V128, new: V128) -> V128 {
@@ -285,5 +269,7 @@ pub(crate) fn native_features() -> Vec<(&'static str, bool)> {
         ("has_lse", is_aarch64_feature_detected!("lse")),
         ("lrcpc", is_aarch64_feature_detected!("rcpc")),
         ("lrcpc2", is_aarch64_feature_detected!("rcpc2")),
+        ("aes", is_aarch64_feature_detected!("aes")),
+        ("pclmulqdq", is_aarch64_feature_detected!("pmull")),
     ]
 }

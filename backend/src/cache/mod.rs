@@ -247,6 +247,23 @@ impl CodeCache {
         Some(*to.adapter.get_or_init(|| at))
     }
 
+    /// Makes the exits that jump to `from` jump to `to` instead, which is at the same guest pc. `from` stays in use for whoever is on
+    /// the way there.
+    pub fn redirect(&self, from: &Translation, to: &Translation) {
+        let _guard = self.locked();
+        if to.is_removed() {
+            return;
+        }
+        for cell in lock(&from.incoming).drain(..) {
+            let linked = self.cells.linked_to(cell);
+            let stands = linked == from.code || Some(&linked) == from.adapter.get();
+            if stands && let Some(code) = self.entry_for(to, self.cells.kind(cell)) {
+                lock(&to.incoming).push(cell);
+                self.cells.link(cell, code);
+            }
+        }
+    }
+
     /// Makes the exit of `cell` return to the dispatcher again.
     pub fn unlink(&self, cell: u32) {
         let _guard = self.locked();
@@ -270,6 +287,12 @@ impl CodeCache {
             self.cells.unlink(exit.cell);
         }
         self.counters.removed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Puts a removed translation to use again: it is what it was, and gets joined anew. Not after a [`CodeCache::reset`].
+    pub fn restore(&self, translation: &Translation) {
+        let _guard = self.locked();
+        translation.removed.store(false, Ordering::Release);
     }
 
     /// The translation that contains the code at `pc` and the guest instruction it belongs to. Signal-safe (invariant 3); the

@@ -70,7 +70,7 @@ impl Emitter {
         let cell = self.options.first_cell + self.exits.len() as u32;
         if counted {
             let tick = self.cold(ColdPath::Tick(cell));
-            self.word(e::op_imm(e::SUBS_IMM, Size::W, COUNTDOWN, COUNTDOWN, 1).expect("one"));
+            self.word(e::op_imm(e::SUBS_IMM, Size::W, X(COUNTDOWN), X(COUNTDOWN), 1).expect("one"));
             self.branch(e::b_cond(Cond::Mi, 0), Reach::Bits19, tick);
         }
         let way_out = self.cold(ColdPath::Link(cell));
@@ -186,7 +186,7 @@ impl Emitter {
         let tick = self.label();
         let pc = self.block_pcs[to.0 as usize];
         self.cold.push(Cold { label: tick, back: None, pc, what: ColdPath::Leave(Leave::Interrupt as u64) });
-        self.word(e::op_imm(e::SUBS_IMM, Size::W, COUNTDOWN, COUNTDOWN, 1).expect("one"));
+        self.word(e::op_imm(e::SUBS_IMM, Size::W, X(COUNTDOWN), X(COUNTDOWN), 1).expect("one"));
         self.branch(e::b_cond(Cond::Mi, 0), Reach::Bits19, tick);
     }
 
@@ -195,7 +195,7 @@ impl Emitter {
         let pc = self.x(v)?;
         let (s, t) = if pc == X(16) { (X(17), X(0)) } else { (X(16), X(17)) };
         let miss = self.cold(ColdPath::LeaveAt(Leave::Indirect as u64, pc));
-        self.word(e::op_imm(e::SUBS_IMM, Size::W, COUNTDOWN, COUNTDOWN, 1).expect("one"));
+        self.word(e::op_imm(e::SUBS_IMM, Size::W, X(COUNTDOWN), X(COUNTDOWN), 1).expect("one"));
         self.branch(e::b_cond(Cond::Mi, 0), Reach::Bits19, miss);
         self.word(e::op3_lsr(e::EOR, Size::X, s, pc, pc, abi::JUMP_CACHE_SHIFT));
         // Bits 4..16 of the table's address, which is a multiple of its size.

@@ -41,7 +41,7 @@ mod float;
 mod int;
 mod memory;
 mod plan;
-pub(crate) mod regs;
+pub mod regs;
 mod state;
 mod vector;
 

@@ -26,12 +26,14 @@ use super::{EmitError, Emitter};
 use calque_ir::{Type, Value};
 
 /// Host register of each guest general register.
-pub(crate) const GPR_HOME: [u8; 16] = [4, 19, 7, 20, 3, 21, 6, 5, 22, 23, 24, 25, 26, 27, 28, 29];
+pub const GPR_HOME: [u8; 16] = [4, 19, 7, 20, 3, 21, 6, 5, 22, 23, 24, 25, 26, 27, 28, 29];
 /// Host register of XMM0; the others follow.
-pub(crate) const XMM_HOME: u8 = 16;
+pub const XMM_HOME: u8 = 16;
+
+/// Register of the countdown.
+pub const COUNTDOWN: u8 = 1;
 
 pub(super) const CPU: X = X(2);
-pub(super) const COUNTDOWN: X = X(1);
 pub(super) const JUMPS: X = X(8);
 pub(super) const CELLS: X = X(9);
 

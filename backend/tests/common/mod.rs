@@ -192,6 +192,10 @@ impl Runner {
         &mut self.jump_cache
     }
 
+    pub fn tier0_jumps(&mut self) -> &mut JumpCache {
+        &mut self.tier0_jumps
+    }
+
     /// A random state; RSI and RDI make addresses inside memory, R15 counts a few rounds.
     pub fn state(&mut self, random: &mut Random) -> CpuState {
         let mut cpu = CpuState::new();

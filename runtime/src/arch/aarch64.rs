@@ -14,6 +14,8 @@
 
 use super::a64::{self, Instruction, LoopOp, Ordered};
 use crate::thread::Access;
+use calque_backend::emit::regs;
+use calque_ir::CpuState;
 use std::arch::asm;
 use std::sync::{Mutex, PoisonError};
 
@@ -356,6 +358,8 @@ pub(crate) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) -> usize {
 
 pub(crate) use super::cpu_and_node_by_call as cpu_and_node;
 
+pub(crate) const EMITS: bool = true;
+
 pub(crate) fn context_pc(context: &libc::ucontext_t) -> u64 {
     context.uc_mcontext.pc
 }
@@ -366,6 +370,27 @@ pub(crate) fn context_set_pc(context: &mut libc::ucontext_t, pc: u64) {
 
 pub(crate) fn context_trap(_: &libc::ucontext_t) -> Option<u64> {
     None
+}
+
+/// See `arch/mod.rs`.
+pub(crate) fn take_emitted_registers(context: &libc::ucontext_t, cpu: &mut CpuState) {
+    let registers = &context.uc_mcontext.regs;
+    for (gpr, &home) in cpu.gpr.iter_mut().zip(&regs::GPR_HOME) {
+        *gpr = registers[usize::from(home)];
+    }
+    cpu.rt.countdown = registers[usize::from(regs::COUNTDOWN)] as i32;
+    let Some(record) = context_record(context, FPSIMD_MAGIC) else { return };
+    // `struct fpsimd_context`: the record's head, FPSR and FPCR, then the registers.
+    for (n, xmm) in cpu.xmm.iter_mut().enumerate() {
+        let at = record.wrapping_add(16 + 16 * (usize::from(regs::XMM_HOME) + n)).cast::<[u64; 2]>();
+        // SAFETY: inside the kernel's record of 32 registers.
+        *xmm = unsafe { at.read_unaligned() };
+    }
+}
+
+/// See `arch/mod.rs`.
+pub(crate) fn end_countdown(context: &mut libc::ucontext_t) {
+    context.uc_mcontext.regs[usize::from(regs::COUNTDOWN)] = 0;
 }
 
 pub(crate) fn context_set_sp(context: &mut libc::ucontext_t, sp: u64) {
@@ -446,7 +471,11 @@ unsafe fn load_unaligned(addr: u64, bytes: usize) -> Result<u64, ()> {
 /// Magic number of the record that holds ESR_EL1 (asm/sigcontext.h, `struct esr_context`).
 const ESR_MAGIC: u32 = 0x4553_5201;
 
-pub(crate) fn context_is_write(context: &libc::ucontext_t) -> bool {
+/// Magic number of the record that holds the vector registers (asm/sigcontext.h, `struct fpsimd_context`).
+const FPSIMD_MAGIC: u32 = 0x4650_8001;
+
+/// The record with this magic number among those behind the general registers.
+fn context_record(context: &libc::ucontext_t, wanted: u32) -> Option<*const u8> {
     // The registers are followed by tagged records: magic, size, contents.
     let records = (&raw const context.uc_mcontext).wrapping_add(1).cast::<u8>();
     // SAFETY: the kernel (and qemu-user from 10 on) ends the list with a record of size 0 within 4 KiB.
@@ -456,11 +485,18 @@ pub(crate) fn context_is_write(context: &libc::ucontext_t) -> bool {
         loop {
             let (magic, size) = (at.cast::<u32>().read_unaligned(), at.wrapping_add(4).cast::<u32>().read_unaligned());
             match (magic, size) {
-                (_, 0) => return false,
-                // Bit 6 of a data abort's syndrome: WnR (Arm ARM, ESR_EL1).
-                (ESR_MAGIC, _) => return at.wrapping_add(8).cast::<u64>().read_unaligned() & 1 << 6 != 0,
+                (_, 0) => return None,
+                (magic, _) if magic == wanted => return Some(at),
                 (_, size) => at = at.wrapping_add(size as usize),
             }
         }
     }
+}
+
+pub(crate) fn context_is_write(context: &libc::ucontext_t) -> bool {
+    let Some(record) = context_record(context, ESR_MAGIC) else { return false };
+    // SAFETY: inside the kernel's record.
+    let syndrome = unsafe { record.wrapping_add(8).cast::<u64>().read_unaligned() };
+    // Bit 6 of a data abort's syndrome: WnR (Arm ARM, ESR_EL1).
+    syndrome & 1 << 6 != 0
 }

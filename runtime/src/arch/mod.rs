@@ -39,6 +39,15 @@ pub(crate) use host::{add8, add16, add32, add64};
 /// Whether loads and stores of several guest threads need fences, and those fences.
 pub(crate) use host::{WEAK_ORDER, fence_after_load, fence_before_store};
 
+/// `const EMITS: bool`: whether tier 0 is code that `backend::Emitter` emits.
+pub(crate) use host::EMITS;
+
+/// `fn take_emitted_registers(&ucontext_t, &mut CpuState)`: the guest's registers out of a context that was interrupted in emitted code.
+pub(crate) use host::take_emitted_registers;
+
+/// `fn end_countdown(&mut ucontext_t)`: makes emitted code that was interrupted leave at its next backward or computed jump.
+pub(crate) use host::end_countdown;
+
 /// `fn context_pc(&ucontext_t) -> u64`: pc at which the host was interrupted.
 pub(crate) use host::context_pc;
 

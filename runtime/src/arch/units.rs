@@ -11,6 +11,7 @@
 
 use crate::dispatch::{Event, interpret};
 use crate::fault;
+use crate::memory::CodePage;
 use crate::options::RunOptions;
 use crate::smc::GuestCode;
 use crate::stats;
@@ -19,7 +20,6 @@ use crate::tier::Code;
 use crate::world::Member;
 use calque_backend::CacheError;
 use calque_backend::identical::{self, Area, Blocks, Exit, Found, Redirect, TranslateError};
-use calque_frontend::CodeReader;
 use calque_ir::{CpuState, GuestAddr, GuestRange};
 use std::io;
 use std::sync::Arc;
@@ -129,6 +129,10 @@ impl Units {
     }
 }
 
+/// Executions of a checked block in the interpreter after which its page is protected again: they take about as long as the faults
+/// that made it checked.
+const TRUSTED_AFTER: u32 = 4096;
+
 /// TF (SDM vol. 1 3.4.3.3): a trap behind the next instruction.
 const TRAP_FLAG: i64 = 1 << 8;
 
@@ -227,7 +231,10 @@ impl Thread {
             return Err(Event::fetch_fault(&process, pc));
         }
         let code = GuestCode::new(&process.mem);
-        let mut read = |pc: u64, buf: &mut [u8]| code.read_run(GuestAddr(pc), buf);
+        if process.mem.code_page(pc) == Some(CodePage::Checked) {
+            return Ok(Found::Odd);
+        }
+        let mut read = |pc: u64, buf: &mut [u8]| code.read_unchecked(GuestAddr(pc), buf);
         // I1: nothing is taken out of use while the pages are locked, and what changes after the look is found registered.
         let _pages = process.code.lock_pages(&process.mem);
         match units.blocks.translate(pc.0, &mut read, &mut || !process.mem.any_stale()) {
@@ -278,21 +285,28 @@ impl Thread {
             }
             Exit::Syscall => Some(Event::Syscall),
             Exit::Odd => None,
-            Exit::Interrupted => Some(fault::try_take_pending().map_or(Event::Safepoint, |pending| {
-                Event::Fault(crate::dispatch::host_fault(process, pending))
-            })),
+            Exit::Interrupted => Some(
+                fault::try_take_pending()
+                    .map_or(Event::Safepoint, |pending| Event::Fault(crate::dispatch::host_fault(process, pending))),
+            ),
         }
     }
 
-    /// Runs the instruction at RIP in the interpreter.
+    /// Runs the instruction at RIP in the interpreter; of a page whose code is checked, a block.
     fn interpret_one(&mut self) -> Option<Event> {
         let process = Arc::clone(&self.process);
         stats::add(&process.stats.odd_insns, 1);
         let entry = process.code.entry(GuestAddr(self.cpu.rip));
+        if !entry.is_usable() && !process.code.reclaim(&process.mem, &process.stats, &entry) {
+            return Some(Event::Safepoint);
+        }
         if entry.cold().is_none() && !process.code.lift_cold(&entry, &process.mem, &process.stats) {
             return Some(Event::Safepoint);
         }
         let Some(block) = entry.cold() else { return Some(Event::Safepoint) };
+        if entry.count_run() % TRUSTED_AFTER == 0 && entry.is_checked() {
+            process.mem.trust(entry.pc);
+        }
         interpret(&mut self.cpu, &process, block, self.exec.frame(), &mut false)
     }
 }

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 use crate::thread::Access;
+use calque_ir::CpuState;
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __rdtscp};
 use std::sync::LazyLock;
@@ -189,6 +190,8 @@ pub(crate) fn cpu_and_node() -> u32 {
     aux
 }
 
+pub(crate) const EMITS: bool = false;
+
 pub(crate) fn context_pc(context: &libc::ucontext_t) -> u64 {
     context.uc_mcontext.gregs[RIP] as u64
 }
@@ -208,6 +211,16 @@ pub(crate) fn context_is_write(context: &libc::ucontext_t) -> bool {
 
 pub(crate) fn context_trap(context: &libc::ucontext_t) -> Option<u64> {
     Some(context.uc_mcontext.gregs[libc::REG_TRAPNO as usize] as u64)
+}
+
+/// See `arch/mod.rs`.
+pub(crate) fn take_emitted_registers(_: &libc::ucontext_t, _: &mut CpuState) {
+    unreachable!("the emitter's code does not run on this host");
+}
+
+/// See `arch/mod.rs`.
+pub(crate) fn end_countdown(_: &mut libc::ucontext_t) {
+    unreachable!("the emitter's code does not run on this host");
 }
 
 pub(crate) fn context_set_sp(context: &mut libc::ucontext_t, sp: u64) {

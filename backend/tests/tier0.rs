@@ -1,0 +1,100 @@
+//! Tier 0 on AArch64 beside Cranelift's code: links within and between the two kinds, jump caches, the countdown.
+#![cfg(target_arch = "aarch64")]
+#![allow(unsafe_code)]
+
+mod common;
+
+use calque_backend::{CodeKind, Emitter, ExitReason, HostIsa, Translation, abi};
+use calque_ir::{Builder, Exit, GuestAddr, Op, Reg, Region, Target, Type};
+use common::{Random, Runner};
+use std::sync::Arc;
+
+/// rax += 1 and xmm3 += rax, then what `exit` says.
+fn step(pc: u64, exit: impl FnOnce(&mut Builder) -> Exit) -> Region {
+    let mut b = Builder::new();
+    let id = b.create_block(GuestAddr(pc));
+    b.switch_to(id);
+    b.insn(GuestAddr(pc), 4);
+    let (old, one) = (b.get(Type::I64, Reg::RAX), b.iconst(Type::I64, 1));
+    let new = b.binary(Op::Iadd, Type::I64, old, one);
+    b.put(Reg::RAX, new);
+    let lanes = b.unary(Op::Splat, Type::I64x2, new);
+    let before = b.get(Type::V128, Reg::xmm(3));
+    let sum = b.binary(Op::Iadd, Type::I64x2, before, lanes);
+    b.put(Reg::xmm(3), sum);
+    let r12 = b.get(Type::I64, Reg::R12);
+    let r12 = b.binary(Op::Iadd, Type::I64, r12, new);
+    b.put(Reg::R12, r12);
+    let exit = exit(&mut b);
+    b.exit(exit);
+    let mut region = b.finish();
+    region.source = vec![(GuestAddr(pc), 4)];
+    region
+}
+
+fn to(pc: u64) -> Exit {
+    Exit::Goto(Target::Pc(GuestAddr(pc)))
+}
+
+/// The same region as tier-0 or Cranelift's code.
+fn make(runner: &mut Runner, kind: CodeKind, region: &Region) -> Arc<Translation> {
+    runner.emitter = (kind == CodeKind::Tier0).then(|| Emitter::new(HostIsa::native()));
+    runner.translate(region).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn both_kinds_of_code_are_linked() {
+    for kinds in 0..16 {
+        let kind = |n: u64| if kinds >> n & 1 != 0 { CodeKind::Tier0 } else { CodeKind::Tail };
+        let mut runner = Runner::new();
+        let mut cpu = runner.state(&mut Random::new(1));
+        (cpu.gpr[0], cpu.gpr[12], cpu.xmm[3]) = (0, 0, [0, 0]);
+        let (before, xmm15) = (cpu.gpr, cpu.xmm[15]);
+        let code: Vec<_> = (0..4)
+            .map(|n| make(&mut runner, kind(n), &step(0x1000 + 16 * n, |_| to(0x1010 + 16 * n))))
+            .collect();
+        for n in 0..3 {
+            runner.cache.link(code[n].exits[0].cell, &code[n + 1]);
+        }
+        let ExitReason::Link { cell } = runner.run(&mut cpu, &code[0]) else { panic!("the last exit is not linked") };
+        assert_eq!(runner.cache.cell_target(cell), GuestAddr(0x1040));
+        assert_eq!((cpu.gpr[0], cpu.gpr[12], cpu.xmm[3]), (4, 10, [10, 10]), "{kinds:b}");
+        assert_eq!((&cpu.gpr[1..12], &cpu.gpr[13..], cpu.xmm[15]), (&before[1..12], &before[13..], xmm15));
+        assert_eq!(abi::left_from(&cpu), kind(3));
+
+        runner.cache.remove(&code[2]);
+        let ExitReason::Link { cell } = runner.run(&mut cpu, &code[0]) else { panic!("nothing leads to what was removed") };
+        assert_eq!((runner.cache.cell_target(cell), cpu.gpr[0]), (GuestAddr(0x1020), 6));
+        runner.cache.link(cell, &code[2]);
+        assert_eq!(runner.run(&mut cpu, &code[0]), ExitReason::Link { cell }, "removed");
+    }
+}
+
+#[test]
+fn computed_jumps_use_the_jump_cache() {
+    for kind in [CodeKind::Tail, CodeKind::Tier0] {
+        let mut runner = Runner::new();
+        let mut cpu = runner.state(&mut Random::new(1));
+        (cpu.gpr[0], cpu.gpr[2]) = (0, 0x0001_2345_5010);
+        let jump = make(&mut runner, CodeKind::Tier0, &step(0x5000, |b| Exit::Indirect(b.get(Type::I64, Reg::RDX))));
+        let target = make(&mut runner, kind, &step(0x0001_2345_5010, |_| to(0x5020)));
+        assert_eq!(runner.run(&mut cpu, &jump), ExitReason::Indirect);
+        assert_eq!((cpu.rip, cpu.gpr[0]), (0x0001_2345_5010, 1));
+        let entry = runner.cache.entry_from(&target, CodeKind::Tier0).expect("room");
+        runner.tier0_jumps().insert(GuestAddr(0x0001_2345_5010), entry);
+        assert_eq!(runner.run(&mut cpu, &jump), ExitReason::Link { cell: target.exits[0].cell });
+        assert_eq!(cpu.gpr[0], 3);
+    }
+}
+
+#[test]
+fn endless_loops_end_with_the_countdown() {
+    let mut runner = Runner::new();
+    let mut cpu = runner.state(&mut Random::new(1));
+    cpu.gpr[0] = 0;
+    let body = make(&mut runner, CodeKind::Tier0, &step(0x1000, |_| to(0x1000)));
+    runner.cache.link(body.exits[0].cell, &body);
+    cpu.rt.countdown = 99;
+    assert_eq!(runner.run(&mut cpu, &body), ExitReason::Link { cell: body.exits[0].cell });
+    assert_eq!((cpu.gpr[0], cpu.rt.countdown), (100, -1));
+}

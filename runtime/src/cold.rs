@@ -1,0 +1,119 @@
+//! Cold code by the emitter (`backend::emit`): what AArch64 hosts run before Cranelift, and beside it.
+//!
+//! A block is lifted and emitted when the dispatcher first arrives at it, and published beside compiled regions in the same code cache.
+//! It stays when a region is compiled at its pc: jump caches may still lead to it. Exits of either kind of code are linked to either kind
+//! of target.
+//!
+//! **Heat.** Emitted code counts no executions. Its countdown (`emit/exit.rs`) brings each thread back once in [`period`] backward jumps,
+//! calls and returns; the place it was about to go to has then run about as often as the period is long.
+//!
+//! **Stale code.** Emitted blocks look at no interrupt word between countdowns. So whoever drops an entry takes its pc out of every
+//! thread's jump cache at once ([`crate::world::World::forget_jump`]), the cells are unlinked by the cache, and a write that makes code stale has
+//! its effect before the next instruction after it that is not of the same block (`fault.rs`, case 1).
+
+use crate::memory::CodePage;
+use crate::process::Process;
+use crate::smc::GuestCode;
+use crate::stats;
+use crate::tier::{ColdBlock, Code, Entry, Jit};
+use calque_backend::{CacheError, CodeKind, EmitOptions, Emitter, MemoryOrder};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Most arrivals that one countdown stands for.
+const PERIOD: u32 = 256;
+
+/// Emitted code is worth replacing after so many times the arrivals after which interpreting is: it runs at 2 to 3 times native speed
+/// instead of 50.
+const PATIENCE: u32 = 4;
+
+/// What became of an attempt to emit a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Made {
+    /// There is code, or a block for the interpreter.
+    Runnable,
+    /// The entry was dropped, or the cache is full: back to a safepoint.
+    Nothing,
+}
+
+/// Arrivals at an entry of emitted code after which its region is compiled.
+pub(crate) fn threshold(hot: u32) -> u32 {
+    hot.saturating_mul(PATIENCE)
+}
+
+/// Backward jumps, calls and returns from one countdown to the next.
+pub(crate) fn period(hot: u32) -> u32 {
+    threshold(hot).clamp(1, PERIOD)
+}
+
+/// What became of an attempt: `None` if it is worth another.
+fn made(entry: &Entry, admitted: bool) -> Option<Made> {
+    match admitted {
+        true => Some(Made::Runnable),
+        false => (!entry.is_usable()).then_some(Made::Nothing),
+    }
+}
+
+impl Code {
+    /// Makes code for the block at `entry`, unless it has some.
+    pub(crate) fn emit_cold(&self, process: &Process, jit: &Jit, emitter: &mut Emitter, entry: &Arc<Entry>) -> Made {
+        let start = Instant::now();
+        let _compiling = jit.compiling();
+        let made = loop {
+            if let Some(made) = self.try_emit(process, jit, emitter, entry) {
+                break made;
+            }
+        };
+        stats::add(&process.stats.emit_ns, start.elapsed().as_nanos() as u64);
+        made
+    }
+
+    /// One attempt; `None` if guest code changed meanwhile.
+    fn try_emit(&self, process: &Process, jit: &Jit, emitter: &mut Emitter, entry: &Arc<Entry>) -> Option<Made> {
+        let before = self.invalidations();
+        if !entry.is_usable() {
+            return Some(Made::Nothing);
+        }
+        let code = GuestCode::new(&process.mem);
+        let region = code.lift_block(entry.pc, &self.lift_options());
+        let origin = code.origin(&region);
+        let Some(first_cell) = jit.cache.reserve_cells(Emitter::cells_needed(&region), CodeKind::Tier0) else {
+            return Some(self.cache_full(jit));
+        };
+        let memory_order = if self.is_ordered() { MemoryOrder::Tso } else { MemoryOrder::Plain };
+        let compiled = match emitter.emit(&region, &EmitOptions { memory_order, first_cell }) {
+            Ok(compiled) => compiled,
+            Err(error) => {
+                stats::add(&process.stats.emit_failures, 1);
+                if process.options.stats {
+                    eprintln!("calque: block at {}: {error}", entry.pc);
+                }
+                let block = ColdBlock::new(region);
+                return made(entry, self.admit(&process.mem, entry, origin, before, || entry.set_cold(block)));
+            }
+        };
+        let insns = u64::from(compiled.guest_insns);
+        let translation = match jit.cache.publish(compiled, CodeKind::Tier0) {
+            Ok(translation) => translation,
+            Err(CacheError::Full) => return Some(self.cache_full(jit)),
+            Err(error) => unreachable!("publishing fails for lack of room only: {error}"),
+        };
+        stats::add(&process.stats.checked_blocks, u64::from(origin.kind() == CodePage::Checked));
+        let publish = || entry.set_tier0(Arc::clone(&translation));
+        let made = made(entry, self.admit(&process.mem, entry, origin, before, publish));
+        if made == Some(Made::Runnable) {
+            stats::add(&process.stats.emitted_blocks, 1);
+            stats::add(&process.stats.emitted_insns, insns);
+        } else {
+            jit.cache.remove(&translation);
+        }
+        made
+    }
+
+    fn cache_full(&self, jit: &Jit) -> Made {
+        jit.full.store(true, Ordering::Release);
+        self.world.interrupt_all(crate::dispatch::CODE_CHANGED);
+        Made::Nothing
+    }
+}
