@@ -3,14 +3,14 @@
 use crate::End;
 use crate::jit::Jit;
 use crate::pages::{CODE, DATA, DATA_SIZE, Pages, TAKEN, tail};
-use calque_backend::{HostCode, StateAtFaults, abi};
+use calque_backend::{HostCode, StateAtFaults};
 use calque_frontend::decode::{Bytes, MAX_INSN};
 use calque_frontend::{CodeReader, LiftOptions, Profile, lift_block, lift_region};
 use calque_ir::interp::{self, Frame, Host, Next, Trap};
 use calque_ir::pass::{Optimizer, Options, Precise};
 use calque_ir::state::V128;
+use calque_ir::state::float_code;
 use calque_ir::{CpuState, FaultKind, GuestAddr, Helper, Region, RmwOp, Type, verify};
-use calque_runtime::signal::float_code;
 
 /// What is known of the guest's registers at a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,6 +105,11 @@ enum Run {
 }
 
 impl Engine {
+    /// Whether any of it is compiled code.
+    pub(crate) fn is_compiled(self) -> bool {
+        (0..2).any(|n| matches!(self.form(n), Form::Precise | Form::Hot))
+    }
+
     /// The form of the `n`th block.
     fn form(self, n: usize) -> Form {
         match self {
@@ -176,7 +181,7 @@ impl Guest {
         let region = self.translate(form, &reader, pc, remaining(code, pc))?;
         let run = match form {
             Form::Plain | Form::Optimized => Run::Interpret(region),
-            Form::Precise => Run::Enter(self.jit.translate(&region, StateAtFaults::Precise)?),
+            Form::Precise => Run::Enter(self.jit.translate(&region, StateAtFaults::PreciseFloats)?),
             Form::Hot => Run::Enter(self.jit.translate(&region, StateAtFaults::PcOnly)?),
         };
         self.ready.push(Ready { form, pc, run });
@@ -196,7 +201,7 @@ impl Guest {
         let mut region = lift_block(reader, GuestAddr(pc), &opts);
         check(&region)?;
         if form != Form::Plain {
-            let precise = Options { precise: Precise::Yes, ..Options::default() };
+            let precise = Options { precise: Precise::Floats, ..Options::default() };
             self.optimizer.optimize(&mut region, &precise);
             check(&region)?;
         }
@@ -218,7 +223,7 @@ fn interpret(
     frame: &mut Frame,
 ) -> Result<Next, Trap<()>> {
     let mut memory = Memory { data, code };
-    abi::under_guest_rounding(cpu, |cpu| interp::run(region, cpu, &mut memory, frame))
+    interp::run(region, cpu, &mut memory, frame)
 }
 
 /// Instructions of `code` from `pc` on.
@@ -241,6 +246,7 @@ fn signal_of(kind: FaultKind, pc: u64, cpu: &CpuState) -> End {
         FaultKind::GeneralProtection | FaultKind::Fetch | FaultKind::Overflow | FaultKind::Compatibility => {
             (libc::SIGSEGV, 0)
         }
+        FaultKind::Stale => unreachable!("only checked blocks"),
         FaultKind::Breakpoint | FaultKind::Debug => (libc::SIGTRAP, 0),
     };
     End::Signal { number, code, pc }

@@ -130,6 +130,8 @@ named_codes! {
         /// Entry into 32-bit code or a 32-bit system call, which Calque does not have: SIGSEGV, as on a kernel without
         /// IA32 emulation, with a line on stderr.
         Compatibility "compatibility",
+        /// The guest bytes that the code was made of have changed: no fault of the guest's, which goes on at the pc with new code.
+        Stale "stale",
     }
 }
 
@@ -224,9 +226,11 @@ impl Inst {
         use Op::*;
         match self.op {
             Nop | Insn | Count | Put | Store | Fence | FaultIf => Type::None,
-            Icmp | Fcmp if self.ty.is_vector() => Type::V128,
-            Icmp | Fcmp | Parity | UaddOverflow | SaddOverflow | SsubOverflow | UmulOverflow | SmulOverflow
-            | UaddOverflowCin | SaddOverflowCin | UsubOverflowBin | SsubOverflowBin | HalfCarry => Type::I1,
+            Icmp | Fcmp | FcmpSignaling if self.ty.is_vector() => Type::V128,
+            Icmp | Fcmp | FcmpSignaling | Parity | UaddOverflow | SaddOverflow | SsubOverflow | UmulOverflow
+            | SmulOverflow | UaddOverflowCin | SaddOverflowCin | UsubOverflowBin | SsubOverflowBin | HalfCarry => {
+                Type::I1
+            }
             ExtractLane => self.ty.lane(),
             HighBits => Type::I32,
             _ => self.ty.value_type(),

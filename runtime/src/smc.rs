@@ -1,33 +1,60 @@
-//! Code that changes: reading guest code so that changes are noticed, and dropping translations of what has changed.
+//! Code that changes: reading guest code so that changes are noticed, and what becomes of translations of what has changed.
 //!
 //! A page is marked in the guest map *before* its bytes are read for translation ([`GuestCode`]); from then on whatever changes
 //! it reports it as stale (`memory/mod.rs`, M3). Stale ranges are drained by the dispatcher before it runs anything, and
 //! before anything is published.
 //!
+//! Code generators write beside code that stays: another function in the same page, a page whose protection they change to write
+//! and back. So entries of memory that may change are not dropped with their page but *shelved*: nobody arrives at them, and
+//! the next thread that wants one compares the bytes it was made of ([`Origin`]) and takes it off the shelf, or drops it.
+//!
+//! How a page's code is made, by how the page may change (`CodePage`):
+//!
+//! | page      | noticed by       | interpreter                   | compiled                       |
+//! |-----------|------------------|-------------------------------|--------------------------------|
+//! | Fixed     | system calls     | blocks                        | regions                        |
+//! | Changing  | system calls     | blocks                        | regions                        |
+//! | Writable  | write protection | blocks that end behind stores | regions with exact registers   |
+//! | Checked   | itself           | checked blocks                | checked blocks                 |
+//!
+//! Units of copied instructions (`arch/units.rs`) are dropped with their page, as they cost next to nothing to make, and trap behind a
+//! store that faults. Checked pages are the interpreter's there, for a while ([`GuestMap::trust`]).
+//!
+//! A region that writes to its own page faults; as its registers are exact, the thread leaves it, interprets that one instruction, and
+//! goes on with code made of what it has written (`Thread::step`).
+//!
 //! Invariants:
 //! - **I1** A translation is registered under its pages and published in one critical section of [`Pages`], in which stale
-//!   ranges have been drained and the count of invalidations is still what it was before the bytes were read. So a translation of
-//!   bytes that have changed since is never published, and what changes later finds it registered.
+//!   ranges have been drained, and none since its bytes were read overlaps them. So a translation of bytes that have changed since is
+//!   never published, and what changes later finds it registered. The same holds where an entry leaves the shelf.
 //! - **I2** After an invalidation the epoch is higher; each thread clears its caches when it sees that, and is asked to
 //!   leave generated code to see it.
+//! - **I3** A shelved entry has no code that can be entered: its cell links are gone, and caches were cleared (I2).
 
 use crate::access;
-use crate::memory::GuestMap;
+use crate::memory::{CodePage, GuestMap};
 use crate::profile::{Bounds, Profile};
+use crate::stats::{self, Stats};
 use crate::tier::{Code, Entry};
-use calque_frontend::CodeReader;
 use calque_frontend::decode::MAX_INSN;
+use calque_frontend::lift::Profile as Executed;
+use calque_frontend::{CodeReader, LiftOptions, lift_block, lift_checked, lift_region};
 use calque_ir::addr::GUEST_PAGE;
-use calque_ir::{GuestAddr, GuestRange};
+use calque_ir::{GuestAddr, GuestRange, Region};
 use hashbrown::HashMap;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Executable guest memory, for the lifter. Marks what it reads.
 pub(crate) struct GuestCode<'a> {
     map: &'a GuestMap,
-    /// The page marked last.
-    marked: Cell<Option<GuestAddr>>,
+    /// The page marked last, and how it may change.
+    marked: Cell<Option<(GuestAddr, CodePage)>>,
+    /// How what was read may change, by the page for which that is worst.
+    worst: Cell<CodePage>,
+    /// What was read of pages that may change.
+    ranges: RefCell<Vec<(GuestAddr, u32)>>,
     bounds: Bounds<'a>,
 }
 
@@ -38,27 +65,166 @@ impl<'a> GuestCode<'a> {
 
     /// The same with a profile that knows where functions end, if there is one.
     pub(crate) fn profiled(map: &'a GuestMap, profile: Option<&'a Profile>) -> Self {
-        Self { map, marked: Cell::new(None), bounds: Bounds::new(profile) }
+        let (marked, worst) = (Cell::new(None), Cell::new(CodePage::Fixed));
+        Self { map, marked, worst, ranges: RefCell::default(), bounds: Bounds::new(profile) }
     }
 
-    /// Whether the page of `pc` is executable; marks it.
-    fn mark(&self, pc: GuestAddr) -> bool {
+    /// How the page of `pc` may change, if it is executable; marks it.
+    fn mark(&self, pc: GuestAddr) -> Option<CodePage> {
         let page = pc.page();
-        if self.marked.get() == Some(page) {
-            return true;
+        if let Some((_, kind)) = self.marked.get().filter(|(marked, _)| *marked == page) {
+            return Some(kind);
         }
-        let executable = self.map.mark_code(page);
-        if executable {
-            self.marked.set(Some(page));
-        }
-        executable
+        let kind = self.map.code_page(page)?;
+        self.marked.set(Some((page, kind)));
+        self.worst.set(self.worst.get().max(kind));
+        Some(kind)
     }
 
     /// Reads within the page of `pc`.
     fn read_page(&self, pc: GuestAddr, buf: &mut [u8]) -> usize {
         let len = buf.len().min((GUEST_PAGE - pc.0 % GUEST_PAGE) as usize);
-        if self.mark(pc) && access::read_bytes(pc, &mut buf[..len]).is_ok() { len } else { 0 }
+        let Some(kind) = self.mark(pc) else { return 0 };
+        if access::read_bytes(pc, &mut buf[..len]).is_err() {
+            return 0;
+        }
+        if kind != CodePage::Fixed {
+            self.ranges.borrow_mut().push((pc, len as u32));
+        }
+        len
     }
+
+    /// Reads as [`CodeReader::read_run`] does, but nothing of checked pages.
+    pub(crate) fn read_unchecked(&self, pc: GuestAddr, buf: &mut [u8]) -> usize {
+        if self.mark(pc) == Some(CodePage::Checked) {
+            return 0;
+        }
+        let read = self.read_run(pc, buf);
+        let left = (GUEST_PAGE - pc.0 % GUEST_PAGE) as usize;
+        if self.worst.get() == CodePage::Checked { read.min(left) } else { read }
+    }
+
+    /// Lifts the interpreter's block at `pc` as its page demands.
+    pub(crate) fn lift_block(&self, pc: GuestAddr, options: &LiftOptions) -> Region {
+        let kind = self.mark(pc);
+        if kind == Some(CodePage::Checked) {
+            let block_insns = LiftOptions::default().block_insns;
+            return lift_checked(self, pc, &LiftOptions { block_insns, ..*options });
+        }
+        let writable = kind == Some(CodePage::Writable);
+        let options = LiftOptions { end_at_stores: writable, ..*options };
+        let region = lift_block(self, pc, &options);
+        // Over a page's edge into a checked one.
+        if self.worst.get() == CodePage::Checked { lift_checked(self, pc, &options) } else { region }
+    }
+
+    /// Lifts the region at `pc` as its pages demand; whether its registers must be exact.
+    pub(crate) fn lift_region(&self, pc: GuestAddr, executed: &dyn Executed, options: &LiftOptions) -> (Region, bool) {
+        let kind = self.mark(pc);
+        let precise = options.precise || kind == Some(CodePage::Writable);
+        if kind != Some(CodePage::Checked) {
+            let region = lift_region(self, pc, executed, &LiftOptions { precise, ..*options });
+            match self.worst.get() {
+                CodePage::Fixed | CodePage::Changing => return (region, precise),
+                CodePage::Writable if precise => return (region, precise),
+                CodePage::Writable => {
+                    let options = LiftOptions { precise: true, ..*options };
+                    return (lift_region(self, pc, executed, &options), true);
+                }
+                CodePage::Checked => {}
+            }
+        }
+        (lift_checked(self, pc, options), options.precise)
+    }
+
+    /// What `region`, lifted from here, depends on, as it stands now. To be asked for before stale ranges are drained (I1).
+    pub(crate) fn origin(&self, region: &Region) -> Origin {
+        let mut ranges = region.source.clone();
+        ranges.extend(self.ranges.take());
+        ranges.sort_unstable();
+        ranges.dedup_by(|next, last| {
+            let end = last.0.0 + u64::from(last.1);
+            let joins = next.0.0 <= end;
+            if joins {
+                last.1 = (end.max(next.0.0 + u64::from(next.1)) - last.0.0) as u32;
+            }
+            joins
+        });
+        let kind = self.worst.get();
+        let copy = |&(start, len): &(GuestAddr, u32)| Copied { start, bytes: read(start, len) };
+        let copies = if kind == CodePage::Fixed { Vec::new() } else { ranges.iter().map(copy).collect() };
+        Origin { kind, ranges, copies, partly_fixed: kind == CodePage::Fixed }
+    }
+}
+
+/// `len` bytes of guest memory; fewer where it ends.
+fn read(start: GuestAddr, len: u32) -> Box<[u8]> {
+    let mut bytes = vec![0; len as usize];
+    if access::read_bytes(start, &mut bytes).is_err() {
+        bytes.clear();
+    }
+    bytes.into()
+}
+
+/// What translations of one entry were made from.
+pub(crate) struct Origin {
+    kind: CodePage,
+    ranges: Vec<(GuestAddr, u32)>,
+    /// The bytes, unless they are fixed.
+    copies: Vec<Copied>,
+    /// Some of the translations were made from fixed bytes, of which there is no copy.
+    partly_fixed: bool,
+}
+
+#[derive(Clone)]
+struct Copied {
+    start: GuestAddr,
+    bytes: Box<[u8]>,
+}
+
+impl Default for Origin {
+    fn default() -> Self {
+        Self { kind: CodePage::Fixed, ranges: Vec::new(), copies: Vec::new(), partly_fixed: false }
+    }
+}
+
+impl Origin {
+    /// This, and what another translation of the entry was made from.
+    pub(crate) fn with(&self, other: Origin) -> Origin {
+        let kind = self.kind.max(other.kind);
+        let partly_fixed = self.partly_fixed || other.partly_fixed;
+        if kind == CodePage::Fixed {
+            return Origin { partly_fixed, ..Origin::default() };
+        }
+        let ranges = [&self.ranges[..], &other.ranges].concat();
+        Origin { kind, ranges, copies: [&self.copies[..], &other.copies].concat(), partly_fixed }
+    }
+
+    /// Whether there is a copy of all the bytes.
+    pub(crate) fn can_be_compared(&self) -> bool {
+        !self.partly_fixed
+    }
+
+    pub(crate) fn kind(&self) -> CodePage {
+        self.kind
+    }
+
+    pub(crate) fn ranges(&self) -> &[(GuestAddr, u32)] {
+        &self.ranges
+    }
+
+    /// Whether memory is what it was, and may change in no worse way. Marks its pages.
+    fn holds(&self, map: &GuestMap) -> bool {
+        let page_holds = |page: GuestAddr| map.code_page(page).is_some_and(|kind| kind <= self.kind);
+        self.ranges.iter().all(|&(start, len)| pages(start, len).all(page_holds))
+            && self.copies.iter().all(|copied| read(copied.start, copied.bytes.len() as u32) == copied.bytes)
+    }
+}
+
+/// The pages of `len` bytes.
+fn pages(start: GuestAddr, len: u32) -> impl Iterator<Item = GuestAddr> {
+    let end = start.0 + u64::from(len.max(1));
+    (start.page().0..end).step_by(GUEST_PAGE as usize).map(GuestAddr)
 }
 
 impl CodeReader for GuestCode<'_> {
@@ -87,20 +253,24 @@ pub(crate) struct Pages {
     entries: HashMap<u64, Vec<Arc<Entry>>>,
     /// Number of invalidations so far.
     pub(crate) invalidations: u64,
+    /// What the last ones were of.
+    recent: VecDeque<(u64, GuestRange)>,
 }
 
+/// Invalidations that are remembered: a compilation takes milliseconds, a code generator some of those between writes.
+const RECENT: usize = 256;
+
 impl Pages {
-    /// Registers what was translated from the ranges `source`.
-    pub(crate) fn register(&mut self, entry: &Arc<Entry>, source: &[(GuestAddr, u32)]) {
+    /// Registers what was translated from `ranges`.
+    pub(crate) fn register(&mut self, entry: &Arc<Entry>, ranges: &[(GuestAddr, u32)]) {
         let mut last = None;
-        for &(start, len) in source {
-            let end = start.0 + u64::from(len.max(1));
-            for page in (start.page().0..end).step_by(GUEST_PAGE as usize) {
-                if last != Some(page) {
-                    self.entries.entry(page).or_default().push(Arc::clone(entry));
-                    last = Some(page);
-                }
+        for page in ranges.iter().flat_map(|&(start, len)| pages(start, len)) {
+            let known = self.entries.entry(page.0).or_default();
+            // Of an entry on several pages, some may never have been stale.
+            if last != Some(page) && !known.iter().any(|e| Arc::ptr_eq(e, entry)) {
+                known.push(Arc::clone(entry));
             }
+            last = Some(page);
         }
     }
 
@@ -116,31 +286,108 @@ impl Pages {
         pages.filter_map(|page| self.entries.remove(&page)).flatten().collect()
     }
 
-    /// Drops all translations from what the map reports as stale; whether there was any.
+    /// Whether any of `ranges` has been invalidated since there were `before` invalidations.
+    fn changed_since(&self, before: u64, ranges: &[(GuestAddr, u32)]) -> bool {
+        if self.invalidations == before {
+            return false;
+        }
+        let forgotten = self.recent.front().is_none_or(|(first, _)| *first > before + 1);
+        let hit = |range: &GuestRange| {
+            let pages = ranges.iter().flat_map(|&(start, len)| pages(start, len));
+            pages.into_iter().any(|page| range.contains(page))
+        };
+        forgotten || self.recent.iter().any(|(number, range)| *number > before && hit(range))
+    }
+
+    /// Shelves or drops all translations from what the map reports as stale; whether there was any.
     pub(crate) fn drain_stale(&mut self, map: &GuestMap, code: &Code) -> bool {
         let stale = map.take_stale();
-        for range in &stale {
-            for entry in self.take(*range) {
-                code.drop_entry(&entry);
-            }
-            if let Some(units) = &code.units {
-                units.remove(*range);
-            }
-        }
         if stale.is_empty() {
             return false;
         }
         self.invalidations += 1;
+        for range in stale {
+            let mapped = map.is_mapped(range.start, range.size());
+            for entry in self.take(range) {
+                if mapped { code.shelve(&entry) } else { code.drop_entry(&entry) }
+            }
+            if let Some(units) = &code.units {
+                units.remove(range);
+            }
+            if self.recent.len() == RECENT {
+                self.recent.pop_front();
+            }
+            self.recent.push_back((self.invalidations, range));
+        }
         code.advance_epoch();
         true
     }
 
     /// Drops all translations.
     pub(crate) fn drain_all(&mut self, code: &Code) {
-        for (_, entries) in self.entries.drain() {
-            entries.iter().for_each(|entry| code.drop_entry(entry));
-        }
+        self.entries.clear();
+        code.drop_entries();
         self.invalidations += 1;
+        self.recent.clear();
         code.advance_epoch();
+    }
+}
+
+impl Code {
+    /// Publishes a translation of `entry`, made since there were `before` invalidations, by `publish`; false if what it was made of has
+    /// changed (I1).
+    pub(crate) fn admit(
+        &self,
+        map: &GuestMap,
+        entry: &Arc<Entry>,
+        origin: Origin,
+        before: u64,
+        publish: impl FnOnce(),
+    ) -> bool {
+        let mut pages = self.pages();
+        pages.drain_stale(map, self);
+        if !entry.is_usable() || pages.changed_since(before, origin.ranges()) {
+            return false;
+        }
+        pages.register(entry, origin.ranges());
+        entry.made_from(origin);
+        publish();
+        true
+    }
+
+    /// Takes a shelved entry off the shelf if nothing has changed, else drops it; whether it can be used.
+    #[cold]
+    pub(crate) fn reclaim(&self, map: &GuestMap, stats: &Stats, entry: &Arc<Entry>) -> bool {
+        loop {
+            let before = self.pages().invalidations;
+            let origin = entry.origin();
+            let holds = origin.holds(map);
+            let mut pages = self.pages();
+            pages.drain_stale(map, self);
+            if entry.is_usable() || entry.is_dropped() {
+                return entry.is_usable();
+            }
+            if !holds {
+                stats::add(&stats.retranslations, 1);
+                self.drop_entry(entry);
+                return false;
+            }
+            if !pages.changed_since(before, origin.ranges()) {
+                pages.register(entry, origin.ranges());
+                self.unshelve(entry);
+                stats::add(&stats.reclaimed, 1);
+                return true;
+            }
+        }
+    }
+
+    /// A checked translation has found that its bytes are not what they were: drops the entry of `pc` unless it is a newer one.
+    #[cold]
+    pub(crate) fn recheck(&self, map: &GuestMap, stats: &Stats, pc: GuestAddr) {
+        let entry = self.entry(pc);
+        if entry.is_usable() && !entry.origin().holds(map) {
+            stats::add(&stats.retranslations, 1);
+            self.drop_entry(&entry);
+        }
     }
 }

@@ -34,7 +34,16 @@ fn open_at(call: &mut Call<'_>, dirfd: u64, path: usize, flags: u32, mode: u64) 
     // What is created is created on the host; only what exists is looked for in the sysroot.
     let creates = flags & O_CREAT as u32 != 0;
     let path = if creates { call.args[path] } else { call.path(path)? };
-    call.host(libc::SYS_openat, [dirfd, path, u64::from(open_flags_to_host(flags)), mode])
+    let fd = call.host(libc::SYS_openat, [dirfd, path, u64::from(open_flags_to_host(flags)), mode])?;
+    note_writer(call, fd, flags);
+    Ok(fd)
+}
+
+/// Code that is mapped from a file which the guest may write to from now on may change.
+fn note_writer(call: &Call<'_>, fd: u64, flags: u32) {
+    if flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32 {
+        call.process().mem.opened_for_writing(fd as i32);
+    }
 }
 
 /// `int openat2(int dirfd, const char *path, struct open_how *how, size_t size)`. Fields of a later kernel's `open_how`
@@ -58,7 +67,9 @@ pub(crate) fn openat2(call: &mut Call<'_>) -> Result {
     }
     let how = [u64::from(open_flags_to_host(flags as u32)), mode, resolve];
     let path = call.path(1)?;
-    call.host(libc::SYS_openat2, [call.args[0], path, host::ptr(&how), HOW as u64])
+    let fd = call.host(libc::SYS_openat2, [call.args[0], path, host::ptr(&how), HOW as u64])?;
+    note_writer(call, fd, flags as u32);
+    Ok(fd)
 }
 
 /// `int open_by_handle_at(int mount_fd, struct file_handle *handle, int flags)`.

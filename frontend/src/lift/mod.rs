@@ -13,6 +13,7 @@
 //! | `ahead.rs`  | which flags are still read behind an exit                  |
 //! | `edge.rs`   | flags that only one side of a branch reads                 |
 //! | `region.rs` | discovery of a region's blocks                             |
+//! | `check.rs`  | blocks that compare their bytes first                      |
 //! | the others  | the families by subject                                    |
 //!
 //! Invariants, besides those of `ir/src/region.rs`:
@@ -31,6 +32,7 @@ mod alu;
 mod atomic;
 mod avx;
 mod bits;
+mod check;
 mod control;
 mod edge;
 mod flags;
@@ -53,6 +55,7 @@ mod vex;
 mod x87;
 mod xsave;
 
+pub use check::lift_checked;
 pub use region::{EveryBlock, Profile, lift_region};
 pub use system::XCR0;
 
@@ -72,6 +75,8 @@ pub struct LiftOptions {
     pub precise: bool,
     /// Count executed guest instructions (`Op::Count`), and tell of calls, returns and jumps (`Helper::ProfileCall`...).
     pub profile: bool,
+    /// Blocks end behind instructions that may store: those may change what follows.
+    pub end_at_stores: bool,
     /// Most guest instructions of a block.
     pub block_insns: u32,
     /// Most guest instructions of a region.
@@ -85,7 +90,15 @@ pub struct LiftOptions {
 impl Default for LiftOptions {
     /// Limits from the compile times of `docs/ARCHITECTURE.md`: regions beyond about 100 blocks cost more than they gain.
     fn default() -> Self {
-        Self { precise: false, profile: false, block_insns: 64, max_insns: 800, max_blocks: 100, through_calls: false }
+        Self {
+            precise: false,
+            profile: false,
+            end_at_stores: false,
+            block_insns: 64,
+            max_insns: 800,
+            max_blocks: 100,
+            through_calls: false,
+        }
     }
 }
 
@@ -172,6 +185,9 @@ impl<'a> Lifter<'a> {
             self.lift_insn(what, i);
             lifted += 1;
             end = at.wrapping_add(i.len().max(1) as u64);
+            if self.opts.end_at_stores && check::stores(i) && self.b.current().is_some() {
+                self.go_on_at(end);
+            }
             self.b.current().is_some()
         });
         end

@@ -32,6 +32,15 @@ use std::cell::RefCell;
 pub enum Precise {
     No,
     Yes,
+    /// Also at operations that raise floating-point exceptions: where some are unmasked.
+    Floats,
+}
+
+impl Precise {
+    /// Whether the registers must be exact at this operation.
+    fn at(self, op: crate::op::Op) -> bool {
+        self != Precise::No && op.may_stop() || self == Precise::Floats && op.raises()
+    }
 }
 
 /// Which `insn` marks survive.
@@ -82,6 +91,11 @@ impl Optimizer {
 
 /// [`Optimizer::optimize`] with all registers live at exits, in the thread's own working memory.
 pub fn optimize(region: &mut Region) {
+    optimize_with(region, &Options::default());
+}
+
+/// [`Optimizer::optimize`] in the thread's own working memory.
+pub fn optimize_with(region: &mut Region, options: &Options<'_>) {
     thread_local!(static OPTIMIZER: RefCell<Optimizer> = RefCell::default());
-    OPTIMIZER.with_borrow_mut(|optimizer| optimizer.optimize(region, &Options::default()));
+    OPTIMIZER.with_borrow_mut(|optimizer| optimizer.optimize(region, options));
 }

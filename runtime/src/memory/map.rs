@@ -11,6 +11,7 @@ use crate::arch;
 use calque_ir::{GuestAddr, GuestRange};
 use nix::errno::Errno;
 use rangemap::{RangeMap, RangeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
@@ -87,6 +88,34 @@ pub struct GuestMap {
     generation: AtomicU64,
 }
 
+/// How the code of a page may change.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum CodePage {
+    /// Only by being mapped or protected anew: a file's.
+    Fixed,
+    /// Memory that has been or will be written, but not now.
+    Changing,
+    /// The guest may write to it at any time, and it faults.
+    Writable,
+    /// At any time, unnoticed.
+    Checked,
+}
+
+/// Writes to a page with code after which its translations are checked instead of its protection changed: the two system calls and
+/// the fault of one write cost as much as some hundred comparisons, and filling a page with functions writes a dozen times.
+pub(crate) const CHECKED_AFTER: u32 = 32;
+
+/// What is known of the writes to a page with code.
+#[derive(Clone, Copy, Default)]
+struct Writes {
+    /// Since the page was last protected after having been checked.
+    count: u32,
+    /// Times it was, which each time takes twice as long (log2).
+    trusted: u32,
+    /// Calls of `trust` since then.
+    asked: u32,
+}
+
 /// A map that nobody else can use for the moment.
 pub(crate) struct Frozen<'a> {
     _state: MutexGuard<'a, State>,
@@ -95,8 +124,13 @@ pub(crate) struct Frozen<'a> {
 #[derive(Default)]
 struct State {
     map: RangeMap<u64, Kind>,
-    /// Pages that hold translated code, write-protected on the host where the guest may write.
+    /// Pages that hold translated code, write-protected on the host where the guest may write, unless checked.
     code: RangeSet<u64>,
+    /// Pages that are written by ways that nobody notices.
+    checked: RangeSet<u64>,
+    /// How often a page with code has been written to; forgotten when it is mapped anew. From [`CHECKED_AFTER`] on its translations
+    /// compare their bytes, too.
+    writes: BTreeMap<u64, Writes>,
     /// Ranges whose translations are no longer valid.
     stale: Vec<GuestRange>,
     brk_start: u64,
@@ -105,6 +139,9 @@ struct State {
 
 /// Guest page size, as a mask of the offset bits.
 const OFFSET: u64 = calque_ir::addr::GUEST_PAGE - 1;
+
+/// Bytes of a guest page.
+const PAGE_BYTES: usize = calque_ir::addr::GUEST_PAGE as usize;
 
 fn page_up(n: u64) -> Option<u64> {
     n.checked_add(OFFSET).map(|n| n & !OFFSET)
@@ -198,6 +235,11 @@ impl GuestMap {
         if shared && may_change(prot, &backing) {
             self.shared.store(true, Ordering::Release);
         }
+        state.forget_writes(&(at..at + len));
+        if !shared && matches!(backing, Backing::File { .. }) && is_writable(fd) {
+            // What is written to the file later shows in pages of it that have not been copied.
+            state.checked.insert(at..at + len);
+        }
         state.map.insert(at..at + len, Kind { prot, shared, backing });
         self.changed(prot);
         Ok(GuestAddr(at))
@@ -216,6 +258,7 @@ impl GuestMap {
             // SAFETY: the guest's own.
             unsafe { libc::munmap(part.start as *mut _, (part.end - part.start) as usize) };
         }
+        state.forget_writes(&range);
         state.map.remove(range);
         self.changed(Prot::EXEC);
         Ok(())
@@ -302,6 +345,8 @@ impl GuestMap {
         } else {
             return Err(Errno::ENOMEM);
         };
+        state.forget_writes(&from);
+        state.forget_writes(&(to..to + new_len));
         state.map.remove(from);
         let backing = match kind.backing {
             Backing::File { file, delta } => Backing::File { file, delta: delta.wrapping_add(at).wrapping_sub(to) },
@@ -416,19 +461,27 @@ impl GuestMap {
     /// Marks the page of `addr` as holding translated code; from now on writes to it are noticed (M3). False if the
     /// guest may not execute it. Call *before* reading the bytes that are translated.
     pub fn mark_code(&self, addr: GuestAddr) -> bool {
+        self.code_page(addr).is_some()
+    }
+
+    /// The same; tells how the page may change, unless the guest may not execute it.
+    pub(crate) fn code_page(&self, addr: GuestAddr) -> Option<CodePage> {
         let page = addr.page().0;
         let mut state = self.lock();
-        let Some(kind) = state.map.get(&page) else { return false };
-        if !kind.prot.contains(Prot::EXEC) {
-            return false;
-        }
+        let kind = state.map.get(&page).filter(|kind| kind.prot.contains(Prot::EXEC))?;
+        let code = match kind.backing {
+            _ if kind.shared || state.checked.contains(&page) || state.is_written_often(page) => CodePage::Checked,
+            _ if kind.prot.contains(Prot::WRITE) => CodePage::Writable,
+            Backing::File { .. } => CodePage::Fixed,
+            _ => CodePage::Changing,
+        };
         if !state.code.contains(&page) {
-            if kind.prot.contains(Prot::WRITE) {
+            if code == CodePage::Writable {
                 protect(&(page..page + OFFSET + 1), kind.prot.host() - Prot::WRITE);
             }
             state.code.insert(page..page + OFFSET + 1);
         }
-        true
+        Some(code)
     }
 
     /// A write to `addr` has faulted: whether that was a write-protected code page, which is now an ordinary
@@ -441,6 +494,9 @@ impl GuestMap {
         if writable && page < GUEST_END {
             let known = state.code.contains(&page);
             self.drop_code(&mut state, &(page..page + OFFSET + 1));
+            if known {
+                state.count_write(page);
+            }
             return known || host_writable(page);
         }
         false
@@ -452,7 +508,43 @@ impl GuestMap {
         let range = addr.page().0..page_up(end).unwrap_or(GUEST_END);
         let mut state = self.lock();
         if !range.is_empty() && state.code.overlaps(&range) {
+            let pages: Vec<u64> = state.code.overlapping(&range).flat_map(|r| r.clone().step_by(PAGE_BYTES)).collect();
             self.drop_code(&mut state, &range);
+            pages.into_iter().filter(|page| range.contains(page)).for_each(|page| state.count_write(page));
+        }
+    }
+
+    /// Code of the page of `addr` has been checked for long: its writes count from the start again, so that it is protected and runs
+    /// at full speed until they do come.
+    pub(crate) fn trust(&self, addr: GuestAddr) {
+        let page = addr.page().0;
+        let mut state = self.lock();
+        if !state.is_written_often(page) {
+            return;
+        }
+        let writes = state.writes.entry(page).or_default();
+        writes.asked += 1;
+        if writes.asked >> writes.trusted.min(16) != 0 {
+            *writes = Writes { trusted: writes.trusted + 1, ..Writes::default() };
+            self.drop_code(&mut state, &(page..page + OFFSET + 1));
+        }
+    }
+
+    /// The guest has opened the file of `fd` for writing: code that is mapped from it may change without a write to its page.
+    pub fn opened_for_writing(&self, fd: RawFd) {
+        let Ok((dev, ino)) = identity(fd) else { return };
+        let mut state = self.lock();
+        let same =
+            |kind: &Kind| matches!(&kind.backing, Backing::File { file, .. } if file.dev == dev && file.ino == ino);
+        let mapped: Vec<_> = state
+            .map
+            .iter()
+            .filter(|(_, kind)| kind.prot.contains(Prot::EXEC) && same(kind))
+            .map(|(range, _)| range.clone())
+            .collect();
+        for range in mapped {
+            self.drop_code(&mut state, &range);
+            state.checked.insert(range);
         }
     }
 
@@ -499,6 +591,22 @@ impl GuestMap {
 }
 
 impl State {
+    /// A page with code has been written to.
+    fn count_write(&mut self, page: u64) {
+        self.writes.entry(page).or_default().count += 1;
+    }
+
+    fn is_written_often(&self, page: u64) -> bool {
+        self.writes.get(&page).is_some_and(|writes| writes.count >= CHECKED_AFTER)
+    }
+
+    /// Other memory is mapped in `range`, or none.
+    fn forget_writes(&mut self, range: &std::ops::Range<u64>) {
+        self.checked.remove(range.clone());
+        let pages: Vec<u64> = self.writes.range(range.clone()).map(|(page, _)| *page).collect();
+        pages.iter().for_each(|page| drop(self.writes.remove(page)));
+    }
+
     /// The mapped parts of `range`.
     fn overlaps<'a>(
         &'a self,
@@ -652,15 +760,28 @@ fn host_writable(page: u64) -> bool {
     unsafe { arch::add8(page, 0).is_ok() }
 }
 
-fn backing_of(fd: RawFd) -> Result<Backing, Errno> {
+/// Whether the guest can write through this descriptor.
+fn is_writable(fd: RawFd) -> bool {
+    // SAFETY: a query.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    flags >= 0 && flags & libc::O_ACCMODE != libc::O_RDONLY
+}
+
+/// Device and inode of a file.
+fn identity(fd: RawFd) -> Result<(u64, u64), Errno> {
     // SAFETY: `stat` is plain data and written by the call.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: as above.
     if unsafe { libc::fstat(fd, &mut stat) } != 0 {
         return Err(Errno::last());
     }
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+fn backing_of(fd: RawFd) -> Result<Backing, Errno> {
+    let (dev, ino) = identity(fd)?;
     let path = std::fs::read_link(Path::new("/proc/self/fd").join(fd.to_string())).unwrap_or_default();
-    Ok(Backing::File { file: Arc::new(FileId { path, dev: stat.st_dev, ino: stat.st_ino }), delta: 0 })
+    Ok(Backing::File { file: Arc::new(FileId { path, dev, ino }), delta: 0 })
 }
 
 fn mapping(range: std::ops::Range<u64>, kind: &Kind) -> Mapping {

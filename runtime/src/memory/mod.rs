@@ -12,6 +12,7 @@
 //!   code pages.
 //! - **M3** Whatever changes contents or protection of a code page behind the guest code's back drops its mark and
 //!   reports it in `take_stale` *before* the call returns; the dispatcher looks there before it runs any more code.
+//!   (Code pages that are *checked* are not protected: their translations look for themselves.)
 //! - **M4** No guest memory is touched through `access` while the map is locked: the fault handler locks it.
 
 mod layout;
@@ -20,5 +21,5 @@ mod map;
 mod tests;
 
 pub use layout::*;
-pub(crate) use map::Frozen;
+pub(crate) use map::{CodePage, Frozen};
 pub use map::{GuestMap, Mapping, Prot};

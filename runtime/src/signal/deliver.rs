@@ -380,11 +380,12 @@ impl Exception {
                 FaultKind::Debug => trap(SIGTRAP, TRAP_BRKPT, rip, 1),
                 FaultKind::Breakpoint => trap(SIGTRAP, SI_KERNEL, 0, 3),
                 FaultKind::InvalidOpcode | FaultKind::Unimplemented => trap(SIGILL, ILL_ILLOPN, rip, 6),
+                FaultKind::Stale => unreachable!("the dispatcher translates anew"),
                 FaultKind::Overflow => trap(SIGSEGV, SI_KERNEL, 0, 4),
                 FaultKind::GeneralProtection | FaultKind::Compatibility => trap(SIGSEGV, SI_KERNEL, 0, 13),
                 FaultKind::Fetch => trap(SIGSEGV, SEGV_MAPERR, rip, 14),
-                FaultKind::X87Float => trap(SIGFPE, float_code(u32::from(cpu.x87.status & !cpu.x87.control)), rip, 16),
-                FaultKind::SimdFloat => trap(SIGFPE, float_code(cpu.mxcsr & !(cpu.mxcsr >> 7)), rip, 19),
+                FaultKind::X87Float => trap(SIGFPE, calque_ir::state::float_code(u32::from(cpu.x87.status & !cpu.x87.control)), rip, 16),
+                FaultKind::SimdFloat => trap(SIGFPE, calque_ir::state::float_code(cpu.mxcsr & !(cpu.mxcsr >> 7)), rip, 19),
             },
         }
     }
@@ -410,27 +411,9 @@ impl Exception {
     }
 }
 
-/// `fpu__exception_code` (`arch/x86/kernel/fpu/core.c`): the code of raised and unmasked exceptions, in the order of
-/// the status words' low bits.
-pub fn float_code(raised: u32) -> i32 {
-    match raised & 0x3f {
-        r if r & 1 != 0 => FPE_FLTINV,
-        r if r & 4 != 0 => FPE_FLTDIV,
-        r if r & 8 != 0 => FPE_FLTOVF,
-        r if r & 0x12 != 0 => FPE_FLTUND,
-        r if r & 0x20 != 0 => FPE_FLTRES,
-        _ => 0,
-    }
-}
-
 // asm-generic/siginfo.h
 const ILL_ILLOPN: i32 = 2;
 const FPE_INTDIV: i32 = 1;
-const FPE_FLTDIV: i32 = 3;
-const FPE_FLTOVF: i32 = 4;
-const FPE_FLTUND: i32 = 5;
-const FPE_FLTRES: i32 = 6;
-const FPE_FLTINV: i32 = 7;
 const SEGV_MAPERR: i32 = 1;
 const SEGV_ACCERR: i32 = 2;
 const BUS_ADRERR: i32 = 2;
