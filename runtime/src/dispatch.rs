@@ -306,6 +306,8 @@ impl Thread {
     /// Runs code from RIP on, in any engine, until something asks for the dispatcher.
     fn run_code(&mut self, member: &Member) -> Event {
         let mut warm = true;
+        // A signal may have been delivered since: RIP need not be where generated code was going.
+        (self.exec.last_exit, self.exec.sampled) = (LastExit::None, false);
         loop {
             let pc = self.cpu.rip;
             if self.exec.entries.find(pc).is_none()
