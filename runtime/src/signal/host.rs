@@ -116,6 +116,27 @@ pub fn requeue(info: &SigInfo) {
     }
 }
 
+/// Marks the signal of [`kick`], which is not the guest's. Its address is the mark.
+static KICK: u8 = 0;
+
+/// `SI_QUEUE` (asm-generic/siginfo.h).
+const SI_QUEUE: i32 = -1;
+
+/// Makes host thread `tid` of this process leave the unit that it is in. SIGTRAP, because it is never blocked.
+pub fn kick(tid: i32) {
+    let mut info: SigInfo = bytemuck::Zeroable::zeroed();
+    (info.signo, info.code) = (libc::SIGTRAP, SI_QUEUE);
+    // The value behind pid and uid (struct __sifields._rt).
+    info.fields[1] = &raw const KICK as u64;
+    // SAFETY: plain calls; `info` has the kernel's layout. A thread that has ended needs no kick.
+    unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, libc::getpid(), tid, info.signo, &raw const info) };
+}
+
+fn is_kick(info: &siginfo_t) -> bool {
+    // SAFETY: `si_value` is there for SI_QUEUE.
+    info.si_signo == libc::SIGTRAP && info.si_code == SI_QUEUE && unsafe { info.si_value() }.sival_ptr == (&raw const KICK).cast_mut().cast()
+}
+
 /// Dies by `info.signo`, as a process without a handler does: its parent sees the signal, and the kernel dumps core.
 pub fn die(info: &SigInfo) -> ! {
     set_disposition(info.signo, SIG_DFL, 0);
@@ -242,7 +263,9 @@ impl Drop for Attachment {
 extern "C" fn on_signal(signo: i32, info: &siginfo_t, context: &mut ucontext_t) {
     // SAFETY: `errno` is this thread's.
     let errno = unsafe { *libc::__errno_location() };
-    if !SYNCHRONOUS.contains(signo) || info.si_code <= 0 {
+    if is_kick(info) {
+        fault::leave_unit(context);
+    } else if !SYNCHRONOUS.contains(signo) || info.si_code <= 0 {
         record(info, context);
     } else if fault::classify(signo, info, context) == Verdict::NotOurs {
         report_bug(signo, info, context);
