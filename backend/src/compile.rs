@@ -3,11 +3,12 @@
 use crate::frame;
 use crate::isa::{Arch, HostIsa};
 use crate::lower::{self, Lowered};
+use crate::respell::{Respell, respell};
 use crate::order::{self, NoOrderedForm, Scalars};
 use calque_ir::{GuestAddr, Region, Target};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::isa::OwnedTargetIsa;
-use cranelift_codegen::{CompiledCode, Context};
+use cranelift_codegen::{CompiledCode, Context, Final, MachBufferFinalized};
 use cranelift_frontend::FunctionBuilderContext;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -29,6 +30,8 @@ pub enum StateAtFaults {
     PcOnly,
     /// All registers as before the instruction: dirty ones are stored before each access.
     Precise,
+    /// The same also at floating-point operations: where exceptions are unmasked.
+    PreciseFloats,
 }
 
 /// Choices of one compilation.
@@ -58,8 +61,12 @@ pub struct Compiled {
     pub code: Vec<u8>,
     /// Offset of the entry in `code`.
     pub entry: u32,
+    /// Of tier-0 code: bytes before the code that is rarely needed.
+    pub hot_bytes: u32,
     /// Direct exits.
     pub exits: Vec<ExitSite>,
+    /// Of tier-0 code: offset of each exit's branch, which may be replaced by one to the exit's target; `u32::MAX` for none.
+    pub branches: Vec<u32>,
     /// (code offset, guest pc): from this offset on code belongs to the guest instruction at that pc. Sorted.
     pub pcs: Vec<(u32, GuestAddr)>,
     /// Offsets of the instructions that access guest memory: where a host fault is a guest fault. Sorted.
@@ -215,6 +222,28 @@ fn no_ordered_form(region: &Region, word: u32) -> CompileError {
     error(region, &format!("an access has no ordered form: {word:#x}"), String::new())
 }
 
+/// Puts the instructions that were meant in the place of their stand-ins.
+fn respell_all(bytes: &mut [u8], lowered: &Lowered, buffer: &MachBufferFinalized<Final>) -> Result<(), String> {
+    if lowered.respelled.is_empty() && !lowered.comis {
+        return Ok(());
+    }
+    let mut found = vec![0; lowered.respelled.len()];
+    for range in buffer.get_srclocs_sorted() {
+        let place = range.start as usize..range.end as usize;
+        if lowered.comis {
+            respell(bytes, place.clone(), Respell::Comis)?;
+        }
+        if let Ok(n) = lowered.respelled.binary_search_by_key(&range.loc.bits(), |(loc, _)| *loc) {
+            found[n] += respell(bytes, place, lowered.respelled[n].1)?;
+        }
+    }
+    let missing = |(n, found): (usize, &usize)| *found == 0 && !lowered.respelled[n].1.may_be_missing();
+    match found.iter().enumerate().position(missing) {
+        Some(n) => Err(format!("no stand-in for {:?}", lowered.respelled[n].1)),
+        None => Ok(()),
+    }
+}
+
 fn finish(
     host: &HostIsa,
     region: &Region,
@@ -227,6 +256,7 @@ fn finish(
         return Err(error(region, "the code is not position-independent", String::new()));
     }
     let mut bytes = code.code_buffer().to_vec();
+    respell_all(&mut bytes, &lowered, buffer).map_err(|e| error(region, &e, String::new()))?;
     let entry = match host.arch {
         Arch::X86_64 => frame::reduce(&mut bytes, buffer.call_sites().map(|site| site.ret_addr), lowered.calls),
         Arch::Aarch64 => 0,
@@ -243,6 +273,8 @@ fn finish(
         code: bytes,
         entry,
         exits: lowered.exits,
+        branches: Vec::new(),
+        hot_bytes: 0,
         pcs,
         accesses,
         source: region.source.clone(),

@@ -30,18 +30,19 @@ pub struct HostIsa {
     features: Vec<&'static str>,
 }
 
-/// What golden files are made for: x86-64-v3 (System V psABI 3.1.1).
+/// What golden files are made for: x86-64-v3 (System V psABI 3.1.1), AES and PCLMULQDQ.
 #[rustfmt::skip]
 const X86_64_V3: &[&str] = &[
     "has_cmpxchg16b", "has_sse3", "has_ssse3", "has_sse41", "has_sse42", "has_popcnt",
-    "has_avx", "has_avx2", "has_fma", "has_bmi1", "has_bmi2", "has_lzcnt",
+    "has_avx", "has_avx2", "has_fma", "has_bmi1", "has_bmi2", "has_lzcnt", "aes", "pclmulqdq",
 ];
 
-/// What golden files are made for: Armv8.2, as in Neoverse N1 and Cortex-A76.
-const ARMV8_2: &[&str] = &["has_lse"];
+/// What golden files are made for: Armv8.2, as in Neoverse N1 and Cortex-A76, with FEAT_AES and FEAT_PMULL.
+const ARMV8_2: &[&str] = &["has_lse", "aes", "pclmulqdq"];
 
-/// Features that Cranelift does not know: FEAT_LRCPC and FEAT_LRCPC2 (`order.rs`).
-const OWN_FEATURES: &[&str] = &["lrcpc", "lrcpc2"];
+/// Features that Cranelift does not know: FEAT_LRCPC and FEAT_LRCPC2 (`order.rs`); AES and carry-less products, by
+/// x86's names (`lower/inline.rs`).
+const OWN_FEATURES: &[&str] = &["lrcpc", "lrcpc2", "aes", "pclmulqdq"];
 
 /// Settings of the code generator, the same for every host. Measured: see `docs/ARCHITECTURE.md`, "Cranelift's settings".
 #[rustfmt::skip]

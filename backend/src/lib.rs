@@ -27,6 +27,7 @@ mod isa;
 mod lower;
 mod order;
 mod respell;
+mod words;
 
 pub use abi::{CodeKind, ExitReason, HostCode, JumpCache};
 #[cfg(target_arch = "x86_64")]

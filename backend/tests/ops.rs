@@ -6,6 +6,8 @@
 //! a buffer of the test through RSI and RDI.
 #![allow(unsafe_code)]
 
+#[path = "common/a64.rs"]
+mod a64;
 mod common;
 
 use calque_backend::{Compiler, EmitOptions, Emitter, HostIsa, MemoryOrder, Verify};
@@ -401,4 +403,26 @@ fn emitted_code_and_interpreter_agree() {
         }
     }
     assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
+}
+
+/// Code of every operation in every type, the first case of each.
+#[test]
+fn emitted_operations_are_as_reviewed() {
+    let mut emitter = Emitter::new(HostIsa::parse("aarch64").expect("a host"));
+    let mut sections: Vec<(String, Vec<u32>)> = Vec::new();
+    for (case, region) in all_cases() {
+        let name = case.split(' ').next().unwrap_or_default().to_owned();
+        let kind = if name == "call" || name == "rmw" { case.clone() } else { name };
+        if sections.iter().any(|(known, _)| *known == kind) {
+            continue;
+        }
+        let code = emitter.emit(&region, &EmitOptions { first_cell: 8, ..Default::default() });
+        let code = code.unwrap_or_else(|e| panic!("{case}: {e}"));
+        // Without the way out, which is the same for all.
+        let words = a64::words(&code.code[..code.hot_bytes as usize - 4]);
+        sections.push((kind, words));
+    }
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/lower/tier0/operations.txt");
+    let changed = a64::check(&golden, &sections);
+    assert!(changed.is_none(), "{}\nAccept with: BLESS=1 cargo test -p calque-backend --test ops", changed.unwrap_or_default());
 }

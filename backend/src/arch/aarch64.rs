@@ -141,6 +141,12 @@ pub(crate) fn exit_leave() -> usize {
 /// Cleans the data cache and invalidates the instruction cache for new code (Arm ARM K13.5, "self-modifying code"), then has
 /// every other thread of the process drop what it has prefetched.
 pub(crate) fn sync_icache(code: *const u8, written: *const u8, len: usize) {
+    sync_icache_here(code, written, len);
+    sync_other_threads();
+}
+
+/// The same without the last step.
+pub(crate) fn sync_icache_here(code: *const u8, written: *const u8, len: usize) {
     let ctr: u64;
     // SAFETY: reads the cache type register, which Linux lets user space read.
     unsafe { asm!("mrs {}, ctr_el0", out(reg) ctr, options(nomem, nostack, preserves_flags)) };
@@ -158,7 +164,6 @@ pub(crate) fn sync_icache(code: *const u8, written: *const u8, len: usize) {
     }
     // SAFETY: barriers.
     unsafe { asm!("dsb ish", "isb", options(nostack, preserves_flags)) };
-    sync_other_threads();
 }
 
 /// Addresses of the cache lines that a range touches.
@@ -170,7 +175,7 @@ fn lines(start: *const u8, len: usize, line: usize) -> impl Iterator<Item = usiz
 /// `membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE)`: an `isb` on every processor that runs a thread of ours
 /// (include/uapi/linux/membarrier.h). Where the kernel lacks it, code reaches other threads through the atomic store of a
 /// cell or a lock only after the `ic ivau` above, which all processors see.
-fn sync_other_threads() {
+pub(crate) fn sync_other_threads() {
     const REGISTER_SYNC_CORE: i32 = 1 << 6;
     const SYNC_CORE: i32 = 1 << 5;
     static REGISTERED: std::sync::Once = std::sync::Once::new();

@@ -133,6 +133,12 @@ pub(crate) fn exit_leave() -> usize {
 /// Nothing to do: x86 keeps instruction fetch coherent with stores, also through another mapping (SDM vol. 3 11.6).
 pub(crate) fn sync_icache(_code: *const u8, _written: *const u8, _len: usize) {}
 
+/// The same.
+pub(crate) fn sync_icache_here(_code: *const u8, _written: *const u8, _len: usize) {}
+
+/// The same.
+pub(crate) fn sync_other_threads() {}
+
 /// MXCSR of `cpu` becomes the host's: after the guest wrote it inside a region.
 pub(crate) extern "C" fn load_fp_control(cpu: &mut CpuState) {
     // SAFETY: loads a control register from a readable word; reserved bits are never set in `cpu.mxcsr` (LDMXCSR of the
@@ -144,36 +150,6 @@ pub(crate) extern "C" fn load_fp_control(cpu: &mut CpuState) {
 pub(crate) extern "C" fn save_fp_control(cpu: &mut CpuState) {
     // SAFETY: stores a control register to a writable word.
     unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut cpu.mxcsr, options(nostack, preserves_flags)) }
-}
-
-/// Takes rounding and denormal handling from an MXCSR, masks all exceptions (bits 7..13) and clears their flags; the
-/// host's MXCSR.
-pub(crate) fn begin_guest_rounding(mxcsr: u32) -> u64 {
-    let host = read_mxcsr();
-    write_mxcsr(mxcsr & !EXCEPTION_FLAGS | 0x1f80);
-    u64::from(host)
-}
-
-/// Undoes [`begin_guest_rounding`]; the exception flags raised since.
-pub(crate) fn end_guest_rounding(host: u64) -> u32 {
-    let raised = read_mxcsr() & EXCEPTION_FLAGS;
-    write_mxcsr(host as u32);
-    raised
-}
-
-/// IE DE ZE OE UE PE (SDM vol. 1 10.2.3).
-const EXCEPTION_FLAGS: u32 = 0x3f;
-
-fn read_mxcsr() -> u32 {
-    let mut mxcsr = 0u32;
-    // SAFETY: stores a control register to a local.
-    unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut mxcsr, options(nostack, preserves_flags)) }
-    mxcsr
-}
-
-fn write_mxcsr(mxcsr: u32) {
-    // SAFETY: loads a control register of this thread; reserved bits come from a register or a checked LDMXCSR, so are 0.
-    unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const mxcsr, options(nostack, preserves_flags)) }
 }
 
 /// Not called on this host: Cranelift has the instruction.
@@ -197,6 +173,8 @@ pub(crate) fn native_features() -> Vec<(&'static str, bool)> {
         ("has_bmi1",            is_x86_feature_detected!("bmi1")),
         ("has_bmi2",            is_x86_feature_detected!("bmi2")),
         ("has_lzcnt",           is_x86_feature_detected!("lzcnt")),
+        ("aes",                 is_x86_feature_detected!("aes")),
+        ("pclmulqdq",           is_x86_feature_detected!("pclmulqdq")),
         ("has_avx512f",         is_x86_feature_detected!("avx512f")),
         ("has_avx512dq",        is_x86_feature_detected!("avx512dq")),
         ("has_avx512vl",        is_x86_feature_detected!("avx512vl")),

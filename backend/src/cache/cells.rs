@@ -21,12 +21,19 @@ const TIER0: u64 = 1 << 63;
 pub(super) struct Cells {
     code: Table,
     targets: Table,
+    /// Of exits in tier-0 code: offset of their branch in code memory, and in the upper half the branch to their way out.
+    branches: Table,
     next: AtomicU32,
 }
 
 impl Cells {
     pub(super) fn new(capacity: u32) -> Result<Self, CacheError> {
-        let cells = Self { code: Table::new(capacity)?, targets: Table::new(capacity)?, next: AtomicU32::new(0) };
+        let cells = Self {
+            code: Table::new(capacity)?,
+            targets: Table::new(capacity)?,
+            branches: Table::new(capacity)?,
+            next: AtomicU32::new(0),
+        };
         cells.reset();
         Ok(cells)
     }
@@ -42,10 +49,23 @@ impl Cells {
         let take = |next: u32| next.checked_add(count).filter(|&end| end <= capacity);
         let first = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
         for cell in first..first + count {
+            self.branches.words[cell as usize].store(0, Ordering::Relaxed);
             self.targets.words[cell as usize].store(if kind == CodeKind::Tier0 { TIER0 } else { 0 }, Ordering::Relaxed);
             self.unlink(cell);
         }
         Some(first)
+    }
+
+    /// Notes where the branch of this cell's exit is, and the word that takes the way out.
+    pub(super) fn set_branch(&self, cell: u32, offset: u32, way_out: u32) {
+        let word = u64::from(offset) | u64::from(way_out) << 32;
+        self.branches.words[cell as usize].store(word, Ordering::Relaxed);
+    }
+
+    /// Both, if the exit has a branch of its own.
+    pub(super) fn branch(&self, cell: u32) -> Option<(u32, u32)> {
+        let word = self.branches.words[cell as usize].load(Ordering::Relaxed);
+        (word != 0).then_some((word as u32, (word >> 32) as u32))
     }
 
     /// Notes where the exit of this cell goes.
@@ -74,11 +94,20 @@ impl Cells {
 
     /// From now on the exit returns to the dispatcher.
     pub(super) fn unlink(&self, cell: u32) {
-        let stub = match self.kind(cell) {
-            CodeKind::Tail => abi::exit_link().0,
-            CodeKind::Tier0 => arch::tier0_stub(Stub::Link),
-        };
-        self.code.words[cell as usize].store(stub as u64, Ordering::Release);
+        self.code.words[cell as usize].store(self.stub(cell).0 as u64, Ordering::Release);
+    }
+
+    /// What an unlinked cell holds.
+    fn stub(&self, cell: u32) -> HostCode {
+        match self.kind(cell) {
+            CodeKind::Tail => abi::exit_link(),
+            CodeKind::Tier0 => HostCode(arch::tier0_stub(Stub::Link)),
+        }
+    }
+
+    /// Whether the exit jumps to some code.
+    pub(super) fn is_linked(&self, cell: u32) -> bool {
+        self.linked_to(cell) != self.stub(cell)
     }
 
     /// What the cell holds.

@@ -3,7 +3,8 @@
 //! # Safety
 //! 1. Both mappings cover the same `size` bytes of the file for the life of the `CodeMemory`.
 //! 2. Bytes are written only into ranges handed out by `allocate` and not yet published, by the thread that got them; what
-//!    is published is never written again before `reset`, which needs every thread to be outside generated code.
+//!    is published is never written again before `reset`, which needs every thread to be outside generated code, except for
+//!    single branches ([`CodeMemory::patch`] on x86-64, [`CodeMemory::replace_branch`] on AArch64).
 //! 3. After `fork` the child shares the file with its parent until it has called `unshare`.
 #![allow(unsafe_code)]
 
@@ -14,7 +15,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Code starts at multiples of this: a fetch window of current processors.
 const ALIGNMENT: usize = 32;
@@ -67,6 +68,13 @@ impl CodeMemory {
 
     /// Writes code into a range that `allocate` gave out, and makes it ready for execution.
     pub(crate) fn write(&self, offset: usize, code: &[u8]) {
+        self.write_here(offset, code);
+        arch::sync_other_threads();
+    }
+
+    /// The same for code that other threads come upon only where nothing has been fetched before: without asking them to drop what
+    /// they have prefetched.
+    pub(crate) fn write_here(&self, offset: usize, code: &[u8]) {
         assert!(offset + code.len() <= self.used.load(Ordering::Relaxed));
         // SAFETY: the range lies inside both mappings (checked against `used` <= `size`), and nobody else reads or
         // writes it (invariant 2).
@@ -75,7 +83,20 @@ impl CodeMemory {
             written.copy_from_nonoverlapping(NonNull::from(code).cast(), code.len());
             (self.executable.add(offset), written)
         };
-        arch::sync_icache(executable.as_ptr(), written.as_ptr(), code.len());
+        arch::sync_icache_here(executable.as_ptr(), written.as_ptr(), code.len());
+    }
+
+    /// Replaces the branch at `offset`, one of AArch64's `b`, by another: one store, and one of the instructions that may be changed
+    /// while other threads run them (Arm ARM B2.2.5). They see it at once or soon; [`arch::sync_other_threads`] makes it at once.
+    pub(crate) fn replace_branch(&self, offset: usize, word: u32) {
+        assert!(offset + 4 <= self.used() && offset % 4 == 0);
+        // SAFETY: inside both mappings, aligned; the mapping is only written here and before publication.
+        let (executable, written) = unsafe {
+            let written = self.writable.add(offset);
+            written.cast::<AtomicU32>().as_ref().store(word.to_le(), Ordering::Release);
+            (self.executable.add(offset), written)
+        };
+        arch::sync_icache_here(executable.as_ptr(), written.as_ptr(), 4);
     }
 
     /// Where the next `allocate` begins.

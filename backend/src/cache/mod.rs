@@ -10,7 +10,10 @@
 //! 2. Cells change by one atomic store, so threads that run generated code see the old or the new target.
 //! 3. `find_by_host_pc` is called from signal handlers: it takes no lock and allocates nothing. The index it reads only grows
 //!    (addresses are handed out in increasing order under the publish lock) until `reset`.
-//! 4. `reset` and `after_fork_in_child` run while no thread is inside generated code, or in a signal handler that asks
+//! 4. The branch of a tier-0 exit goes to its way out, which jumps through the cell, or straight to where the cell leads, if that is
+//!    in reach. It is changed behind the cell, under the same lock; until other threads see the change they take the old way, which
+//!    is as good, or end up where the code was that is removed: so `remove` waits until they cannot.
+//! 5. `reset` and `after_fork_in_child` run while no thread is inside generated code, or in a signal handler that asks
 //!    about it.
 
 mod cells;
@@ -18,6 +21,8 @@ mod index;
 mod memory;
 
 use crate::abi::{CodeKind, HostCode};
+use crate::arch;
+use crate::emit::encode;
 use crate::emit::entry::{self, Stub};
 use crate::compile::{CompileError, CompileOptions, Compiled, Compiler, ExitSite};
 use calque_ir::{GuestAddr, Region};
@@ -181,9 +186,16 @@ impl CodeCache {
     pub fn publish(&self, compiled: Compiled, kind: CodeKind) -> Result<Arc<Translation>, CacheError> {
         let _guard = self.locked();
         let offset = self.memory.allocate(compiled.code.len()).ok_or(CacheError::Full)?;
-        self.memory.write(offset, &compiled.code);
+        match kind {
+            CodeKind::Tail => self.memory.write(offset, &compiled.code),
+            CodeKind::Tier0 => self.memory.write_here(offset, &compiled.code),
+        }
         for exit in &compiled.exits {
             self.cells.set_target(exit.cell, exit.target);
+        }
+        for (exit, &branch) in compiled.exits.iter().zip(&compiled.branches).filter(|(_, branch)| **branch != u32::MAX) {
+            let word = compiled.code[branch as usize..][..4].try_into().map_or(0, u32::from_le_bytes);
+            self.cells.set_branch(exit.cell, offset as u32 + branch, word);
         }
         let start = self.memory.address(offset);
         let translation = Arc::new(Translation {
@@ -221,7 +233,7 @@ impl CodeCache {
             return;
         }
         lock(&to.incoming).push(cell);
-        self.cells.link(cell, code);
+        self.lead(cell, code);
         self.counters.links.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -259,15 +271,39 @@ impl CodeCache {
             let stands = linked == from.code || Some(&linked) == from.adapter.get();
             if stands && let Some(code) = self.entry_for(to, self.cells.kind(cell)) {
                 lock(&to.incoming).push(cell);
-                self.cells.link(cell, code);
+                self.lead(cell, code);
             }
         }
+    }
+
+    /// Makes an exit jump to `code`, with the publish lock held.
+    fn lead(&self, cell: u32, code: HostCode) {
+        self.cells.link(cell, code);
+        if let Some((offset, way_out)) = self.cells.branch(cell) {
+            let distance = (code.0 as i64 - self.memory.address(offset as usize).0 as i64) / 4;
+            let reaches = (-(1 << 25)..1 << 25).contains(&distance);
+            self.memory.replace_branch(offset as usize, if reaches { encode::b(distance as i32) } else { way_out });
+        }
+    }
+
+    /// Makes an exit return to the dispatcher, with the publish lock held. Whether its branch had to be changed, which other threads
+    /// may not see at once.
+    fn lead_out(&self, cell: u32) -> bool {
+        let linked = self.cells.is_linked(cell);
+        self.cells.unlink(cell);
+        let branch = self.cells.branch(cell).filter(|_| linked);
+        if let Some((offset, way_out)) = branch {
+            self.memory.replace_branch(offset as usize, way_out);
+        }
+        branch.is_some()
     }
 
     /// Makes the exit of `cell` return to the dispatcher again.
     pub fn unlink(&self, cell: u32) {
         let _guard = self.locked();
-        self.cells.unlink(cell);
+        if self.lead_out(cell) {
+            arch::sync_other_threads();
+        }
     }
 
     /// Takes a translation out of use: no exit arrives at it any more, and its own exits lead to the dispatcher. Threads that
@@ -277,14 +313,18 @@ impl CodeCache {
         if translation.removed.swap(true, Ordering::AcqRel) {
             return;
         }
+        let mut changed = false;
         for cell in lock(&translation.incoming).drain(..) {
             let linked = self.cells.linked_to(cell);
             if linked == translation.code || Some(&linked) == translation.adapter.get() {
-                self.cells.unlink(cell);
+                changed |= self.lead_out(cell);
             }
         }
         for exit in &translation.exits {
-            self.cells.unlink(exit.cell);
+            self.lead_out(exit.cell);
+        }
+        if changed {
+            arch::sync_other_threads();
         }
         self.counters.removed.fetch_add(1, Ordering::Relaxed);
     }

@@ -570,6 +570,7 @@ pub(crate) struct Ordered(u32);
 
 ordered! {
     LDAR    = 0x08df_fc00;
+    LDAPR   = 0x38bf_c000;
     STLR    = 0x089f_fc00;
     LDAXR   = 0x085f_fc00;
     STLXR   = 0x0800_fc00;
@@ -584,6 +585,11 @@ ordered! {
 /// `op rs, rt, [rn]`; instructions without rs have `STLR`'s or `LDAR`'s ones there already.
 pub(crate) fn ordered(op: Ordered, log2: u32, rs: X, rt: X, rn: X) -> u32 {
     op.0 | log2 << 30 | d_n_m(rt.0, rn.0, rs.0)
+}
+
+/// `ldapur rt, [rn, #disp]`, zero-extending, or `stlur`; the displacement of 9 bits is signed.
+pub(crate) fn ordered_at(load: bool, log2: u32, rt: X, rn: X, disp: i32) -> u32 {
+    0x1900_0000 | log2 << 30 | (load as u32) << 22 | (disp as u32 & 0x1ff) << 12 | d_n_m(rt.0, rn.0, 0)
 }
 
 /// `ldaxp xt, xu, [xn]`.

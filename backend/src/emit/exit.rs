@@ -68,6 +68,16 @@ impl Emitter {
     /// A direct exit; `counted` if it may close a cycle.
     fn goto(&mut self, pc: GuestAddr, counted: bool) {
         let cell = self.options.first_cell + self.exits.len() as u32;
+        if counted && pc == self.entry_pc {
+            // Straight back to this block's own start; out through the cell only when the countdown ends.
+            self.word(e::op_imm(e::SUB_IMM, Size::W, X(COUNTDOWN), X(COUNTDOWN), 1).expect("one"));
+            let start = self.block_label(0);
+            self.branch(e::tb(false, X(COUNTDOWN), 31, 0), Reach::Bits14, start);
+            self.exits.push(ExitSite { cell, target: pc });
+            self.branches.push(u32::MAX);
+            self.tick(cell);
+            return;
+        }
         if counted {
             let tick = self.cold(ColdPath::Tick(cell));
             self.word(e::op_imm(e::SUBS_IMM, Size::W, X(COUNTDOWN), X(COUNTDOWN), 1).expect("one"));
@@ -220,6 +230,12 @@ impl Emitter {
         self.through(Stub::Leave.cell());
     }
 
+    /// Out to have an exit counted.
+    fn tick(&mut self, cell: u32) {
+        self.mov_imm(X(17), u64::from(cell));
+        self.through(Stub::Link.cell());
+    }
+
     /// Jumps through one of the fixed cells.
     fn through(&mut self, cell: u32) {
         self.word(e::access(e::Access::LDRX, 0, e::At::Disp(CELLS, 8 * cell as i32)));
@@ -279,10 +295,7 @@ impl Emitter {
                     self.word(e::access(e::Access::LDRX, code.0, e::At::Index(CELLS, number, true)));
                     self.word(e::br(code));
                 }
-                ColdPath::Tick(cell) => {
-                    self.mov_imm(X(17), u64::from(cell));
-                    self.through(Stub::Link.cell());
-                }
+                ColdPath::Tick(cell) => self.tick(cell),
                 ColdPath::Nan { double, r, operands, count } => self.nan(double, r, &operands[..count as usize]),
                 ColdPath::LaneNans { double, r, operands, count } => {
                     self.lane_nans(double, r, &operands[..count as usize]);

@@ -1,8 +1,9 @@
 //! Accesses to guest memory. Each is one instruction, whose offset goes into the list of accesses.
 //!
-//! **Order.** Plain accesses promise the host's order. In total store order a load is a load-acquire and a store a store-release; vectors
-//! and floats, which have no such forms, are loaded with a barrier behind (loads before everything) and stored with one before
-//! (stores before stores; earlier loads are ordered already). Read-modify-writes are sequentially consistent always.
+//! **Order.** Plain accesses promise the host's order. In total store order a load is a load-acquire (of the weaker kind, and with a displacement,
+//! where the host has it: `docs/MEMORY-MODEL.md`) and a store a store-release; floats
+//! go through integers; vectors, which have no such forms, are loaded with a barrier behind (loads before everything) and stored with
+//! one before (stores before stores; earlier loads are ordered already). Read-modify-writes are sequentially consistent always.
 
 use super::encode::{self as e, Access, At, Ordered, Size, X};
 use super::regs::Loc;
@@ -107,8 +108,32 @@ impl Emitter {
         }
     }
 
+    /// The address of an ordered access: with FEAT_LRCPC2 a register and a small displacement, else a register.
+    fn near_address(&mut self, mem: Mem) -> Result<(X, i32), EmitError> {
+        if self.host.has("lrcpc2")
+            && let At::Disp(base, disp) = self.address(mem, Access::LDRB)?
+        {
+            if (-256..256).contains(&disp) {
+                return Ok((base, disp));
+            }
+            let s = if matches!(base.0, 0 | 16 | 17 | 30) { base } else { self.scratch() };
+            self.add_disp(s, base, disp);
+            return Ok((s, 0));
+        }
+        Ok((self.flat_address(mem)?, 0))
+    }
+
     /// `Op::Load`.
     pub(super) fn load(&mut self, inst: &Inst) -> Result<(), EmitError> {
+        if inst.ty.is_float() && self.is_ordered() {
+            let (base, disp) = self.near_address(inst.mem())?;
+            let s = self.scratch();
+            self.load_acquire(log2_bytes(inst.ty), s, base, disp);
+            let d = self.v_dest()?;
+            self.word(e::fmov_from_x(float_size(inst.ty), d, s));
+            self.known_zero(inst.ty.bits());
+            return Ok(());
+        }
         if inst.ty.is_vector() || inst.ty.is_float() {
             let what = [Access::LDRS, Access::LDRD, Access::LDRQ][log2_bytes(inst.ty) as usize - 2];
             let at = self.address(inst.mem(), what)?;
@@ -121,9 +146,9 @@ impl Emitter {
         }
         let log2 = log2_of(inst.ty);
         if self.is_ordered() {
-            let base = self.flat_address(inst.mem())?;
+            let (base, disp) = self.near_address(inst.mem())?;
             let d = self.dest()?;
-            self.access(e::ordered(e::LDAR, log2, e::ZR, d, base));
+            self.load_acquire(log2, d, base, disp);
             self.known_zero(inst.ty.bits());
             return Ok(());
         }
@@ -166,9 +191,36 @@ impl Emitter {
         self.extender(v).is_some()
     }
 
+    /// A load at what `near_address` gave.
+    fn load_acquire(&mut self, log2: u32, d: X, base: X, disp: i32) {
+        self.access(if self.host.has("lrcpc2") {
+            e::ordered_at(true, log2, d, base, disp)
+        } else {
+            let op = if self.host.has("lrcpc") { e::LDAPR } else { e::LDAR };
+            e::ordered(op, log2, e::ZR, d, base)
+        });
+    }
+
+    /// A store there.
+    fn store_release(&mut self, log2: u32, from: X, base: X, disp: i32) {
+        self.access(if self.host.has("lrcpc2") {
+            e::ordered_at(false, log2, from, base, disp)
+        } else {
+            e::ordered(e::STLR, log2, e::ZR, from, base)
+        });
+    }
+
     /// `Op::Store`.
     pub(super) fn store(&mut self, inst: &Inst) -> Result<(), EmitError> {
         let v = Value(inst.args[3]);
+        if inst.ty.is_float() && self.is_ordered() {
+            let from = self.v(v)?;
+            let (base, disp) = self.near_address(inst.mem())?;
+            let s = self.scratch();
+            self.word(e::fmov_to_x(float_size(inst.ty), s, from));
+            self.store_release(log2_bytes(inst.ty), s, base, disp);
+            return Ok(());
+        }
         if inst.ty.is_vector() || inst.ty.is_float() {
             let what = [Access::STRS, Access::STRD, Access::STRQ][log2_bytes(inst.ty) as usize - 2];
             let from = self.v(v)?;
@@ -182,8 +234,8 @@ impl Emitter {
         let from = self.xz(v)?;
         let log2 = log2_of(inst.ty);
         if self.is_ordered() {
-            let base = self.flat_address(inst.mem())?;
-            self.access(e::ordered(e::STLR, log2, e::ZR, from, base));
+            let (base, disp) = self.near_address(inst.mem())?;
+            self.store_release(log2, from, base, disp);
             return Ok(());
         }
         let what = [Access::STRB, Access::STRH, Access::STRW, Access::STRX][log2 as usize];
@@ -264,19 +316,24 @@ impl Emitter {
         let expected = self.x(Value(inst.args[1]))?;
         let new = self.xz(Value(inst.args[3]))?;
         let old = self.temp()?;
+        let done = self.label();
         if self.host.has("has_lse") {
             self.mov(size, old, expected);
             self.access(e::ordered(e::CASAL, log2, old, new, base));
+            // One that fails releases nothing: a barrier, and again.
+            self.compare_sized(size, inst.ty, old, expected);
+            self.branch(e::b_cond(e::Cond::Eq, 0), Reach::Bits19, done);
+            self.word(e::DMB_ISH);
+            self.mov(size, old, expected);
+            self.access(e::ordered(e::CASAL, log2, old, new, base));
+            self.place(done);
         } else {
             let failed = self.scratch();
-            let (again, done) = (self.label(), self.label());
+            let again = self.label();
+            self.word(e::DMB_ISH);
             self.place(again);
             self.access(e::ordered(e::LDAXR, log2, e::ZR, old, base));
-            if inst.ty.bits() >= 32 {
-                self.word(e::op3(e::SUBS, size, e::ZR, old, expected));
-            } else {
-                self.compare_widened(old, expected, inst.ty);
-            }
+            self.compare_sized(size, inst.ty, old, expected);
             self.branch(e::b_cond(e::Cond::Ne, 0), Reach::Bits19, done);
             self.access(e::ordered(e::STLXR, log2, failed, new, base));
             self.branch(e::cb(true, Size::W, failed, 0), Reach::Bits19, again);
@@ -287,6 +344,15 @@ impl Emitter {
         self.mov(size, d, old);
         self.known_zero(inst.ty.bits());
         Ok(())
+    }
+
+    /// `cmp old, expected`, where `old` is zero-extended.
+    fn compare_sized(&mut self, size: Size, ty: Type, old: X, expected: X) {
+        if ty.bits() >= 32 {
+            self.word(e::op3(e::SUBS, size, e::ZR, old, expected));
+        } else {
+            self.compare_widened(old, expected, ty);
+        }
     }
 
     /// 16 bytes, by exclusive pairs: the loaded pair is one access only if the store succeeds (Arm ARM B2.2.1), so the old value is
@@ -326,6 +392,11 @@ impl Emitter {
         self.word(e::ins_x(3, d, 1, high));
         Ok(())
     }
+}
+
+/// Size of the integer with a scalar float's bits.
+fn float_size(ty: Type) -> Size {
+    if ty == Type::F64 { Size::X } else { Size::W }
 }
 
 fn log2_bytes(ty: Type) -> u32 {

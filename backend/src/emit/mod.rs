@@ -134,7 +134,7 @@ pub struct Emitter {
     literals: Vec<Literal>,
     cold: Vec<Cold>,
     exits: Vec<ExitSite>,
-    /// Byte offset of the branch that each exit leaves through.
+    /// Byte offset of the branch that each exit leaves through; `u32::MAX` for one that only leaves to be counted.
     branches: Vec<u32>,
     pcs: Vec<(u32, GuestAddr)>,
     accesses: Vec<u32>,
@@ -210,6 +210,7 @@ impl Emitter {
             self.exit(block.exit, n as u32 + 1)?;
             self.regs.end_block();
         }
+        let hot_bytes = 4 * self.code.len() as u32;
         self.finish_cold()?;
         self.finish_literals();
         self.fill_in()?;
@@ -217,7 +218,9 @@ impl Emitter {
             pc: region.pc(),
             code: self.code.iter().flat_map(|w| w.to_le_bytes()).collect(),
             entry: 0,
+            hot_bytes,
             exits: self.exits.clone(),
+            branches: self.branches.clone(),
             pcs: self.pcs.clone(),
             accesses: self.accesses.clone(),
             source: region.source.clone(),

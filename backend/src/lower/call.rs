@@ -3,7 +3,7 @@
 use super::{Lowering, clif_type};
 use crate::helpers::Own;
 use calque_ir::helper::HelperEffect;
-use calque_ir::{CpuState, Helper, Inst, Reg, Type, Value as IrValue};
+use calque_ir::{CpuState, FaultKind, Helper, Inst, Reg, Type, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, AbiParam, InstBuilder, Signature, types};
 use cranelift_codegen::isa::CallConv;
 use std::mem::offset_of;
@@ -12,27 +12,34 @@ impl Lowering<'_> {
     /// `Op::Call`.
     pub(super) fn call(&mut self, inst: &Inst) -> Option<clif::Value> {
         let helper = Helper::from_code(inst.aux);
+        if let Some(v) = self.instead_of_call(helper, inst) {
+            return Some(v);
+        }
         let mut words = Vec::new();
         for (i, &ty) in helper.args().iter().enumerate() {
             let value = self.value(IrValue(inst.args[i]));
             words.push(self.argument(i, ty, value));
         }
-        // The unit's own flags are in the host's control register while generated code runs.
-        let syncs = helper.effect() == HelperEffect::Mxcsr;
-        if syncs {
-            self.call_table(Own::SaveFpControl.index(), &[]);
-        }
-        let result = self.call_table(helper as usize, &words);
-        if syncs {
-            self.call_table(Own::LoadFpControl.index(), &[]);
-        }
+        let result = self.call_helper(helper, &words);
         self.result(helper.ret(), result)
+    }
+
+    /// Calls a helper. One that computes under MXCSR finds it there without flags, and what it raises is looked at behind.
+    fn call_helper(&mut self, helper: Helper, words: &[clif::Value]) -> clif::Value {
+        if helper.effect() != HelperEffect::Mxcsr {
+            return self.call_table(helper as usize, words);
+        }
+        let before = self.call_table(Own::BeginFloats.index(), &[]);
+        let result = self.call_table(helper as usize, words);
+        let traps = self.call_table(Own::EndFloats.index(), &[before]);
+        self.fault_unless_zero(traps, FaultKind::SimdFloat);
+        result
     }
 
     /// Calls a helper of scalars from within the lowering of another operation.
     pub(super) fn call_scalars(&mut self, helper: Helper, args: &[clif::Value]) -> clif::Value {
         let words: Vec<_> = helper.args().iter().zip(args).map(|(&ty, &v)| self.argument(0, ty, v)).collect();
-        let word = self.call_table(helper as usize, &words);
+        let word = self.call_helper(helper, &words);
         self.result(helper.ret(), word).expect("a helper with a result")
     }
 

@@ -1,5 +1,7 @@
 //! Floating point with x86's rules for NaN, minimum and conversions.
 //!
+//! - **Flags** are the host's, too: every operation is the instruction that x86 has for it, spelled out where Cranelift has
+//!   none (`respell.rs`), and one whose result nobody uses is computed all the same. AArch64 has flags of its own (README, Quirks).
 //! - **Rounding** follows MXCSR because the host's control register holds the guest's while generated code runs
 //!   (`abi::enter`); only what CLIF has no dynamic form of (conversion to integers) looks at `cpu.mxcsr`.
 //! - **NaN results** (SDM vol. 1 table 4-7): x86-64 hosts give them by themselves, as long as operands stay in order. Other
@@ -9,8 +11,9 @@
 
 use super::{Lowering, clif_type};
 use crate::isa::Arch;
-use calque_ir::{CpuState, FloatCc, Helper, Inst, Op, Reg, Type};
-use cranelift_codegen::ir::condcodes::{CondCode, FloatCC};
+use crate::respell::Respell;
+use calque_ir::{CpuState, FloatCc, Helper, Inst, Op, Reg, Region, Type};
+use cranelift_codegen::ir::condcodes::{CondCode, FloatCC, IntCC};
 use cranelift_codegen::ir::{self as clif, InstBuilder, types};
 
 /// Operations of this file whose type is not a float's.
@@ -59,17 +62,20 @@ impl Lowering<'_> {
             Op::Fmadd | Op::Fmsub | Op::Fnmadd | Op::Fnmsub => self.fused(inst),
             Op::Ceil | Op::Floor | Op::Trunc | Op::Nearest => {
                 let x = self.operand(inst, 0);
-                let ins = self.b.ins();
-                let r = match inst.op {
-                    Op::Ceil => ins.ceil(x),
-                    Op::Floor => ins.floor(x),
-                    Op::Trunc => ins.trunc(x),
-                    _ => ins.nearest(x),
+                let round = |l: &mut Self| match inst.op {
+                    Op::Ceil => l.b.ins().ceil(x),
+                    Op::Floor => l.b.ins().floor(x),
+                    Op::Trunc => l.b.ins().trunc(x),
+                    _ => l.b.ins().nearest(x),
                 };
+                if self.on(Arch::X86_64) {
+                    return self.respelled(Respell::RoundQuietly, round);
+                }
+                let r = round(self);
                 self.with_nan(r, x, x)
             }
             Op::Fmin | Op::Fmax => self.minimum(inst),
-            Op::Fcmp => self.compare(inst),
+            Op::Fcmp | Op::FcmpSignaling => self.compare(inst),
             Op::Select => {
                 let (c, x, y) = (self.arg(inst, 0), self.operand(inst, 1), self.operand(inst, 2));
                 self.b.ins().select(c, x, y)
@@ -114,11 +120,14 @@ impl Lowering<'_> {
         if self.on(Arch::X86_64) && !self.host.has("has_fma") {
             return self.fused_by_lanes(inst.ty, [p, y, q]);
         }
+        if self.on(Arch::X86_64) && self.def(inst.args[0]).op != Op::Load {
+            // Becomes VFMADD213, VFMSUB213, VFNMADD213 or VFNMSUB213 with the multiplier as destination, which choose among NaNs as
+            // the operation does: multiplicand, multiplier, addend. (With a multiplicand from memory it would be VFMADD132.)
+            return self.b.ins().fma(y, p, q);
+        }
         let r = self.b.ins().fma(p, y, q);
         // Negation has changed the sign of a NaN, and hosts choose another operand.
-        let nan = self.b.ins().fcmp(FloatCC::Unordered, r, r);
-        let any = if inst.ty.is_vector() { self.b.ins().vany_true(nan) } else { nan };
-        let good = self.b.ins().bxor_imm_u(any, 1);
+        let good = self.has_no_nan(r);
         self.either(good, |_| r, |l| l.nan_of(r, &[x, y, z]))
     }
 
@@ -138,10 +147,30 @@ impl Lowering<'_> {
         if self.on(Arch::X86_64) {
             return r;
         }
-        let nan = self.b.ins().fcmp(FloatCC::Unordered, r, r);
-        let any = if self.b.func.dfg.value_type(r).is_vector() { self.b.ins().vany_true(nan) } else { nan };
-        let good = self.b.ins().bxor_imm_u(any, 1);
+        let good = self.has_no_nan(r);
         self.either(good, |_| r, |l| l.nan_of(r, &[x, y]))
+    }
+
+    /// A condition: `r` is a number, or all its lanes are.
+    fn has_no_nan(&mut self, r: clif::Value) -> clif::Value {
+        let vector = self.b.func.dfg.value_type(r).is_vector();
+        if self.on(Arch::X86_64) {
+            let nan = self.is_nan(r);
+            let any = if vector { self.b.ins().vany_true(nan) } else { nan };
+            return self.b.ins().icmp_imm_u(IntCC::Equal, any, 0);
+        }
+        if !vector {
+            return self.b.ins().fcmp(FloatCC::Ordered, r, r);
+        }
+        // Lanes of -1, so that every sum of neighbours is -2: five instructions, where `vall_true` takes ten.
+        const ALL_NUMBERS: i64 = 0xffff_fffe_ffff_fffe_u64 as i64;
+        let numbers = self.b.ins().fcmp(FloatCC::Equal, r, r);
+        let numbers = self.view(numbers, types::I32X4);
+        let sums = self.b.ins().iadd_pairwise(numbers, numbers);
+        let sums = self.view(sums, types::I64X2);
+        let sums = self.b.ins().extractlane(sums, 0);
+        let odd = self.b.ins().bxor_imm_s(sums, ALL_NUMBERS);
+        self.b.ins().icmp_imm_u(IntCC::Equal, odd, 0)
     }
 
     /// `r` where it is a number, else the first operand that is a NaN, quieted, else the default: negative, quiet, no payload.
@@ -158,13 +187,29 @@ impl Lowering<'_> {
         for &operand in operands.iter().rev() {
             let bits = self.view(operand, int);
             let quiet = self.b.ins().bor(bits, quiet_bit);
-            let nan = self.b.ins().fcmp(FloatCC::Unordered, operand, operand);
+            let nan = self.is_nan(operand);
             result = self.choose(nan, quiet, result);
         }
-        let number = self.b.ins().fcmp(FloatCC::Ordered, r, r);
+        let nan = self.is_nan(r);
         let bits = self.view(r, int);
-        let result = self.choose(number, bits, result);
+        let result = self.choose(nan, result, bits);
         self.view(result, ty)
+    }
+
+    /// Whether (which lanes of) a value are NaN. On x86-64 by integers: a comparison of floats would raise flags.
+    fn is_nan(&mut self, v: clif::Value) -> clif::Value {
+        if !self.on(Arch::X86_64) {
+            return self.b.ins().fcmp(FloatCC::Unordered, v, v);
+        }
+        let int = self.b.func.dfg.value_type(v).as_int();
+        let (magnitude, infinity) = match int.lane_type() {
+            types::I32 => (0x7fff_ffff, 0x7f80_0000),
+            _ => (i64::MAX, 0x7ff0_0000_0000_0000),
+        };
+        let (magnitude, infinity) = (self.splat_bits(int, magnitude), self.splat_bits(int, infinity));
+        let bits = self.view(v, int);
+        let bits = self.b.ins().band(bits, magnitude);
+        self.b.ins().icmp(IntCC::SignedGreaterThan, bits, infinity)
     }
 
     /// An integer in every lane, or just the integer.
@@ -198,8 +243,31 @@ impl Lowering<'_> {
         let (x, y) = (self.operand(inst, 0), self.operand(inst, 1));
         let cc = float_cc(FloatCc::from_code(inst.aux));
         if !inst.ty.is_vector() {
+            return self.compare_scalars(inst.op, cc, x, y);
+        }
+        if self.on(Arch::X86_64) {
+            let signaling = inst.op == Op::FcmpSignaling;
+            return self.respelled(Respell::Compare { signaling }, |l| l.compare_lanes(cc, x, y));
+        }
+        self.compare_lanes(cc, x, y)
+    }
+
+    /// On x86-64, CLIF's comparison is UCOMISS, fused with what uses it. Where all of a region's are to be COMISS, its code
+    /// is respelled as a whole; else one of them is made into a value of its own.
+    fn compare_scalars(&mut self, op: Op, cc: FloatCC, x: clif::Value, y: clif::Value) -> clif::Value {
+        if !self.is_materialized(op) {
             return self.b.ins().fcmp(cc, x, y);
         }
+        let compared = self.respelled(Respell::Comis, |l| l.b.ins().fcmp(cc, x, y));
+        self.opaque(compared)
+    }
+
+    /// Whether a comparison of scalars is not fused with what uses it.
+    pub(super) fn is_materialized(&self, op: Op) -> bool {
+        self.on(Arch::X86_64) && op == Op::FcmpSignaling && !self.out.comis
+    }
+
+    fn compare_lanes(&mut self, cc: FloatCC, x: clif::Value, y: clif::Value) -> clif::Value {
         // Neither host has all comparisons for lanes: these are made of others.
         match cc {
             FloatCC::OrderedNotEqual => self.less_or_greater(x, y),
@@ -261,17 +329,37 @@ impl Lowering<'_> {
     fn float_to_int(&mut self, inst: &Inst, rounding: Rounding) -> clif::Value {
         if inst.ty.is_vector() {
             let x = self.vector(inst, 0, Type::F32x4);
-            let x = self.rounded(x, rounding);
-            return self.lanes_to_int(x);
+            return self.lanes_to_int(x, rounding);
         }
         let x = self.arg(inst, 0);
+        if self.on(Arch::X86_64) {
+            return self.to_int(x, clif_type(inst.ty), rounding);
+        }
         let x = self.rounded(x, rounding);
         self.truncate(x, clif_type(inst.ty))
+    }
+
+    /// CVTSS2SI and kin, on x86-64: by way of a move of the low word.
+    fn to_int(&mut self, x: clif::Value, to: clif::Type, rounding: Rounding) -> clif::Value {
+        let from_double = self.b.func.dfg.value_type(x) == types::F64;
+        let how = Respell::ToInt { from_double, to_long: to == types::I64, truncate: rounding == Rounding::Truncate };
+        let shape = if from_double { types::F64X2 } else { types::F32X4 };
+        let x = self.opaque(x); // a load would be folded into the move
+        let lanes = self.b.ins().scalar_to_vector(shape, x);
+        let words = self.view(lanes, types::I64X2);
+        let word = self.respelled(how, |l| l.b.ins().extractlane(words, 0));
+        let word = self.opaque(word); // and the move into a store
+        if to == types::I64 { word } else { self.b.ins().ireduce(to, word) }
     }
 
     /// `f64x2` to two `i32` lanes, zero above.
     fn low_to_int(&mut self, inst: &Inst, rounding: Rounding) -> clif::Value {
         let x = self.vector(inst, 0, Type::F64x2);
+        if self.on(Arch::X86_64) {
+            let how = Respell::LowLanes { truncate: rounding == Rounding::Truncate };
+            let lanes = self.respelled(how, |l| l.b.ins().fvdemote(x));
+            return self.view(lanes, types::I32X4);
+        }
         let x = self.rounded(x, rounding);
         let [low, high] = [0u8, 1].map(|lane| {
             let scalar = self.b.ins().extractlane(x, lane);
@@ -283,11 +371,6 @@ impl Lowering<'_> {
 
     /// A scalar in range to the integer, everything else to the integer indefinite.
     fn truncate(&mut self, x: clif::Value, to: clif::Type) -> clif::Value {
-        if self.on(Arch::X86_64) && to == types::I32 && self.b.func.dfg.value_type(x) == types::F32 {
-            let lanes = self.b.ins().scalar_to_vector(types::F32X4, x);
-            let lanes = self.b.ins().x86_cvtt2dq(types::I32X4, lanes);
-            return self.b.ins().extractlane(lanes, 0);
-        }
         let saturated = self.b.ins().fcvt_to_sint_sat(to, x);
         let limit = (1u64 << (to.bits() - 1)) as f64;
         let limit = match self.b.func.dfg.value_type(x) {
@@ -300,10 +383,14 @@ impl Lowering<'_> {
     }
 
     /// The same for `f32x4`.
-    fn lanes_to_int(&mut self, x: clif::Value) -> clif::Value {
+    fn lanes_to_int(&mut self, x: clif::Value, rounding: Rounding) -> clif::Value {
         if self.on(Arch::X86_64) {
-            return self.b.ins().x86_cvtt2dq(types::I32X4, x);
+            return match rounding {
+                Rounding::Truncate => self.b.ins().x86_cvtt2dq(types::I32X4, x),
+                Rounding::Mxcsr => self.respelled(Respell::RoundedLanes, |l| l.b.ins().x86_cvtt2dq(types::I32X4, x)),
+            };
         }
+        let x = self.rounded(x, rounding);
         let saturated = self.b.ins().fcvt_to_sint_sat(types::I32X4, x);
         let limit = self.b.ins().f32const((1u64 << 31) as f32);
         let limit = self.b.ins().splat(types::F32X4, limit);
@@ -332,4 +419,10 @@ impl Lowering<'_> {
             },
         )
     }
+}
+
+/// Whether a region compares scalars, and always so that any NaN is an invalid operation.
+pub(super) fn all_signaling(region: &Region) -> bool {
+    let mut compared = region.insts.iter().filter(|inst| inst.op.compares_floats() && !inst.ty.is_vector()).peekable();
+    compared.peek().is_some() && compared.all(|inst| inst.op == Op::FcmpSignaling)
 }

@@ -192,7 +192,7 @@ impl Lowering<'_> {
                 let (x, y) = (self.arg(&def, 0), self.arg(&def, 1));
                 self.b.ins().icmp(int_cc(Cc::from_code(def.aux)).complement(), x, y)
             }
-            Op::Fcmp if !def.ty.is_vector() => {
+            Op::Fcmp | Op::FcmpSignaling if !def.ty.is_vector() && !self.is_materialized(def.op) => {
                 let (x, y) = (self.arg(&def, 0), self.arg(&def, 1));
                 self.b.ins().fcmp(super::float::float_cc(FloatCc::from_code(def.aux)).complement(), x, y)
             }

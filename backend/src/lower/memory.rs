@@ -108,7 +108,7 @@ impl Lowering<'_> {
             self.b.ins().fence();
         }
         // A fault must not move to the instruction that uses the value, which Cranelift may fold the load into.
-        if self.options.state_at_faults == StateAtFaults::Precise || rewritten { self.opaque(value) } else { value }
+        if self.options.state_at_faults != StateAtFaults::PcOnly || rewritten { self.opaque(value) } else { value }
     }
 
     /// A byte or word that is only wanted extended: one instruction. The extension then finds the value in its own type.

@@ -8,6 +8,7 @@
 //! | `float.rs`  | floating point with x86's NaN, minimum and conversion rules            |
 //! | `vector.rs` | 128-bit integer and lane operations                                    |
 //! | `memory.rs` | guest loads, stores, atomics                                           |
+//! | `inline.rs` | helpers that are an instruction of the host                            |
 //! | `call.rs`   | helpers                                                                |
 //! | `count.rs`  | counts of executed instructions                                        |
 //! | `exit.rs`   | ways out: links, leaves, faults, polls                                 |
@@ -29,19 +30,22 @@ mod float;
 mod int;
 mod loops;
 mod memory;
+mod inline;
 mod regs;
 mod vector;
 
 use crate::abi::ARGUMENTS;
-use crate::compile::{CompileOptions, ExitSite};
+use crate::compile::{CompileOptions, ExitSite, StateAtFaults};
 use crate::isa::{Arch, HostIsa};
+use crate::respell::Respell;
 use crate::order::Scalars;
-use calque_ir::{BlockId, GuestAddr, Inst, Op, Region, Type, Value as IrValue};
+use calque_ir::{BlockId, CpuState, GuestAddr, Inst, Op, Region, Type, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, AbiParam, InstBuilder, MemFlagsData, Signature, SourceLoc, TrapCode, types};
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use loops::LoopEdges;
 use regs::{RegFile, RegSets};
+use std::mem::offset_of;
 
 /// Marks accesses to guest memory in the list of traps.
 pub(crate) const GUEST_ACCESS: TrapCode = TrapCode::unwrap_user(1);
@@ -53,6 +57,10 @@ pub(crate) struct Lowered {
     pub(crate) pcs: Vec<GuestAddr>,
     /// Whether the function calls others, so that its stack pointer must be aligned.
     pub(crate) calls: bool,
+    /// Source locations of stand-ins (`respell.rs`), ascending.
+    pub(crate) respelled: Vec<(u32, Respell)>,
+    /// Every comparison of scalars is to raise the invalid flag for quiet NaNs.
+    pub(crate) comis: bool,
 }
 
 /// Fills `func` with the code of `region`.
@@ -98,8 +106,9 @@ pub(crate) fn lower(
         pc: region.pc(),
         helper: None,
         leave: None,
-        out: Lowered { exits: Vec::new(), pcs: Vec::new(), calls: false },
+        out: Lowered { exits: Vec::new(), pcs: Vec::new(), calls: false, respelled: Vec::new(), comis: false },
     };
+    lowering.out.comis = lowering.on(Arch::X86_64) && float::all_signaling(region);
     lowering.entry(&arguments);
     for id in region.block_ids() {
         lowering.block(id);
@@ -171,7 +180,13 @@ impl Lowering<'_> {
         for at in block.start..block.end {
             self.at = at as usize;
             let inst = self.region.insts[self.at];
+            if inst.op.raises() && self.options.state_at_faults == StateAtFaults::PreciseFloats {
+                self.before_access();
+            }
             self.values[self.at] = self.inst_value(&inst);
+            if inst.op.raises() && self.users.unused(self.at) {
+                self.keep(self.at);
+            }
         }
         self.at = block.end as usize;
         self.exit(block.exit);
@@ -184,6 +199,25 @@ impl Lowering<'_> {
             self.out.pcs.push(pc);
         }
         self.b.set_srcloc(SourceLoc::new(self.out.pcs.len() as u32 - 1));
+    }
+
+    /// Emits what `f` does as a stand-in.
+    fn respelled(&mut self, how: Respell, f: impl FnOnce(&mut Self) -> clif::Value) -> clif::Value {
+        let loc = self.out.pcs.len() as u32;
+        self.out.pcs.push(self.pc);
+        self.out.respelled.push((loc, how));
+        self.b.set_srcloc(SourceLoc::new(loc));
+        let result = f(self);
+        self.out.pcs.push(self.pc);
+        self.b.set_srcloc(SourceLoc::new(loc + 1));
+        result
+    }
+
+    /// Uses a value that nobody uses, whose computation raises exceptions: Cranelift would leave it out.
+    fn keep(&mut self, at: usize) {
+        if let Some(Val::Plain(value)) = self.values[at] {
+            self.store_state(value, offset_of!(CpuState, scratch));
+        }
     }
 
     fn inst_value(&mut self, inst: &Inst) -> Option<Val> {
@@ -397,6 +431,11 @@ impl Users {
             note(v, u32::MAX);
         }
         Users(users)
+    }
+
+    /// Whether nothing uses value `v`.
+    fn unused(&self, v: usize) -> bool {
+        self.0[v] == Use::None
     }
 
     /// The only instruction that uses value `v`, if there is exactly one and it is not an exit.

@@ -120,7 +120,7 @@ impl RegSets {
         let mut changed = false;
         for (i, effect) in effects.iter().enumerate().rev() {
             let closes = |to: usize| loops.closes(BlockId(i as u32), BlockId(to as u32));
-            let polls = |to: usize| self.mode == StateAtFaults::Precise && closes(to);
+            let polls = |to: usize| self.mode != StateAtFaults::PcOnly && closes(to);
             let of = |to: usize| if polls(to) { RegSet::ALL } else { self.wanted_in[to] };
             let inside = successors(region, i).fold(RegSet::default(), |set, to| set.union(of(to)));
             let out = if leaves(&region.blocks[i].exit) { RegSet::ALL } else { inside };
@@ -157,7 +157,7 @@ impl RegSets {
     pub(super) fn wanted_at(&self, to: BlockId) -> RegSet {
         match self.mode {
             StateAtFaults::PcOnly => self.wanted_in[to.0 as usize],
-            StateAtFaults::Precise => RegSet::ALL,
+            StateAtFaults::Precise | StateAtFaults::PreciseFloats => RegSet::ALL,
         }
     }
 }
@@ -190,7 +190,9 @@ fn effects(insts: &[Inst], mode: StateAtFaults) -> Effects {
                 }
                 e.unsaved.insert(register(inst));
             }
-            op if mode == StateAtFaults::Precise && accesses_guest(op) => {
+            op if mode != StateAtFaults::PcOnly && accesses_guest(op)
+                || mode == StateAtFaults::PreciseFloats && op.raises() =>
+            {
                 e.leaving = e.leaving.union(RegSet::ALL.without(e.written));
                 (e.unsaved, e.saves) = (RegSet::default(), true);
             }
@@ -387,7 +389,7 @@ impl Lowering<'_> {
 
     /// Stores the dirty registers before an access to guest memory, in precise mode (invariant 4).
     pub(super) fn before_access(&mut self) {
-        if self.options.state_at_faults == StateAtFaults::Precise {
+        if self.options.state_at_faults != StateAtFaults::PcOnly {
             self.store_dirty(RegSet::ALL);
             self.regs.dirty = RegSet::default();
         }

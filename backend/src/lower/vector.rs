@@ -4,6 +4,7 @@ use super::{Lowering, Val, clif_type};
 use crate::isa::Arch;
 use calque_ir::{Cc, Inst, Op, Type, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, InstBuilder, condcodes::IntCC, types};
+use iced_x86::Code;
 
 /// Vector operations whose type or operands do not say so.
 pub(super) fn is_vector(op: Op) -> bool {
@@ -245,6 +246,12 @@ impl Lowering<'_> {
 
     /// PMULUDQ: lanes 0 and 2 moved to the low half, then the widening product that both hosts have.
     fn multiply_even(&mut self, inst: &Inst) -> clif::Value {
+        if self.on(Arch::Aarch64) {
+            return self.even_products(inst);
+        }
+        if let Some(r) = self.by_vex(inst, Code::VEX_Vpmuludq_xmm_xmm_xmmm128) {
+            return r;
+        }
         const EVEN: [u8; 16] = [0, 1, 2, 3, 8, 9, 10, 11, 0, 1, 2, 3, 8, 9, 10, 11];
         let [x, y] = [0, 1].map(|slot| {
             let v = self.whole(inst, slot);
@@ -258,7 +265,13 @@ impl Lowering<'_> {
 
     /// PSADBW: differences as maximum minus minimum, then sums of neighbours until eight bytes are one.
     fn sum_absolute_differences(&mut self, inst: &Inst) -> clif::Value {
+        if let Some(r) = self.by_vex(inst, Code::VEX_Vpsadbw_xmm_xmm_xmmm128) {
+            return r;
+        }
         let (x, y) = (self.whole(inst, 0), self.whole(inst, 1));
+        if self.on(Arch::Aarch64) {
+            return self.sums_of_differences(x, y);
+        }
         let (most, least) = (self.b.ins().umax(x, y), self.b.ins().umin(x, y));
         let bytes = self.b.ins().isub(most, least);
         let (low, high) = (self.b.ins().uwiden_low(bytes), self.b.ins().uwiden_high(bytes));
@@ -275,6 +288,13 @@ impl Lowering<'_> {
 
     /// High halves of the products of 16-bit lanes: products in 32 bits, whose upper halves are then put together.
     fn high_products(&mut self, inst: &Inst, sign: Sign) -> clif::Value {
+        let code = match sign {
+            Sign::Signed => Code::VEX_Vpmulhw_xmm_xmm_xmmm128,
+            Sign::Unsigned => Code::VEX_Vpmulhuw_xmm_xmm_xmmm128,
+        };
+        if let Some(r) = self.by_vex(inst, code) {
+            return r;
+        }
         const HIGH_HALVES: [u8; 16] = [2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31];
         let (x, y) = (self.vector(inst, 0, Type::I16x8), self.vector(inst, 1, Type::I16x8));
         let (low, high) = match sign {
