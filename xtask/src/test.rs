@@ -77,6 +77,7 @@ impl Totals {
         self.counted("tests on this machine", &mut with_filter(test, args));
         if args.filter.is_none() {
             self.real_programs();
+            self.gcc_tests();
         }
     }
 
@@ -90,6 +91,15 @@ impl Totals {
         }
         let mut test = command("python3", ["tests/real-programs.py", "--timeout", "300", "--"]);
         self.counted("real programs", test.arg(target().join("debug/calque")).args(["run", "--"]));
+    }
+
+    /// A sample of gcc's own execution tests, where their source has been fetched (`tests/torture.py` without arguments).
+    fn gcc_tests(&mut self) {
+        if which("python3").is_none() || which("gcc").is_none() || !cfg!(target_arch = "x86_64") {
+            return self.skip("gcc's tests", "they need python3, gcc and an x86-64 machine");
+        }
+        let mut test = command("python3", ["tests/torture.py", "--sample", "--calque"]);
+        self.counted("gcc's tests", test.arg(target().join("debug/calque")));
     }
 
     /// The same tests built for AArch64, under qemu-aarch64.

@@ -1,5 +1,6 @@
 //! SSE data movement: whole registers, halves, scalars, lanes and masks.
 
+use super::avx::probe_masked_store;
 use super::operand::gpr::RDI;
 use super::operand::{Alignment, Gpr, vector_of};
 use super::string::{StringOp, string};
@@ -199,11 +200,17 @@ pub(super) fn insertps(l: &mut Lifter<'_>, i: &Insn) {
 
 /// MASKMOVDQU and MASKMOVQ: stores the bytes whose mask byte has its top bit set, to DS:RDI.
 ///
-/// A block a byte: bytes that are not selected are neither read nor written. The last byte goes first: if only the page
-/// of the upper part is missing, nothing is stored.
+/// A block a byte: bytes that are not selected are neither read nor written.
 pub(super) fn maskmov(l: &mut Lifter<'_>, i: &Insn) {
     let bytes = if i.op_register(1).is_mm() { 8 } else { 16 };
-    for n in (0..bytes).rev() {
+    let selected = |l: &mut Lifter<'_>| {
+        let mask = l.read_vec(i, 2, Alignment::Any);
+        let bits = l.b.unary(Op::HighBits, Type::I8x16, mask);
+        let own = l.b.iconst(Type::I32, (1 << bytes) - 1);
+        l.b.binary(Op::Band, Type::I32, bits, own)
+    };
+    probe_masked_store(l, Type::I8, bytes, |l| string_destination(l, i), selected);
+    for n in 0..bytes {
         let [store, next] = std::array::from_fn(|_| l.b.create_block(l.pc));
         let mask = l.read_vec(i, 2, Alignment::Any);
         let selected = l.b.extract_lane(Type::I8x16, mask, n);
