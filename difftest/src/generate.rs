@@ -549,8 +549,20 @@ impl Generator {
             index if index.is_gpr() => cpu.gpr[number(index)].wrapping_mul(memory.scale() as u64),
             _ => 0,
         };
-        let edge = self.choose(&[DATA, DATA + DATA_SIZE, DATA + DATA_SIZE + TAIL_SIZE]);
         let size = memory.memory_size().size().max(1) as i64;
+        // Processors may touch the bytes that a mask leaves out (SDM vol. 2, MASKMOVDQU). What is stored in parts is stored from
+        // the end (README, Quirks).
+        if matches!(insn.mnemonic(), Mnemonic::Maskmovdqu | Mnemonic::Maskmovq | Mnemonic::Vmaskmovdqu) {
+            return;
+        }
+        let writes = !matches!(memory.access(), OpAccess::Read | OpAccess::CondRead);
+        let masked = matches!(
+            insn.mnemonic(),
+            Mnemonic::Vmaskmovps | Mnemonic::Vmaskmovpd | Mnemonic::Vpmaskmovd | Mnemonic::Vpmaskmovq
+        );
+        let in_parts = writes && (size > 16 || size == 10 || masked);
+        let edges = [DATA + DATA_SIZE, DATA + DATA_SIZE + TAIL_SIZE, DATA];
+        let edge = self.choose(&edges[..if in_parts { 2 } else { 3 }]);
         let start = edge.wrapping_add_signed(self.rng.i64(-size - 1..=1));
         let address = if self.rng.bool() { start } else { start & !15 };
         cpu.gpr[number(*base)] = address.wrapping_sub(index).wrapping_sub(memory.displacement());

@@ -246,7 +246,7 @@ fn signal_of(kind: FaultKind, pc: u64, cpu: &CpuState) -> End {
         FaultKind::GeneralProtection | FaultKind::Fetch | FaultKind::Overflow | FaultKind::Compatibility => {
             (libc::SIGSEGV, 0)
         }
-        FaultKind::Stale => unreachable!("only checked blocks"),
+        FaultKind::Stale | FaultKind::SingleStep => unreachable!("only checked blocks, and code that sets TF"),
         FaultKind::Breakpoint | FaultKind::Debug => (libc::SIGTRAP, 0),
     };
     End::Signal { number, code, pc }

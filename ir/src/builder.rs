@@ -153,6 +153,11 @@ impl Builder {
         self.inst(Op::Fcmp, ty, cc as u16, [a.0, b.0, 0, 0])
     }
 
+    /// The same by the operation [`Op::Fcmp`] or [`Op::FcmpSignaling`].
+    pub fn compare_floats(&mut self, op: Op, cc: FloatCc, ty: Type, a: Value, b: Value) -> Value {
+        self.inst(op, ty, cc as u16, [a.0, b.0, 0, 0])
+    }
+
     /// `cond ? a : b`.
     pub fn select(&mut self, ty: Type, cond: Value, a: Value, b: Value) -> Value {
         self.ternary(Op::Select, ty, cond, a, b)

@@ -26,7 +26,8 @@ pub enum HelperEffect {
     Pure,
     /// Reads or writes the x87 state.
     X87,
-    /// Reads or writes MXCSR.
+    /// Computes under MXCSR and raises its flags: an engine clears these before and looks at them behind, where unmasked ones
+    /// are a fault.
     Mxcsr,
     /// Asks the host (time, random numbers): goes through the gate for nondeterminism.
     Host,
@@ -218,13 +219,13 @@ helpers! {
     Emms "emms" () -> None, X87, Some(x87_image::emms);
 
     /// a * b + c in `f32`, rounded once: for hosts without such an instruction.
-    FmaF32 "fma_f32" (F32, F32, F32) -> F32, Pure, Some(simd::fma_f32);
+    FmaF32 "fma_f32" (F32, F32, F32) -> F32, Mxcsr, Some(simd::fma_f32);
     /// The same in `f64`.
-    FmaF64 "fma_f64" (F64, F64, F64) -> F64, Pure, Some(simd::fma_f64);
+    FmaF64 "fma_f64" (F64, F64, F64) -> F64, Mxcsr, Some(simd::fma_f64);
     /// Four half-precision floats in the low 64 bits to `f32x4`.
-    HalfToF32x4 "half_to_f32x4" (V128) -> V128, Pure, Some(simd::half_to_f32x4);
-    /// `f32x4` to four half-precision floats in the low 64 bits, rounded by mode b (RC's encoding).
-    F32x4ToHalf "f32x4_to_half" (V128, I32) -> V128, Pure, Some(simd::f32x4_to_half);
+    HalfToF32x4 "half_to_f32x4" (V128) -> V128, Mxcsr, Some(simd::half_to_f32x4);
+    /// `f32x4` to four half-precision floats in the low 64 bits, rounded as the immediate b of VCVTPS2PH says.
+    F32x4ToHalf "f32x4_to_half" (V128, I32) -> V128, Mxcsr, Some(simd::f32x4_to_half);
     /// 32-bit lanes of the 256-bit a (low), b (high) chosen by the low three bits of c's lanes (VPERMD).
     Permute8 "permute8" (V128, V128, V128) -> V128, Pure, Some(simd::permute8);
     /// a's lanes shifted by b's: lanes of c & 0xff bits, to the left (c >> 8 = 0), right (1), right with signs (2).
@@ -233,12 +234,14 @@ helpers! {
     Rcp "rcp" (V128) -> V128, Pure, Some(estimates::rcp);
     /// RSQRTPS: estimates of 1/sqrt(x).
     Rsqrt "rsqrt" (V128) -> V128, Pure, Some(estimates::rsqrt);
-    /// Four `f32` rounded to integral numbers by mode b (RC's encoding, low two bits).
-    RoundF32x4 "round_f32x4" (V128, I32) -> V128, Pure, Some(simd::round_f32x4);
+    /// Four `f32` rounded to integral numbers as the immediate b of ROUNDPS says.
+    RoundF32x4 "round_f32x4" (V128, I32) -> V128, Mxcsr, Some(simd::round_f32x4);
     /// Two `f64`, likewise.
-    RoundF64x2 "round_f64x2" (V128, I32) -> V128, Pure, Some(simd::round_f64x2);
+    RoundF64x2 "round_f64x2" (V128, I32) -> V128, Mxcsr, Some(simd::round_f64x2);
     /// CRC-32C a continued with the low c bytes of b.
     Crc32 "crc32" (I32, I64, I32) -> I32, Pure, Some(simd::crc32);
+    /// PMULHRSW: products of 16-bit lanes, their bits 15 to 30 rounded.
+    Pmulhrsw "pmulhrsw" (V128, V128) -> V128, Pure, Some(simd::pmulhrsw);
     /// PHMINPOSUW.
     Phminposuw "phminposuw" (V128) -> V128, Pure, Some(simd::phminposuw);
     /// MPSADBW with immediate c.

@@ -15,6 +15,7 @@
 //! | `builder.rs`  | `Builder`: one method an operation                                     |
 //! | `state.rs`    | `CpuState`: guest register file and what generated code needs beside   |
 //! | `helper.rs`   | `Helper`: the list of out-of-line operations; `helper/*` their bodies  |
+//! | `sse.rs`      | floating point as SSE computes it, flags included, in integers          |
 //! | `interp/`     | the interpreter: the meaning of the IR                                 |
 //! | `print.rs`, `parse.rs`, `verify.rs` | text form and well-formedness                    |
 //! | `pass/`       | liveness, dead code, folding                                           |
@@ -31,6 +32,7 @@ pub mod pass;
 mod print;
 pub mod reg;
 pub mod region;
+mod sse;
 pub mod state;
 pub mod types;
 pub mod verify;

@@ -86,6 +86,16 @@ impl Op {
     pub fn may_stop(self) -> bool {
         matches!(self.effect(), Effect::Faults | Effect::Memory) && self != Op::Fence
     }
+
+    /// Whether it may raise exceptions of SSE's floating point.
+    pub fn raises(self) -> bool {
+        self.effect() == Effect::Raises
+    }
+
+    /// Whether it is a comparison of floats.
+    pub fn compares_floats(self) -> bool {
+        matches!(self, Op::Fcmp | Op::FcmpSignaling)
+    }
 }
 
 /// What an operation does besides yielding its result.
@@ -93,6 +103,9 @@ impl Op {
 pub enum Effect {
     /// Nothing: removable, may be merged with its equal.
     Pure,
+    /// May raise exceptions of SSE's floating point: sets MXCSR's flags, and faults where they are unmasked. Never removed, but
+    /// does not count as a place to stop at ([`Op::may_stop`]) except with [`crate::pass::Precise::Floats`].
+    Raises,
     /// Reads a guest register: removable.
     ReadsReg,
     /// Writes a guest register: removable when dead.
@@ -184,8 +197,10 @@ ops! {
 
     /// `i1`: comparison by condition code; vector shapes: all-ones lanes where it holds. `ty` is the operands'.
     Icmp "icmp" Compare Pure;
-    /// `i1` or lane masks: floating comparison by condition code. `ty` is the operands'.
-    Fcmp "fcmp" Compare Pure;
+    /// `i1` or lane masks: floating comparison by condition code; only a signaling NaN is an invalid operation. `ty` is the operands'.
+    Fcmp "fcmp" Compare Raises;
+    /// The same, where any NaN is an invalid operation.
+    FcmpSignaling "fcmp_signaling" Compare Raises;
     /// First operand `i1`: the second if it is 1, else the third.
     Select "select" Ternary Pure;
 
@@ -220,55 +235,55 @@ ops! {
     Srem "srem" Ternary Faults;
 
     /// Sum, rounded as MXCSR says; NaN as the SDM says (vol. 1 table 4-7), also below.
-    Fadd "fadd" Binary Pure;
+    Fadd "fadd" Binary Raises;
     /// Difference.
-    Fsub "fsub" Binary Pure;
+    Fsub "fsub" Binary Raises;
     /// Product.
-    Fmul "fmul" Binary Pure;
+    Fmul "fmul" Binary Raises;
     /// Quotient.
-    Fdiv "fdiv" Binary Pure;
+    Fdiv "fdiv" Binary Raises;
     /// Square root.
-    Sqrt "sqrt" Unary Pure;
+    Sqrt "sqrt" Unary Raises;
     /// a * b + c, rounded once; NaN: the first operand that is one, quieted, also below (SDM vol. 1 14.5.2).
-    Fmadd "fmadd" Ternary Pure;
+    Fmadd "fmadd" Ternary Raises;
     /// a * b - c, rounded once.
-    Fmsub "fmsub" Ternary Pure;
+    Fmsub "fmsub" Ternary Raises;
     /// -(a * b) + c, rounded once.
-    Fnmadd "fnmadd" Ternary Pure;
+    Fnmadd "fnmadd" Ternary Raises;
     /// -(a * b) - c, rounded once.
-    Fnmsub "fnmsub" Ternary Pure;
-    /// To an integral number: up. NaNs become quiet; also below.
-    Ceil "ceil" Unary Pure;
+    Fnmsub "fnmsub" Ternary Raises;
+    /// To an integral number: up. NaNs become quiet; a fraction does not raise the precision flag; also below.
+    Ceil "ceil" Unary Raises;
     /// To an integral number: down.
-    Floor "floor" Unary Pure;
+    Floor "floor" Unary Raises;
     /// To an integral number: toward zero.
-    Trunc "trunc" Unary Pure;
+    Trunc "trunc" Unary Raises;
     /// To the nearest integral number, ties to even.
-    Nearest "nearest" Unary Pure;
+    Nearest "nearest" Unary Raises;
     /// a < b ? a : b (MINSS: the second operand for NaN and for two zeros).
-    Fmin "fmin" Binary Pure;
+    Fmin "fmin" Binary Raises;
     /// a > b ? a : b (MAXSS).
-    Fmax "fmax" Binary Pure;
+    Fmax "fmax" Binary Raises;
     /// `f32` to `f64`.
-    Fpromote "fpromote" Unary Pure;
+    Fpromote "fpromote" Unary Raises;
     /// `f64` to `f32`.
-    Fdemote "fdemote" Unary Pure;
+    Fdemote "fdemote" Unary Raises;
     /// Low two `f32` lanes to `f64x2`.
-    FvpromoteLow "fvpromote_low" Unary Pure;
+    FvpromoteLow "fvpromote_low" Unary Raises;
     /// `f64x2` to the low two `f32` lanes, zero above; `ty` is `f32x4`.
-    Fvdemote "fvdemote" Unary Pure;
+    Fvdemote "fvdemote" Unary Raises;
     /// Signed integer (`i32`, `i64`; `i32x4` for `f32x4`) to `ty`.
-    FcvtFromSint "fcvt_from_sint" Unary Pure;
+    FcvtFromSint "fcvt_from_sint" Unary Raises;
     /// Low two `i32` lanes to `f64x2`.
     FcvtLowFromSint "fcvt_low_from_sint" Unary Pure;
     /// Float (`f32`, `f64`; `f32x4` for `i32x4`) to `ty`, rounded as MXCSR says; the integer indefinite (0x80..0) out of range.
-    FcvtToSint "fcvt_to_sint" Unary Pure;
+    FcvtToSint "fcvt_to_sint" Unary Raises;
     /// The same, truncated.
-    FcvtToSintTrunc "fcvt_to_sint_trunc" Unary Pure;
+    FcvtToSintTrunc "fcvt_to_sint_trunc" Unary Raises;
     /// `f64x2` to the low two `i32` lanes, zero above, rounded as MXCSR says; `ty` is `i32x4`.
-    FcvtLowToSint "fcvt_low_to_sint" Unary Pure;
+    FcvtLowToSint "fcvt_low_to_sint" Unary Raises;
     /// The same, truncated.
-    FcvtLowToSintTrunc "fcvt_low_to_sint_trunc" Unary Pure;
+    FcvtLowToSintTrunc "fcvt_low_to_sint_trunc" Unary Raises;
 
     /// Vector with the scalar in every lane.
     Splat "splat" Unary Pure;

@@ -361,7 +361,7 @@ fn type_named(name: &str) -> Result<Type> {
 
 fn condition(op: Op, name: &str) -> Result<u16> {
     let code = match op {
-        Op::Fcmp => FloatCc::from_name(name).map(|cc| cc as u16),
+        Op::Fcmp | Op::FcmpSignaling => FloatCc::from_name(name).map(|cc| cc as u16),
         _ => Cc::from_name(name).map(|cc| cc as u16),
     };
     code.ok_or_else(|| format!("no condition `{name}`"))

@@ -98,7 +98,7 @@ impl Display for InstText<'_> {
             Format::Unary => write!(f, " {a}"),
             Format::Binary => write!(f, " {a}, {b}"),
             Format::Ternary => write!(f, " {a}, {b}, {c}"),
-            Format::Compare if op == Op::Fcmp => write!(f, " {}, {a}, {b}", FloatCc::from_code(aux).name()),
+            Format::Compare if op.compares_floats() => write!(f, " {}, {a}, {b}", FloatCc::from_code(aux).name()),
             Format::Compare => write!(f, " {}, {a}, {b}", Cc::from_code(aux).name()),
             Format::Shuffle => write!(f, " {a}, {b}, {}", self.constant(2)),
             Format::Extract => write!(f, " {a}, {aux}"),

@@ -132,6 +132,8 @@ named_codes! {
         Compatibility "compatibility",
         /// The guest bytes that the code was made of have changed: no fault of the guest's, which goes on at the pc with new code.
         Stale "stale",
+        /// TF has just been set: from here on each instruction traps behind itself (#DB: SIGTRAP, TRAP_TRACE).
+        SingleStep "step",
     }
 }
 

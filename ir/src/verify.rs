@@ -92,7 +92,11 @@ impl Check<'_> {
             match inst.op {
                 Op::Insn => put_seen = false,
                 Op::Put => put_seen = true,
-                op => self.require(!(put_seen && op.may_stop()), || "may fault behind a put".into()),
+                // A comparison for the flags of COMISS has been made before any `put` already.
+                op => {
+                    let stops = op.may_stop() || op.raises() && !op.compares_floats();
+                    self.require(!(put_seen && stops), || "may fault behind a put".into());
+                }
             }
             self.inst(start, i, &inst);
         }
@@ -237,7 +241,7 @@ impl Check<'_> {
         let fits = match op.format() {
             Format::Get => Reg::from_index(aux as usize).is_some_and(|reg| readable(reg, ty)),
             Format::Put => Reg::from_index(aux as usize).is_some_and(|reg| writable(reg, ty)),
-            Format::Compare if op == Op::Fcmp => aux_below(FloatCc::ALL.len()),
+            Format::Compare if op.compares_floats() => aux_below(FloatCc::ALL.len()),
             Format::Compare => aux_below(Cc::ALL.len()),
             Format::FaultIf => aux_below(FaultKind::ALL.len()),
             Format::Call => aux_below(Helper::ALL.len()),
@@ -294,7 +298,7 @@ pub fn allowed_types(op: Op) -> &'static [Type] {
         Op::Ishl | Op::Ushr | Op::Sshr | Op::Rotl | Op::Rotr => INT,
         Op::InsertLow8 | Op::InsertHigh8 | Op::InsertLow16 => &[I64],
         Op::Icmp => &[I1, I8, I16, I32, I64, I8x16, I16x8, I32x4, I64x2],
-        Op::Fcmp => FLOAT,
+        Op::Fcmp | Op::FcmpSignaling => FLOAT,
         Op::UaddOverflow
         | Op::SaddOverflow
         | Op::SsubOverflow

@@ -229,6 +229,13 @@ impl Thread {
         }
         loop {
             self.poll();
+            if self.cpu.flags_rest & TRAP_FLAG != 0 {
+                if let Some(code) = self.trace() {
+                    self.stop_recording();
+                    return code;
+                }
+                continue;
+            }
             let event = match &process.code.units {
                 Some(units) => self.run_units(units, &membership.member),
                 None => self.run_code(&membership.member),
@@ -242,6 +249,7 @@ impl Thread {
                     }
                 }
                 Event::Fault(GuestFault::Trap(FaultKind::Stale)) => self.translate_anew(),
+                Event::Fault(GuestFault::Trap(FaultKind::SingleStep)) => {}
                 Event::Fault(fault) => self.fault(fault),
                 Event::Step => self.step(),
             }
@@ -377,17 +385,39 @@ impl Thread {
         self.exec.last_exit = LastExit::None;
     }
 
-    /// Interprets the one instruction at RIP, of which no translation is kept.
+    /// Runs the one instruction at RIP, with TF set, and the trap behind it. The exit code, if it was the thread's end.
+    fn trace(&mut self) -> Option<i32> {
+        match self.interpret_one_alone() {
+            Some(Event::Fault(fault)) if fault != GuestFault::Trap(FaultKind::SingleStep) => {
+                self.fault(fault);
+                return None;
+            }
+            Some(Event::Syscall) => {
+                if let Some(code) = self.syscall() {
+                    return Some(code);
+                }
+            }
+            _ => {}
+        }
+        self.fault(GuestFault::Trap(FaultKind::SingleStep));
+        None
+    }
+
+    /// The same without a trap.
     fn step(&mut self) {
+        if let Some(Event::Fault(fault)) = self.interpret_one_alone() {
+            self.fault(fault);
+        }
+    }
+
+    /// Interprets the one instruction at RIP, of which no translation is kept.
+    fn interpret_one_alone(&mut self) -> Option<Event> {
         let process = Arc::clone(&self.process);
         let options = LiftOptions { block_insns: 1, profile: false, ..process.code.lift_options() };
         let code = GuestCode::new(&process.mem);
         let block = ColdBlock::new(lift_block(&code, GuestAddr(self.cpu.rip), &options));
         self.exec.last_exit = LastExit::None;
-        let event = interpret(&mut self.cpu, &process, &block, &mut self.exec.frame, &mut false);
-        if let Some(Event::Fault(fault)) = event {
-            self.fault(fault);
-        }
+        interpret(&mut self.cpu, &process, &block, &mut self.exec.frame, &mut false)
     }
 
     /// Finds or makes the entry for `pc`, with code that can run. An event if there is none.
@@ -418,6 +448,9 @@ impl Thread {
         None
     }
 }
+
+/// TF in `CpuState::flags_rest` (SDM vol. 1 3.4.3.3).
+const TRAP_FLAG: u32 = 1 << 8;
 
 /// Joins the exit that led to `entry` with it.
 fn link(process: &Process, jit: &Jit, cell: u32, entry: &Entry) {

@@ -221,6 +221,8 @@ pub(crate) struct Code {
     epoch: AtomicU64,
     /// Registers must be exact wherever the guest may fault.
     precise: AtomicBool,
+    /// The same where floating-point operations may trap.
+    precise_floats: AtomicBool,
     /// Several threads, or shared memory: accesses keep the guest's order.
     ordered: AtomicBool,
     pub(crate) engine: Engine,
@@ -359,6 +361,7 @@ impl Code {
             pages: Mutex::default(),
             epoch: AtomicU64::new(0),
             precise: AtomicBool::new(false),
+            precise_floats: AtomicBool::new(false),
             ordered: AtomicBool::new(false),
             emits: arch::EMITS && matches!(engine, Engine::Tier0 | Engine::Auto) && jit.is_some(),
             engine,
@@ -499,9 +502,11 @@ impl Code {
         }
     }
 
-    /// From now on registers are exact wherever the guest may fault: drops translations that were made without.
-    pub(crate) fn require_precise(&self) {
-        if !self.precise.swap(true, Ordering::AcqRel) {
+    /// From now on registers are exact wherever the guest may fault, with `floats` also where floating-point operations trap: drops
+    /// translations that were made without.
+    pub(crate) fn require_precise(&self, floats: bool) {
+        let more_floats = floats && !self.precise_floats.swap(true, Ordering::AcqRel);
+        if !self.precise.swap(true, Ordering::AcqRel) || more_floats {
             self.drop_all();
         }
     }
@@ -627,11 +632,15 @@ impl Code {
             profile.assign(&mut region);
         }
         let lifted = process.options.emit.is_some().then(|| region.clone());
-        let exact = if precise { pass::Precise::Yes } else { pass::Precise::No };
+        let (exact, state_at_faults) = match (precise, self.precise_floats.load(Ordering::Acquire)) {
+            (false, _) => (pass::Precise::No, StateAtFaults::PcOnly),
+            (true, false) => (pass::Precise::Yes, StateAtFaults::Precise),
+            (true, true) => (pass::Precise::Floats, StateAtFaults::PreciseFloats),
+        };
         pass::optimize_with(&mut region, &pass::Options { precise: exact, ..pass::Options::default() });
         let compile_options = CompileOptions {
             memory_order: if self.is_ordered() { MemoryOrder::Tso } else { MemoryOrder::Plain },
-            state_at_faults: if precise { StateAtFaults::Precise } else { StateAtFaults::PcOnly },
+            state_at_faults,
             first_cell: 0,
         };
         if let (Some(emit), Some(lifted)) = (&process.options.emit, lifted) {

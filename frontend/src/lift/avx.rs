@@ -5,16 +5,17 @@
 //! A lane whose mask bit is clear is not accessed and does not fault (SDM vol. 2C VMASKMOV, VPMASKMOV, VGATHER).
 //! - A masked *load* reads every lane, but a disabled one from the address of the first enabled one; with no lane enabled
 //!   nothing is read.
-//! - A masked *store* is a block a lane, the last lane first: if only the upper page is missing, nothing is stored.
+//! - A masked *store* is a block a lane; one that crosses a page makes sure of both pages first ([`probe_masked_store`]).
 //! - A *gather* is a block a lane too, and each updates destination and mask as the SDM describes, so a fault in the
 //!   middle leaves what the processor leaves, and the instruction goes on where it stopped.
 
 use super::operand::{Alignment, vector_of};
+use super::sse_float::{Parity, alternating};
 use super::sse_move::Half;
 use super::sse_shuffle::choose;
 use super::vex::{Halves, is_wide, join_low, vec_halves};
 use super::{Insn, Lifter};
-use calque_ir::{BlockId, Cc, Exit, Helper, Mem, Op, Target, Type, Value};
+use calque_ir::{BlockId, Cc, Exit, Helper, Mem, Op, RmwOp, Target, Type, Value};
 use iced_x86::{OpKind, Register};
 
 /// VBROADCASTSS and kin: the lowest lane of the source in every lane; `ty` is the lane.
@@ -244,12 +245,11 @@ pub(super) fn fused(l: &mut Lifter<'_>, i: &Insn, op: Op, order: Order, shape: T
 
 /// VFMADDSUBxxx, VFMSUBADDxxx: one operation in the even lanes, another in the odd ones.
 pub(super) fn fused_alternating(l: &mut Lifter<'_>, i: &Insn, even: Op, odd: Op, order: Order, shape: Type) {
-    let width = shape.lane().bytes() as u8;
-    let lanes = std::array::from_fn(|k| if (k as u8 / width).is_multiple_of(2) { k as u8 } else { 16 + k as u8 });
-    fused_halves(l, i, order, |l, [x, y, z]| {
-        let even = l.b.ternary(even, shape, x, y, z);
-        let odd = l.b.ternary(odd, shape, x, y, z);
-        l.b.shuffle(even, odd, lanes)
+    fused_halves(l, i, order, |l, operands| {
+        alternating(l, shape, operands, |l, lanes, [x, y, z]| {
+            let op = if lanes == Parity::Even { even } else { odd };
+            l.b.ternary(op, shape, x, y, z)
+        })
     });
 }
 
@@ -377,7 +377,16 @@ fn enabled_bits(l: &mut Lifter<'_>, mask: Halves, lanes: Lanes) -> Value {
 }
 
 fn masked_store(l: &mut Lifter<'_>, i: &Insn, lanes: Lanes) {
-    for lane in (0..lanes.count).rev() {
+    let address = |l: &mut Lifter<'_>| {
+        let m = l.addr(i);
+        l.addr_value(m)
+    };
+    let enabled = |l: &mut Lifter<'_>| {
+        let mask = l.read_halves(i, 1, Alignment::Any);
+        enabled_bits(l, mask, lanes)
+    };
+    probe_masked_store(l, lanes.ty, lanes.count, address, enabled);
+    for lane in 0..lanes.count {
         let [store, next] = std::array::from_fn(|_| l.b.create_block(l.pc));
         let mask = l.read_halves(i, 1, Alignment::Any);
         branch_if_enabled(l, mask, lanes, lane, store, next);
@@ -392,6 +401,41 @@ fn masked_store(l: &mut Lifter<'_>, i: &Insn, lanes: Lanes) {
         l.reopen(next);
     }
     l.close(Exit::Goto(Target::Pc(l.next)));
+}
+
+/// Before a masked store of `count` elements of type `ty`: if it crosses a page, its first and its last enabled element are
+/// written with what they hold, so that a fault comes before anything changes. The store is about to replace them.
+pub(super) fn probe_masked_store(
+    l: &mut Lifter<'_>,
+    ty: Type,
+    count: u32,
+    address: impl Fn(&mut Lifter<'_>) -> Value,
+    enabled: impl Fn(&mut Lifter<'_>) -> Value,
+) {
+    let [probe, store] = std::array::from_fn(|_| l.b.create_block(l.pc));
+    let (at, bits) = (address(l), enabled(l));
+    let in_page = l.b.iconst(Type::I64, calque_ir::addr::GUEST_PAGE - 1);
+    let offset = l.b.binary(Op::Band, Type::I64, at, in_page);
+    let last = l.b.iconst(Type::I64, calque_ir::addr::GUEST_PAGE - u64::from(count * ty.bytes()));
+    let crosses = l.b.icmp(Cc::UnsignedGreaterThan, Type::I64, offset, last);
+    let any = l.compare_zero(Cc::NotEqual, Type::I32, bits);
+    let cond = l.b.binary(Op::Band, Type::I1, crosses, any);
+    l.close(Exit::Branch { cond, taken: Target::Block(probe), fallthrough: Target::Block(store) });
+
+    l.reopen(probe);
+    let (at, bits) = (address(l), enabled(l));
+    let first = l.b.unary(Op::Ctz, Type::I32, bits);
+    let (leading, top) = (l.b.unary(Op::Clz, Type::I32, bits), l.b.iconst(Type::I32, 31));
+    let last = l.b.binary(Op::Isub, Type::I32, top, leading);
+    for element in [first, last] {
+        let by = l.b.iconst(Type::I32, u64::from(ty.bytes().trailing_zeros()));
+        let offset = l.b.binary(Op::Ishl, Type::I32, element, by);
+        let offset = l.b.unary(Op::Uextend, Type::I64, offset);
+        let (at, zero) = (l.b.binary(Op::Iadd, Type::I64, at, offset), l.b.iconst(ty, 0));
+        l.b.rmw(RmwOp::Or, ty, Mem::base(at), zero);
+    }
+    l.close(Exit::Goto(Target::Block(store)));
+    l.reopen(store);
 }
 
 fn branch_if_enabled(l: &mut Lifter<'_>, mask: Halves, lanes: Lanes, lane: u32, yes: BlockId, no: BlockId) {

@@ -2,7 +2,7 @@
 //!
 //! Packed arithmetic is `sse_int::vec` with a float shape. Scalars are computed as scalars and put into lane 0,
 //! which the backend keeps in float registers. Rounding mode, exception flags and unmasked exceptions are the engine's
-//! (MXCSR): compiled code runs under the guest's own, the interpreter traps nothing.
+//! (MXCSR). Where an instruction is made of operations on more lanes than it has, the others are zeros, which raise nothing.
 
 use super::flags::Recipe;
 use super::operand::{Alignment, vector_of};
@@ -43,11 +43,14 @@ pub(super) fn scalar_estimate(l: &mut Lifter<'_>, i: &Insn, helper: Helper) {
 }
 
 /// The predicate of CMPPS and kin (SDM vol. 2A table 3-1): bits 0..3 of the immediate, with VEX bits 0..5. Bit 4 only
-/// says whether a quiet NaN raises the invalid flag.
+/// turns around whether a quiet NaN raises the invalid flag.
 fn predicate(i: &Insn) -> Predicate {
     use FloatCc::*;
-    let imm = i.immediate8() & if is_vex(i) { 15 } else { 7 };
-    Predicate::Holds(match imm {
+    let imm = i.immediate8() & if is_vex(i) { 31 } else { 7 };
+    let signaling = matches!(imm & 15, 1 | 2 | 5 | 6 | 9 | 10 | 13 | 14) != (imm & 16 != 0);
+    let op = if signaling { Op::FcmpSignaling } else { Op::Fcmp };
+    let holds = |cc| Predicate { op, cc, outcome: None };
+    holds(match imm & 15 {
         0 => Equal,
         1 => LessThan,
         2 => LessThanOrEqual,
@@ -59,27 +62,39 @@ fn predicate(i: &Insn) -> Predicate {
         8 => UnorderedOrEqual,
         9 => UnorderedOrLessThan,
         10 => UnorderedOrLessThanOrEqual,
-        11 => return Predicate::Never,
+        11 => return Predicate { outcome: Some(Outcome::Never), ..holds(Unordered) },
         12 => OrderedNotEqual,
         13 => GreaterThanOrEqual,
         14 => GreaterThan,
-        _ => return Predicate::Always,
+        _ => return Predicate { outcome: Some(Outcome::Always), ..holds(Unordered) },
     })
 }
 
 /// When a lane of a comparison becomes all ones.
-enum Predicate {
-    Holds(FloatCc),
+struct Predicate {
+    /// [`Op::Fcmp`] or [`Op::FcmpSignaling`].
+    op: Op,
+    cc: FloatCc,
+    /// What comes out whatever is compared; exceptions are raised all the same.
+    outcome: Option<Outcome>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
     Never,
     Always,
 }
 
 /// CMPPS, CMPPD.
 pub(super) fn compare_packed(l: &mut Lifter<'_>, i: &Insn, shape: Type) {
-    vec_with(l, i, |l, a, b| match predicate(i) {
-        Predicate::Holds(cc) => l.b.fcmp(cc, shape, a, b),
-        Predicate::Never => l.b.vconst([0, 0]),
-        Predicate::Always => l.b.vconst([u64::MAX; 2]),
+    let Predicate { op, cc, outcome } = predicate(i);
+    vec_with(l, i, |l, a, b| {
+        let mask = l.b.compare_floats(op, cc, shape, a, b);
+        match outcome {
+            None => mask,
+            Some(Outcome::Never) => l.b.vconst([0, 0]),
+            Some(Outcome::Always) => l.b.vconst([u64::MAX; 2]),
+        }
     });
 }
 
@@ -87,10 +102,11 @@ pub(super) fn compare_packed(l: &mut Lifter<'_>, i: &Insn, shape: Type) {
 pub(super) fn compare_scalar(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
     let b = l.read_xmm_low_or_mem(i, second_source(i), ty);
     let a = l.read_xmm_low_or_mem(i, first_source(i), ty);
-    let holds = match predicate(i) {
-        Predicate::Holds(cc) => l.b.fcmp(cc, ty, a, b),
-        Predicate::Never => l.b.iconst(Type::I1, 0),
-        Predicate::Always => l.b.iconst(Type::I1, 1),
+    let Predicate { op, cc, outcome } = predicate(i);
+    let compared = l.b.compare_floats(op, cc, ty, a, b);
+    let holds = match outcome {
+        None => compared,
+        Some(outcome) => l.b.iconst(Type::I1, u64::from(outcome == Outcome::Always)),
     };
     let int = Type::int(ty.bits());
     let (ones, zero) = (l.b.iconst(int, u64::MAX), l.b.iconst(int, 0));
@@ -106,10 +122,12 @@ pub(super) fn cmpsd(l: &mut Lifter<'_>, i: &Insn) {
     }
 }
 
-/// COMISS, UCOMISS and the SD forms, which differ in which NaNs raise the invalid flag.
-pub(super) fn compare_to_flags(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
+/// COMISS, UCOMISS and the SD forms, which differ in which NaNs raise the invalid flag: `op`. It compares for the exceptions'
+/// sake; conditions compare again where they are asked for, and the first that is takes the place of this one (`pass/fold.rs`).
+pub(super) fn compare_to_flags(l: &mut Lifter<'_>, i: &Insn, op: Op, ty: Type) {
     let b = l.read_xmm_low_or_mem(i, second_source(i), ty);
     let a = l.read_xmm_low_or_mem(i, first_source(i), ty);
+    l.b.compare_floats(op, FloatCc::Unordered, ty, a, b);
     l.set_flags(Recipe::Float { a, b }, ty);
 }
 
@@ -135,9 +153,27 @@ pub(super) fn convert_scalar(l: &mut Lifter<'_>, i: &Insn, op: Op, from: Type, t
     l.write_xmm_low(i, to, r);
 }
 
+/// CVTPS2PI, CVTTPS2PI: the low half of the source; what lies above raises nothing.
+pub(super) fn cvtps2pi(l: &mut Lifter<'_>, i: &Insn, op: Op) {
+    l.check_x87(); // before anything is raised
+    vec_unary_with(l, i, |l, a| {
+        let low = l.b.extract_lane(Type::I64x2, a, 0);
+        let low = l.b.unary(Op::ScalarToVector, Type::I64x2, low);
+        l.b.unary(op, Type::I32x4, low)
+    });
+}
+
+/// CVTPD2PI, CVTTPD2PI.
+pub(super) fn cvtpd2pi(l: &mut Lifter<'_>, i: &Insn, op: Op) {
+    l.check_x87();
+    vec_unary(l, i, op, Type::I32x4);
+}
+
 /// CVTPI2PS: two integers to the low half; the upper half stays.
 pub(super) fn cvtpi2ps(l: &mut Lifter<'_>, i: &Insn) {
     let v = l.read_vec(i, 1, Alignment::Any);
+    let low = l.b.extract_lane(Type::I64x2, v, 0);
+    let v = l.b.unary(Op::ScalarToVector, Type::I64x2, low);
     let r = l.b.unary(Op::FcvtFromSint, Type::F32x4, v);
     let low = l.b.extract_lane(Type::I64x2, r, 0);
     let old = l.read_xmm(i, 0);
@@ -147,13 +183,41 @@ pub(super) fn cvtpi2ps(l: &mut Lifter<'_>, i: &Insn) {
 
 /// ADDSUBPS, ADDSUBPD: even lanes subtract, odd ones add.
 pub(super) fn addsub(l: &mut Lifter<'_>, i: &Insn, shape: Type) {
-    let width = shape.lane().bytes() as u8;
-    let indices = std::array::from_fn(|k| if (k as u8 / width).is_multiple_of(2) { k as u8 } else { 16 + k as u8 });
     vec_with(l, i, |l, a, b| {
-        let difference = l.b.binary(Op::Fsub, shape, a, b);
-        let sum = l.b.binary(Op::Fadd, shape, a, b);
-        l.b.shuffle(difference, sum, indices)
+        alternating(l, shape, [a, b], |l, op, [a, b]| {
+            let op = if op == Parity::Even { Op::Fsub } else { Op::Fadd };
+            l.b.binary(op, shape, a, b)
+        })
     });
+}
+
+/// The lanes of one operation out of two.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parity {
+    Even,
+    Odd,
+}
+
+/// One operation in the even lanes, another in the odd ones. Each sees zeros in the other's lanes, where it raises nothing
+/// and gives a zero.
+pub(super) fn alternating<const N: usize>(
+    l: &mut Lifter<'_>,
+    shape: Type,
+    operands: [Value; N],
+    f: impl Fn(&mut Lifter<'_>, Parity, [Value; N]) -> Value,
+) -> Value {
+    let even: u64 = if shape.lane() == Type::F32 { 0xffff_ffff } else { u64::MAX };
+    let masks = match shape.lane() {
+        Type::F32 => [[even; 2], [!even; 2]],
+        _ => [[even, 0], [0, even]],
+    };
+    let [even, odd] = [(Parity::Even, masks[0]), (Parity::Odd, masks[1])].map(|(lanes, mask)| {
+        let mask = l.b.vconst(mask);
+        let masked = operands.map(|v| l.b.binary(Op::Band, Type::V128, v, mask));
+        let r = f(l, lanes, masked);
+        l.b.binary(Op::Band, Type::V128, r, mask)
+    });
+    l.b.binary(Op::Bor, Type::V128, even, odd)
 }
 
 /// HADDPS, HSUBPS and PD forms: even lanes op odd lanes, of the destination, then of the source.
@@ -179,8 +243,9 @@ pub(super) fn dot_product(l: &mut Lifter<'_>, i: &Insn, shape: Type) {
     };
     let chosen = |bit: u8, lane: u8, there: u8| if imm >> (bit + lane) & 1 != 0 { there } else { lanes };
     vec_with(l, i, |l, a, b| {
-        let products = l.b.binary(Op::Fmul, shape, a, b);
-        let mut sum = l.b.shuffle(products, products, by_lane(&|n| chosen(4, n, n)));
+        // Lanes that are not chosen raise nothing.
+        let [a, b] = [a, b].map(|v| l.b.shuffle(v, v, by_lane(&|n| chosen(4, n, n))));
+        let mut sum = l.b.binary(Op::Fmul, shape, a, b);
         // (p0 + p1) + (p2 + p3) in lane 0.
         let mut step = 1;
         while step < lanes {
@@ -188,21 +253,28 @@ pub(super) fn dot_product(l: &mut Lifter<'_>, i: &Insn, shape: Type) {
             sum = l.b.binary(Op::Fadd, shape, sum, other);
             step *= 2;
         }
-        l.b.shuffle(sum, sum, by_lane(&|n| chosen(0, n, 0)))
+        match (0..lanes).any(|n| imm >> n & 1 != 0) {
+            true => l.b.shuffle(sum, sum, by_lane(&|n| chosen(0, n, 0))),
+            false => l.b.vconst([0, 0]),
+        }
     });
 }
 
-/// The rounding mode that the immediate of ROUNDPS names (SDM vol. 2B table 4-18), `None` for MXCSR's.
+/// The operation for an immediate of ROUNDPS (SDM vol. 2B table 4-18) that names a rounding mode and wants no precision
+/// exception, as compilers use it.
 fn static_rounding(i: &Insn) -> Option<Op> {
+    const MXCSR: u8 = 4;
+    const QUIET: u8 = 8;
     let imm = i.immediate8();
-    (imm & 4 == 0).then_some([Op::Nearest, Op::Floor, Op::Ceil, Op::Trunc][usize::from(imm & 3)])
+    let fixed = [Op::Nearest, Op::Floor, Op::Ceil, Op::Trunc][usize::from(imm & 3)];
+    (imm & (MXCSR | QUIET) == QUIET).then_some(fixed)
 }
 
-/// ROUNDPS, ROUNDPD; the helper is for MXCSR's mode.
+/// ROUNDPS, ROUNDPD; the helper is for all other immediates.
 pub(super) fn round_packed(l: &mut Lifter<'_>, i: &Insn, shape: Type, helper: Helper) {
     vec_unary_with(l, i, |l, a| match static_rounding(i) {
         Some(op) => l.b.unary(op, shape, a),
-        None => round_by_mxcsr(l, helper, a),
+        None => round_by_immediate(l, i, helper, a),
     });
 }
 
@@ -213,29 +285,19 @@ pub(super) fn round_scalar(l: &mut Lifter<'_>, i: &Insn, ty: Type, helper: Helpe
         Some(op) => l.b.unary(op, ty, a),
         None => {
             let v = l.b.unary(Op::ScalarToVector, vector_of(ty), a);
-            let r = round_by_mxcsr(l, helper, v);
+            let r = round_by_immediate(l, i, helper, v);
             l.b.extract_lane(vector_of(ty), r, 0)
         }
     };
     l.write_xmm_low(i, ty, r);
 }
 
-fn round_by_mxcsr(l: &mut Lifter<'_>, helper: Helper, v: Value) -> Value {
-    let mode = mxcsr_rounding(l);
-    l.b.call(helper, &[v, mode])
+fn round_by_immediate(l: &mut Lifter<'_>, i: &Insn, helper: Helper, v: Value) -> Value {
+    let how = rounding_mode(l, i);
+    l.b.call(helper, &[v, how])
 }
 
-/// MXCSR's rounding mode in the low two bits, in RC's encoding.
-fn mxcsr_rounding(l: &mut Lifter<'_>) -> Value {
-    let mxcsr = l.b.get(Type::I32, calque_ir::Reg::MXCSR);
-    let thirteen = l.b.iconst(Type::I32, 13);
-    l.b.binary(Op::Ushr, Type::I32, mxcsr, thirteen)
-}
-
-/// The rounding mode that VCVTPS2PH's immediate chooses.
+/// The immediate that chooses a rounding mode, as helpers take it.
 pub(super) fn rounding_mode(l: &mut Lifter<'_>, i: &Insn) -> Value {
-    match i.immediate8() {
-        imm if imm & 4 == 0 => l.b.iconst(Type::I32, u64::from(imm & 3)),
-        _ => mxcsr_rounding(l),
-    }
+    l.b.iconst(Type::I32, u64::from(i.immediate8()))
 }

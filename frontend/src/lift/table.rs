@@ -14,8 +14,8 @@ use super::mmx::*;
 use super::mov::{Extend, *};
 use super::muldiv::{Sign::*, *};
 use super::operand::Alignment::{Any, Required};
-use super::shift::{Rotate::*, Shift::*, *};
 use super::selectors::{Verify, *};
+use super::shift::{Rotate::*, Shift::*, *};
 use super::sse_float::*;
 use super::sse_int::*;
 use super::sse_move::*;
@@ -444,10 +444,10 @@ table! {
     Cmppd       => compare_packed   (F64x2),
     Cmpss       => compare_scalar   (F32),
     Cmpsd       => cmpsd            (),
-    Comiss      => compare_to_flags (F32),
-    Comisd      => compare_to_flags (F64),
-    Ucomiss     => compare_to_flags (F32),
-    Ucomisd     => compare_to_flags (F64),
+    Comiss      => compare_to_flags (Op::FcmpSignaling, F32),
+    Comisd      => compare_to_flags (Op::FcmpSignaling, F64),
+    Ucomiss     => compare_to_flags (Op::Fcmp, F32),
+    Ucomisd     => compare_to_flags (Op::Fcmp, F64),
     Cvtsi2ss    => from_int         (F32),
     Cvtsi2sd    => from_int         (F64),
     Cvtss2si    => to_int           (Op::FcvtToSint, F32),
@@ -466,10 +466,10 @@ table! {
     Cvttpd2dq   => vec_unary        (Op::FcvtLowToSintTrunc, I32x4),
     Cvtpi2ps    => cvtpi2ps         (),
     Cvtpi2pd    => vec_unary        (Op::FcvtLowFromSint, F64x2),
-    Cvtps2pi    => vec_unary        (Op::FcvtToSint, I32x4),
-    Cvttps2pi   => vec_unary        (Op::FcvtToSintTrunc, I32x4),
-    Cvtpd2pi    => vec_unary        (Op::FcvtLowToSint, I32x4),
-    Cvttpd2pi   => vec_unary        (Op::FcvtLowToSintTrunc, I32x4),
+    Cvtps2pi    => cvtps2pi         (Op::FcvtToSint),
+    Cvttps2pi   => cvtps2pi         (Op::FcvtToSintTrunc),
+    Cvtpd2pi    => cvtpd2pi         (Op::FcvtLowToSint),
+    Cvttpd2pi   => cvtpd2pi         (Op::FcvtLowToSintTrunc),
 
     // MMX to SSE4.2: logic
     Andps       => vec              (Op::Band, V128),
@@ -507,7 +507,7 @@ table! {
     Pmulld      => vec              (Op::Imul, I32x4),
     Pmulhw      => vec              (Op::Smulhi, I16x8),
     Pmulhuw     => vec              (Op::Umulhi, I16x8),
-    Pmulhrsw    => pmulhrsw         (),
+    Pmulhrsw    => vec_call         (Helper::Pmulhrsw),
     Pmuludq     => vec              (Op::Muludq, I64x2),
     Pmuldq      => pmuldq           (),
     Pmaddwd     => vec              (Op::Maddwd, I32x4),
@@ -721,10 +721,10 @@ table! {
     Vcmppd      => compare_packed   (F64x2),
     Vcmpss      => compare_scalar   (F32),
     Vcmpsd      => compare_scalar   (F64),
-    Vcomiss     => compare_to_flags (F32),
-    Vcomisd     => compare_to_flags (F64),
-    Vucomiss    => compare_to_flags (F32),
-    Vucomisd    => compare_to_flags (F64),
+    Vcomiss     => compare_to_flags (Op::FcmpSignaling, F32),
+    Vcomisd     => compare_to_flags (Op::FcmpSignaling, F64),
+    Vucomiss    => compare_to_flags (Op::Fcmp, F32),
+    Vucomisd    => compare_to_flags (Op::Fcmp, F64),
     Vcvtsi2ss   => from_int         (F32),
     Vcvtsi2sd   => from_int         (F64),
     Vcvtss2si   => to_int           (Op::FcvtToSint, F32),
@@ -774,7 +774,7 @@ table! {
     Vpmulld     => vec              (Op::Imul, I32x4),
     Vpmulhw     => vec              (Op::Smulhi, I16x8),
     Vpmulhuw    => vec              (Op::Umulhi, I16x8),
-    Vpmulhrsw   => pmulhrsw         (),
+    Vpmulhrsw   => vec_call         (Helper::Pmulhrsw),
     Vpmuludq    => vec              (Op::Muludq, I64x2),
     Vpmuldq     => pmuldq           (),
     Vpmaddwd    => vec              (Op::Maddwd, I32x4),

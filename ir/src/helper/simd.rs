@@ -1,6 +1,7 @@
 //! SSE operations that no host does in a few instructions, or that are rare enough not to deserve an IR operation.
 //! Vector arguments and results are in `cpu.scratch` (see `helper.rs`).
 
+use crate::sse::{Fp, Precision, Rounding};
 use crate::state::{CpuState, V128};
 
 /// The eight lanes of 16 bits.
@@ -39,54 +40,40 @@ pub(super) fn give(cpu: &mut CpuState, v: V128) -> u64 {
     0
 }
 
-const F32_SIGN: u32 = 1 << 31;
-const F32_INFINITY: u32 = 0x7f80_0000;
-const F32_QUIET: u32 = 1 << 22;
-
-fn is_nan32(bits: u32) -> bool {
-    bits & !F32_SIGN > F32_INFINITY
+/// Runs under MXCSR and keeps what is raised.
+fn under_mxcsr<R>(cpu: &mut CpuState, work: impl FnOnce(&mut Fp) -> R) -> R {
+    let mut fp = Fp::new(cpu.mxcsr);
+    let result = work(&mut fp);
+    cpu.mxcsr |= fp.raised;
+    result
 }
 
-/// Rounds to an integral number by the two bits of a rounding mode (SDM vol. 1 table 4-9). On the bits: the host may
-/// be in any rounding mode itself.
-pub(crate) fn round_integral(v: f64, mode: u64) -> f64 {
-    const FRACTION: u32 = 52;
-    let bits = v.to_bits();
-    let sign = bits & 1 << 63;
-    // Number of bits right of the point.
-    let below = 1023 + FRACTION as i32 - (bits >> FRACTION & 0x7ff) as i32;
-    if below <= 0 || bits == sign {
-        return v;
-    }
-    // Whole part and fraction in units of 2^-64; below 2^-12 only that there is a fraction matters.
-    let significand = u128::from(bits & ((1 << FRACTION) - 1) | 1 << FRACTION);
-    let fixed = if below <= 64 { significand << 64 >> below } else { 1 };
-    let (whole, rest) = ((fixed >> 64) as u64, fixed as u64);
-    const HALF: u64 = 1 << 63;
-    let up = match mode & 3 {
-        0 => rest > HALF || rest == HALF && whole & 1 != 0,
-        1 => sign != 0 && rest != 0,
-        2 => sign == 0 && rest != 0,
-        _ => false,
-    };
-    f64::from_bits(((whole + u64::from(up)) as f64).to_bits() | sign)
+/// The rounding mode that an immediate chooses: its own, or MXCSR's if bit 2 is set.
+fn rounding_of(fp: &Fp, imm: u64) -> Rounding {
+    if imm & 4 != 0 { fp.rounding() } else { Rounding::from_bits(imm as u32) }
 }
 
-/// ROUNDPS by mode b.
-pub(super) fn round_f32x4(cpu: &mut CpuState, _: u64, mode: u64, _: u64) -> u64 {
-    let r = singles(cpu.scratch[0]).map(|x| match is_nan32(x) {
-        true => x | F32_QUIET,
-        false => (round_integral(f64::from(f32::from_bits(x)), mode) as f32).to_bits(),
+/// Whether the immediate of ROUNDPS wants the precision exception (bit 3 clear).
+fn precision_of(imm: u64) -> Precision {
+    if imm & 8 != 0 { Precision::Suppressed } else { Precision::Raised }
+}
+
+/// ROUNDPS by immediate b.
+pub(super) fn round_f32x4(cpu: &mut CpuState, _: u64, imm: u64, _: u64) -> u64 {
+    let lanes = singles(cpu.scratch[0]);
+    let r = under_mxcsr(cpu, |fp| {
+        let mode = rounding_of(fp, imm);
+        lanes.map(|x| fp.integral(f32::from_bits(x), mode, precision_of(imm)).to_bits())
     });
     give(cpu, from_singles(r))
 }
 
-/// ROUNDPD by mode b.
-pub(super) fn round_f64x2(cpu: &mut CpuState, _: u64, mode: u64, _: u64) -> u64 {
-    const QUIET: u64 = 1 << 51;
-    let r = cpu.scratch[0].map(|x| {
-        let v = f64::from_bits(x);
-        if v.is_nan() { x | QUIET } else { round_integral(v, mode).to_bits() }
+/// ROUNDPD by immediate b.
+pub(super) fn round_f64x2(cpu: &mut CpuState, _: u64, imm: u64, _: u64) -> u64 {
+    let lanes = cpu.scratch[0];
+    let r = under_mxcsr(cpu, |fp| {
+        let mode = rounding_of(fp, imm);
+        lanes.map(|x| fp.integral(f64::from_bits(x), mode, precision_of(imm)).to_bits())
     });
     give(cpu, r)
 }
@@ -101,6 +88,12 @@ pub(super) fn crc32(_: &mut CpuState, crc: u64, data: u64, n: u64) -> u64 {
         }
     }
     u64::from(crc)
+}
+
+/// PMULHRSW: (a * b + 2^14) >> 15.
+pub(super) fn pmulhrsw(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    let [a, b] = [0, 1].map(|i| words(cpu.scratch[i]).map(|w| i32::from(w as i16)));
+    give(cpu, from_words(std::array::from_fn(|i| ((a[i] * b[i] + (1 << 14)) >> 15) as u16)))
 }
 
 /// PHMINPOSUW: the least word and its position.
@@ -120,15 +113,15 @@ pub(super) fn mpsadbw(cpu: &mut CpuState, _: u64, _: u64, imm: u64) -> u64 {
 }
 
 /// `fma` in single precision.
-pub(super) fn fma_f32(_: &mut CpuState, a: u64, b: u64, c: u64) -> u64 {
-    let [a, b, c] = [a, b, c].map(|v| f32::from_bits(v as u32));
-    u64::from(a.mul_add(b, c).to_bits())
+pub(super) fn fma_f32(cpu: &mut CpuState, a: u64, b: u64, c: u64) -> u64 {
+    let args = [a, b, c].map(|v| f32::from_bits(v as u32));
+    u64::from(under_mxcsr(cpu, |fp| fp.fused(args, false, false)).to_bits())
 }
 
 /// `fma` in double precision.
-pub(super) fn fma_f64(_: &mut CpuState, a: u64, b: u64, c: u64) -> u64 {
-    let [a, b, c] = [a, b, c].map(f64::from_bits);
-    a.mul_add(b, c).to_bits()
+pub(super) fn fma_f64(cpu: &mut CpuState, a: u64, b: u64, c: u64) -> u64 {
+    let args = [a, b, c].map(f64::from_bits);
+    under_mxcsr(cpu, |fp| fp.fused(args, false, false)).to_bits()
 }
 
 /// VPERMD, one half of the result.
@@ -165,55 +158,16 @@ pub(super) fn shift_lanes(cpu: &mut CpuState, _: u64, _: u64, c: u64) -> u64 {
 /// VCVTPH2PS, four lanes; exact. A NaN becomes quiet.
 pub(super) fn half_to_f32x4(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
     let halves = words(cpu.scratch[0]);
-    let r = std::array::from_fn(|i| half_to_f32(halves[i]));
+    let r = under_mxcsr(cpu, |fp| std::array::from_fn(|i| fp.from_half(halves[i])));
     give(cpu, from_singles(r))
 }
 
-fn half_to_f32(h: u16) -> u32 {
-    let sign = u32::from(h & 0x8000) << 16;
-    let (exponent, fraction) = (u32::from(h >> 10 & 31), u32::from(h & 0x3ff));
-    let magnitude = match (exponent, fraction) {
-        (0, f) => (f as f32 * 2f32.powi(-24)).to_bits(),
-        (31, 0) => F32_INFINITY,
-        (31, f) => F32_INFINITY | F32_QUIET | f << 13,
-        (e, f) => (e + 112) << 23 | f << 13,
-    };
-    sign | magnitude
-}
-
 /// VCVTPS2PH, four lanes, zeros above.
-pub(super) fn f32x4_to_half(cpu: &mut CpuState, _: u64, mode: u64, _: u64) -> u64 {
-    let h = singles(cpu.scratch[0]).map(|x| u64::from(f32_to_half(x, mode as u32 & 3)));
+pub(super) fn f32x4_to_half(cpu: &mut CpuState, _: u64, imm: u64, _: u64) -> u64 {
+    let lanes = singles(cpu.scratch[0]);
+    let h = under_mxcsr(cpu, |fp| {
+        let mode = rounding_of(fp, imm);
+        lanes.map(|x| u64::from(fp.to_half(x, mode)))
+    });
     give(cpu, [h[0] | h[1] << 16 | h[2] << 32 | h[3] << 48, 0])
-}
-
-fn f32_to_half(x: u32, mode: u32) -> u16 {
-    let sign = (x >> 16 & 0x8000) as u16;
-    let magnitude = x & !F32_SIGN;
-    if is_nan32(x) {
-        return sign | 0x7e00 | (x >> 13 & 0x1ff) as u16;
-    }
-    if magnitude == F32_INFINITY {
-        return sign | 0x7c00;
-    }
-    // As an integer multiple of 2^-24 (denormals) or with 11 significant bits: `kept` bits, and what is cut off.
-    let exponent = (magnitude >> 23) as i32 - 127;
-    let significand = if magnitude >> 23 == 0 { 0 } else { u64::from(magnitude & 0x7f_ffff | 0x80_0000) };
-    let cut = if exponent < -14 { (13 - 14 - exponent).min(40) } else { 13 } as u32;
-    let (kept, rest, half) = (significand >> cut, significand & ((1 << cut) - 1), 1u64 << (cut - 1));
-    let inexact = rest != 0 || magnitude != 0 && significand == 0;
-    let up = match mode {
-        0 => rest > half || rest == half && kept & 1 != 0,
-        1 => inexact && sign != 0,
-        2 => inexact && sign == 0,
-        _ => false,
-    };
-    let biased = if exponent < -14 { 0 } else { ((exponent + 14) as u64) << 10 };
-    let r = biased + kept + u64::from(up);
-    let to_infinity = mode == 0 || mode == 1 && sign != 0 || mode == 2 && sign == 0;
-    match r {
-        0x7c00.. if to_infinity => sign | 0x7c00,
-        0x7c00.. => sign | 0x7bff,
-        r => sign | r as u16,
-    }
 }

@@ -4,21 +4,34 @@
 //! vectors. An arm for a scalar writes the low word of its slot (S1) and leaves the high word stale: a 16-byte access
 //! right behind an 8-byte store would wait for it, so scalar arms never touch a whole slot.
 
-use super::float::{self, Float, Rounding};
 use super::lanes::{Lane, map, narrow, zip};
 use super::{Host, int, vector};
 use crate::helper::{Helper, HelperEffect};
 use crate::op::Op;
 use crate::reg::{Reg, RegKind};
 use crate::region::{Cc, FaultKind, FloatCc, Inst, Region, Value};
+use crate::sse::{Arith, BEFORE, Fp, Precision, Rounding, Signaling};
 use crate::state::{CpuState, V128};
 use crate::types::Type;
+use std::cmp::Ordering;
 
 /// How a block ended early.
 pub(super) enum Stop<F> {
     Fault(FaultKind),
     Host(F),
 }
+
+/// What the guest instruction under way has raised, and MXCSR before it.
+#[derive(Clone, Copy)]
+struct Floats {
+    raised: u32,
+    mxcsr: u32,
+    /// Only what is raised is of interest: nothing traps.
+    collecting: bool,
+}
+
+/// MXCSR's exception flags.
+const FLAGS: u32 = 0x3f;
 
 /// A block on its way, without the state that it works on.
 pub(super) struct Code<'a> {
@@ -91,8 +104,22 @@ pub(super) fn run_block<H: Host>(
     cpu: &mut CpuState,
     host: &mut H,
 ) -> Result<(), (usize, Stop<H::Fault>)> {
+    run_from(code, slots, cpu, host, 0, false)
+}
+
+/// The same from instruction `first` on; `collecting` as in [`Floats`].
+#[inline(always)]
+fn run_from<H: Host>(
+    code: &Code<'_>,
+    slots: &mut [V128],
+    cpu: &mut CpuState,
+    host: &mut H,
+    first: usize,
+    collecting: bool,
+) -> Result<(), (usize, Stop<H::Fault>)> {
     assert_eq!(code.insts.len(), slots.len());
-    for (at, inst) in code.insts.iter().enumerate() {
+    let mut floats = Floats { raised: 0, mxcsr: cpu.mxcsr, collecting };
+    for (at, inst) in code.insts.iter().enumerate().skip(first) {
         let Inst { op, ty, aux, .. } = *inst;
         macro_rules! x {
             () => {
@@ -142,23 +169,43 @@ pub(super) fn run_block<H: Host>(
                 slots[at] = v;
             }};
         }
-        // Floating point, `f(a)` and `f(a, b)` at each type.
+        // Floating point, `f(fp, a)` and `f(fp, a, b)` at each type; then what it raised.
+        macro_rules! raising {
+            ($fp:ident, $e:expr) => {{
+                let mut $fp = Fp::new(cpu.mxcsr);
+                $e;
+                if $fp.raised != 0 {
+                    floats.raised |= $fp.raised;
+                    if $fp.unmasked($fp.raised) != 0 && !floats.collecting {
+                        trap(code, slots, cpu, floats, at);
+                        return Err((at, Stop::Fault(FaultKind::SimdFloat)));
+                    }
+                    cpu.mxcsr |= $fp.raised;
+                }
+            }};
+        }
         macro_rules! float {
             ($f:expr, 1) => {
-                match ty {
-                    Type::F32 => word!(u64::from($f(single(x!())).to_bits())),
-                    Type::F64 => word!($f(double(x!())).to_bits()),
-                    Type::F32x4 => vector!(map::<f32>(a!(), $f)),
-                    _ => vector!(map::<f64>(a!(), $f)),
-                }
+                raising!(
+                    fp,
+                    match ty {
+                        Type::F32 => word!(u64::from($f(&mut fp, single(x!())).to_bits())),
+                        Type::F64 => word!($f(&mut fp, double(x!())).to_bits()),
+                        Type::F32x4 => vector!(map::<f32>(a!(), |p| $f(&mut fp, p))),
+                        _ => vector!(map::<f64>(a!(), |p| $f(&mut fp, p))),
+                    }
+                )
             };
             ($f:expr, 2) => {
-                match ty {
-                    Type::F32 => word!(u64::from($f(single(x!()), single(y!())).to_bits())),
-                    Type::F64 => word!($f(double(x!()), double(y!())).to_bits()),
-                    Type::F32x4 => vector!(zip::<f32>(a!(), b!(), $f)),
-                    _ => vector!(zip::<f64>(a!(), b!(), $f)),
-                }
+                raising!(
+                    fp,
+                    match ty {
+                        Type::F32 => word!(u64::from($f(&mut fp, single(x!()), single(y!())).to_bits())),
+                        Type::F64 => word!($f(&mut fp, double(x!()), double(y!())).to_bits()),
+                        Type::F32x4 => vector!(zip::<f32>(a!(), b!(), |p, q| $f(&mut fp, p, q))),
+                        _ => vector!(zip::<f64>(a!(), b!(), |p, q| $f(&mut fp, p, q))),
+                    }
+                )
             };
         }
         // What the host may refuse.
@@ -166,13 +213,17 @@ pub(super) fn run_block<H: Host>(
             ($v:expr) => {
                 match $v {
                     Ok(v) => v,
-                    Err(fault) => return Err((at, Stop::Host(fault))),
+                    Err(fault) => {
+                        cpu.mxcsr = floats.mxcsr; // what the instruction has raised so far never happened
+                        return Err((at, Stop::Host(fault)));
+                    }
                 }
             };
         }
 
         match op {
-            Op::Nop | Op::Insn => {}
+            Op::Nop => {}
+            Op::Insn => (floats.raised, floats.mxcsr) = (0, cpu.mxcsr),
             Op::Count => {
                 let (n, counter, _) = inst.counted();
                 cpu.rt.insns = cpu.rt.insns.wrapping_add(u64::from(n));
@@ -242,11 +293,15 @@ pub(super) fn run_block<H: Host>(
 
             Op::Icmp if ty.is_vector() => vector!(vector::compare(Cc::from_code(aux), ty, a!(), b!())),
             Op::Icmp => flag!(int::compare(Cc::from_code(aux), ty, x!(), y!())),
-            Op::Fcmp => match ty {
-                Type::F32 => flag!(float::compare(FloatCc::from_code(aux), single(x!()), single(y!()))),
-                Type::F64 => flag!(float::compare(FloatCc::from_code(aux), double(x!()), double(y!()))),
-                _ => vector!(vector::float_compare(FloatCc::from_code(aux), ty, a!(), b!())),
-            },
+            Op::Fcmp | Op::FcmpSignaling => raising!(fp, {
+                let signaling = if op == Op::Fcmp { Signaling::No } else { Signaling::Yes };
+                let cc = FloatCc::from_code(aux);
+                match ty {
+                    Type::F32 => flag!(fp.compare(cc, signaling, single(x!()), single(y!()))),
+                    Type::F64 => flag!(fp.compare(cc, signaling, double(x!()), double(y!()))),
+                    _ => vector!(vector::float_compare(&mut fp, cc, signaling, ty, a!(), b!())),
+                }
+            }),
             Op::Select => {
                 let chosen = code.slot(inst, if x!() != 0 { 1 } else { 2 });
                 if ty.is_vector() { vector!(slots[chosen]) } else { word!(slots[chosen][0]) }
@@ -277,51 +332,65 @@ pub(super) fn run_block<H: Host>(
                 None => return Err((at, Stop::Fault(FaultKind::DivideError))),
             },
 
-            Op::Fadd => float!(|p, q| float::with_nan(p + q, p, q), 2),
-            Op::Fsub => float!(|p, q| float::with_nan(p - q, p, q), 2),
-            Op::Fmul => float!(|p, q| float::with_nan(p * q, p, q), 2),
-            Op::Fdiv => float!(|p, q| float::with_nan(p / q, p, q), 2),
-            Op::Sqrt => float!(float::sqrt, 1),
-            Op::Fmadd | Op::Fmsub | Op::Fnmadd | Op::Fnmsub => match ty {
-                Type::F32 => word!(u64::from(float::fused(op, [x!(), y!(), z!()].map(single)).to_bits())),
-                Type::F64 => word!(float::fused(op, [x!(), y!(), z!()].map(double)).to_bits()),
-                _ => vector!(vector::fused(op, ty, [0, 1, 2].map(|slot| slots[code.slot(inst, slot)]))),
-            },
-            Op::Ceil => float!(float::ceil, 1),
-            Op::Floor => float!(float::floor, 1),
-            Op::Trunc => float!(float::trunc, 1),
-            Op::Nearest => float!(float::nearest, 1),
-            Op::Fmin => float!(float::min, 2),
-            Op::Fmax => float!(float::max, 2),
-            Op::Fpromote => word!(float::promote(single(x!())).to_bits()),
-            Op::Fdemote => word!(u64::from(float::demote(double(x!())).to_bits())),
-            Op::FvpromoteLow => {
+            Op::Fadd => float!(|fp: &mut Fp, p, q| fp.arith(Arith::Add, p, q), 2),
+            Op::Fsub => float!(|fp: &mut Fp, p, q| fp.arith(Arith::Sub, p, q), 2),
+            Op::Fmul => float!(|fp: &mut Fp, p, q| fp.arith(Arith::Mul, p, q), 2),
+            Op::Fdiv => float!(|fp: &mut Fp, p, q| fp.arith(Arith::Div, p, q), 2),
+            Op::Sqrt => float!(|fp: &mut Fp, p| fp.sqrt(p), 1),
+            Op::Fmadd | Op::Fmsub | Op::Fnmadd | Op::Fnmsub => raising!(fp, {
+                let (product, sum) = (matches!(op, Op::Fnmadd | Op::Fnmsub), matches!(op, Op::Fmsub | Op::Fnmsub));
+                match ty {
+                    Type::F32 => {
+                        word!(u64::from(fp.fused([x!(), y!(), z!()].map(single), product, sum).to_bits()));
+                    }
+                    Type::F64 => word!(fp.fused([x!(), y!(), z!()].map(double), product, sum).to_bits()),
+                    _ => {
+                        let args = [0, 1, 2].map(|slot| slots[code.slot(inst, slot)]);
+                        vector!(vector::fused(&mut fp, ty, args, product, sum));
+                    }
+                }
+            }),
+            Op::Ceil => float!(|fp: &mut Fp, p| fp.integral(p, Rounding::Up, Precision::Suppressed), 1),
+            Op::Floor => float!(|fp: &mut Fp, p| fp.integral(p, Rounding::Down, Precision::Suppressed), 1),
+            Op::Trunc => float!(|fp: &mut Fp, p| fp.integral(p, Rounding::Zero, Precision::Suppressed), 1),
+            Op::Nearest => float!(|fp: &mut Fp, p| fp.integral(p, Rounding::Nearest, Precision::Suppressed), 1),
+            Op::Fmin => float!(|fp: &mut Fp, p, q| fp.select(p, q, Ordering::Less), 2),
+            Op::Fmax => float!(|fp: &mut Fp, p, q| fp.select(p, q, Ordering::Greater), 2),
+            Op::Fpromote => raising!(fp, word!(fp.promote(single(x!())).to_bits())),
+            Op::Fdemote => raising!(fp, word!(u64::from(fp.demote(double(x!())).to_bits()))),
+            Op::FvpromoteLow => raising!(fp, {
                 let [low, high, ..] = f32::split(a!());
-                vector!(f64::join([float::promote(low), float::promote(high)]));
-            }
-            Op::Fvdemote => {
+                vector!(f64::join([fp.promote(low), fp.promote(high)]));
+            }),
+            Op::Fvdemote => raising!(fp, {
                 let [low, high] = f64::split(a!());
-                vector!(f32::join([float::demote(low), float::demote(high), 0.0, 0.0]));
-            }
-            Op::FcvtFromSint => match ty {
-                Type::F32 => word!(u64::from((int::signed(code.arg_type(inst), x!()) as f32).to_bits())),
-                Type::F64 => word!((int::signed(code.arg_type(inst), x!()) as f64).to_bits()),
-                _ => vector!(f32::join(i32::split(a!()).map(|lane| lane as f32))),
-            },
+                vector!(f32::join([fp.demote(low), fp.demote(high), 0.0, 0.0]));
+            }),
+            Op::FcvtFromSint => raising!(fp, {
+                let v = int::signed(code.arg_type(inst), x!());
+                match ty {
+                    Type::F32 => word!(u64::from(fp.from_int::<f32>(v).to_bits())),
+                    Type::F64 => word!(fp.from_int::<f64>(v).to_bits()),
+                    _ => vector!(f32::join(i32::split(a!()).map(|lane| fp.from_int(i64::from(lane))))),
+                }
+            }),
             Op::FcvtLowFromSint => {
                 let [low, high, ..] = i32::split(a!());
                 vector!(f64::join([f64::from(low), f64::from(high)]));
             }
-            Op::FcvtToSint | Op::FcvtToSintTrunc => {
-                let mode = if op == Op::FcvtToSint { Rounding::of_mxcsr(cpu.mxcsr) } else { Rounding::Zero };
+            Op::FcvtToSint | Op::FcvtToSintTrunc => raising!(fp, {
+                let mode = if op == Op::FcvtToSint { fp.rounding() } else { Rounding::Zero };
                 match (ty, code.arg_type(inst)) {
-                    (Type::I32 | Type::I64, Type::F32) => word!(float::to_int(ty, single(x!()), mode)),
-                    (Type::I32 | Type::I64, _) => word!(float::to_int(ty, double(x!()), mode)),
-                    _ => vector!(i32::join(f32::split(a!()).map(|lane| lane.round_by(mode).to_i32()))),
+                    (Type::I32 | Type::I64, Type::F32) => cut!(fp.to_int(ty.bits(), single(x!()), mode) as u64),
+                    (Type::I32 | Type::I64, _) => cut!(fp.to_int(ty.bits(), double(x!()), mode) as u64),
+                    _ => vector!(i32::join(f32::split(a!()).map(|lane| fp.to_int(32, lane, mode) as i32))),
                 }
-            }
-            Op::FcvtLowToSint => vector!(vector::convert_low_to_int(a!(), Rounding::of_mxcsr(cpu.mxcsr))),
-            Op::FcvtLowToSintTrunc => vector!(vector::convert_low_to_int(a!(), Rounding::Zero)),
+            }),
+            Op::FcvtLowToSint | Op::FcvtLowToSintTrunc => raising!(fp, {
+                let mode = if op == Op::FcvtLowToSint { fp.rounding() } else { Rounding::Zero };
+                let [low, high] = f64::split(a!()).map(|lane| fp.to_int(32, lane, mode) as i32);
+                vector!(i32::join([low, high, 0, 0]));
+            }),
 
             Op::Splat => vector!(vector::splat(ty, x!())),
             Op::ExtractLane => word!(vector::extract(ty, &slots[code.slot(inst, 0)], aux)),
@@ -368,7 +437,20 @@ pub(super) fn run_block<H: Host>(
             Op::Fence => host.fence(),
             Op::Call => {
                 let args = std::array::from_fn(|n| Value(inst.args[n]).expand().map(|_| slots[code.slot(inst, n)]));
-                vector!(call(cpu, host, Helper::from_code(aux), args));
+                let helper = Helper::from_code(aux);
+                if helper.effect() == HelperEffect::Mxcsr {
+                    let before = cpu.mxcsr;
+                    cpu.mxcsr &= !FLAGS;
+                    let result = call(cpu, host, helper, args);
+                    let raised = cpu.mxcsr & FLAGS;
+                    cpu.mxcsr = before;
+                    raising!(fp, {
+                        fp.raised = raised;
+                        vector!(result);
+                    });
+                } else {
+                    vector!(call(cpu, host, helper, args));
+                }
             }
             Op::FaultIf => {
                 if x!() != 0 {
@@ -378,6 +460,30 @@ pub(super) fn run_block<H: Host>(
         }
     }
     Ok(())
+}
+
+/// Sets MXCSR's flags as the instruction leaves them whose operation at `at` raised an unmasked exception. One instruction
+/// may be several operations, and a processor looks at all lanes before it computes: an unmasked exception that it finds
+/// there keeps those of the results from being raised (SDM vol. 1 11.5.2).
+#[cold]
+fn trap(code: &Code<'_>, slots: &mut [V128], cpu: &mut CpuState, mut floats: Floats, at: usize) {
+    let end = code.insts[at..].iter().position(|inst| inst.op == Op::Insn).map_or(code.insts.len(), |n| at + n);
+    // The rest of the instruction, on a state that nobody sees.
+    let mut shadow = Box::new(CpuState::new());
+    shadow.mxcsr = floats.mxcsr & !FLAGS;
+    let mut from = at;
+    while from < end {
+        // Re-runs the operation that trapped, too: its result is needed further on. What stops is left out.
+        let rest = Code { region: code.region, start: code.start, insts: &code.insts[..end] };
+        match run_from(&rest, &mut slots[..end], &mut shadow, &mut super::NoHost, from, true) {
+            Ok(()) => break,
+            Err((stopped, _)) => from = stopped + 1,
+        }
+    }
+    floats.raised |= shadow.mxcsr & FLAGS;
+    let before = floats.raised & BEFORE;
+    let raised = if before & !(cpu.mxcsr >> 7) != 0 { before } else { floats.raised };
+    cpu.mxcsr = floats.mxcsr | raised;
 }
 
 #[inline(always)]

@@ -58,7 +58,7 @@ pub(super) fn from_bytes(bytes: [u8; 16]) -> V128 {
 
 /// `f` of each lane.
 #[inline(always)]
-pub(super) fn map<T: Lane>(a: V128, f: impl Fn(T) -> T) -> V128 {
+pub(super) fn map<T: Lane>(a: V128, mut f: impl FnMut(T) -> T) -> V128 {
     let mut lanes = T::split(a);
     for lane in lanes.as_mut() {
         *lane = f(*lane);
@@ -68,7 +68,7 @@ pub(super) fn map<T: Lane>(a: V128, f: impl Fn(T) -> T) -> V128 {
 
 /// `f` of each pair of lanes.
 #[inline(always)]
-pub(super) fn zip<T: Lane>(a: V128, b: V128, f: impl Fn(T, T) -> T) -> V128 {
+pub(super) fn zip<T: Lane>(a: V128, b: V128, mut f: impl FnMut(T, T) -> T) -> V128 {
     let (mut a, b) = (T::split(a), T::split(b));
     for (x, y) in a.as_mut().iter_mut().zip(b.as_ref()) {
         *x = f(*x, *y);
@@ -78,7 +78,7 @@ pub(super) fn zip<T: Lane>(a: V128, b: V128, f: impl Fn(T, T) -> T) -> V128 {
 
 /// All-ones lanes where `f` holds.
 #[inline(always)]
-pub(super) fn mask<T: Lane, M: Lane + Ones>(a: V128, b: V128, f: impl Fn(T, T) -> bool) -> V128 {
+pub(super) fn mask<T: Lane, M: Lane + Ones>(a: V128, b: V128, mut f: impl FnMut(T, T) -> bool) -> V128 {
     let (a, b) = (T::split(a), T::split(b));
     let mut out = M::split([0, 0]);
     for (i, to) in out.as_mut().iter_mut().enumerate() {

@@ -8,12 +8,14 @@
 //! per run. A scalar lies zero-extended in the low word of its slot (invariant S1), so that extensions are moves and
 //! narrow arithmetic is 64-bit arithmetic and a mask.
 //!
+//! # Floating point
+//! `crate::sse` computes results and flags; the host's own modes have no part in it, but must be its defaults.
+//!
 //! # Leaving
 //! Control leaves a region at an exit to a guest pc, at a fault, and at a backward edge inside the region when
 //! `rt.interrupt` asks for it: every block's `pc` is a place where the guest can go on (discipline 3 of `region.rs`).
 
 mod exec;
-mod float;
 mod int;
 mod lanes;
 mod vector;

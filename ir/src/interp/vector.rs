@@ -1,10 +1,9 @@
 //! Operations on lanes that are more than one closure a lane.
 
-use super::float::{self, Float, Rounding};
 use super::int;
 use super::lanes::{self, Lane, map};
-use crate::op::Op;
 use crate::region::{Cc, FloatCc};
+use crate::sse::{Fp, Signaling};
 use crate::state::V128;
 use crate::types::Type;
 
@@ -19,16 +18,11 @@ pub(super) fn compare(cc: Cc, ty: Type, a: V128, b: V128) -> V128 {
 }
 
 /// Lane masks of a floating comparison.
-pub(super) fn float_compare(cc: FloatCc, ty: Type, a: V128, b: V128) -> V128 {
+pub(super) fn float_compare(fp: &mut Fp, cc: FloatCc, signaling: Signaling, ty: Type, a: V128, b: V128) -> V128 {
     match ty {
-        Type::F32x4 => lanes::mask::<f32, u32>(a, b, |p, q| float::compare(cc, p, q)),
-        _ => lanes::mask::<f64, u64>(a, b, |p, q| float::compare(cc, p, q)),
+        Type::F32x4 => lanes::mask::<f32, u32>(a, b, |p, q| fp.compare(cc, signaling, p, q)),
+        _ => lanes::mask::<f64, u64>(a, b, |p, q| fp.compare(cc, signaling, p, q)),
     }
-}
-
-pub(super) fn convert_low_to_int(a: V128, mode: Rounding) -> V128 {
-    let [low, high] = f64::split(a).map(|lane| lane.round_by(mode).to_i32());
-    i32::join([low, high, 0, 0])
 }
 
 pub(super) fn splat(ty: Type, v: u64) -> V128 {
@@ -126,15 +120,15 @@ pub(super) fn sad(a: V128, b: V128) -> V128 {
 }
 
 /// VFMADDPS and kin, lane by lane.
-pub(super) fn fused(op: Op, ty: Type, args: [V128; 3]) -> V128 {
+pub(super) fn fused(fp: &mut Fp, ty: Type, args: [V128; 3], product: bool, sum: bool) -> V128 {
     match ty {
         Type::F32x4 => {
             let lanes = args.map(f32::split);
-            f32::join(std::array::from_fn(|n| float::fused(op, lanes.map(|v| v[n]))))
+            f32::join(std::array::from_fn(|n| fp.fused(lanes.map(|v| v[n]), product, sum)))
         }
         _ => {
             let lanes = args.map(f64::split);
-            f64::join(std::array::from_fn(|n| float::fused(op, lanes.map(|v| v[n]))))
+            f64::join(std::array::from_fn(|n| fp.fused(lanes.map(|v| v[n]), product, sum)))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Dead code: `put`s that nobody reads, pure operations that nobody uses. One backward walk, then compaction.
 
 use super::liveness::{Liveness, RegSet};
-use super::{Marks, Options, Precise};
+use super::{Marks, Options};
 use crate::helper::{Helper, HelperEffect};
 use crate::op::{Effect, Op};
 use crate::region::{BlockId, Exit, Inst, Region, Target, Value};
@@ -52,9 +52,9 @@ impl Dead {
                 }
                 _ if !self.used[i] && removable(inst) => *inst = NOP,
                 Op::Get => live = live | RegSet::of_index(inst.aux as usize),
-                op if op.may_stop() => {
+                op if op.may_stop() || op.raises() => {
                     mark_needed = true;
-                    if options.precise == Precise::Yes {
+                    if options.precise.at(op) {
                         live = RegSet::ALL;
                     }
                 }
@@ -97,7 +97,7 @@ fn removable(inst: &Inst) -> bool {
     match inst.op.effect() {
         Effect::Pure | Effect::ReadsReg => true,
         Effect::Helper => Helper::from_code(inst.aux).effect() == HelperEffect::Pure,
-        Effect::WritesReg | Effect::Faults | Effect::Memory | Effect::Marker => false,
+        Effect::WritesReg | Effect::Raises | Effect::Faults | Effect::Memory | Effect::Marker => false,
     }
 }
 

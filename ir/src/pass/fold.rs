@@ -105,11 +105,19 @@ pub(super) struct Fold {
     renamed: Vec<Value>,
     order: Vec<BlockId>,
     regs: [Option<Known>; Reg::COUNT],
+    /// The last comparison of floats in the block, as long as nobody has used it.
+    check: Option<Value>,
 }
 
 impl Default for Fold {
     fn default() -> Self {
-        Self { values: Values::default(), renamed: Vec::new(), order: Vec::new(), regs: [None; Reg::COUNT] }
+        Self {
+            values: Values::default(),
+            renamed: Vec::new(),
+            order: Vec::new(),
+            regs: [None; Reg::COUNT],
+            check: None,
+        }
     }
 }
 
@@ -130,6 +138,7 @@ impl Fold {
 
     fn block(&mut self, region: &mut Region, id: BlockId) {
         self.values.start_block();
+        self.check = None;
         self.regs = [None; Reg::COUNT];
         let (start, end) = (region.blocks[id.0 as usize].start, region.blocks[id.0 as usize].end);
         for i in start..end {
@@ -142,6 +151,9 @@ impl Fold {
                 if slots >> slot & 1 != 0 && inst.args[slot] != Value::NONE.0 {
                     inst.args[slot] = self.renamed[inst.args[slot] as usize].0;
                 }
+            }
+            if self.check.is_some_and(|v| inst.uses().any(|used| used == v)) {
+                self.check = None;
             }
             self.renamed[i as usize] = self.inst(region, inst);
         }
@@ -176,9 +188,27 @@ impl Fold {
                 }
                 self.values.push(inst)
             }
+            _ if inst.op.compares_floats() && !inst.ty.is_vector() => self.compare(inst),
+            _ if inst.op.raises() => self.values.unique(inst),
             _ if inst.op.effect() == Effect::Pure => simplify(&mut self.values, &mut region.pool, inst),
             _ => self.values.push(inst),
         }
+    }
+
+    /// A comparison of scalars. COMISS compares for the sake of the exceptions before anybody asks for a condition; the first
+    /// that is asked for takes its place.
+    fn compare(&mut self, inst: Inst) -> Value {
+        if let Some(v) = self.check.take() {
+            let check = &mut self.values.insts[v.0 as usize];
+            let raises_as_much = check.op == inst.op || check.op == Op::FcmpSignaling;
+            if raises_as_much && check.ty == inst.ty && check.args == inst.args {
+                check.aux = inst.aux;
+                return v;
+            }
+        }
+        let v = self.values.push(inst);
+        self.check = Some(v);
+        v
     }
 
     fn get(&mut self, inst: Inst) -> Value {

@@ -118,7 +118,7 @@ impl Liveness {
     pub(super) fn live_out(&self, region: &Region, id: BlockId, options: &Options<'_>) -> RegSet {
         let of_target = |target| match target {
             Target::Pc(pc) => options.exits.live_out(pc),
-            Target::Block(to) if to <= id && options.precise == Precise::Yes => RegSet::ALL,
+            Target::Block(to) if to <= id && options.precise != Precise::No => RegSet::ALL,
             Target::Block(to) => self.live_in[to.0 as usize],
         };
         match region.blocks[id.0 as usize].exit {
@@ -140,7 +140,7 @@ fn summary(region: &Region, id: BlockId, options: &Options<'_>) -> Summary {
                 let reg = RegSet::of_index(inst.aux as usize);
                 (s.reads, s.writes) = (s.reads - reg, s.writes | reg);
             }
-            _ if options.precise == Precise::Yes && inst.op.may_stop() => s.reads = RegSet::ALL,
+            _ if options.precise.at(inst.op) => s.reads = RegSet::ALL,
             _ => {}
         }
     }

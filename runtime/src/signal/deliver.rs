@@ -380,6 +380,7 @@ impl Exception {
                 FaultKind::Debug => trap(SIGTRAP, TRAP_BRKPT, rip, 1),
                 FaultKind::Breakpoint => trap(SIGTRAP, SI_KERNEL, 0, 3),
                 FaultKind::InvalidOpcode | FaultKind::Unimplemented => trap(SIGILL, ILL_ILLOPN, rip, 6),
+                FaultKind::SingleStep => trap(SIGTRAP, TRAP_TRACE, rip, 1),
                 FaultKind::Stale => unreachable!("the dispatcher translates anew"),
                 FaultKind::Overflow => trap(SIGSEGV, SI_KERNEL, 0, 4),
                 FaultKind::GeneralProtection | FaultKind::Compatibility => trap(SIGSEGV, SI_KERNEL, 0, 13),
@@ -418,3 +419,4 @@ const SEGV_MAPERR: i32 = 1;
 const SEGV_ACCERR: i32 = 2;
 const BUS_ADRERR: i32 = 2;
 const TRAP_BRKPT: i32 = 1;
+const TRAP_TRACE: i32 = 2;

@@ -59,7 +59,7 @@ mod set;
 
 pub use actions::{SIG_DFL, SIG_IGN, SignalActions};
 pub use calls::SignalFirst;
-pub use deliver::{ThreadSignals, deliver_pending, float_code, raise, restart_call};
+pub use deliver::{ThreadSignals, deliver_pending, raise, restart_call};
 pub use frame::{AltStack, KernelSigaction, SigInfo};
 pub(crate) use host::move_inbox;
 pub use host::{Attachment, attach};
