@@ -354,11 +354,16 @@ impl Fp {
         let (x, y) = (x.below_the_top(), y.below_the_top());
         let (big, small) = if (x.exp, x.sig) >= (y.exp, y.sig) { (x, y) } else { (y, x) };
         let aligned = shift_right_jam(small.sig, (big.exp - small.exp) as u32);
-        let sig = if big.sign == small.sign { big.sig + aligned } else { big.sig - aligned };
+        // Leading zeros can make the one with the larger exponent the lesser.
+        let (sign, sig) = match (big.sign == small.sign, big.sig >= aligned) {
+            (true, _) => (big.sign, big.sig + aligned),
+            (false, true) => (big.sign, big.sig - aligned),
+            (false, false) => (small.sign, aligned - big.sig),
+        };
         if sig == 0 {
             return format.signed(self.sign_of_zero(x.sign, y.sign), 0);
         }
-        self.finish(format, Wide { sig, ..big })
+        self.finish(format, Wide { sign, sig, ..big })
     }
 
     fn product(&mut self, format: Format, x: Number, y: Number) -> u64 {
