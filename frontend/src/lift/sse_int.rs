@@ -111,24 +111,6 @@ pub(super) fn pmaddubsw(l: &mut Lifter<'_>, i: &Insn) {
     });
 }
 
-/// PMULHRSW: (a * b + 2^14) >> 15, put together from the two halves of the product.
-pub(super) fn pmulhrsw(l: &mut Lifter<'_>, i: &Insn) {
-    let shape = Type::I16x8;
-    vec_with(l, i, |l, a, b| {
-        let high = l.b.binary(Op::Smulhi, shape, a, b);
-        let low = l.b.binary(Op::Imul, shape, a, b);
-        let k = |l: &mut Lifter<'_>, n| l.b.iconst(Type::I64, n);
-        let (one, fourteen, fifteen) = (k(l, 1), k(l, 14), k(l, 15));
-        let ones = l.b.vconst([0x0001_0001_0001_0001; 2]);
-        let high = l.b.binary(Op::Vshl, shape, high, one);
-        let top = l.b.binary(Op::Vushr, shape, low, fifteen);
-        let half = l.b.binary(Op::Vushr, shape, low, fourteen);
-        let half = l.b.binary(Op::Band, Type::V128, half, ones);
-        let whole = l.b.binary(Op::Iadd, shape, high, top);
-        l.b.binary(Op::Iadd, shape, whole, half)
-    });
-}
-
 /// PMULDQ: products of the even signed 32-bit lanes.
 pub(super) fn pmuldq(l: &mut Lifter<'_>, i: &Insn) {
     vec_with(l, i, |l, a, b| {
