@@ -95,7 +95,7 @@ impl Emitter {
         match inst.ty {
             Type::I64 | Type::I32 | Type::I1 => {
                 let (x, y) = (self.xz(a)?, self.x(b)?);
-                self.word(e::op3(e::SUBS, size_of(inst.ty), e::ZR, x, y));
+                self.set_flags(e::op3(e::SUBS, size_of(inst.ty), e::ZR, x, y));
             }
             _ if is_signed(cc) => {
                 let (x, y) = (self.at_top(a, 0)?, self.x(b)?);
@@ -193,11 +193,65 @@ impl Emitter {
 
     fn overflow(&mut self, op: Op3, cond: Cond, a: Value, b: Value) -> Result<Cond, EmitError> {
         let bits = self.ty(a).bits();
+        if bits >= 32
+            && let Some(imm) = self.as_imm(b)
+        {
+            let x = self.x(a)?;
+            let op = if op == e::ADDS { e::ADDS_IMM } else { e::SUBS_IMM };
+            if let Some(word) = e::op_imm(op, size_of(self.ty(a)), e::ZR, x, imm) {
+                self.set_flags(word);
+                return Ok(cond);
+            }
+        }
         let (x, y) = (self.at_top(a, 0)?, self.x(b)?);
         let size = size_of(self.ty(a));
         let shift = if bits < 32 { 32 - bits } else { 0 };
-        self.word(e::op3_lsl(op, size, e::ZR, x, y, shift));
+        self.set_flags(e::op3_lsl(op, size, e::ZR, x, y, shift));
         Ok(cond)
+    }
+
+    /// Emits an instruction that only sets flags, unless they are as it would set them: the flags of one subtraction are often stored
+    /// one behind the other.
+    pub(super) fn set_flags(&mut self, word: u32) {
+        let (rn, rm) = (word >> 5 & 31, word >> 16 & 31);
+        let at = self.flags_at;
+        let hold = at >= self.barrier
+            && at < self.code.len()
+            && self.code[at] == word
+            && self.code[at + 1..].iter().all(|&later| keeps_flags(later, rn, rm));
+        if !hold {
+            self.flags_at = self.code.len();
+            self.word(word);
+        }
+    }
+
+    /// A flag's value in a scratch register, without the host's flags where that is no longer; `None` for the others.
+    pub(super) fn flag_without_flags(&mut self, v: Value) -> Result<Option<X>, EmitError> {
+        let inst = self.insts[v.0 as usize];
+        let [a, b, c] = [inst.args[0], inst.args[1], inst.args[2]].map(Value);
+        match inst.op {
+            Op::Parity => {
+                let s = self.odd_bits(a)?;
+                self.word(e::op_mask(e::EOR_MASK, Size::W, s, s, 1).expect("one bit"));
+                self.word(e::op_mask(e::AND_MASK, Size::W, s, s, 1).expect("one bit"));
+                Ok(Some(s))
+            }
+            Op::HalfCarry => {
+                let s = self.carries(a, b, c)?;
+                self.word(e::op_field(e::UBFM, Size::W, s, s, 4, 4));
+                Ok(Some(s))
+            }
+            Op::Icmp if Cc::from_code(inst.aux) == Cc::SignedLessThan && self.as_imm(b) == Some(0) => {
+                if self.val(a).loc == Loc::Flags {
+                    return Ok(None);
+                }
+                let (x, top) = (self.x(a)?, inst.ty.bits() - 1);
+                let s = self.scratch();
+                self.word(e::op_field(e::UBFM, size_of(inst.ty), s, x, top, top));
+                Ok(Some(s))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn product_overflow(&mut self, ty: Type, a: Value, b: Value, signed: bool) -> Result<Cond, EmitError> {
@@ -252,12 +306,18 @@ impl Emitter {
     }
 
     fn half_carry(&mut self, a: Value, b: Value, c: Value) -> Result<Cond, EmitError> {
+        let s = self.carries(a, b, c)?;
+        self.word(e::op_mask(e::ANDS_MASK, Size::W, e::ZR, s, 1 << 4).expect("one bit"));
+        Ok(Cond::Ne)
+    }
+
+    /// a ^ b ^ c in a scratch register.
+    fn carries(&mut self, a: Value, b: Value, c: Value) -> Result<X, EmitError> {
         let (x, y, z) = (self.xz(a)?, self.xz(b)?, self.xz(c)?);
         let s = self.last_scratch(&[x, y]);
         self.word(e::op3(e::EOR, Size::W, s, x, y));
         self.word(e::op3(e::EOR, Size::W, s, s, z));
-        self.word(e::op_mask(e::ANDS_MASK, Size::W, e::ZR, s, 1 << 4).expect("one bit"));
-        Ok(Cond::Ne)
+        Ok(s)
     }
 
     /// A scratch register among `of`, else a new one.
@@ -266,13 +326,19 @@ impl Emitter {
     }
 
     fn parity(&mut self, a: Value) -> Result<Cond, EmitError> {
+        let s = self.odd_bits(a)?;
+        self.word(e::op_mask(e::ANDS_MASK, Size::W, e::ZR, s, 1).expect("one bit"));
+        Ok(Cond::Eq)
+    }
+
+    /// Bit 0 of a scratch register: whether the low byte has an odd number of one bits.
+    fn odd_bits(&mut self, a: Value) -> Result<X, EmitError> {
         let x = self.xz(a)?;
         let s = self.last_scratch(&[x]);
         self.word(e::op3_lsr(e::EOR, Size::W, s, x, x, 4));
         self.word(e::op3_lsr(e::EOR, Size::W, s, s, s, 2));
         self.word(e::op3_lsr(e::EOR, Size::W, s, s, s, 1));
-        self.word(e::op_mask(e::ANDS_MASK, Size::W, e::ZR, s, 1).expect("one bit"));
-        Ok(Cond::Eq)
+        Ok(s)
     }
 
     fn compare_floats(&mut self, inst: &Inst, a: Value, b: Value) -> Result<Cond, EmitError> {
@@ -290,4 +356,20 @@ impl Emitter {
         self.word(e::op_imm(e::SUBS_IMM, Size::W, e::ZR, s, 0).expect("zero"));
         Ok(if cc == FloatCc::UnorderedOrEqual { Cond::Ne } else { Cond::Eq })
     }
+}
+
+/// Whether an instruction leaves the host's flags and these two registers alone: stores of bytes into `CpuState`, and what makes
+/// such a byte.
+fn keeps_flags(word: u32, rn: u32, rm: u32) -> bool {
+    if word & 0xffc0_03e0 == 0x3900_0040 {
+        return true;
+    }
+    let rd = word & 31;
+    let sets = word >> 29 & 1 != 0;
+    // Arm ARM C4.1: conditional select; logical, of a register and of a mask; bit fields; additions; `movz`.
+    let selects = word & 0x7fe0_0800 == 0x1a80_0000;
+    let logic = (word & 0x1f00_0000 == 0x0a00_0000 || word & 0x1f80_0000 == 0x1200_0000) && word >> 29 & 3 != 3;
+    let adds = (word & 0x1f00_0000 == 0x0b00_0000 || word & 0x1f80_0000 == 0x1100_0000) && !sets;
+    let moves = word & 0x1f80_0000 == 0x1300_0000 || word & 0x1f80_0000 == 0x1280_0000;
+    rd != rn && rd != rm && (selects || logic || adds || moves)
 }

@@ -472,7 +472,7 @@ impl Emitter {
         let (op, magnitude) = if k < 0 { (e::ADDS_IMM, k.unsigned_abs()) } else { (e::SUBS_IMM, k as u64) };
         match e::op_imm(op, size, e::ZR, x, magnitude) {
             Some(word) => {
-                self.word(word);
+                self.set_flags(word);
                 true
             }
             None => false,

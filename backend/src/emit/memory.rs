@@ -139,6 +139,7 @@ impl Emitter {
             let at = self.address(inst.mem(), what)?;
             let d = self.v_dest()?;
             self.access(e::access(what, d.0, at));
+            self.known_zero(inst.ty.bits());
             if self.is_ordered() {
                 self.word(e::DMB_ISHLD);
             }

@@ -147,6 +147,8 @@ pub struct Emitter {
     entry_pc: GuestAddr,
     /// Code before this word may be jumped over: no peephole looks at it.
     barrier: usize,
+    /// The word that set the host's flags last, as far as that is known.
+    flags_at: usize,
     /// Guest pc of each IR block.
     block_pcs: Vec<GuestAddr>,
 }
@@ -176,6 +178,7 @@ impl Emitter {
             pc: GuestAddr(0),
             entry_pc: GuestAddr(0),
             barrier: 0,
+            flags_at: usize::MAX,
             block_pcs: Vec::new(),
         }
     }
@@ -248,6 +251,7 @@ impl Emitter {
         self.block_pcs.extend(region.blocks.iter().map(|b| b.pc));
         self.entry_pc = region.pc();
         self.barrier = 0;
+        self.flags_at = usize::MAX;
     }
 
     fn inst(&mut self, inst: &Inst) -> Result<(), EmitError> {

@@ -51,6 +51,17 @@ impl Homes {
         }
     }
 
+    /// Value `v` has a home and may be where its operand is: that is computed there, too.
+    fn pass_on(&mut self, v: u32, operand: u32, fates: &mut [Fate]) {
+        let home = fates[v as usize].home;
+        let slot = self.value.iter().position(|&value| value == v);
+        if let Some(slot) = slot.filter(|_| fates[operand as usize].home == NO_HOME) {
+            fates[operand as usize].home = home;
+            self.value[slot] = operand;
+            self.waiting |= 1 << slot;
+        }
+    }
+
     fn clear_all(&mut self, fates: &mut [Fate]) {
         while self.waiting != 0 {
             self.clear(self.waiting.trailing_zeros() as usize, fates);
@@ -137,6 +148,11 @@ impl Plan {
             }
             if fate.uses == 0 && removable(inst) {
                 continue;
+            }
+            let passes_on = matches!(inst.op, Op::Uextend | Op::Sextend | Op::Ireduce)
+                || inst.op == Op::ScalarToVector && inst.ty.is_float();
+            if fate.home != NO_HOME && passes_on {
+                homes.pass_on(i, inst.args[0], fates);
             }
             let mut until = i;
             if fate.uses == 1 && (sets_flags(inst) || inst.op == Op::Band) {

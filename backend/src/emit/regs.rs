@@ -407,10 +407,8 @@ impl Emitter {
     pub(super) fn v_dest_apart(&mut self, not: &[V]) -> Result<V, EmitError> {
         self.release_operands();
         let home = self.plan.fates[self.at].home;
-        let whole = self.insts[self.at].result_type().is_vector();
         let r = if home != super::plan::NO_HOME
             && home & 0x80 != 0
-            && whole
             && self.regs.v_refs[(home & 31) as usize] == 0
             && !not.contains(&V(home & 31))
         {

@@ -76,10 +76,15 @@ impl Emitter {
             }
             RegKind::Flag(_) => {
                 let from = if self.val(v).loc == Loc::Flags {
-                    let cond = self.flags(v)?;
-                    let s = self.scratch();
-                    self.cset(s, cond);
-                    s
+                    match self.flag_without_flags(v)? {
+                        Some(s) => s,
+                        None => {
+                            let cond = self.flags(v)?;
+                            let s = self.scratch();
+                            self.cset(s, cond);
+                            s
+                        }
+                    }
                 } else {
                     self.xz(v)?
                 };

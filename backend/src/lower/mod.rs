@@ -12,6 +12,7 @@
 //! | `call.rs`   | helpers                                                                |
 //! | `count.rs`  | counts of executed instructions                                        |
 //! | `exit.rs`   | ways out: links, leaves, faults, polls                                 |
+//! | `keep.rs`   | computations whose results nobody uses, but whose exceptions count    |
 //! | `loops.rs`  | which edges close a loop                                               |
 //!
 //! An IR block is one CLIF block, plus those that an operation with a cold path makes. Values of the IR are CLIF values
@@ -28,6 +29,7 @@ mod count;
 mod exit;
 mod float;
 mod int;
+mod keep;
 mod loops;
 mod memory;
 mod inline;
@@ -39,13 +41,13 @@ use crate::compile::{CompileOptions, ExitSite, StateAtFaults};
 use crate::isa::{Arch, HostIsa};
 use crate::respell::Respell;
 use crate::order::Scalars;
-use calque_ir::{BlockId, CpuState, GuestAddr, Inst, Op, Region, Type, Value as IrValue};
+use calque_ir::{BlockId, GuestAddr, Inst, Op, Region, Type, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, AbiParam, InstBuilder, MemFlagsData, Signature, SourceLoc, TrapCode, types};
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use loops::LoopEdges;
 use regs::{RegFile, RegSets};
-use std::mem::offset_of;
+
 
 /// Marks accesses to guest memory in the list of traps.
 pub(crate) const GUEST_ACCESS: TrapCode = TrapCode::unwrap_user(1);
@@ -104,6 +106,7 @@ pub(crate) fn lower(
         block: BlockId(0),
         at: 0,
         pc: region.pc(),
+        raising: Vec::new(),
         helper: None,
         leave: None,
         out: Lowered { exits: Vec::new(), pcs: Vec::new(), calls: false, respelled: Vec::new(), comis: false },
@@ -114,9 +117,11 @@ pub(crate) fn lower(
         lowering.block(id);
     }
     lowering.finish_leaves();
-    lowering.b.seal_all_blocks();
-    lowering.b.finalize(frontend);
-    lowering.out
+    let Lowering { mut b, cpu, raising, out, .. } = lowering;
+    b.seal_all_blocks();
+    b.finalize(frontend);
+    keep::keep(func, cpu, &raising);
+    out
 }
 
 /// State of lowering one region.
@@ -149,6 +154,8 @@ struct Lowering<'a> {
     at: usize,
     /// Guest pc of the instruction being lowered.
     pc: GuestAddr,
+    /// Results of operations that raise floating-point exceptions.
+    raising: Vec<clif::Value>,
     /// Signature of helpers, once one is called.
     helper: Option<clif::SigRef>,
     /// Where exits to the dispatcher meet, with guest pc and link word, once there is one.
@@ -184,8 +191,8 @@ impl Lowering<'_> {
                 self.before_access();
             }
             self.values[self.at] = self.inst_value(&inst);
-            if inst.op.raises() && self.users.unused(self.at) {
-                self.keep(self.at);
+            if let Some(Val::Plain(value)) = self.values[self.at].filter(|_| inst.op.raises()) {
+                self.raising.push(value);
             }
         }
         self.at = block.end as usize;
@@ -211,13 +218,6 @@ impl Lowering<'_> {
         self.out.pcs.push(self.pc);
         self.b.set_srcloc(SourceLoc::new(loc + 1));
         result
-    }
-
-    /// Uses a value that nobody uses, whose computation raises exceptions: Cranelift would leave it out.
-    fn keep(&mut self, at: usize) {
-        if let Some(Val::Plain(value)) = self.values[at] {
-            self.store_state(value, offset_of!(CpuState, scratch));
-        }
     }
 
     fn inst_value(&mut self, inst: &Inst) -> Option<Val> {
@@ -431,11 +431,6 @@ impl Users {
             note(v, u32::MAX);
         }
         Users(users)
-    }
-
-    /// Whether nothing uses value `v`.
-    fn unused(&self, v: usize) -> bool {
-        self.0[v] == Use::None
     }
 
     /// The only instruction that uses value `v`, if there is exactly one and it is not an exit.

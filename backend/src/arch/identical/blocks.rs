@@ -310,7 +310,8 @@ impl Blocks {
         if state.landings.contains_key(&pc) {
             return head;
         }
-        let unit = state.by_pc.get(&pc).map(|&i| state.records[i as usize].start)?;
+        let record = state.by_pc.get(&pc).map(|&i| &state.records[i as usize])?;
+        let unit = if record.kind == Kind::Unit { record.start } else { return None };
         let start = self.memory.peek() as u32;
         let mut code = Code { bytes: Vec::with_capacity(64), base: self.memory.base() + u64::from(start) };
         let mut list = Vec::with_capacity(3);
