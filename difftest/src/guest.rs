@@ -197,7 +197,7 @@ impl Guest {
             check(&region)?;
             return Ok(region);
         }
-        let opts = LiftOptions { precise: true, block_insns, ..LiftOptions::default() };
+        let opts = LiftOptions { precise: true, precise_floats: true, block_insns, ..LiftOptions::default() };
         let mut region = lift_block(reader, GuestAddr(pc), &opts);
         check(&region)?;
         if form != Form::Plain {

@@ -12,24 +12,26 @@ use super::flags::FlagSet;
 use super::{Insn, LiftOptions};
 use crate::decode::{CodeReader, Decoded, Window};
 use calque_ir::GuestAddr;
-use iced_x86::{FlowControl, Mnemonic, OpKind, RflagsBits};
+use iced_x86::{CpuidFeature, FlowControl, Mnemonic, OpKind, Register, RflagsBits};
 
 /// Instructions decoded per path; the flags of most blocks die within four.
 const DEPTH: u32 = 24;
 
 /// The flags that may be read from `pc` on before they are overwritten.
 pub(super) fn live_at(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) -> FlagSet {
-    Ahead { code, precise: opts.precise, window: Window::new() }.live_at(pc, DEPTH)
+    Ahead { code, precise: opts.precise, floats: opts.precise_floats, window: Window::new() }.live_at(pc, DEPTH)
 }
 
 /// The same for the target of a call.
 pub(super) fn live_at_call(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) -> FlagSet {
-    Ahead { code, precise: opts.precise, window: Window::new() }.live_at_call(pc, DEPTH)
+    Ahead { code, precise: opts.precise, floats: opts.precise_floats, window: Window::new() }.live_at_call(pc, DEPTH)
 }
 
 struct Ahead<'a> {
     code: &'a dyn CodeReader,
     precise: bool,
+    /// Floating-point instructions may fault, too.
+    floats: bool,
     window: Window<32>,
 }
 
@@ -46,9 +48,9 @@ impl Ahead<'_> {
     fn live_at(&mut self, pc: GuestAddr, depth: u32) -> FlagSet {
         let (mut live, mut killed) = (FlagSet::NONE, FlagSet::NONE);
         let (mut left, mut next) = (depth, Next::Unknown);
-        let (code, precise) = (self.code, self.precise);
+        let (code, precise, floats) = (self.code, self.precise, self.floats);
         self.window.walk(code, pc, |what, i| {
-            if what != Decoded::Insn || left == 0 || precise && may_fault(i) {
+            if what != Decoded::Insn || left == 0 || precise && may_fault(i) || floats && may_raise(i) {
                 return false;
             }
             left -= 1;
@@ -137,6 +139,14 @@ pub(super) fn may_fault(i: &Insn) -> bool {
     let no_memory = matches!(i.mnemonic(), Mnemonic::Lea | Mnemonic::Nop);
     let traps = i.is_privileged() || i.flow_control() == FlowControl::Exception;
     explicit && !no_memory || divides || i.is_stack_instruction() || traps
+}
+
+/// Whether an instruction may raise a floating-point exception, for the same reason; more do not harm.
+pub(super) fn may_raise(i: &Insn) -> bool {
+    let floats = |r: Register| r.is_xmm() || r.is_ymm() || r.is_mm() || r.is_st();
+    let of_the_unit = matches!(i.mnemonic(), Mnemonic::Wait | Mnemonic::Emms)
+        || i.cpuid_features().iter().any(|f| matches!(f, CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387));
+    (0..i.op_count()).any(|n| floats(i.op_register(n))) || of_the_unit
 }
 
 #[cfg(test)]

@@ -73,6 +73,8 @@ pub(crate) type Insn = iced_x86::Instruction;
 pub struct LiftOptions {
     /// All registers, flags too, are exact at every instruction that may fault.
     pub precise: bool,
+    /// The same at instructions that compute with floats: where exceptions are unmasked.
+    pub precise_floats: bool,
     /// Count executed guest instructions (`Op::Count`), and tell of calls, returns and jumps (`Helper::ProfileCall`...).
     pub profile: bool,
     /// Blocks end behind instructions that may store: those may change what follows.
@@ -92,6 +94,7 @@ impl Default for LiftOptions {
     fn default() -> Self {
         Self {
             precise: false,
+            precise_floats: false,
             profile: false,
             end_at_stores: false,
             block_insns: 64,
@@ -196,7 +199,7 @@ impl<'a> Lifter<'a> {
     fn lift_insn(&mut self, what: Decoded, i: &Insn) {
         self.pc = GuestAddr(i.ip());
         self.next = GuestAddr(i.next_ip());
-        if self.opts.precise && ahead::may_fault(i) {
+        if self.opts.precise && ahead::may_fault(i) || self.opts.precise_floats && ahead::may_raise(i) {
             self.flush_flags(FlagSet::ALL); // before the mark: these `put`s are of the instructions above
         }
         self.b.insn(self.pc, i.len() as u32);

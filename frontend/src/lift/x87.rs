@@ -76,8 +76,9 @@ impl Lifter<'_> {
 
     /// Stores an 80-bit number.
     fn store_80(&mut self, m: Mem, at: i32, (low, high): (Value, Value)) {
-        self.b.store(Type::I64, offset(m, at), low);
+        // The end first: if only that page is missing, nothing is stored.
         self.b.store(Type::I16, offset(m, at + 8), high);
+        self.b.store(Type::I64, offset(m, at), low);
     }
 
     /// Behind the store: exceptions of the conversion, pop.
