@@ -47,7 +47,7 @@ pub(crate) struct UnitThread {
 #[derive(Clone, Copy)]
 enum Came {
     FromElsewhere,
-    /// Through this exit, which is not joined.
+    /// Through this exit, which is not joined; RIP is to be set to its target.
     ByExit(u32),
     ByComputedJump,
 }
@@ -194,6 +194,9 @@ impl Thread {
                 return event;
             }
             if self.cpu.rt.interrupt.load(Ordering::Relaxed) != 0 || self.process.mem.any_stale() {
+                if let Came::ByExit(exit) = came {
+                    self.cpu.rip = units.blocks.follow(exit).0;
+                }
                 return Event::Safepoint;
             }
         }
