@@ -413,10 +413,15 @@ impl Thread {
     /// Interprets the one instruction at RIP, of which no translation is kept.
     fn interpret_one_alone(&mut self) -> Option<Event> {
         let process = Arc::clone(&self.process);
-        let options = LiftOptions { block_insns: 1, profile: false, ..process.code.lift_options() };
-        let code = GuestCode::new(&process.mem);
-        let block = ColdBlock::new(lift_block(&code, GuestAddr(self.cpu.rip), &options));
+        let options = LiftOptions { block_insns: 1, ..process.code.lift_options() };
+        let profile = process.code.profile.as_ref();
+        let code = GuestCode::profiled(&process.mem, profile);
+        let mut region = lift_block(&code, GuestAddr(self.cpu.rip), &options);
+        profile.inspect(|profile| profile.assign(&mut region));
+        let block = ColdBlock::new(region);
         self.exec.last_exit = LastExit::None;
+        let recording = self.recording.clone();
+        let _guard = Thread::recorder_guard(recording.as_ref());
         interpret(&mut self.cpu, &process, &block, &mut self.exec.frame, &mut false)
     }
 

@@ -106,9 +106,9 @@ impl Process {
     }
 
     /// From now on registers are exact wherever the guest may fault: it has installed a handler that can look at them
-    /// (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP).
-    pub fn require_precise_faults(&self) {
-        self.code.require_precise();
+    /// for `signo` (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP).
+    pub fn require_precise_faults(&self, signo: i32) {
+        self.code.require_precise(signo == libc::SIGFPE);
     }
 
     /// A second thread, or memory that another process sees, is about to exist: from now on accesses keep the order that

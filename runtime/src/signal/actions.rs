@@ -69,7 +69,7 @@ impl SignalActions {
             mirror(signo, &action);
             if SYNCHRONOUS.contains(signo) && action.handler > SIG_IGN {
                 // The handler will look at registers.
-                process::current().inspect(|process| process.require_precise_faults());
+                process::current().inspect(|process| process.require_precise_faults(signo));
             }
         }
         Ok(old)
