@@ -20,8 +20,8 @@ const FIRST: RawFd = 960;
 /// No descriptor.
 const NONE: RawFd = -1;
 
-/// The hidden descriptors, `NONE` for the rest. There are as many as there are calls of `hide`.
-static HIDDEN: [AtomicI32; 4] = [const { AtomicI32::new(NONE) }; 4];
+/// The hidden descriptors, `NONE` for the rest: more than there are calls of `hide`.
+static HIDDEN: [AtomicI32; 8] = [const { AtomicI32::new(NONE) }; 8];
 
 /// Whether the guest may not see `fd`.
 pub fn is_hidden(fd: RawFd) -> bool {

@@ -23,6 +23,7 @@ mod cli;
 mod command;
 mod crash;
 mod guests;
+mod profile;
 mod shell;
 
 use libtest_mimic::{Arguments, Trial};
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     shell::collect(&mut trials, &mut skipped);
     cli::collect(&mut trials, &mut skipped);
     crash::collect(&mut trials, &mut skipped);
+    profile::collect(&mut trials, &mut skipped);
     let code = libtest_mimic::run(&Arguments::from_args(), trials).exit_code();
     for why in skipped {
         println!("skipped: {why}");

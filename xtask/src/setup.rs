@@ -3,6 +3,7 @@
 //! | tool             | for                                       | from                                   |
 //! |------------------|-------------------------------------------|----------------------------------------|
 //! | C compilers      | guest programs, glibc and musl            | apt-get install                        |
+//! | valgrind         | callgrind, beside which profiles are held | apt-get install                        |
 //! | AArch64 Rust     | building Calque for the other host        | rustup's target, or Debian's rustc-web |
 //! | qemu-aarch64     | running it (11: 10.0 has no `esr_context` in signal frames) | unpacked, sid |
 //! | qemu-x86_64      | measuring beside it: the newest there is  | unpacked, sid                          |
@@ -42,6 +43,7 @@ type Tool<T> = Result<T, String>;
 pub(crate) struct Tools {
     pub(crate) compilers: Tool<()>,
     pub(crate) musl: Tool<()>,
+    pub(crate) valgrind: Tool<()>,
     pub(crate) aarch64: Tool<CrossRust>,
     pub(crate) qemu_aarch64: Tool<PathBuf>,
     pub(crate) qemu_x86_64: Tool<PathBuf>,
@@ -67,6 +69,7 @@ impl Tools {
         Tools {
             compilers: if native_arm { has_cross_gcc() } else { apt::install(&["gcc", "g++", "libc6-dev"]) },
             musl: if native_arm { Err("no x86-64 musl-gcc on AArch64".into()) } else { apt::install(&["musl-tools"]) },
+            valgrind: if native_arm { Err("it would not run x86-64 programs".into()) } else { apt::install(&["valgrind"]) },
             aarch64: if native_arm { Ok(CrossRust::Native) } else { aarch64_rust() },
             qemu_aarch64: unpacked("qemu-newest", "sid", native_arch(), "qemu-user", "usr/bin/qemu-aarch64"),
             qemu_x86_64: unpacked("qemu-newest", "sid", native_arch(), "qemu-user", "usr/bin/qemu-x86_64"),
@@ -80,6 +83,7 @@ impl Tools {
         let rows = [
             ("C and C++ compilers", self.compilers.clone().err()),
             ("musl compiler", self.musl.clone().err()),
+            ("valgrind", self.valgrind.clone().err()),
             ("Rust for AArch64", self.aarch64.clone().err()),
             ("qemu-aarch64", self.qemu_aarch64.clone().err()),
             ("qemu-x86_64", self.qemu_x86_64.clone().err()),

@@ -60,7 +60,9 @@ fn functions(report: &Report, sums: &Sums<'_>) -> Vec<Value> {
 
 fn lines(sums: &Sums<'_>) -> Vec<Value> {
     let known = sums.lines.iter().filter_map(|((function, line), n)| Some((function, line.as_ref()?, n)));
-    known.map(|(function, line, n)| json!({ "function": function, "file": line.file, "line": line.line, "self": n })).collect()
+    known
+        .map(|(function, line, n)| json!({ "function": function, "file": line.file, "line": line.line, "self": n }))
+        .collect()
 }
 
 fn blocks(sums: &Sums<'_>) -> Vec<Value> {
@@ -94,8 +96,6 @@ fn calls(report: &Report, sums: &Sums<'_>) -> Vec<Value> {
 }
 
 fn contexts(report: &Report) -> Vec<Value> {
-    let context = |c: &calque_runtime::profile::report::Context| {
-        json!({ "function": c.function, "parent": c.parent, "self": c.insns })
-    };
+    let context = |c: &calque_runtime::profile::report::Context| json!({ "function": c.function, "parent": c.parent, "self": c.insns });
     report.contexts.iter().map(context).collect()
 }

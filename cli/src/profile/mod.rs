@@ -42,8 +42,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    pub(crate) const ALL: [Format; 5] =
-        [Format::Summary, Format::Callgrind, Format::Folded, Format::Svg, Format::Json];
+    pub(crate) const ALL: [Format; 5] = [Format::Summary, Format::Callgrind, Format::Folded, Format::Svg, Format::Json];
 
     /// The name that `--format` takes.
     pub(crate) fn name(self) -> &'static str {
@@ -94,7 +93,7 @@ pub(crate) fn profile(args: &ProfileArgs) -> ExitCode {
     };
     let options = ProfileOptions {
         arguments: plan.arguments(),
-        root: args.root,
+        root: args.root.unwrap_or(std::process::id()),
         images: args.image.unwrap_or(0),
     };
     if PLAN.set(plan).is_err() {
@@ -235,7 +234,7 @@ fn add_up(totals: &Path, report: &Report, options: &ProfileOptions) -> io::Resul
 mod tests {
     use super::*;
 
-    fn options(root: Option<u32>, images: u32) -> ProfileOptions {
+    fn options(root: u32, images: u32) -> ProfileOptions {
         ProfileOptions { arguments: Vec::new(), root, images }
     }
 
@@ -256,10 +255,10 @@ mod tests {
             let report = Report { pid: 7, ended: Some(ended), ..Report::default() };
             file_of(Path::new(path), format, &report, &options(root, 2)).to_string_lossy().into_owned()
         };
-        assert_eq!(file("/d/x.svg", Format::Svg, Ends::Exits(0), None), "/d/x.svg");
-        assert_eq!(file("/d/x.svg", Format::Svg, Ends::Exits(0), Some(5)), "/d/x.7.svg");
-        assert_eq!(file("/d/x.svg", Format::Svg, Ends::Executes, Some(7)), "/d/x.7-2.svg");
-        assert_eq!(file("/callgrind.out", Format::Callgrind, Ends::Exits(0), Some(5)), "/callgrind.out.7");
-        assert_eq!(file("/d/x", Format::Json, Ends::Exits(0), Some(5)), "/d/x.7");
+        assert_eq!(file("/d/x.svg", Format::Svg, Ends::Exits(0), 7), "/d/x.svg");
+        assert_eq!(file("/d/x.svg", Format::Svg, Ends::Exits(0), 5), "/d/x.7.svg");
+        assert_eq!(file("/d/x.svg", Format::Svg, Ends::Executes, 7), "/d/x.7-2.svg");
+        assert_eq!(file("/callgrind.out", Format::Callgrind, Ends::Exits(0), 5), "/callgrind.out.7");
+        assert_eq!(file("/d/x", Format::Json, Ends::Exits(0), 5), "/d/x.7");
     }
 }

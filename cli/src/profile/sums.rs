@@ -92,14 +92,7 @@ fn blocks(report: &Report) -> Vec<Block> {
             Some(b) if (b.end, b.module, b.function, b.count) == (i.pc, i.module, i.function, i.count) => {
                 (b.end, b.insns) = (end, b.insns + 1);
             }
-            _ => blocks.push(Block {
-                pc: i.pc,
-                end,
-                module: i.module,
-                function: i.function,
-                insns: 1,
-                count: i.count,
-            }),
+            _ => blocks.push(Block { pc: i.pc, end, module: i.module, function: i.function, insns: 1, count: i.count }),
         }
     }
     blocks

@@ -64,7 +64,8 @@ impl ModuleSymbols {
         let next = self.functions.partition_point(|s| s.start <= addr);
         let limit = self.functions.get(next).map_or(u64::MAX, |s| s.start);
         // One that starts further up may reach over a smaller one.
-        let (at, symbol) = (0..next).rev().take(NESTING).map(|i| (i, &self.functions[i])).find(|(_, s)| addr < s.end)?;
+        let (at, symbol) =
+            (0..next).rev().take(NESTING).map(|i| (i, &self.functions[i])).find(|(_, s)| addr < s.end)?;
         let low = self.functions[at + 1..next].iter().map(|s| s.end).max().unwrap_or(symbol.start);
         Some((symbol, low.max(symbol.start), limit.min(symbol.end)))
     }

@@ -63,8 +63,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 pub struct ProfileOptions {
     /// Arguments of `calque profile` that children get, too.
     pub arguments: Vec<OsString>,
-    /// The process that was profiled first; none: this one.
-    pub root: Option<u32>,
+    /// The process that was profiled first.
+    pub root: u32,
     /// How many programs this process has executed before.
     pub images: u32,
 }
@@ -72,16 +72,15 @@ pub struct ProfileOptions {
 impl ProfileOptions {
     /// Arguments for a program that is executed in place of this one.
     pub fn to_args(&self) -> Vec<OsString> {
-        let own = std::process::id();
         let mut args = self.arguments.clone();
-        args.push(format!("--root={}", self.root.unwrap_or(own)).into());
+        args.push(format!("--root={}", self.root).into());
         args.push(format!("--image={}", self.images + 1).into());
         args
     }
 
     /// Whether the process that ends is the one that was profiled first.
     pub fn is_root(&self, report: &Report) -> bool {
-        self.root.is_none_or(|root| root == report.pid)
+        self.root == report.pid
     }
 }
 
@@ -453,4 +452,3 @@ impl<'a> Bounds<'a> {
         !(low..high).contains(&to.0)
     }
 }
-

@@ -6,7 +6,7 @@
 //! executable mapping of it.
 //!
 //! # Safety
-//! Maps one page of a file that nobody looks at, and reads code that has just been published.
+//! Maps one page of a file that nobody looks at, gives descriptors of its own to other files, and reads code that has just been published.
 
 #![allow(unsafe_code)]
 
@@ -73,7 +73,8 @@ impl Perf {
         if state.pid != std::process::id() {
             // At first, and in a child of a fork, which has files of its own.
             state.pid = std::process::id();
-            state.files = Files::create(state.pid).inspect_err(|e| eprintln!("calque: --perf: {e}")).ok();
+            let old = state.files.take();
+            state.files = Files::create(state.pid, old).inspect_err(|e| eprintln!("calque: --perf: {e}")).ok();
         }
         let name = state.name(translation.pc);
         let index = state.index;
@@ -103,11 +104,19 @@ impl State {
 }
 
 impl Files {
-    fn create(pid: u32) -> io::Result<Files> {
+    /// The files of process `pid`, under the descriptors of `old` if that has some.
+    fn create(pid: u32, old: Option<Files>) -> io::Result<Files> {
         let map = File::create(format!("{DIR}/perf-{pid}.map"))?;
         let path = format!("{DIR}/jit-{pid}.dump");
         let dump = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
-        let (map, dump) = (hide(map)?, hide(dump)?);
+        let Files { map, dump } = match old {
+            Some(old) => {
+                replace(&old.map, &map)?;
+                replace(&old.dump, &dump)?;
+                old
+            }
+            None => Files { map: hide(map)?, dump: hide(dump)? },
+        };
         (&dump).write_all(&header(pid))?;
         announce(&dump)?;
         Ok(Files { map, dump })
@@ -137,6 +146,13 @@ impl Files {
 /// The same file under a descriptor that the guest does not see.
 fn hide(file: File) -> io::Result<File> {
     Ok(File::from(crate::hidden::hide(&file)?))
+}
+
+/// Lets the descriptor of `old` stand for the file of `new`.
+fn replace(old: &File, new: &File) -> io::Result<()> {
+    // SAFETY: both are open; the old file is not used any more.
+    let result = unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn header(pid: u32) -> Vec<u8> {

@@ -91,6 +91,13 @@ struct Known {
     call: u32,
 }
 
+/// Whether control comes to an address by a call, so that a function without a name begins there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Entered {
+    Yes,
+    No,
+}
+
 /// Lines of the cache of known calls, a power of two.
 const KNOWN: usize = 4096;
 /// Most contexts: beyond, functions are added to what is known of them without their callers.
@@ -155,19 +162,14 @@ impl Recorder {
         if sp >= self.top_sp {
             self.unwind(now, sp.wrapping_add(1));
         }
-        let slot = (site ^ site >> 12 ^ target ^ u64::from(self.node).wrapping_mul(0x9e5)) as usize % KNOWN;
-        let mut known = self.known[slot];
-        if known.site != site || known.target != target || known.node != self.node {
-            known = self.look_up(site, target, lookup);
-            self.known[slot] = known;
-        }
+        let (child, call) = self.look_up(site, target, Entered::Yes, lookup);
         self.account(now);
-        if known.call == NO_CALL {
+        if call == NO_CALL {
             self.stub_site = site;
         } else {
-            self.calls[known.call as usize].calls += 1;
+            self.calls[call as usize].calls += 1;
         }
-        self.push(Frame { sp, entered: now, node: self.node, call: known.call }, known.child);
+        self.push(Frame { sp, entered: now, node: self.node, call }, child);
     }
 
     /// A RET to `target`, found at `sp`.
@@ -339,36 +341,35 @@ impl Recorder {
     /// A jump to where another function may be.
     #[cold]
     fn jump_out(&mut self, now: u64, site: u64, target: u64, sp: u64, lookup: &dyn Lookup) {
-        let found = lookup.function(target, false);
-        if found.stub {
-            if self.stub_site == 0 {
-                self.account(now);
-                self.stub_site = site;
-                let frame = Frame { sp, entered: now, node: self.node, call: NO_CALL | TAIL };
-                self.push(frame, self.node);
+        if self.stub_site != 0 {
+            let (child, call) = self.look_up(self.stub_site, target, Entered::Yes, lookup);
+            if call == NO_CALL {
+                return; // from stub to stub
             }
-            return;
-        }
-        let stub_site = std::mem::take(&mut self.stub_site);
-        if stub_site != 0 {
             self.account(now);
-            let (node, number) = (self.node, self.call_number(stub_site, found.function));
-            self.calls[number as usize].calls += 1;
+            self.stub_site = 0;
+            self.calls[call as usize].calls += 1;
             if let Some(frame) = self.frames.last_mut() {
-                frame.call = number | frame.call & TAIL;
+                frame.call = call | frame.call & TAIL;
             }
-            self.node = self.child(node, target, lookup).0;
+            self.node = child;
             return;
         }
-        if found.function == self.nodes[self.node as usize].function {
+        let (child, call) = self.look_up(site, target, Entered::No, lookup);
+        if call == NO_CALL {
+            self.account(now);
+            self.stub_site = site;
+            self.push(Frame { sp, entered: now, node: self.node, call: NO_CALL | TAIL }, self.node);
+            return;
+        }
+        let function = self.nodes[child as usize].function;
+        if function == self.nodes[self.node as usize].function {
             return;
         }
         self.account(now);
-        if !self.back_in_chain(now, found.function) {
-            let number = self.call_number(site, found.function);
-            self.calls[number as usize].calls += 1;
-            let child = self.child(self.node, target, lookup).0;
-            self.push(Frame { sp, entered: now, node: self.node, call: number | TAIL }, child);
+        if !self.back_in_chain(now, function) {
+            self.calls[call as usize].calls += 1;
+            self.push(Frame { sp, entered: now, node: self.node, call: call | TAIL }, child);
         }
     }
 
@@ -383,14 +384,25 @@ impl Recorder {
         true
     }
 
-    #[cold]
-    fn look_up(&mut self, site: u64, target: u64, lookup: &dyn Lookup) -> Known {
-        let node = self.node;
-        let (child, function, stub) = self.child(node, target, lookup);
-        if stub {
-            return Known { site, target, node, child: node, call: NO_CALL };
+    /// Context and number of a call from the context that runs; [`NO_CALL`] for that of a linkage stub.
+    #[inline]
+    fn look_up(&mut self, site: u64, target: u64, entered: Entered, lookup: &dyn Lookup) -> (u32, u32) {
+        let mixed = site ^ site >> 12 ^ target ^ u64::from(self.node).wrapping_mul(0x9e5);
+        let slot = mixed as usize % KNOWN;
+        let known = &self.known[slot];
+        if (known.site, known.target, known.node) == (site, target, self.node) {
+            return (known.child, known.call);
         }
-        Known { site, target, node, child, call: self.call_number(site, function) }
+        self.learn(slot, site, target, entered, lookup)
+    }
+
+    #[cold]
+    fn learn(&mut self, slot: usize, site: u64, target: u64, entered: Entered, lookup: &dyn Lookup) -> (u32, u32) {
+        let node = self.node;
+        let (child, function, stub) = self.child_of(node, target, entered, lookup);
+        let call = if stub { NO_CALL } else { self.call_number(site, function) };
+        self.known[slot] = Known { site, target, node, child, call };
+        (child, call)
     }
 
     fn call_number(&mut self, site: u64, function: FunctionId) -> u32 {
@@ -401,9 +413,13 @@ impl Recorder {
         })
     }
 
-    /// The context of the function at `pc` when it is called from `parent`; the function, and whether it is a linkage stub.
     fn child(&mut self, parent: u32, pc: u64, lookup: &dyn Lookup) -> (u32, FunctionId, bool) {
-        let found = lookup.function(pc, true);
+        self.child_of(parent, pc, Entered::Yes, lookup)
+    }
+
+    /// The context of the function at `pc` when it is called from `parent`; the function, and whether it is a linkage stub.
+    fn child_of(&mut self, parent: u32, pc: u64, entered: Entered, lookup: &dyn Lookup) -> (u32, FunctionId, bool) {
+        let found = lookup.function(pc, entered == Entered::Yes);
         if found.stub {
             return (parent, found.function, true);
         }
@@ -465,7 +481,8 @@ mod tests {
 
     /// (site, function, calls, instructions), by site.
     fn calls(r: &Recorder) -> Vec<(u64, u32, u64, u64)> {
-        let mut calls: Vec<_> = r.calls.iter().map(|c| (c.site, c.function, c.calls, c.insns)).collect();
+        let made = r.calls.iter().filter(|c| (c.calls, c.insns) != (0, 0));
+        let mut calls: Vec<_> = made.map(|c| (c.site, c.function, c.calls, c.insns)).collect();
         calls.sort_unstable();
         calls
     }
@@ -574,10 +591,7 @@ mod tests {
         r.ret(30, 0x210, 0x115, 0x8000, &Hundreds);
         r.close(30);
         assert_eq!(calls(&r), [(0x110, 2, 1, 8), (0x310, 4, 1, 2)]);
-        assert_eq!(
-            contexts(&r),
-            [(vec![1], 10), (vec![1, 2], 8), (vec![3], 8), (vec![3, 4], 2), (vec![5], 2)]
-        );
+        assert_eq!(contexts(&r), [(vec![1], 10), (vec![1, 2], 8), (vec![3], 8), (vec![3, 4], 2), (vec![5], 2)]);
     }
 
     #[test]

@@ -1,0 +1,373 @@
+//! `calque profile`: its numbers against callgrind's, engine against engine, and what is left of guests that die.
+
+use crate::command::{Outcome, calque, line, run};
+use libtest_mimic::{Failed, Trial};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Instructions of the program inside `calque demo`, wherever it runs.
+const DEMO: u64 = 17_694_989;
+
+/// Instructions that callgrind leaves out: the block that ends in `exit_group` never ends.
+const LAST_BLOCK: u64 = 3;
+
+/// Engines that count.
+const ENGINES: [&str; 3] = ["interp", "jit", "tiered"];
+
+/// All tests of this file.
+pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
+    let mut add = |name: &str, test: fn() -> Result<(), Failed>| {
+        trials.push(Trial::test(format!("profile::{name}"), test));
+    };
+    add("demo", demo);
+    add("refusals", refusals);
+    if guest("calls", &[]).is_err() {
+        skipped.push("profiles of C programs: no x86-64 gcc here".into());
+        return;
+    }
+    add("engines", engines);
+    add("formats", formats);
+    add("rep", rep);
+    add("longjmp", longjmp);
+    add("tail_calls", tail_calls);
+    add("signals", signals);
+    add("threads", threads);
+    add("exceptions", exceptions);
+    add("deaths", deaths);
+    if std::env::var_os("CALQUE_TEST_NO_EXEC").is_none() {
+        add("children", children);
+    }
+    if Command::new("valgrind").arg("--version").output().is_ok_and(|out| out.status.success()) {
+        add("callgrind", callgrind);
+    } else {
+        skipped.push("profiles against callgrind: no valgrind (Debian: valgrind)".into());
+    }
+}
+
+fn scratch(name: &str) -> PathBuf {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("profile");
+    fs::create_dir_all(&dir).expect("the target directory can be written");
+    dir.join(name)
+}
+
+/// A static guest from `tests/profile`, or the C++ one of `tests/prog/NAME`.
+fn guest(name: &str, flags: &[&str]) -> Result<PathBuf, Failed> {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests");
+    let (compiler, source) = match name {
+        "exceptions" => ("g++", tests.join("prog/exceptions/main.cc")),
+        _ => ("gcc", tests.join(format!("profile/{name}.c"))),
+    };
+    let file = scratch(&format!("{name}{}", flags.concat()));
+    let own = if name == "calls" { vec!["-nostdlib", "-fno-optimize-sibling-calls"] } else { vec![] };
+    let temporary = file.with_extension(format!("{:?}", std::thread::current().id()));
+    let mut compile = Command::new(compiler);
+    compile.args(["-O2", "-g", "-static", "-fcf-protection=none", "-fno-stack-protector", "-pthread"]);
+    compile.args(own).args(flags).arg("-o").arg(&temporary).arg(source);
+    let out = compile.output()?;
+    if !out.status.success() {
+        return Err(String::from_utf8_lossy(&out.stderr).into_owned().into());
+    }
+    fs::rename(temporary, &file)?;
+    Ok(file)
+}
+
+/// Profiles a guest into `output`; how it ended.
+fn profile(options: &[&str], output: &Path, guest: &Path, args: &[&str]) -> Result<Outcome, Failed> {
+    let mut command = calque(["profile"]);
+    command.args(options).arg("-o").arg(output).arg("--").arg(guest).args(args);
+    let _ = fs::remove_file(output);
+    let got = run(&mut command);
+    if output.exists() {
+        return Ok(got);
+    }
+    Err(format!("no profile\n{}[{}]\nreproduce: {}", got.stderr, got.end, line(&command)).into())
+}
+
+fn json(options: &[&str], guest: &Path, args: &[&str]) -> Result<Value, Failed> {
+    let file = scratch(&format!("{}.json", args.concat() + &options.concat().replace('=', "-")));
+    let file = file.with_file_name(format!(
+        "{}-{}",
+        guest.file_name().unwrap_or_default().to_string_lossy(),
+        file.file_name().unwrap_or_default().to_string_lossy()
+    ));
+    profile(options, &file, guest, args)?;
+    Ok(serde_json::from_str(&fs::read_to_string(&file)?)?)
+}
+
+/// Folded stacks as a map from stack to instructions.
+fn folded(guest: &Path, args: &[&str]) -> Result<BTreeMap<String, u64>, Failed> {
+    let name = guest.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let file = scratch(&format!("{name}{}.folded", args.concat()));
+    profile(&["--no-crash-report"], &file, guest, args)?;
+    let text = fs::read_to_string(&file)?;
+    let stack = |line: &str| {
+        let (stack, n) = line.rsplit_once(' ')?;
+        Some((stack.to_owned(), n.parse().ok()?))
+    };
+    Ok(text.lines().filter_map(stack).collect())
+}
+
+fn check(holds: bool, what: impl std::fmt::Debug) -> Result<(), Failed> {
+    if holds { Ok(()) } else { Err(format!("{what:#?}").into()) }
+}
+
+/// The last line of stderr as a number.
+fn counted(command: &mut Command) -> Result<u64, Failed> {
+    let got = run(command);
+    let last = got.stderr.lines().last().unwrap_or_default();
+    last.parse().map_err(|_| format!("no number: {}\nreproduce: {}", got.stderr, line(command)).into())
+}
+
+fn demo() -> Result<(), Failed> {
+    let elf = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/demo.elf");
+    for engine in ENGINES {
+        let mut command = calque(["profile", "--count", "--engine", engine]);
+        let total = counted(command.arg(&elf))?;
+        check(total == DEMO, (engine, total))?;
+    }
+    Ok(())
+}
+
+fn refusals() -> Result<(), Failed> {
+    for (args, says) in [
+        (&["-o", "/tmp/out"][..], "--format"),
+        (&["--format", "json"], "-o FILE"),
+        (&["-o", "/no/such/dir/x.json"], "/no/such/dir"),
+        (&["--format", "nonsense"], "nonsense"),
+    ] {
+        let mut command = calque(["profile"]);
+        let got = run(command.args(args).arg("/bin/true"));
+        check(got.end == "exit 2" && got.stderr.contains(says), (args, got.stderr, got.end))?;
+    }
+    Ok(())
+}
+
+/// Without what differs from run to run.
+fn stable(mut report: Value) -> Value {
+    report["pid"] = Value::Null;
+    report
+}
+
+/// The same report, down to the last number, from every engine.
+fn engines() -> Result<(), Failed> {
+    for guest in [guest("calls", &[])?, guest("exceptions", &[])?] {
+        let reports = ENGINES.map(|engine| json(&["--engine", engine], &guest, &[]));
+        let [interp, jit, tiered] = reports;
+        let (interp, jit, tiered) = (stable(interp?), stable(jit?), stable(tiered?));
+        check(interp["instructions"].as_u64() > Some(200_000), &interp["instructions"])?;
+        check(interp == jit && interp == tiered, (&guest, "see the reports beside it"))?;
+        consistent(&interp)?;
+    }
+    Ok(())
+}
+
+/// Functions, contexts, lines and blocks add up to the total.
+fn consistent(report: &Value) -> Result<(), Failed> {
+    let sum = |list: &str, field: &str| -> u64 {
+        let all = report[list].as_array().into_iter().flatten();
+        all.filter_map(|entry| entry[field].as_u64()).sum()
+    };
+    let total = report["instructions"].as_u64();
+    let blocks = report["blocks"].as_array().into_iter().flatten();
+    let in_blocks: u64 = blocks.filter_map(|b| Some(b["instructions"].as_u64()? * b["executions"].as_u64()?)).sum();
+    let sums = [sum("functions", "self"), sum("contexts", "self"), in_blocks];
+    check(sums.iter().all(|sum| Some(*sum) == total), (total, sums))
+}
+
+fn formats() -> Result<(), Failed> {
+    let guest = guest("calls", &[])?;
+    let svg = scratch("calls.svg");
+    profile(&[], &svg, &guest, &[])?;
+    let text = fs::read_to_string(&svg)?;
+    check(text.contains("<svg") && text.contains("fib (27,619 instructions"), &svg)?;
+    let text = scratch("calls.txt");
+    profile(&[], &text, &guest, &[])?;
+    let text = fs::read_to_string(&text)?;
+    check(text.contains("1,973  fib [calls]") && text.contains("calls.c:"), &text)?;
+    let mut command = calque(["profile"]);
+    let got = run(command.arg(&guest));
+    check(got.stdout == "3333333333333332\n" && got.stderr.contains(" sort [calls]"), got.stderr)?;
+    let file = scratch("callgrind.out");
+    profile(&[], &file, &guest, &[])?;
+    let mut annotate = Command::new("callgrind_annotate");
+    if let Ok(out) = annotate.arg(&file).output() {
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        check(out.status.success() && text.contains("PROGRAM TOTALS") && text.contains(":fib"), text)?;
+    }
+    Ok(())
+}
+
+/// What a `callgrind.out` says: instructions by function, and calls and instructions by caller and callee.
+#[derive(PartialEq, Eq, Debug, Default)]
+struct Callgrind {
+    own: BTreeMap<String, u64>,
+    calls: BTreeMap<(String, String), (u64, u64)>,
+}
+
+impl Callgrind {
+    fn read(file: &Path) -> Result<Callgrind, Failed> {
+        let mut out = Callgrind::default();
+        let mut names: BTreeMap<String, String> = BTreeMap::new();
+        let (mut function, mut callee) = (String::new(), String::new());
+        let mut calls: Option<u64> = None;
+        for line in fs::read_to_string(file)?.lines() {
+            if let Some((key, value)) = line.split_once('=') {
+                let mut name = || match value.split_once(' ') {
+                    Some((id, name)) => {
+                        names.insert(id.to_owned(), name.to_owned());
+                        name.to_owned()
+                    }
+                    None => names.get(value).cloned().unwrap_or_default(),
+                };
+                match key {
+                    "fn" => function = name(),
+                    "cfn" => callee = name(),
+                    "calls" => calls = value.split(' ').next().and_then(|n| n.parse::<u64>().ok()),
+                    _ => {}
+                }
+                continue;
+            }
+            let is_cost = line.starts_with(|c: char| c.is_ascii_digit() || "+-*".contains(c));
+            let Some(cost) = line.split(' ').next_back().filter(|_| is_cost).and_then(|n| n.parse::<u64>().ok()) else {
+                continue;
+            };
+            match calls.take() {
+                None => *out.own.entry(plain(&function)).or_default() += cost,
+                Some(n) => {
+                    let sum = out.calls.entry((plain(&function), plain(&callee))).or_default();
+                    *sum = (sum.0 + n, sum.1 + cost);
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    fn of_valgrind(name: &str, guest: &Path) -> Result<Callgrind, Failed> {
+        let file = scratch(name);
+        let mut command = Command::new("valgrind");
+        command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", file.display())).arg(guest);
+        let got = run(&mut command);
+        check(got.end == "exit 0", got.stderr)?;
+        Self::read(&file)
+    }
+}
+
+/// Without callgrind's mark of recursive calls, and its own name for what comes before `main`.
+fn plain(name: &str) -> String {
+    let name = if name == "(below main)" { "_start" } else { name };
+    name.split('\'').next().unwrap_or(name).to_owned()
+}
+
+/// Every function's instructions and every call are callgrind's.
+fn callgrind() -> Result<(), Failed> {
+    let guest = guest("calls", &[])?;
+    let mut expected = Callgrind::of_valgrind("expected.callgrind", &guest)?;
+    *expected.own.entry("_start".to_owned()).or_default() += LAST_BLOCK;
+    for engine in ENGINES {
+        let file = scratch(&format!("{engine}.callgrind"));
+        profile(&["--engine", engine], &file, &guest, &[])?;
+        let got = Callgrind::read(&file)?;
+        check(got.own.len() == 9 && got.calls.len() == 9, &got)?;
+        check(got == expected, (engine, &got, &expected))?;
+    }
+    Ok(())
+}
+
+/// The one difference: REP is one instruction here, and as many as it repeats, and one, there.
+fn rep() -> Result<(), Failed> {
+    let guest = guest("calls", &["-DREP"])?;
+    let file = scratch("rep.callgrind");
+    profile(&[], &file, &guest, &[])?;
+    let got = Callgrind::read(&file)?;
+    let own = got.own["fill"];
+    check(own < 20, &got)?;
+    if Command::new("valgrind").arg("--version").output().is_ok() {
+        let expected = Callgrind::of_valgrind("expected-rep.callgrind", &guest)?;
+        check(expected.own["fill"] == own + 1000, (&got, &expected))?;
+    }
+    Ok(())
+}
+
+/// Instructions of stacks that end so.
+fn below(stacks: &BTreeMap<String, u64>, end: &str) -> u64 {
+    stacks.iter().filter(|(stack, _)| stack.ends_with(end)).map(|(_, n)| n).sum()
+}
+
+fn longjmp() -> Result<(), Failed> {
+    let stacks = folded(&guest("stacks", &[])?, &["jumps"])?;
+    check(below(&stacks, "main;jumps;work") > 300 && below(&stacks, "main;jumps;deep") > 20, &stacks)?;
+    check(!stacks.keys().any(|stack| stack.contains("deep;work") || stack.contains("longjmp;work")), &stacks)
+}
+
+fn tail_calls() -> Result<(), Failed> {
+    let stacks = folded(&guest("stacks", &[])?, &["tail"])?;
+    check(below(&stacks, "main;tail;last;work") + below(&stacks, "main;tail;work") > 200, &stacks)?;
+    check(!stacks.keys().any(|stack| stack.contains("work;")), &stacks)
+}
+
+/// Handlers are nobody's callees, and what is interrupted goes on where it was.
+fn signals() -> Result<(), Failed> {
+    let stacks = folded(&guest("stacks", &[])?, &["signals"])?;
+    let handlers = stacks.get("handler;work").copied().unwrap_or(0) + stacks.get("escape;work").copied().unwrap_or(0);
+    check(handlers > 50, &stacks)?;
+    check(below(&stacks, "main;interrupted;work") > 300, &stacks)?;
+    check(!stacks.keys().any(|stack| stack.contains("raise;handler") || stack.contains("escape;work;")), &stacks)
+}
+
+fn threads() -> Result<(), Failed> {
+    let stacks = folded(&guest("stacks", &[])?, &["threads"])?;
+    let work = below(&stacks, "start_thread;thread;work");
+    check((9_000..60_000).contains(&work) && work.is_multiple_of(3), &stacks)
+}
+
+/// What catches is not below what threw.
+fn exceptions() -> Result<(), Failed> {
+    let stacks = folded(&guest("exceptions", &[])?, &[])?;
+    let depth = stacks.keys().map(|stack| stack.split(';').count()).max();
+    check(depth < Some(40) && stacks.keys().any(|stack| stack.contains("_Unwind_RaiseException")), &stacks)?;
+    check(
+        stacks.keys().filter(|s| s.contains("exit_group") || s.ends_with(";_exit")).all(|s| !s.contains("main;")),
+        &stacks,
+    )
+}
+
+/// A guest that dies leaves a profile with all that it has executed.
+fn deaths() -> Result<(), Failed> {
+    let guest = guest("stacks", &[])?;
+    for (how, end) in [("fault", "signal 11"), ("term", "signal 15"), ("abort", "signal 6"), ("thread", "exit 5")] {
+        let file = scratch(&format!("{how}.folded"));
+        let got = profile(&["--no-crash-report"], &file, &guest, &["", how])?;
+        check(got.end == end, (how, got.end, got.stderr))?;
+        let text = fs::read_to_string(&file)?;
+        let work = text.lines().find(|line| line.contains("main;dies;work ")).and_then(|l| l.rsplit(' ').next());
+        check(work.and_then(|n| n.parse().ok()) > Some(12_000u64), text)?;
+    }
+    Ok(())
+}
+
+/// A file for each process and for each program that a process has been.
+fn children() -> Result<(), Failed> {
+    let guest = guest("stacks", &[])?;
+    let dir = scratch("children");
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir)?;
+    profile(&[], &dir.join("x.folded"), &guest, &["children"])?;
+    let mut names: Vec<String> = Vec::new();
+    let mut texts = String::new();
+    for entry in fs::read_dir(&dir)? {
+        let entry = entry?;
+        let text = fs::read_to_string(entry.path())?;
+        check(text.contains("main"), (entry.path(), &text))?;
+        texts += &text;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    check(names.len() == 4 && names.iter().filter(|name| name.ends_with("-0.folded")).count() == 1, &names)?;
+    check(texts.contains("tail;") && texts.lines().filter(|l| l.contains("children;work ")).count() == 2, texts)?;
+    let total = counted(calque(["profile", "--count", "--"]).arg(&guest).arg("children"))?;
+    check(total > 5000 * 3, total)?;
+    Ok(())
+}
