@@ -26,7 +26,8 @@ fn emitted_code_is_as_reviewed() {
             [("aarch64", MemoryOrder::Plain), ("aarch64", MemoryOrder::Tso), ("aarch64-v8.4", MemoryOrder::Tso)]
         {
             let mut emitter = Emitter::new(HostIsa::parse(host).expect("a host"));
-            let code = emitter.emit(&region, &EmitOptions { memory_order, first_cell: 8 }).unwrap_or_else(|e| panic!("{e}"));
+            let code =
+                emitter.emit(&region, &EmitOptions { memory_order, first_cell: 8 }).unwrap_or_else(|e| panic!("{e}"));
             let words = a64::words(&code.code);
             let title = format!(
                 "; {host}, {memory_order:?}: {} guest instructions, {} words, {} of them before what is rarely needed",

@@ -50,9 +50,8 @@ fn both_kinds_of_code_are_linked() {
         let mut cpu = runner.state(&mut Random::new(1));
         (cpu.gpr[0], cpu.gpr[12], cpu.xmm[3]) = (0, 0, [0, 0]);
         let (before, xmm15) = (cpu.gpr, cpu.xmm[15]);
-        let code: Vec<_> = (0..4)
-            .map(|n| make(&mut runner, kind(n), &step(0x1000 + 16 * n, |_| to(0x1010 + 16 * n))))
-            .collect();
+        let code: Vec<_> =
+            (0..4).map(|n| make(&mut runner, kind(n), &step(0x1000 + 16 * n, |_| to(0x1010 + 16 * n)))).collect();
         for n in 0..3 {
             runner.cache.link(code[n].exits[0].cell, &code[n + 1]);
         }
@@ -63,7 +62,9 @@ fn both_kinds_of_code_are_linked() {
         assert_eq!(abi::left_from(&cpu), kind(3));
 
         runner.cache.remove(&code[2]);
-        let ExitReason::Link { cell } = runner.run(&mut cpu, &code[0]) else { panic!("nothing leads to what was removed") };
+        let ExitReason::Link { cell } = runner.run(&mut cpu, &code[0]) else {
+            panic!("nothing leads to what was removed")
+        };
         assert_eq!((runner.cache.cell_target(cell), cpu.gpr[0]), (GuestAddr(0x1020), 6));
         runner.cache.link(cell, &code[2]);
         assert_eq!(runner.run(&mut cpu, &code[0]), ExitReason::Link { cell }, "removed");

@@ -15,7 +15,7 @@ use crate::memory::CodePage;
 use crate::process::Process;
 use crate::smc::GuestCode;
 use crate::stats;
-use crate::tier::{ColdBlock, Code, Entry, Jit};
+use crate::tier::{Code, ColdBlock, Entry, Jit};
 use calque_backend::{CacheError, CodeKind, EmitOptions, Emitter, MemoryOrder};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -89,7 +89,7 @@ impl CodeMemory {
     /// Replaces the branch at `offset`, one of AArch64's `b`, by another: one store, and one of the instructions that may be changed
     /// while other threads run them (Arm ARM B2.2.5). They see it at once or soon; [`arch::sync_other_threads`] makes it at once.
     pub(crate) fn replace_branch(&self, offset: usize, word: u32) {
-        assert!(offset + 4 <= self.used() && offset % 4 == 0);
+        assert!(offset + 4 <= self.used() && offset.is_multiple_of(4));
         // SAFETY: inside both mappings, aligned; the mapping is only written here and before publication.
         let (executable, written) = unsafe {
             let written = self.writable.add(offset);

@@ -205,7 +205,7 @@ impl Emitter {
         }
         let (x, y) = (self.at_top(a, 0)?, self.x(b)?);
         let size = size_of(self.ty(a));
-        let shift = if bits < 32 { 32 - bits } else { 0 };
+        let shift = 32u32.saturating_sub(bits);
         self.set_flags(e::op3_lsl(op, size, e::ZR, x, y, shift));
         Ok(cond)
     }

@@ -46,7 +46,7 @@ impl Emitter {
         match inst.op {
             Op::Fadd | Op::Fsub | Op::Fmul | Op::Fdiv => self.arithmetic(inst, &[a, b]),
             Op::Sqrt => self.arithmetic(inst, &[a]),
-            Op::Ceil | Op::Floor | Op::Trunc | Op::Nearest => self.to_integral(inst, a),
+            Op::Ceil | Op::Floor | Op::Trunc | Op::Nearest => self.integral(inst, a),
             Op::Fmadd | Op::Fmsub | Op::Fnmadd | Op::Fnmsub => self.fused(inst, [a, b, c]),
             Op::Fmin | Op::Fmax => self.minimum(inst, a, b),
             Op::Fcmp | Op::FcmpSignaling if inst.ty.is_vector() => self.compare_float_lanes(inst, a, b),
@@ -151,7 +151,7 @@ impl Emitter {
     }
 
     /// NaNs become quiet on both kinds of processor.
-    fn to_integral(&mut self, inst: &Inst, a: Value) -> Result<(), EmitError> {
+    fn integral(&mut self, inst: &Inst, a: Value) -> Result<(), EmitError> {
         let (scalar, lanes) = forms(inst.op).ok_or(EmitError::NoCode(inst.op.name()))?;
         let (double, x) = (is_double(inst.ty), self.v(a)?);
         let d = self.v_dest()?;

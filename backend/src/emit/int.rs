@@ -3,8 +3,8 @@
 //! Values narrower than a register may have anything above their type ([`super::regs::Val::zx`] says what is known); an operation
 //! that looks at more than its type's bits (comparison, right shift, widening) cleans its operands first.
 
-use super::encode::{self as e, Size, V, Widen, X};
-use super::regs::{Loc, XMM_HOME};
+use super::encode::{self as e, Size, Widen, X};
+use super::regs::Loc;
 use super::{EmitError, Emitter, size_of};
 use calque_ir::{Inst, Op, Type, Value};
 
@@ -493,10 +493,4 @@ impl Emitter {
 /// Whether a guest register lives here.
 pub(super) fn is_home(r: X) -> bool {
     matches!(r.0, 3..=7 | 19..=29)
-}
-
-/// Whether a guest vector register lives here.
-#[allow(dead_code)]
-pub(super) fn is_v_home(r: V) -> bool {
-    r.0 >= XMM_HOME
 }

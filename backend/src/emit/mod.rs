@@ -354,7 +354,7 @@ impl Emitter {
                 if literal.bytes != bytes {
                     continue;
                 }
-                while self.code.len() % (bytes as usize / 4) != 0 {
+                while !self.code.len().is_multiple_of(bytes as usize / 4) {
                     self.word(0);
                 }
                 self.place(literal.label);

@@ -169,7 +169,7 @@ impl Plan {
                                     && (u.op != Op::Bnot || fates[fate.user as usize].deferred)
                             })
                 };
-                if takes && inst.ty.is_vector() == false {
+                if takes && !inst.ty.is_vector() {
                     fates[i as usize].deferred = true;
                     until = fate.last;
                 }

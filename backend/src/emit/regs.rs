@@ -77,6 +77,7 @@ impl Val {
 }
 
 /// State of register allocation.
+#[derive(Default)]
 pub(super) struct Regs {
     pub(super) values: Vec<Val>,
     x_refs: [u16; 32],
@@ -88,22 +89,6 @@ pub(super) struct Regs {
     v_scratch: usize,
     slots: u32,
     released: bool,
-}
-
-impl Default for Regs {
-    fn default() -> Self {
-        Regs {
-            values: Vec::new(),
-            x_refs: [0; 32],
-            v_refs: [0; 32],
-            x_pins: 0,
-            v_pins: 0,
-            scratch: 0,
-            v_scratch: 0,
-            slots: 0,
-            released: false,
-        }
-    }
 }
 
 impl Regs {

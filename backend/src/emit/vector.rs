@@ -1,7 +1,6 @@
 //! Operations on 128-bit vectors: integer lanes, and moving lanes of any kind.
 
 use super::encode::{self as e, Size, V, Vec3, VecShift};
-use super::regs::Loc;
 use super::{EmitError, Emitter, Reach, log2_of};
 use calque_ir::{Cc, Inst, Op, Type, Value};
 
@@ -376,11 +375,6 @@ impl Emitter {
         let label = self.literal([bits, 0], 8);
         self.branch(e::ldr_literal_fp(double, d, 0), Reach::Bits19, label);
     }
-
-    /// What an integer constant is: for callers that choose by it.
-    pub(super) fn is_constant(&self, v: Value) -> bool {
-        matches!(self.val(v).loc, Loc::Imm(_))
-    }
 }
 
 /// A shuffle that is one instruction.
@@ -414,7 +408,7 @@ impl Pattern {
                     let from = |vector: bool| if vector { 0u8 } else { 16 };
                     let zip = |n: u8| {
                         let lane = n / size;
-                        from(if lane % 2 == 0 { first } else { second }) + half + lane / 2 * size + n % size
+                        from(if lane.is_multiple_of(2) { first } else { second }) + half + lane / 2 * size + n % size
                     };
                     if is(&zip) {
                         return Some(Pattern::Pair { op, log2, first, second });

@@ -42,7 +42,11 @@ pub fn listing(words: &[u32], texts: Option<&[String]>) -> String {
 
 /// A listing without the text beside the words.
 pub fn words_only(listing: &str) -> String {
-    listing.lines().map(|line| if line.starts_with("  ") { &line[..10.min(line.len())] } else { line }).collect::<Vec<_>>().join("\n")
+    listing
+        .lines()
+        .map(|line| if line.starts_with("  ") { &line[..10.min(line.len())] } else { line })
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Compares a listing with a golden file; `BLESS=1` writes it. What differs, if anything.
