@@ -138,6 +138,8 @@ fn exempt(i: &Instruction) -> bool {
         Rdsspd | Rdsspq => true,
         // RCX, R11 and the flags are the system call's to write.
         Syscall => true,
+        // At the edge of a page, elements are first written with what they hold.
+        Maskmovdqu | Vmaskmovdqu | Vmaskmovps | Vmaskmovpd | Vpmaskmovd | Vpmaskmovq => true,
         // As the kernel answers them: the rest of a 32-bit register stays.
         Sldt | Str | Smsw => true,
         // iced takes a rotate of 9 or 17 bits for none; processors write CF and OF.

@@ -24,8 +24,10 @@ pub(super) fn jmp(l: &mut Lifter<'_>, i: &Insn) {
         }
         None => {
             let target = l.read(i, 0);
-            let sp = l.gpr64(RSP);
-            l.event(Helper::ProfileJump, target, sp);
+            if l.opts.profile {
+                let sp = l.gpr64(RSP);
+                l.event(Helper::ProfileJump, target, sp);
+            }
             Exit::Indirect(target)
         }
     };
