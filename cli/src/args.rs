@@ -2,6 +2,7 @@
 
 use crate::profile::Format;
 use calque_runtime::emit::Emit;
+use calque_runtime::lockstep::{Place, Sabotage};
 use calque_runtime::{Engine, RunOptions};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
@@ -23,6 +24,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a program
     Run(RunArgs),
+    /// Compare a program's execution with the processor's, or one engine's with another's
+    Diff(DiffArgs),
     /// Run a program and count what it executes
     Profile(ProfileArgs),
     /// Show instructions on their way from bytes to host code
@@ -83,9 +86,36 @@ pub(crate) struct RunArgs {
     /// The program's argv[0]
     #[arg(long, value_name = "NAME")]
     pub(crate) argv0: Option<OsString>,
+    /// Place under the controller of a comparison
+    #[arg(long, hide = true, value_parser = under)]
+    pub(crate) under: Option<Place>,
     /// The program, and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
     pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Exit status: 0 the executions are the same, 1 they differ, 2 they cannot be compared. \
+                        docs/DIFF.md says what is compared and how to read the report.")]
+pub(crate) struct DiffArgs {
+    /// What to compare with: native (the processor) or interp (the interpreter)
+    #[arg(long, value_enum, default_value_t = Against::default())]
+    pub(crate) against: Against,
+    /// Compare child processes, too
+    #[arg(long)]
+    pub(crate) follow_forks: bool,
+    /// Longest time between two comparisons, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 1000)]
+    pub(crate) interval: u64,
+    /// Break something, for tests of this command
+    #[arg(long = "break", hide = true, value_name = "WHAT",
+          value_parser = PossibleValuesParser::new(Sabotage::TABLE.map(|row| row.0)).map(|name| switch(&name)))]
+    pub(crate) sabotage: Option<Sabotage>,
+    /// Print nothing if the executions are the same
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
 }
 
 #[derive(Args, Debug)]
@@ -113,6 +143,20 @@ pub(crate) struct ProfileArgs {
     pub(crate) totals: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) run: RunArgs,
+}
+
+/// What an execution is compared with.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Against {
+    Native,
+    Interp,
+}
+
+impl Default for Against {
+    /// The processor, on machines that have an x86-64 one.
+    fn default() -> Self {
+        if cfg!(target_arch = "x86_64") { Against::Native } else { Against::Interp }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -246,6 +290,15 @@ fn size(text: &str) -> Result<usize, String> {
     number.checked_mul(1 << shift).ok_or_else(|| "too large".to_string())
 }
 
+fn switch(name: &str) -> Sabotage {
+    Sabotage::TABLE.into_iter().find(|row| row.0 == name).expect("one of the table").1
+}
+
+/// Where a guest finds its controller.
+fn under(text: &str) -> Result<Place, String> {
+    Place::parse(text).ok_or_else(|| "not a place under a controller".to_string())
+}
+
 /// A guest address, decimal or 0x....
 fn address(text: &str) -> Result<u64, String> {
     let parsed = match text.strip_prefix("0x") {
@@ -260,7 +313,8 @@ impl Cli {
     pub(crate) fn read(args: Vec<OsString>) -> Cli {
         let cli = Cli::parse_from(&args);
         // The program's own arguments may start with a hyphen, its name only behind `--`.
-        if let Command::Run(run) | Command::Profile(ProfileArgs { run, .. }) = &cli.command
+        if let Command::Run(run) | Command::Diff(DiffArgs { run, .. }) | Command::Profile(ProfileArgs { run, .. }) =
+            &cli.command
             && run.command[0].as_bytes().starts_with(b"-")
             && !args.iter().any(|a| a == "--")
         {
@@ -273,7 +327,8 @@ impl Cli {
 
 /// Puts `run` in front of a command line that names no subcommand.
 pub(crate) fn with_run(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    const OWN: [&str; 10] = ["run", "profile", "lift", "difftest", "demo", "help", "-h", "--help", "-V", "--version"];
+    const OWN: [&str; 11] =
+        ["run", "diff", "profile", "lift", "difftest", "demo", "help", "-h", "--help", "-V", "--version"];
     let mut args: Vec<OsString> = args.collect();
     if args.get(1).is_some_and(|first| !OWN.iter().any(|own| OsStr::new(own) == first)) {
         args.insert(1, "run".into());

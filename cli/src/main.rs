@@ -5,6 +5,7 @@
 //! | `args.rs`    | the command line                                                  |
 //! | `program.rs` | from a name to a file to run: PATH, sysroot, `#!`, clear refusals |
 //! | `run.rs`     | `calque run`                                                      |
+//! | `diff.rs`    | `calque diff`                                                     |
 //! | `profile/`   | `calque profile`: a run with counts, written in several formats   |
 //! | `lift.rs`    | `calque lift`: bytes to assembly, IR and host code                |
 //! | `difftest.rs`| `calque difftest`: instructions against this machine's processor  |
@@ -14,6 +15,7 @@
 
 mod args;
 mod demo;
+mod diff;
 mod difftest;
 mod lift;
 mod profile;
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     let cli = Cli::read(args::with_run(std::env::args_os()));
     match cli.command {
         Command::Run(args) => run::run(&args, None),
+        Command::Diff(args) => diff::diff(&args),
         Command::Profile(args) => profile::profile(&args),
         Command::Lift(args) => lift::lift(&args),
         Command::Difftest(args) => difftest::difftest(&args),

@@ -4,7 +4,7 @@ use crate::args::RunArgs;
 use crate::program;
 use crate::refuse;
 use calque_runtime::profile::ProfileOptions;
-use calque_runtime::{Process, RunOptions, load};
+use calque_runtime::{Process, RunOptions, load, lockstep};
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
@@ -16,7 +16,12 @@ const DEFAULT_PATH: &str = "/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/b
 
 /// Runs the program that the arguments name; comes back only if it cannot be started.
 pub(crate) fn run(args: &RunArgs, profile: Option<ProfileOptions>) -> ExitCode {
-    let options = RunOptions { profile, ..args.engine.options(args.sysroot.clone()) };
+    lockstep::set_place(args.under);
+    run_with(args, RunOptions { profile, ..args.engine.options(args.sysroot.clone()) })
+}
+
+/// Runs the program that the arguments name, with these options.
+pub(crate) fn run_with(args: &RunArgs, options: RunOptions) -> ExitCode {
     let name = &args.command[0];
     let search = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
     let path = match program::find(name, &search, options.sysroot.as_deref()) {

@@ -142,6 +142,17 @@ pub(crate) fn instruction(pc: GuestAddr) -> String {
     format!("{:<23} {text}", hex.join(" ")).trim_start().to_owned()
 }
 
+/// Length in bytes of the instruction at `pc`.
+pub(crate) fn length(pc: GuestAddr) -> u64 {
+    Window::<32>::new().one(&Memory, pc).1.len() as u64
+}
+
+/// Whether the instruction at `pc` is a string instruction that repeats.
+pub(crate) fn repeats(pc: GuestAddr) -> bool {
+    let (what, insn) = Window::<32>::new().one(&Memory, pc);
+    what == Decoded::Insn && insn.is_string_instruction() && (insn.has_rep_prefix() || insn.has_repne_prefix())
+}
+
 fn registers(out: &mut String, cpu: &CpuState) -> std::fmt::Result {
     const NAMES: [&str; 16] =
         ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];

@@ -13,6 +13,7 @@ use crate::arch::UnitThread;
 use crate::cold::{self, Made};
 use crate::crash;
 use crate::fault::{self, Pending};
+use crate::lockstep;
 use crate::memory::Prot;
 use crate::options::Engine;
 use crate::process::Process;
@@ -172,6 +173,11 @@ impl Exec {
         self.epoch = epoch;
     }
 
+    /// What comes next has nothing to do with how generated code was left last.
+    pub(crate) fn left_nowhere(&mut self) {
+        self.last_exit = LastExit::None;
+    }
+
     pub(crate) fn new() -> Self {
         Self {
             entries: EntryCache::new(),
@@ -227,6 +233,11 @@ impl Thread {
             eprintln!("calque: no memory for a thread: {error}");
             process.exit(EXIT_NO_MEMORY);
         }
+        if let Some(place) = lockstep::place()
+            && let lockstep::Ending::Exit(code) = lockstep::agent(self, &membership.member, place)
+        {
+            return code;
+        }
         loop {
             self.poll();
             if self.cpu.flags_rest & TRAP_FLAG != 0 {
@@ -236,11 +247,7 @@ impl Thread {
                 }
                 continue;
             }
-            let event = match &process.code.units {
-                Some(units) => self.run_units(units, &membership.member),
-                None => self.run_code(&membership.member),
-            };
-            match event {
+            match self.run_any(&membership.member) {
                 Event::Safepoint => {}
                 Event::Syscall => {
                     if let Some(code) = self.syscall() {
@@ -256,6 +263,15 @@ impl Thread {
         }
     }
 
+    /// Runs code from RIP on, in any tier, until something asks for the dispatcher.
+    pub(crate) fn run_any(&mut self, member: &Member) -> Event {
+        let process = Arc::clone(&self.process);
+        match &process.code.units {
+            Some(units) => self.run_units(units, member),
+            None => self.run_code(member),
+        }
+    }
+
     /// Delivers signals and drops stale code. Registers are exact and RIP is where the guest goes on.
     fn poll(&mut self) {
         // Each time: a vfork child shares its parent's thread-local storage.
@@ -265,6 +281,11 @@ impl Thread {
             interrupt.fetch_and(!CODE_CHANGED, Ordering::Relaxed);
             signal::deliver_pending(self);
         }
+        self.settle();
+    }
+
+    /// Drops stale code.
+    pub(crate) fn settle(&mut self) {
         self.process.drain_stale();
         self.process.code.make_room();
         if self.process.mem.is_shared() {
@@ -276,7 +297,8 @@ impl Thread {
         }
     }
 
-    fn syscall(&mut self) -> Option<i32> {
+    /// Carries out the system call that RIP stands behind; the code with which it ends the thread, if it does.
+    pub(crate) fn syscall(&mut self) -> Option<i32> {
         // SDM vol. 2, SYSCALL.
         self.cpu.gpr[1] = self.cpu.rip;
         self.cpu.gpr[11] = self.cpu.rflags();
@@ -312,7 +334,7 @@ impl Thread {
     }
 
     /// Runs code from RIP on, in any engine, until something asks for the dispatcher.
-    fn run_code(&mut self, member: &Member) -> Event {
+    pub(crate) fn run_code(&mut self, member: &Member) -> Event {
         let mut warm = true;
         // A signal may have been delivered since: RIP need not be where generated code was going.
         (self.exec.last_exit, self.exec.sampled) = (LastExit::None, false);
@@ -377,7 +399,7 @@ impl Thread {
     }
 
     /// The checked block at RIP is not what stands there now.
-    fn translate_anew(&mut self) {
+    pub(crate) fn translate_anew(&mut self) {
         let (process, pc) = (&self.process, GuestAddr(self.cpu.rip));
         process.code.recheck(&process.mem, &process.stats, pc);
         self.exec.entries.remove(pc.0);
@@ -466,7 +488,7 @@ fn link(process: &Process, jit: &Jit, cell: u32, entry: &Entry) {
 }
 
 /// Runs generated code; `None` goes on at RIP.
-fn enter(
+pub(crate) fn enter(
     cpu: &mut CpuState,
     process: &Process,
     jit: &Jit,

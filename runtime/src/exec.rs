@@ -40,6 +40,7 @@ pub fn exec(thread: &mut Thread, path: &Path, argv: Vec<CString>, envp: Vec<CStr
     let (kept, moved): (Vec<_>, Vec<_>) = envp.into_iter().partition(|var| !acts_on_host(var));
     let mut args: Vec<CString> = vec![c"calque".into(), options.command().into()];
     args.extend(options.to_args().iter().filter_map(|arg| CString::new(arg.as_bytes()).ok()));
+    args.extend(crate::lockstep::exec_argument());
     for var in moved {
         args.extend([c"-E".into(), var]);
     }

@@ -116,6 +116,9 @@ pub(crate) fn vfork(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errn
     if args.has(CLONE_SIGHAND) {
         return Err(Errno::EINVAL);
     }
+    if crate::lockstep::place().is_some() {
+        return fork_and_wait(thread, args);
+    }
     let signals = child_signals(thread, args);
     let mut birth = Birth { child: thread.child(args, signals), args: *args };
     let mut stack = Stack::new()?;

@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use crate::arch;
-use crate::cpuid;
+use crate::{cpuid, lockstep};
 use calque_ir::{CpuState, Helper};
 
 /// Fills `bytes` with random ones.
@@ -26,16 +26,20 @@ pub fn helper(cpu: &mut CpuState, helper: Helper, a: u64, b: u64, _c: u64) -> u6
                 leaf => cpuid::cpuid(leaf, b as u32),
             };
             let [eax, ebx, ecx, edx] = words.map(u64::from);
-            cpu.scratch[0] = [eax | ebx << 32, ecx | edx << 32];
+            let mut packed = [eax | ebx << 32, ecx | edx << 32];
+            if a as u32 == cpuid::CLOCK_LEAF {
+                packed = packed.map(|word| lockstep::value(|| word));
+            }
+            cpu.scratch[0] = packed;
             0
         }
-        Helper::Rdtsc => time_stamp(),
-        Helper::TscAux => arch::cpu_and_node().into(),
-        Helper::Random => {
+        Helper::Rdtsc => lockstep::value(time_stamp),
+        Helper::TscAux => lockstep::value(|| arch::cpu_and_node().into()),
+        Helper::Random => lockstep::value(|| {
             let mut word = [0; 8];
             random(&mut word);
             u64::from_le_bytes(word)
-        }
+        }),
         other => unreachable!("{} has a body of its own", other.name()),
     }
 }

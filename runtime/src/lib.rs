@@ -17,6 +17,7 @@
 //! | `gate.rs`           | time, cpuid, random numbers: everything that is not a function of guest state     |
 //! | `vdso/`             | the shared object whose functions read clocks without system calls                |
 //! | `signal/`, `spawn.rs`, `fork.rs`, `exec.rs`, `crash.rs` | signals, threads, children, crash reports     |
+//! | `lockstep/`         | `calque diff`: two executions of one program, compared                            |
 //! | `hidden.rs`         | descriptors of Calque's own                                                       |
 //! | `profile/`          | `calque profile`: counts, shadow call stacks; `--perf`                            |
 //! | `emit.rs`           | `--emit`: translations as text                                                    |
@@ -37,6 +38,7 @@ mod fork;
 pub mod gate;
 pub mod hidden;
 pub mod load;
+pub mod lockstep;
 pub mod memory;
 pub mod options;
 pub mod process;

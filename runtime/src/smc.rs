@@ -32,6 +32,7 @@
 //! - **I3** A shelved entry has no code that can be entered: its cell links are gone, and caches were cleared (I2).
 
 use crate::access;
+use crate::lockstep::{self, Sabotage};
 use crate::memory::{CodePage, GuestMap};
 use crate::profile::{Bounds, Profile};
 use crate::stats::{self, Stats};
@@ -106,6 +107,12 @@ impl<'a> GuestCode<'a> {
 
     /// Lifts the interpreter's block at `pc` as its page demands.
     pub(crate) fn lift_block(&self, pc: GuestAddr, options: &LiftOptions) -> Region {
+        let mut region = self.block(pc, options);
+        lockstep::lifted(&mut region);
+        region
+    }
+
+    fn block(&self, pc: GuestAddr, options: &LiftOptions) -> Region {
         let kind = self.mark(pc);
         if kind == Some(CodePage::Checked) {
             let block_insns = LiftOptions::default().block_insns;
@@ -120,6 +127,12 @@ impl<'a> GuestCode<'a> {
 
     /// Lifts the region at `pc` as its pages demand; whether its registers must be exact.
     pub(crate) fn lift_region(&self, pc: GuestAddr, executed: &dyn Executed, options: &LiftOptions) -> (Region, bool) {
+        let (mut region, precise) = self.region(pc, executed, options);
+        lockstep::lifted(&mut region);
+        (region, precise)
+    }
+
+    fn region(&self, pc: GuestAddr, executed: &dyn Executed, options: &LiftOptions) -> (Region, bool) {
         let kind = self.mark(pc);
         let precise = options.precise || kind == Some(CodePage::Writable);
         if kind != Some(CodePage::Checked) {
@@ -301,7 +314,10 @@ impl Pages {
 
     /// Shelves or drops all translations from what the map reports as stale; whether there was any.
     pub(crate) fn drain_stale(&mut self, map: &GuestMap, code: &Code) -> bool {
-        let stale = map.take_stale();
+        let mut stale = map.take_stale();
+        if lockstep::is_broken(Sabotage::Stale) {
+            stale.clear();
+        }
         if stale.is_empty() {
             return false;
         }

@@ -2,6 +2,7 @@
 
 use crate::signal::SigInfo;
 use crate::thread::Thread;
+use calque_ir::GuestRange;
 
 /// What a guest SYSCALL instruction does; implemented by the crate `syscalls`.
 pub trait Syscalls: Send + Sync {
@@ -14,6 +15,9 @@ pub trait Syscalls: Send + Sync {
 
     /// A call that has been made, in words, with buffers as they are now; without a result if it has not returned.
     fn describe(&self, thread: &mut Thread, nr: u64, args: [u64; 6], result: Option<u64>) -> String;
+
+    /// Guest memory that the call has written, to give it to another execution of the same program.
+    fn outputs(&self, thread: &mut Thread, nr: u64, args: [u64; 6], result: u64) -> Vec<GuestRange>;
 
     /// A signal is about to be delivered to `thread`, or to end it: `--strace` prints it.
     fn signal(&self, thread: &Thread, info: &SigInfo);

@@ -20,7 +20,8 @@ use crate::smc::{GuestCode, Origin, Pages};
 use crate::stats::{self, Stats};
 use crate::world::{Member, World};
 use calque_backend::{
-    Arch, CacheError, CodeCache, CodeKind, CompileOptions, Compiler, HostCode, HostIsa, MemoryOrder, StateAtFaults, Translation,
+    Arch, CacheError, CodeCache, CodeKind, CompileOptions, Compiler, HostCode, HostIsa, MemoryOrder, StateAtFaults,
+    Translation,
 };
 use calque_frontend::LiftOptions;
 use calque_frontend::lift::{self, EveryBlock};
@@ -221,6 +222,8 @@ pub(crate) struct Code {
     epoch: AtomicU64,
     /// Registers must be exact wherever the guest may fault.
     precise: AtomicBool,
+    /// Nothing is compiled any more.
+    interpret: AtomicBool,
     /// The same where floating-point operations may trap.
     precise_floats: AtomicBool,
     /// Several threads, or shared memory: accesses keep the guest's order.
@@ -349,18 +352,24 @@ impl Code {
     /// Without compiled code if the host refuses it and nobody insists.
     pub(crate) fn new(options: &RunOptions) -> io::Result<Code> {
         let engine = options.engine.resolve(options)?;
-        let units = (engine == Engine::Tier0 && Units::is_supported()).then(|| Units::new(options)).transpose().map_err(io::Error::other)?;
+        let units = (engine == Engine::Tier0 && Units::is_supported())
+            .then(|| Units::new(options))
+            .transpose()
+            .map_err(io::Error::other)?;
         let jit = match engine {
             Engine::Interp => None,
             Engine::Tier0 if units.is_some() => None,
             Engine::Jit | Engine::Tier0 => Some(Jit::new(options).map_err(io::Error::other)?),
-            Engine::Tiered | Engine::Auto => Jit::new(options).inspect_err(|e| eprintln!("calque: {e}; running slowly without")).ok(),
+            Engine::Tiered | Engine::Auto => {
+                Jit::new(options).inspect_err(|e| eprintln!("calque: {e}; running slowly without")).ok()
+            }
         };
         Ok(Code {
             shards: Default::default(),
             pages: Mutex::default(),
             epoch: AtomicU64::new(0),
             precise: AtomicBool::new(false),
+            interpret: AtomicBool::new(false),
             precise_floats: AtomicBool::new(false),
             ordered: AtomicBool::new(false),
             emits: arch::EMITS && matches!(engine, Engine::Tier0 | Engine::Auto) && jit.is_some(),
@@ -526,6 +535,22 @@ impl Code {
         self.ordered.load(Ordering::Relaxed)
     }
 
+    /// From now on only the interpreter runs: for the reference in a comparison.
+    pub(crate) fn only_interpret(&self) {
+        self.interpret.store(true, Ordering::Relaxed);
+        self.drop_all();
+    }
+
+    /// Whether the interpreter runs everything.
+    pub(crate) fn interprets(&self) -> bool {
+        !self.compiles() && self.units.is_none()
+    }
+
+    /// Whether compiled code may run.
+    pub(crate) fn compiles(&self) -> bool {
+        self.jit.is_some() && !self.interpret.load(Ordering::Relaxed)
+    }
+
     fn drop_all(&self) {
         lock(&self.pages).drain_all(self);
     }
@@ -579,7 +604,7 @@ impl Code {
     #[cold]
     pub(crate) fn request(&self, process: &Arc<Process>, entry: &Arc<Entry>) {
         let Some(jit) = &self.jit else { return };
-        if entry.request.swap(REQUESTED, Ordering::AcqRel) != IDLE {
+        if self.interpret.load(Ordering::Relaxed) || entry.request.swap(REQUESTED, Ordering::AcqRel) != IDLE {
             return;
         }
         if jit.synchronous || self.engine == Engine::Jit {
@@ -741,8 +766,7 @@ impl lift::Profile for Code {
         let enough = self.hot / RARE;
         // Of emitted code it is only known that it has run.
         let runs = |entry: &Arc<Entry>| {
-            entry.emitted.get().is_some()
-                || entry.cold().is_some() && entry.runs.load(Ordering::Relaxed) >= enough
+            entry.emitted.get().is_some() || entry.cold().is_some() && entry.runs.load(Ordering::Relaxed) >= enough
         };
         // A checked block is a translation of its own.
         let joins = |entry: &Arc<Entry>| runs(entry) && !entry.is_checked();

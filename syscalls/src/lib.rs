@@ -9,6 +9,7 @@
 //! | `abi/`          | x86-64 structures and flags, and conversions                                       |
 //! | `arch/`         | the host's numbers                                                                 |
 //! | `host.rs`       | raw system calls                                                                   |
+//! | `outputs.rs`    | the memory that a call has written, for `calque diff`                              |
 //! | `strace/`       | `--strace`                                                                         |
 //! | `doc.rs`        | docs/SYSCALLS.md                                                                   |
 
@@ -23,6 +24,7 @@ mod ipc;
 mod memory;
 mod misc;
 mod net;
+mod outputs;
 mod poll;
 mod proc;
 mod process;
@@ -34,7 +36,7 @@ mod time;
 
 use call::Call;
 use calque_runtime::signal::SigInfo;
-use calque_runtime::{Outcome, Syscalls, Thread};
+use calque_runtime::{GuestRange, Outcome, Syscalls, Thread};
 use nix::errno::Errno;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -57,6 +59,10 @@ impl Syscalls for LinuxSyscalls {
             Some(row) => strace::describe(&Call::new(thread, row, args), result),
             None => format!("syscall_{nr}()"),
         }
+    }
+
+    fn outputs(&self, thread: &mut Thread, nr: u64, args: [u64; 6], result: u64) -> Vec<GuestRange> {
+        table::row(nr).map(|row| outputs::of(&Call::new(thread, row, args), result)).unwrap_or_default()
     }
 
     fn signal(&self, thread: &Thread, info: &SigInfo) {

@@ -65,6 +65,45 @@ pub struct FileId {
     pub ino: u64,
 }
 
+/// A change of mappings, to be made again in another process: kind, address, length, protection (or advice), descriptor,
+/// offset, new address, new length. Shared mappings become private ones there: what is written happens once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct MapOp(pub(crate) [u64; Self::WORDS]);
+
+impl MapOp {
+    pub(crate) const WORDS: usize = 8;
+    pub(crate) const MAP: u64 = 0;
+    pub(crate) const UNMAP: u64 = 1;
+    pub(crate) const PROTECT: u64 = 2;
+    pub(crate) const REMAP: u64 = 3;
+    pub(crate) const ADVISE: u64 = 4;
+
+    fn map(at: u64, len: u64, prot: Prot, fd: RawFd, offset: u64) -> Self {
+        Self([Self::MAP, at, len, prot.bits() as u64, fd as u64, offset, 0, 0])
+    }
+
+    fn unmap(at: u64, len: u64) -> Self {
+        Self([Self::UNMAP, at, len, 0, 0, 0, 0, 0])
+    }
+
+    fn protect(at: u64, len: u64, prot: Prot) -> Self {
+        Self([Self::PROTECT, at, len, prot.bits() as u64, 0, 0, 0, 0])
+    }
+
+    fn remap(at: u64, len: u64, to: u64, new_len: u64) -> Self {
+        Self([Self::REMAP, at, len, 0, 0, 0, to, new_len])
+    }
+
+    fn advise(at: u64, len: u64, advice: i32) -> Self {
+        Self([Self::ADVISE, at, len, advice as u64, 0, 0, 0, 0])
+    }
+
+    /// The descriptor of a mapped file.
+    pub(crate) fn file(&self) -> Option<RawFd> {
+        (self.0[0] == Self::MAP).then_some(self.0[4] as RawFd).filter(|&fd| fd >= 0)
+    }
+}
+
 /// One mapping, as `/proc/self/maps` and crash reports show it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mapping {
@@ -135,6 +174,8 @@ struct State {
     stale: Vec<GuestRange>,
     brk_start: u64,
     brk: u64,
+    /// Changes since they were last taken, if somebody wants to know.
+    changes: Option<Vec<MapOp>>,
 }
 
 /// Guest page size, as a mask of the offset bits.
@@ -235,12 +276,14 @@ impl GuestMap {
         if shared && may_change(prot, &backing) {
             self.shared.store(true, Ordering::Release);
         }
+        let file = if matches!(backing, Backing::File { .. }) { fd } else { -1 };
         state.forget_writes(&(at..at + len));
         if !shared && matches!(backing, Backing::File { .. }) && is_writable(fd) {
             // What is written to the file later shows in pages of it that have not been copied.
             state.checked.insert(at..at + len);
         }
         state.map.insert(at..at + len, Kind { prot, shared, backing });
+        state.note(|| MapOp::map(at, len, prot, file, offset));
         self.changed(prot);
         Ok(GuestAddr(at))
     }
@@ -258,6 +301,7 @@ impl GuestMap {
             // SAFETY: the guest's own.
             unsafe { libc::munmap(part.start as *mut _, (part.end - part.start) as usize) };
         }
+        state.note(|| MapOp::unmap(range.start, range.end - range.start));
         state.forget_writes(&range);
         state.map.remove(range);
         self.changed(Prot::EXEC);
@@ -283,6 +327,7 @@ impl GuestMap {
             if result != 0 {
                 return Err(Errno::last());
             }
+            state.note(|| MapOp::protect(part.start, part.end - part.start, prot));
             if kind.shared && prot.contains(Prot::WRITE) {
                 self.shared.store(true, Ordering::Release);
             }
@@ -353,6 +398,7 @@ impl GuestMap {
             other => other,
         };
         state.map.insert(to..to + new_len, Kind { backing, ..kind });
+        state.note(|| MapOp::remap(at, old_len, to, new_len));
         self.changed(Prot::EXEC);
         Ok(GuestAddr(to))
     }
@@ -412,6 +458,7 @@ impl GuestMap {
             if unsafe { libc::madvise(part.start as *mut _, (part.end - part.start) as usize, advice) } != 0 {
                 return Err(Errno::last());
             }
+            state.note(|| MapOp::advise(part.start, part.end - part.start, advice));
         }
         if complete { Ok(()) } else { Err(Errno::ENOMEM) }
     }
@@ -570,6 +617,34 @@ impl GuestMap {
         std::mem::take(&mut state.stale)
     }
 
+    /// From now on changes are recorded.
+    pub(crate) fn record_changes(&self) {
+        self.lock().changes = Some(Vec::new());
+    }
+
+    /// Takes the recorded changes.
+    pub(crate) fn take_changes(&self) -> Vec<MapOp> {
+        self.lock().changes.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Makes a change that another process's map has recorded; `fd` is its file, opened here.
+    pub(crate) fn repeat(&self, op: &MapOp, fd: Option<RawFd>) -> Result<(), Errno> {
+        let [kind, at, len, prot, _, offset, to, new_len] = op.0;
+        let at = GuestAddr(at);
+        let placed = libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE;
+        match (kind, fd) {
+            (MapOp::MAP, Some(fd)) => self.mmap(at, len, prot as i32, placed, fd, offset).map(drop),
+            (MapOp::MAP, None) => self.mmap(at, len, prot as i32, placed | libc::MAP_ANONYMOUS, -1, 0).map(drop),
+            (MapOp::UNMAP, _) => self.munmap(at, len),
+            (MapOp::PROTECT, _) => self.mprotect(at, len, prot as i32),
+            (MapOp::REMAP, _) => {
+                let fixed = if to == at.0 { 0 } else { libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED };
+                self.mremap(at, len, new_len, fixed, GuestAddr(to)).map(drop)
+            }
+            _ => self.madvise(at, len, prot as i32),
+        }
+    }
+
     /// Forgets the code marks in `range`, gives its pages their full protection back, and reports it as stale.
     fn drop_code(&self, state: &mut State, range: &std::ops::Range<u64>) {
         let marked: Vec<_> =
@@ -591,6 +666,12 @@ impl GuestMap {
 }
 
 impl State {
+    fn note(&mut self, op: impl FnOnce() -> MapOp) {
+        if let Some(changes) = &mut self.changes {
+            changes.push(op());
+        }
+    }
+
     /// A page with code has been written to.
     fn count_write(&mut self, page: u64) {
         self.writes.entry(page).or_default().count += 1;

@@ -21,5 +21,5 @@ mod map;
 mod tests;
 
 pub use layout::*;
-pub(crate) use map::{CodePage, Frozen};
+pub(crate) use map::{CodePage, Frozen, MapOp};
 pub use map::{GuestMap, Mapping, Prot};

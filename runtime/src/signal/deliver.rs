@@ -14,7 +14,7 @@ use crate::memory::Prot;
 use crate::profile::Ends;
 use crate::thread::{Access, GuestFault, MemoryCause, Thread};
 use calque_ir::addr::GUEST_PAGE;
-use calque_ir::{CpuState, FaultKind, GuestAddr};
+use calque_ir::{CpuState, FaultKind, GuestAddr, GuestRange};
 use libc::{SA_NODEFER, SA_ONSTACK, SA_RESETHAND};
 use libc::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP};
 use std::sync::Arc;
@@ -35,6 +35,8 @@ pub struct ThreadSignals {
     held: Vec<SigInfo>,
     /// What frames show of the thread's last exception.
     trap: TrapInfo,
+    /// Frames pushed since somebody emptied the list: the controller of a comparison copies them.
+    pub(crate) frames: Vec<GuestRange>,
     /// Where host handlers of this thread run; empty until it is attached.
     handler_stack: Vec<u8>,
 }
@@ -80,6 +82,7 @@ impl ThreadSignals {
             inbox: Box::default(),
             held: Vec::new(),
             trap: TrapInfo::default(),
+            frames: Vec::new(),
             handler_stack: Vec::new(),
         }
     }
@@ -130,7 +133,7 @@ impl ThreadSignals {
     }
 
     /// Whether anything waits that the mask lets through.
-    pub(super) fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         !self.inbox.is_empty() || self.held.iter().any(|info| !self.mask.contains(info.signo))
     }
 
@@ -170,6 +173,15 @@ pub fn restart_call(thread: &mut Thread) {
 /// Raises the signal of an exception at RIP: runs the guest's handler or dies.
 pub fn raise(thread: &mut Thread, fault: GuestFault) {
     thread.raise_fault(fault);
+}
+
+/// What [`raise`] would do: signal number, code, address, and whether the guest has a handler that runs.
+pub(crate) fn preview(thread: &Thread, fault: GuestFault) -> (i32, i32, u64, bool) {
+    let fault = if fault == GuestFault::Trap(FaultKind::Fetch) { thread.fetch_fault() } else { fault };
+    let info = Exception::of(fault, &thread.cpu).info;
+    let action = thread.signals.actions.get(info.signo);
+    let handled = action.handler > SIG_IGN && !thread.signals.mask.contains(info.signo);
+    (info.signo, info.code, info.addr(), handled)
 }
 
 impl Thread {
@@ -231,6 +243,10 @@ impl Thread {
         if alt.flags & AltStack::AUTODISARM != 0 {
             self.signals.alt = AltStack::NONE;
         }
+        self.signals.frames.push(GuestRange {
+            start: GuestAddr(place.frame),
+            end: GuestAddr(place.fp.wrapping_add(layout.size() as u64)),
+        });
         self.enter_handler(info.signo, action.handler, place.frame);
         self.record_handler(alt);
         Ok(())
@@ -385,8 +401,12 @@ impl Exception {
                 FaultKind::Overflow => trap(SIGSEGV, SI_KERNEL, 0, 4),
                 FaultKind::GeneralProtection | FaultKind::Compatibility => trap(SIGSEGV, SI_KERNEL, 0, 13),
                 FaultKind::Fetch => trap(SIGSEGV, SEGV_MAPERR, rip, 14),
-                FaultKind::X87Float => trap(SIGFPE, calque_ir::state::float_code(u32::from(cpu.x87.status & !cpu.x87.control)), rip, 16),
-                FaultKind::SimdFloat => trap(SIGFPE, calque_ir::state::float_code(cpu.mxcsr & !(cpu.mxcsr >> 7)), rip, 19),
+                FaultKind::X87Float => {
+                    trap(SIGFPE, calque_ir::state::float_code(u32::from(cpu.x87.status & !cpu.x87.control)), rip, 16)
+                }
+                FaultKind::SimdFloat => {
+                    trap(SIGFPE, calque_ir::state::float_code(cpu.mxcsr & !(cpu.mxcsr >> 7)), rip, 19)
+                }
             },
         }
     }

@@ -59,6 +59,7 @@ mod set;
 
 pub use actions::{SIG_DFL, SIG_IGN, SignalActions};
 pub use calls::SignalFirst;
+pub(crate) use deliver::preview;
 pub use deliver::{ThreadSignals, deliver_pending, raise, restart_call};
 pub use frame::{AltStack, KernelSigaction, SigInfo};
 pub(crate) use host::move_inbox;
