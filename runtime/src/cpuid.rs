@@ -80,8 +80,6 @@ pub const CLOCK_LEAF: u32 = 0x4000_0001;
 
 /// Family 6, model 0x3c, stepping 3.
 const SIGNATURE: u32 = 0x0003_06c3;
-/// The time stamp counter's frequency in Hz (`gate.rs`).
-const TSC_HZ: u32 = 1_000_000_000;
 const LAST_BASIC: u32 = 0x15;
 const LAST_EXTENDED: u32 = 0x8000_0008;
 
@@ -113,7 +111,7 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
         4 => cache(subleaf),
         7 if subleaf == 0 => [0, bits(LEAF_7_EBX), bits(LEAF_7_ECX), 0],
         0xd => extended_state(subleaf),
-        0x15 => [1, 1, TSC_HZ, 0],
+        0x15 => crate::arch::TSC_HZ.map_or([0; 4], |hz| [1, 1, hz, 0]),
         0x4000_0000 => {
             let [h0, h1, h2] = words(HYPERVISOR);
             [CLOCK_LEAF, h0, h1, h2]

@@ -202,6 +202,16 @@ impl Exec {
         }
     }
 
+    /// The entry for `pc`, if it is remembered.
+    pub(crate) fn entry(&self, pc: GuestAddr) -> Option<Arc<Entry>> {
+        self.entries.owner(pc.0).cloned()
+    }
+
+    /// Remembers an entry that has something to run.
+    pub(crate) fn remember(&mut self, entry: &Arc<Entry>) {
+        self.entries.remember(Arc::clone(entry));
+    }
+
     /// The interpreter's values.
     pub(crate) fn frame(&mut self) -> &mut Frame {
         &mut self.frame

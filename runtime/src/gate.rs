@@ -33,7 +33,7 @@ pub fn helper(cpu: &mut CpuState, helper: Helper, a: u64, b: u64, _c: u64) -> u6
             cpu.scratch[0] = packed;
             0
         }
-        Helper::Rdtsc => lockstep::value(time_stamp),
+        Helper::Rdtsc => lockstep::value(arch::time_stamp),
         Helper::TscAux => lockstep::value(|| arch::cpu_and_node().into()),
         Helper::Random => lockstep::value(|| {
             let mut word = [0; 8];
@@ -42,12 +42,6 @@ pub fn helper(cpu: &mut CpuState, helper: Helper, a: u64, b: u64, _c: u64) -> u6
         }),
         other => unreachable!("{} has a body of its own", other.name()),
     }
-}
-
-/// Time stamp counter: nanoseconds since boot, a 1 GHz clock that runs alike on every host.
-fn time_stamp() -> u64 {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("there is a monotonic clock");
-    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }
 
 /// What CPUID's clock leaf answers: the clocks that Linux's own vDSO knows, without entering the kernel.

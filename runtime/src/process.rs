@@ -92,6 +92,7 @@ impl Process {
     pub fn exit(&self, code: i32) -> ! {
         self.write_profile(Ends::Exits(code));
         if let Some(stderr) = &self.stats_output {
+            self.code.measure(&self.stats);
             // Nobody is left to hear of an error.
             let _ = write!(&mut &*stderr, "{}", self.stats);
         }

@@ -32,6 +32,10 @@ counters! {
     unit_insns;
     /// times the interpreter ran an instruction that cannot be copied
     odd_insns;
+    /// bytes of their code at the end
+    unit_code_bytes;
+    /// bytes of tables about them
+    unit_table_bytes;
     /// blocks emitted by tier 0
     emitted_blocks;
     /// guest instructions in them

@@ -415,6 +415,15 @@ impl Code {
         pages
     }
 
+    /// Notes sizes for `--stats`.
+    pub(crate) fn measure(&self, stats: &Stats) {
+        if let Some(units) = &self.units {
+            let [code, tables] = units.sizes();
+            stats.unit_code_bytes.store(code, Ordering::Relaxed);
+            stats.unit_table_bytes.store(tables, Ordering::Relaxed);
+        }
+    }
+
     /// Higher after each invalidation.
     #[inline]
     pub(crate) fn epoch(&self) -> u64 {

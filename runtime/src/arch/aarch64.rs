@@ -368,6 +368,14 @@ pub(crate) fn context_set_pc(context: &mut libc::ucontext_t, pc: u64) {
     context.uc_mcontext.pc = pc;
 }
 
+/// Nanoseconds since boot.
+pub(crate) fn time_stamp() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("there is a monotonic clock");
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+}
+
+pub(crate) const TSC_HZ: Option<u32> = Some(1_000_000_000);
+
 pub(crate) fn context_trap(_: &libc::ucontext_t) -> Option<u64> {
     None
 }

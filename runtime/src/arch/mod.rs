@@ -75,6 +75,9 @@ pub(crate) use units::{FrozenUnits, UnitThread, Units, signal_entry};
 
 /// `fn context_trap(&ucontext_t) -> Option<u64>`: the vector of the exception, where the host says so.
 pub(crate) use host::context_trap;
+/// `fn time_stamp() -> u64`: the time stamp counter, and `TSC_HZ`, its frequency, where it is known: CPUID leaf 0x15 says so.
+pub(crate) use host::{TSC_HZ, time_stamp};
+
 /// `fn cpu_and_node() -> u32`: where this thread runs, the cpu in the low 12 bits, the node above, as Linux sets TSC_AUX
 /// (`arch/x86/include/asm/segment.h`, `vdso_encode_cpunode`).
 pub(crate) use host::cpu_and_node;

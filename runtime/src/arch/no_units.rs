@@ -44,7 +44,7 @@ impl Units {
         match *self {}
     }
 
-    pub(crate) fn sizes(&self) -> [u64; 3] {
+    pub(crate) fn sizes(&self) -> [u64; 2] {
         match *self {}
     }
 

@@ -89,10 +89,9 @@ impl Units {
         }
     }
 
-    /// Bytes of code, bytes of tables about it, and number of units.
-    pub(crate) fn sizes(&self) -> [u64; 3] {
-        let stats = self.blocks.stats();
-        [stats.code_bytes, stats.table_bytes, stats.units]
+    /// Bytes of code, and of tables about it.
+    pub(crate) fn sizes(&self) -> [u64; 2] {
+        self.blocks.sizes()
     }
 
     /// In a signal handler: makes the thread, interrupted at `context`, leave the unit it is in, if it is in one. Whether it is.
@@ -287,7 +286,7 @@ impl Thread {
                 None
             }
             Exit::Syscall => Some(Event::Syscall),
-            Exit::Odd => None,
+            Exit::Odd => self.interpret_one(),
             Exit::Interrupted => Some(
                 fault::try_take_pending()
                     .map_or(Event::Safepoint, |pending| Event::Fault(crate::dispatch::host_fault(process, pending))),
@@ -299,13 +298,21 @@ impl Thread {
     fn interpret_one(&mut self) -> Option<Event> {
         let process = Arc::clone(&self.process);
         stats::add(&process.stats.odd_insns, 1);
-        let entry = process.code.entry(GuestAddr(self.cpu.rip));
-        if !entry.is_usable() && !process.code.reclaim(&process.mem, &process.stats, &entry) {
-            return Some(Event::Safepoint);
-        }
-        if entry.cold().is_none() && !process.code.lift_cold(&entry, &process.mem, &process.stats) {
-            return Some(Event::Safepoint);
-        }
+        let pc = GuestAddr(self.cpu.rip);
+        let entry = match self.exec.entry(pc) {
+            Some(entry) => entry,
+            None => {
+                let entry = process.code.entry(pc);
+                if !entry.is_usable() && !process.code.reclaim(&process.mem, &process.stats, &entry) {
+                    return Some(Event::Safepoint);
+                }
+                if entry.cold().is_none() && !process.code.lift_cold(&entry, &process.mem, &process.stats) {
+                    return Some(Event::Safepoint);
+                }
+                self.exec.remember(&entry);
+                entry
+            }
+        };
         let Some(block) = entry.cold() else { return Some(Event::Safepoint) };
         if entry.count_run() % TRUSTED_AFTER == 0 && entry.is_checked() {
             process.mem.trust(entry.pc);

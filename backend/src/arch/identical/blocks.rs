@@ -115,14 +115,6 @@ pub struct Frozen<'a> {
     _state: MutexGuard<'a, State>,
 }
 
-/// Numbers for `--stats`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct BlockStats {
-    pub code_bytes: u64,
-    pub table_bytes: u64,
-    pub units: u64,
-}
-
 const PAGE: u64 = 4096;
 
 impl Blocks {
@@ -249,8 +241,12 @@ impl Blocks {
         bytes.clear();
         let mut code = Code { bytes, base: self.memory.base() + u64::from(start) };
         let by_pc = &state.by_pc;
-        let mut world =
-            World { read, known: &|pc| by_pc.contains_key(&pc), exits: self.exits, first_exit: state.exits.len() as u32 };
+        let mut world = World {
+            read,
+            known: &|pc| by_pc.contains_key(&pc),
+            exits: self.exits,
+            first_exit: state.exits.len() as u32,
+        };
         let is_unit = state.translator.translate(pc, &mut code, &mut world);
         let result = if !unchanged() {
             Ok(None)
@@ -270,7 +266,15 @@ impl Blocks {
     fn add(&self, state: &mut State, pc: u64, start: u32, len: u32, kind: Kind) -> Found {
         let index = state.records.len() as u32;
         let first_exit = state.exits.len() as u32;
-        state.records.push(Record { pc, start, len, items: state.items.len() as u32, incoming: 0, kind, removed: false });
+        state.records.push(Record {
+            pc,
+            start,
+            len,
+            items: state.items.len() as u32,
+            incoming: 0,
+            kind,
+            removed: false,
+        });
         state.by_pc.insert(pc, index);
         let unit = std::mem::take(&mut state.translator.unit);
         state.items.extend_from_slice(&unit.items);
@@ -284,7 +288,8 @@ impl Blocks {
             }
         }
         if kind == Kind::Unit {
-            let exit = |e: &UnitExit| Exit { at: start + e.at, stub: start + e.stub, target: e.target, next: 0, linked: 0 };
+            let exit =
+                |e: &UnitExit| Exit { at: start + e.at, stub: start + e.stub, target: e.target, next: 0, linked: 0 };
             state.exits.extend(unit.exits.iter().map(exit));
             for exit in first_exit..state.exits.len() as u32 {
                 if let Some(&to) = state.by_pc.get(&state.exits[exit as usize].target)
@@ -412,19 +417,15 @@ impl Blocks {
         self.memory.mappings()
     }
 
-    /// Numbers as of now.
-    pub fn stats(&self) -> BlockStats {
+    /// Bytes of code, and of tables about it.
+    pub fn sizes(&self) -> [u64; 2] {
         let state = self.lock();
         let table = state.records.len() * size_of::<Record>()
             + state.exits.len() * size_of::<Exit>()
             + state.items.len()
-            + state.by_pc.len() * 16
-            + state.landings.len() * 16;
-        BlockStats {
-            code_bytes: self.memory.used() as u64,
-            table_bytes: table as u64,
-            units: state.by_pc.len() as u64,
-        }
+            + state.by_pc.len() * size_of::<(u64, u32)>()
+            + state.landings.len() * size_of::<(u64, (u32, u32))>();
+        [self.memory.used() as u64, table as u64]
     }
 }
 

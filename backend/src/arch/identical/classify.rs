@@ -31,7 +31,7 @@ pub(super) enum Kind {
 #[rustfmt::skip]
 const ODD: &[Mnemonic] = &[
     // Show the translator, or what CPUID does not announce.
-    Mnemonic::Cpuid, Mnemonic::Xgetbv, Mnemonic::Rdpid, Mnemonic::Rdtscp, Mnemonic::Rdtsc,
+    Mnemonic::Cpuid, Mnemonic::Xgetbv, Mnemonic::Rdpid,
     // System and ID flags live in CpuState; TF must not trap here.
     Mnemonic::Pushfq, Mnemonic::Pushf, Mnemonic::Popfq, Mnemonic::Popf,
     // The GS base is ours.
@@ -52,10 +52,13 @@ const ODD: &[Mnemonic] = &[
 fn host_has(feature: CpuidFeature) -> bool {
     use CpuidFeature::*;
     match feature {
-        INTEL8086 | INTEL186 | INTEL286 | INTEL386 | INTEL486 | X64 | CMOV | CPUID | MULTIBYTENOP | PAUSE | MSR | CX8 | FPU | FPU287
-        | FPU387 | MMX | SSE | SSE2 | CLFSH | PREFETCHW | SYSCALL | FXSR | INTEL8086_ONLY | FSGSBASE => true,
+        INTEL8086 | INTEL186 | INTEL286 | INTEL386 | INTEL486 | X64 | CMOV | CPUID | MULTIBYTENOP | PAUSE | MSR
+        | CX8 | FPU | FPU287 | FPU387 | MMX | SSE | SSE2 | CLFSH | PREFETCHW | SYSCALL | FXSR | INTEL8086_ONLY
+        | FSGSBASE => true,
         // No-operations where control-flow enforcement is off, as it is in this process.
         CET_IBT | CET_SS => true,
+        // The gate answers with the same counter and the same number (`runtime::gate`).
+        TSC | RDTSCP => true,
         SSE3 => has("sse3"),
         SSSE3 => has("ssse3"),
         SSE4_1 => has("sse4.1"),
@@ -120,7 +123,8 @@ fn classify(insn: &Instruction) -> Kind {
     }
     let transfers = !matches!(code.flow_control(), iced_x86::FlowControl::Next);
     // A MOV to a segment register replaces the base of FS or GS (SDM vol. 3 3.4.4.1).
-    let segment = matches!(code, Mov_Sreg_rm16 | Mov_Sreg_r32m16 | Mov_Sreg_r64m16 | Popq_FS | Popw_FS | Popq_GS | Popw_GS);
+    let segment =
+        matches!(code, Mov_Sreg_rm16 | Mov_Sreg_r32m16 | Mov_Sreg_r64m16 | Popq_FS | Popw_FS | Popq_GS | Popw_GS);
     if transfers || segment || insn.is_privileged() || ODD.contains(&code.mnemonic()) {
         return Kind::Odd;
     }

@@ -328,7 +328,7 @@ pub(super) fn install(area: &Area, cpu: &mut CpuState) {
         (*words).cpu = std::ptr::from_mut(cpu) as u64;
         // A thread inherits its creator's x87 state.
         asm!("fninit", options(nomem, nostack, preserves_flags));
-        asm!("rdfsbase {}", out(reg) (*words).host_fs, options(nomem, nostack, preserves_flags));
+        asm!("rdfsbase {}", out(reg)(*words).host_fs, options(nomem, nostack, preserves_flags));
         asm!("wrgsbase {}", in(reg) words as u64, options(nostack, preserves_flags));
     }
 }

@@ -41,5 +41,5 @@ mod sites;
 mod unit;
 
 pub use area::Area;
-pub use blocks::{BlockStats, Blocks, Found, Frozen, TranslateError};
+pub use blocks::{Blocks, Found, Frozen, TranslateError};
 pub use enter::{Exit, Redirect, enter, is_supported, leave_at, signal_entry};

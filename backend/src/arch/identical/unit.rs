@@ -78,7 +78,8 @@ impl Translator {
     /// Appends the unit at `pc` to `code`. False if its first instruction is the interpreter's, or cannot be read.
     pub(super) fn translate(&mut self, pc: u64, code: &mut Code, world: &mut World<'_>) -> bool {
         let unit = std::mem::take(&mut self.unit);
-        let mut pass = Pass { kinds: &mut self.kinds, unit: unit.emptied(), code, world, pc, branches: 0, x87: false, start: pc };
+        let mut pass =
+            Pass { kinds: &mut self.kinds, unit: unit.emptied(), code, world, pc, branches: 0, x87: false, start: pc };
         pass.run(&mut self.window);
         self.unit = pass.unit;
         self.unit.insns != 0
@@ -221,12 +222,16 @@ impl Pass<'_, '_> {
         let done = self.code.len();
         self.code.restore(reg, SPILL);
         let spilled = Rule::before_spilled(reg);
-        sites::put_sequence(&mut self.unit.items, insn.len(), &[
-            (saved - begin, Rule::BEFORE),
-            (loaded - saved, spilled),
-            (done - loaded, spilled),
-            (self.code.len() - done, Rule::STEP),
-        ]);
+        sites::put_sequence(
+            &mut self.unit.items,
+            insn.len(),
+            &[
+                (saved - begin, Rule::BEFORE),
+                (loaded - saved, spilled),
+                (done - loaded, spilled),
+                (self.code.len() - done, Rule::STEP),
+            ],
+        );
     }
 
     /// The displacement of a patchable branch, with its stub to be made by `stubs`; `opcode` is in front of it.
@@ -283,7 +288,8 @@ impl Pass<'_, '_> {
     fn jump(&mut self, insn: &Instruction) -> Next {
         let target = insn.near_branch_target();
         self.branches += 1;
-        if self.branches < MAX_BRANCHES && target != self.start && !self.has_read(target) && !(self.world.known)(target) {
+        if self.branches < MAX_BRANCHES && target != self.start && !self.has_read(target) && !(self.world.known)(target)
+        {
             put_nothing(&mut self.unit.items, insn.len());
             return Next::At(target);
         }
@@ -308,10 +314,11 @@ impl Pass<'_, '_> {
         self.exit(&[0xe9], insn.next_ip());
         self.code.bytes[displacement] = (self.code.len() - branch) as u8;
         self.exit(&[0xe9], insn.near_branch_target());
-        sites::put_sequence(&mut self.unit.items, insn.len(), &[
-            (branch - begin, Rule::BEFORE),
-            (self.code.len() - branch, Rule::STEP),
-        ]);
+        sites::put_sequence(
+            &mut self.unit.items,
+            insn.len(),
+            &[(branch - begin, Rule::BEFORE), (self.code.len() - branch, Rule::STEP)],
+        );
         self.stubs();
     }
 
