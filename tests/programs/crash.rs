@@ -18,6 +18,7 @@ __attribute__((noinline)) int store_through(volatile int *p) { *p = 7; return 1;
 __attribute__((noinline)) int divide(volatile int a, volatile int b) { return a / b + 1; }
 __attribute__((noinline)) int call(int (*volatile f)(void)) { return f() + 1; }
 __attribute__((noinline)) int illegal(void) { __asm__ volatile("ud2"); return 1; }
+__attribute__((noinline)) int compat(void) { int pid; __asm__ volatile("int $0x80" : "=a"(pid) : "0"(20)); return pid; }
 __attribute__((noinline)) int past_end(void) {
     int fd = open("/proc/self/exe", O_RDONLY);
     volatile char *p = mmap(0, 1 << 30, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -32,6 +33,7 @@ int main(int argc, char **argv) {
     if (!strcmp(how, "divide")) return divide(5, argc - 2);
     if (!strcmp(how, "call")) return call(0);
     if (!strcmp(how, "illegal")) return illegal();
+    if (!strcmp(how, "compat")) return compat();
     if (!strcmp(how, "past")) return past_end();
     if (!strcmp(how, "killed")) { kill(getpid(), SIGSEGV); }
     return 0;
@@ -51,6 +53,7 @@ const DEATHS: &[Death] = &[
     Death { how: "divide",  end: "signal 8",  says: &["SIGFPE (integer division by zero", "divide+0x", "idiv"] },
     Death { how: "call",    end: "signal 11", says: &["jump to 0x0", "call+0x", "guessed from the top of the stack", "not mapped"] },
     Death { how: "illegal", end: "signal 4",  says: &["SIGILL (illegal instruction)", "0f 0b", "ud2"] },
+    Death { how: "compat",  end: "signal 11", says: &["32-bit code or system call, which is not supported, at 0x", "int 80h", "compat+0x"] },
     Death { how: "past",    end: "signal 7",  says: &["SIGBUS (behind the end of a mapped file), read of", "past_end+0x"] },
 ];
 
