@@ -2,9 +2,17 @@
 //!
 //! One compile thread, started with the first request. It takes the hottest entry that waits, so a burst of requests does not
 //! keep the important one waiting. It never runs guest code and has every asynchronous signal blocked, so that the guest's
-//! signals go to guest threads.
+//! signals go to guest threads. Its priority is lower than theirs.
+//!
+//! Guest threads only ever append to `incoming`, whose lock nobody keeps for longer than that. Looking for the hottest among thousands
+//! happens in `waiting`, which is the compile thread's. Where both are locked, `waiting` is first.
 //!
 //! After a fork the child has no compile thread: [`Queue::after_fork_in_child`] lets the next request start one.
+//!
+//! # Safety
+//! Asks the kernel for a lower priority of the calling thread: no memory is involved.
+
+#![allow(unsafe_code)]
 
 use crate::process::Process;
 use crate::signal::host;
@@ -17,9 +25,23 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 /// Entries that wait for the compiler.
 #[derive(Default)]
 pub(crate) struct Queue {
+    incoming: Mutex<Vec<Arc<Entry>>>,
     waiting: Mutex<Waiting>,
     ready: Condvar,
     started: AtomicBool,
+}
+
+/// A queue that nobody else can use for the moment.
+pub(crate) struct Frozen<'a> {
+    _waiting: MutexGuard<'a, Waiting>,
+    _incoming: MutexGuard<'a, Vec<Arc<Entry>>>,
+}
+
+/// How much nicer to others the compile thread is than guest threads (setpriority(2)).
+const NICER: i32 = 5;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 thread_local! {
@@ -29,7 +51,7 @@ thread_local! {
 
 /// What the compile thread has to do.
 #[derive(Default)]
-pub(crate) struct Waiting {
+struct Waiting {
     entries: Vec<Arc<Entry>>,
     /// What it does now.
     current: Option<Arc<Entry>>,
@@ -38,7 +60,7 @@ pub(crate) struct Waiting {
 impl Queue {
     /// Lets the compile thread know of a hot entry.
     pub(crate) fn push(&self, process: &Arc<Process>, entry: Arc<Entry>) {
-        self.lock().entries.push(entry);
+        lock(&self.incoming).push(entry);
         self.ready.notify_one();
         if !self.started.swap(true, Ordering::AcqRel) {
             let process = Arc::clone(process);
@@ -51,14 +73,21 @@ impl Queue {
         }
     }
 
-    /// Locks the queue; for `fork`, too.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Keeps every other thread out until the guard is dropped: for `fork`.
+    pub(crate) fn freeze(&self) -> Frozen<'_> {
+        Frozen { _waiting: lock(&self.waiting), _incoming: lock(&self.incoming) }
+    }
+
+    /// Everything that waits, with what has come in since.
+    fn all(&self) -> MutexGuard<'_, Waiting> {
+        let mut waiting = lock(&self.waiting);
+        waiting.entries.append(&mut lock(&self.incoming));
+        waiting
     }
 
     /// In the child of a fork: its compile thread stayed in the parent, with what it was at.
     pub(crate) fn after_fork_in_child(&self) {
-        let mut waiting = self.lock();
+        let mut waiting = lock(&self.waiting);
         let unfinished = waiting.current.take();
         waiting.entries.extend(unfinished);
         self.started.store(false, Ordering::Release);
@@ -66,21 +95,25 @@ impl Queue {
 
     /// Takes `entry` out of the queue; false if it does not wait there.
     pub(crate) fn take(&self, entry: &Arc<Entry>) -> bool {
-        let mut waiting = self.lock();
+        let mut waiting = self.all();
         let place = waiting.entries.iter().position(|waits| Arc::ptr_eq(waits, entry));
         place.map(|i| waiting.entries.swap_remove(i)).is_some()
     }
 
     /// The hottest entry that waits; sleeps while there is none.
     fn pop(&self) -> Arc<Entry> {
-        let mut waiting = self.lock();
         loop {
+            let mut waiting = self.all();
             let hottest = (0..waiting.entries.len()).max_by_key(|&i| waiting.entries[i].heat());
             waiting.current = hottest.map(|i| waiting.entries.swap_remove(i));
-            match &waiting.current {
-                Some(entry) => return Arc::clone(entry),
-                None => waiting = self.ready.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            if let Some(entry) = &waiting.current {
+                return Arc::clone(entry);
             }
+            drop(waiting);
+            let incoming = lock(&self.incoming);
+            drop(
+                self.ready.wait_while(incoming, |incoming| incoming.is_empty()).unwrap_or_else(PoisonError::into_inner),
+            );
         }
     }
 
@@ -95,6 +128,9 @@ impl Queue {
 
 fn worker(process: &Arc<Process>) {
     let Some(jit) = &process.code.jit else { return };
+    // 0: the calling thread (on Linux, niceness is a thread's). Where it is refused, the thread runs as any other.
+    // SAFETY: no memory is involved.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, libc::getpriority(libc::PRIO_PROCESS, 0) + NICER) };
     let mut compiler = Compiler::new(jit.host.clone());
     loop {
         let entry = jit.queue.pop();

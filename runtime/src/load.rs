@@ -120,7 +120,7 @@ pub fn resolve(path: &Path, argv: Vec<CString>, sysroot: Option<&Path>) -> Resul
         }
         let plan = LoadPlan::read(&file).map_err(|e| LoadError::Elf(path.clone(), e))?;
         let interpreter = plan.interpreter.as_ref().map(|i| open_interpreter(&path, i, sysroot)).transpose()?;
-        let path = std::fs::canonicalize(&path).unwrap_or(path);
+        let path = real_path(&file, path);
         return Ok(Program { image: Image { path, file, plan }, interpreter, argv, execfn });
     }
     Err(LoadError::ScriptDepth(path))
@@ -156,8 +156,14 @@ fn open_interpreter(program: &Path, interpreter: &Path, sysroot: Option<&Path>) 
         return Err(LoadError::NoInterpreter { program: program.to_owned(), interpreter: interpreter.to_owned() });
     };
     let plan = LoadPlan::read(&file).map_err(|e| LoadError::Elf(path.clone(), e))?;
-    let path = std::fs::canonicalize(&path).unwrap_or(path);
+    let path = real_path(&file, path);
     Ok(Image { path, file, plan })
+}
+
+/// The path of an open file without symbolic links: what the kernel knows, in one system call.
+fn real_path(file: &File, path: PathBuf) -> PathBuf {
+    let known = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    known.or_else(|_| std::fs::canonicalize(&path)).unwrap_or(path)
 }
 
 /// The file that an absolute path means to a guest with this sysroot: the sysroot's, if it has one, else the host's.

@@ -9,7 +9,7 @@
 
 use crate::arch::{self, FrozenUnits, Units};
 use crate::cold;
-use crate::compile_queue::{Queue, Waiting};
+use crate::compile_queue::{self, Queue};
 use crate::dispatch::CODE_CHANGED;
 use crate::memory::{CodePage, GuestMap};
 use crate::options::{Engine, RunOptions};
@@ -31,7 +31,7 @@ use calque_ir::{CpuState, Exit, GuestAddr, Helper, Region};
 use hashbrown::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 /// What is known of one guest pc. The dispatcher's fields come first: programs have more entries than caches have room.
@@ -260,13 +260,12 @@ pub(crate) struct Jit {
 
 impl Jit {
     fn new(options: &RunOptions) -> Result<Jit, CacheError> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Jit {
             host: HostIsa::native(),
             cache: CodeCache::new(options.cache_budget)?,
             queue: Queue::default(),
             helpers: calque_backend::helpers::table(host_helper),
-            synchronous: options.sync_compile || cores == 1,
+            synchronous: options.sync_compile,
             compiling: AtomicUsize::new(0),
             resetting: AtomicBool::new(false),
             full: AtomicBool::new(false),
@@ -301,6 +300,12 @@ impl Jit {
         self.queue.after_fork_in_child();
         self.cache.after_fork_in_child()
     }
+}
+
+/// Whether there is no core to spare for a compile thread. Asked for when it first matters: the answer takes a dozen system calls.
+fn one_core() -> bool {
+    static ONE: LazyLock<bool> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from) == 1);
+    *ONE
 }
 
 /// A compilation under way.
@@ -340,7 +345,7 @@ pub(crate) struct Frozen<'a> {
     _pages: MutexGuard<'a, Pages>,
     _shards: [MutexGuard<'a, HashMap<u64, Arc<Entry>>>; SHARDS],
     _units: Option<FrozenUnits<'a>>,
-    _jit: Option<(MutexGuard<'a, Waiting>, MutexGuard<'a, ()>)>,
+    _jit: Option<(compile_queue::Frozen<'a>, MutexGuard<'a, ()>)>,
     _world: MutexGuard<'a, Vec<Arc<Member>>>,
 }
 
@@ -389,7 +394,7 @@ impl Code {
             _pages: lock(&self.pages),
             _shards: self.shards.each_ref().map(lock),
             _units: self.units.as_ref().map(Units::freeze),
-            _jit: self.jit.as_ref().map(|jit| (jit.queue.lock(), jit.cache.freeze())),
+            _jit: self.jit.as_ref().map(|jit| (jit.queue.freeze(), jit.cache.freeze())),
             _world: self.world.lock(),
         }
     }
@@ -616,7 +621,7 @@ impl Code {
         if self.interpret.load(Ordering::Relaxed) || entry.request.swap(REQUESTED, Ordering::AcqRel) != IDLE {
             return;
         }
-        if jit.synchronous || self.engine == Engine::Jit {
+        if jit.synchronous || one_core() || self.engine == Engine::Jit {
             jit.queue.compile_now(process, jit, entry);
         } else {
             jit.queue.push(process, Arc::clone(entry));

@@ -178,16 +178,16 @@ impl Thread {
     pub(crate) fn run_units(&mut self, units: &Units, member: &Member) -> Event {
         let mut came = Came::FromElsewhere;
         loop {
-            let found = match self.find_unit(units, came) {
-                Ok(found) => found,
-                Err(event) => return event,
-            };
-            let event = match found {
-                Found::Unit(code) => self.enter_unit(units, member, code, &mut came),
-                Found::Odd => {
-                    came = Came::FromElsewhere;
-                    self.interpret_one()
-                }
+            let event = match came {
+                Came::FromElsewhere if self.has_way() => self.enter_unit(units, member, None, &mut came),
+                _ => match self.find_unit(units, came) {
+                    Ok(Found::Unit(code)) => self.enter_unit(units, member, Some(code), &mut came),
+                    Ok(Found::Odd) => {
+                        came = Came::FromElsewhere;
+                        self.interpret_one()
+                    }
+                    Err(event) => return event,
+                },
             };
             if let Some(event) = event {
                 return event;
@@ -199,6 +199,11 @@ impl Thread {
                 return Event::Safepoint;
             }
         }
+    }
+
+    /// Whether computed jumps have a way that may lead to RIP: the one back from a system call.
+    fn has_way(&self) -> bool {
+        self.exec.units.area.as_ref().is_some_and(|area| area.has_landing(self.cpu.rip))
     }
 
     /// What there is at RIP, made if need be, and joined with where the thread came from.
@@ -217,7 +222,7 @@ impl Thread {
                 units.blocks.follow(exit);
             }
         }
-        if let (Some(Found::Unit(_)), Came::ByComputedJump) = (found, came)
+        if let (Some(Found::Unit(_)), Came::ByComputedJump | Came::FromElsewhere) = (found, came)
             && let (Some(landing), Some(area)) = (units.blocks.landing(self.cpu.rip), &mut self.exec.units.area)
         {
             area.set_landing(self.cpu.rip, landing);
@@ -253,8 +258,8 @@ impl Thread {
         }
     }
 
-    /// Runs units; `None` goes on at RIP.
-    fn enter_unit(&mut self, units: &Units, member: &Member, code: u64, came: &mut Came) -> Option<Event> {
+    /// Runs units from `code` on, or from where computed jumps to RIP go; `None` goes on at RIP.
+    fn enter_unit(&mut self, units: &Units, member: &Member, code: Option<u64>, came: &mut Came) -> Option<Event> {
         *came = Came::FromElsewhere;
         let Thread { exec, cpu, process, .. } = self;
         let UnitThread { area: Some(area), generation } = &mut exec.units else { return Some(Event::Safepoint) };
@@ -272,7 +277,12 @@ impl Thread {
         }
         stats::add(&process.stats.enters, 1);
         // SAFETY: `run` has installed the area; the unit's memory stays while this member is inside.
-        let exit = unsafe { identical::enter(area, cpu, code) };
+        let exit = unsafe {
+            match code {
+                Some(code) => identical::enter(area, cpu, code),
+                None => identical::resume(area, cpu),
+            }
+        };
         process.code.world.leave(member);
         match exit {
             Exit::Link(exit) => {

@@ -121,6 +121,17 @@ impl Area {
         }
     }
 
+    /// Where computed jumps to `pc` go.
+    pub(super) fn landing(&self, pc: u64) -> u64 {
+        // SAFETY: the owner of the area is not inside a unit.
+        unsafe { *self.slot(pc as u16) }
+    }
+
+    /// Whether computed jumps to `pc` go to a landing, perhaps another's.
+    pub fn has_landing(&self, pc: u64) -> bool {
+        self.landing(pc) != self.empty
+    }
+
     /// Forgets all landings: after code memory was given back.
     pub fn clear(&mut self) {
         for index in std::mem::take(&mut self.used) {

@@ -14,6 +14,7 @@
 
 use super::area::{Area, Fx, Words};
 use super::blocks::{Blocks, Interruption};
+use super::emit::RCX;
 use calque_ir::CpuState;
 use calque_ir::state::X87;
 use std::arch::{asm, global_asm, is_x86_feature_detected};
@@ -361,6 +362,22 @@ pub unsafe fn enter(area: &mut Area, cpu: &mut CpuState, unit: u64) -> Exit {
         3 => Exit::Odd,
         _ => Exit::Interrupted,
     }
+}
+
+/// As [`enter`], at RIP, by the way that computed jumps take: nothing is locked or looked up. [`Exit::Indirect`] if it leads elsewhere.
+///
+/// # Safety
+/// The invariants of this file.
+pub unsafe fn resume(area: &mut Area, cpu: &mut CpuState) -> Exit {
+    let landing = area.landing(cpu.rip);
+    let words = area.words();
+    // SAFETY: the words are this thread's, and nobody else looks at them now. Landings find the target and RCX there.
+    unsafe {
+        (*words).rip = cpu.rip;
+        (*words).spill = cpu.gpr[usize::from(RCX)];
+    }
+    // SAFETY: landings stay until code memory is reset.
+    unsafe { enter(area, cpu, landing) }
 }
 
 /// See `Words::flags`.

@@ -42,4 +42,4 @@ mod unit;
 
 pub use area::Area;
 pub use blocks::{Blocks, Found, Frozen, TranslateError};
-pub use enter::{Exit, Redirect, enter, is_supported, leave_at, signal_entry};
+pub use enter::{Exit, Redirect, enter, is_supported, leave_at, resume, signal_entry};
