@@ -139,7 +139,8 @@ fn repeated(l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type, leave: Option<
     l.flush_flags(FlagSet::ALL);
     l.close(Exit::Goto(Target::Block(head)));
 
-    let bulk = (matches!(op, StringOp::Movs | StringOp::Stos) && pointer_type(i) == Type::I64).then(|| l.b.create_block(l.pc));
+    let bulk =
+        (matches!(op, StringOp::Movs | StringOp::Stos) && pointer_type(i) == Type::I64).then(|| l.b.create_block(l.pc));
     l.reopen(head);
     let rcx = pointer(l, i, RCX);
     let cond = l.compare_zero(Cc::Equal, Type::I64, rcx);
