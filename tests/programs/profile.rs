@@ -30,6 +30,7 @@ pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
     }
     add("engines", engines);
     add("formats", formats);
+    add("perf", perf);
     add("rep", rep);
     add("longjmp", longjmp);
     add("tail_calls", tail_calls);
@@ -198,6 +199,19 @@ fn formats() -> Result<(), Failed> {
         check(out.status.success() && text.contains("PROGRAM TOTALS") && text.contains(":fib"), text)?;
     }
     Ok(())
+}
+
+/// What `perf` is told names the guest's functions.
+fn perf() -> Result<(), Failed> {
+    let report = json(&["--perf", "--engine=jit"], &guest("calls", &[])?, &[])?;
+    let files = ["perf", "jit"]
+        .map(|name| format!("/tmp/{name}-{}.{}", report["pid"], if name == "jit" { "dump" } else { "map" }));
+    let [map, dump] = files.each_ref().map(fs::read);
+    files.iter().for_each(|file| drop(fs::remove_file(file)));
+    let (map, dump) = (String::from_utf8_lossy(&map?).into_owned(), dump?);
+    check(map.lines().any(|line| line.ends_with(" fib [calls]")), map)?;
+    let named = dump.windows(12).any(|bytes| bytes == b"fib [calls]\0");
+    check(dump.starts_with(&0x4a69_5444u32.to_ne_bytes()) && named, "the dump")
 }
 
 /// What a `callgrind.out` says: instructions by function, and calls and instructions by caller and callee.

@@ -1,9 +1,8 @@
 //! `--perf`: lets Linux's `perf` name translated code after the guest functions it was made from.
 //!
-//! Two files, written as code is published: `/tmp/perf-PID.map`, which `perf report` reads by itself (tools/perf/Documentation/
-//! jit-interface.txt: start, size and name in a line), and `/tmp/jit-PID.dump`, which `perf inject --jit` puts into the recording with the
-//! code itself and the guest's source lines (jitdump-specification.txt in the same place). `perf` learns of the second from an
-//! executable mapping of it.
+//! Two files, written as code is published: `/tmp/perf-PID.map` (tools/perf/Documentation/jit-interface.txt: start, size and name in a
+//! line), for tools that look addresses up themselves, and `/tmp/jit-PID.dump`, which `perf inject --jit` puts into the recording with the
+//! code itself (jitdump-specification.txt in the same place). `perf` learns of the second from an executable mapping of it.
 //!
 //! # Safety
 //! Maps one page of a file that nobody looks at, gives descriptors of its own to other files, and reads code that has just been published.
