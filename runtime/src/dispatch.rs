@@ -333,7 +333,7 @@ impl Thread {
         stats::add(&self.process.stats.faults, 1);
         let unsupported = match fault {
             GuestFault::Trap(FaultKind::Unimplemented) => Some("instruction not implemented"),
-            GuestFault::Trap(FaultKind::Compatibility) => Some("32-bit code and system calls are not supported:"),
+            GuestFault::Trap(FaultKind::Compatibility) => Some("32-bit code or system call, which is not supported,"),
             _ => None,
         };
         if let Some(what) = unsupported {
