@@ -3,8 +3,8 @@
 use crate::frame;
 use crate::isa::{Arch, HostIsa};
 use crate::lower::{self, Lowered};
-use crate::respell::{Respell, respell};
 use crate::order::{self, NoOrderedForm, Scalars};
+use crate::respell::{Respell, respell};
 use calque_ir::{GuestAddr, Region, Target};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::isa::OwnedTargetIsa;
@@ -196,12 +196,7 @@ impl Compiler {
         compiled
     }
 
-    fn lower(
-        &mut self,
-        region: &Region,
-        options: &CompileOptions,
-        scalars: Scalars,
-    ) -> Result<Lowered, CompileError> {
+    fn lower(&mut self, region: &Region, options: &CompileOptions, scalars: Scalars) -> Result<Lowered, CompileError> {
         self.context.clear();
         let frontend = self.isa.frontend_config();
         let func = &mut self.context.func;
@@ -227,17 +222,18 @@ fn respell_all(bytes: &mut [u8], lowered: &Lowered, buffer: &MachBufferFinalized
     if lowered.respelled.is_empty() && !lowered.comis {
         return Ok(());
     }
-    let mut found = vec![0; lowered.respelled.len()];
+    // Blocks that nothing leads to have no code.
+    let mut found: Vec<Option<usize>> = vec![None; lowered.respelled.len()];
     for range in buffer.get_srclocs_sorted() {
         let place = range.start as usize..range.end as usize;
         if lowered.comis {
             respell(bytes, place.clone(), Respell::Comis)?;
         }
         if let Ok(n) = lowered.respelled.binary_search_by_key(&range.loc.bits(), |(loc, _)| *loc) {
-            found[n] += respell(bytes, place, lowered.respelled[n].1)?;
+            *found[n].get_or_insert(0) += respell(bytes, place, lowered.respelled[n].1)?;
         }
     }
-    let missing = |(n, found): (usize, &usize)| *found == 0 && !lowered.respelled[n].1.may_be_missing();
+    let missing = |(n, found): (usize, &Option<usize>)| *found == Some(0) && !lowered.respelled[n].1.may_be_missing();
     match found.iter().enumerate().position(missing) {
         Some(n) => Err(format!("no stand-in for {:?}", lowered.respelled[n].1)),
         None => Ok(()),

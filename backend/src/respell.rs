@@ -40,7 +40,8 @@ impl Respell {
     /// wrong.
     pub(crate) fn may_be_missing(self) -> bool {
         let only_flags = matches!(self, Respell::RoundQuietly | Respell::Compare { .. } | Respell::Comis);
-        only_flags || matches!(self, Respell::Pshufb(_) | Respell::Pavgb(_) | Respell::Palignr { .. } | Respell::Word(_))
+        only_flags
+            || matches!(self, Respell::Pshufb(_) | Respell::Pavgb(_) | Respell::Palignr { .. } | Respell::Word(_))
     }
 }
 
@@ -77,10 +78,9 @@ fn replacement(old: &Instruction, how: Respell) -> Option<Instruction> {
     let vex = old.code().op_code().encoding() == EncodingKind::VEX;
     let either = |legacy, with_vex| Some(if vex { with_vex } else { legacy });
     let code = match (how, old.mnemonic()) {
-        (
-            Respell::RoundQuietly,
-            Roundss | Roundsd | Roundps | Roundpd | Vroundss | Vroundsd | Vroundps | Vroundpd,
-        ) => return Some(with_immediate(old, old.immediate8() | 8)),
+        (Respell::RoundQuietly, Roundss | Roundsd | Roundps | Roundpd | Vroundss | Vroundsd | Vroundps | Vroundpd) => {
+            return Some(with_immediate(old, old.immediate8() | 8));
+        }
         (Respell::Compare { signaling }, Vcmpps | Vcmppd) => {
             let predicate = old.immediate8() & 7;
             let by_itself = matches!(predicate, 1 | 2 | 5 | 6);
@@ -186,7 +186,10 @@ mod tests {
         let product = Respell::Palignr { immediate: 0x11 };
         assert_eq!(one(&[0xc4, 0xe3, 0x69, 0x0f, 0x8d, 0, 1, 0, 0, 1], product), "c4e369448d0001000011");
         // vpshufb xmm1, xmm2, xmm3 -> vpsllvq
-        assert_eq!(one(&[0xc4, 0xe2, 0x69, 0x00, 0xcb], Respell::Pshufb(Code::VEX_Vpsllvq_xmm_xmm_xmmm128)), "c4e2e947cb");
+        assert_eq!(
+            one(&[0xc4, 0xe2, 0x69, 0x00, 0xcb], Respell::Pshufb(Code::VEX_Vpsllvq_xmm_xmm_xmmm128)),
+            "c4e2e947cb"
+        );
         // vcmpltps -> vcmplt_oqps
         assert_eq!(one(&[0xc5, 0xf0, 0xc2, 0xc2, 0x01], Respell::Compare { signaling: false }), "c5f0c2c211");
     }

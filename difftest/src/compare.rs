@@ -74,20 +74,21 @@ fn fault_either_way(case: &Case, engine: Engine, expected: &Side<'_>, got: &Side
         (libc::SIGFPE, libc::SIGSEGV) => {
             insn.op_kinds().any(|kind| kind == OpKind::Memory) && expected.cpu.x87.status & 0x8000 != 0
         }
-        (libc::SIGFPE, libc::SIGFPE) => in_parts(&insn) && engine.is_compiled() || is_dot_product(&insn),
+        (libc::SIGFPE, libc::SIGFPE) => in_parts(&insn) && engine.is_compiled() || is_in_steps(&insn),
         (libc::SIGSEGV, libc::SIGFPE | libc::SIGSEGV) => insn.mnemonic() == Mnemonic::Vcvtps2ph,
         _ => false,
     }
 }
 
-fn is_dot_product(insn: &iced_x86::Instruction) -> bool {
-    matches!(insn.mnemonic(), Mnemonic::Dpps | Mnemonic::Dppd | Mnemonic::Vdpps | Mnemonic::Vdppd)
+/// Whether the processor computes an instruction in steps of its own.
+fn is_in_steps(insn: &iced_x86::Instruction) -> bool {
+    matches!(insn.mnemonic(), Mnemonic::Vcvtps2ph | Mnemonic::Dpps | Mnemonic::Dppd | Mnemonic::Vdpps | Mnemonic::Vdppd)
 }
 
 /// Whether an instruction is several floating-point operations to Calque.
 fn in_parts(insn: &iced_x86::Instruction) -> bool {
     let name = format!("{:?}", insn.mnemonic()).to_lowercase();
-    let wide = (0..insn.op_count()).any(|n| insn.op_register(n).is_ymm());
+    let wide = insn.memory_size().size() == 32 || (0..insn.op_count()).any(|n| insn.op_register(n).is_ymm());
     wide || ["hadd", "hsub", "addsub", "subadd", "dpp"].iter().any(|part| name.contains(part))
 }
 

@@ -557,7 +557,10 @@ impl Generator {
         let size = memory.memory_size().size().max(1) as i64;
         // Processors may touch the bytes that a mask leaves out (SDM vol. 2, MASKMOVDQU). What is stored in parts is stored from
         // the end (README, Quirks).
-        if matches!(insn.mnemonic(), Mnemonic::Maskmovdqu | Mnemonic::Maskmovq | Mnemonic::Vmaskmovdqu) {
+        // MOVSXD to 16 bits reads 16 or 32 by vendor. XLATB's index would lead into the code.
+        let by_vendor = matches!(insn.mnemonic(), Mnemonic::Maskmovdqu | Mnemonic::Maskmovq | Mnemonic::Vmaskmovdqu)
+            || insn.mnemonic() == Mnemonic::Movsxd && size == 2;
+        if by_vendor || insn.mnemonic() == Mnemonic::Xlatb {
             return;
         }
         let writes = !matches!(memory.access(), OpAccess::Read | OpAccess::CondRead);

@@ -137,7 +137,11 @@ pub(super) fn may_fault(i: &Insn) -> bool {
     });
     let divides = matches!(i.mnemonic(), Mnemonic::Div | Mnemonic::Idiv);
     let no_memory = matches!(i.mnemonic(), Mnemonic::Lea | Mnemonic::Nop);
-    let traps = i.is_privileged() || i.flow_control() == FlowControl::Exception;
+    let absent = {
+        use Mnemonic::{Monitor, Monitorx, Mwait, Mwaitx, Tpause, Umonitor, Umwait};
+        matches!(i.mnemonic(), Monitor | Monitorx | Mwait | Mwaitx | Tpause | Umonitor | Umwait)
+    };
+    let traps = i.is_privileged() || i.flow_control() == FlowControl::Exception || absent;
     explicit && !no_memory || divides || i.is_stack_instruction() || traps
 }
 
