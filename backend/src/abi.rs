@@ -1,15 +1,18 @@
 //! How generated code is entered, how it leaves, and the tables it reads on the way.
 //!
 //! Generated functions have Cranelift's `Tail` convention; their arguments are the [`CpuState`] and the guest registers of
-//! [`ARGUMENTS`], which most regions use: they travel from region to region in host registers, and are in `CpuState`, too.
-//! Functions never return by themselves: every way out is a tail jump through an 8-byte *cell* of the table at `cpu.rt.cells`,
-//! with a word in `cpu.rt.exit_detail` that tells where the jump came from:
+//! [`ARGUMENTS`], which most regions use: they travel from region to region in host registers, and all but RSP only there: what
+//! `CpuState` has of them is stale until the stubs below store them.
+//! Functions never return by themselves: every way out is a tail jump through an 8-byte *cell* of the table at `cpu.rt.cells`:
 //!
-//! - a direct exit jumps through its own cell and leaves its cell number. A linked cell holds the code of the target region
-//!   (which ignores the word); an unlinked one holds `exit_link`, which records [`ExitReason::Link`] and returns to the caller
+//! - a direct exit jumps through its own cell. A linked cell holds the code of the target region; an unlinked one a stub that leaves
+//!   the cell's number in `cpu.rt.exit_detail` and jumps to `exit_link`, which records [`ExitReason::Link`] and returns to the caller
 //!   of [`enter`];
-//! - every other exit jumps through [`LEAVE_CELL`], which holds `exit_leave`, and leaves the encoded reason. `cpu.rip`
-//!   says where the guest goes on.
+//! - a computed jump looks into the thread's [`JumpCache`] itself, which knows regions that want no flags
+//!   ([`FlagsAtEntry::Dead`]). Otherwise it jumps through [`RESOLVE_CELL`], with `cpu.rip` and the flags stored, to the stub `exit_resolve`,
+//!   which calls [`resolve`] and goes on there, or leaves;
+//! - every other exit jumps through [`LEAVE_CELL`], which holds `exit_leave`, and leaves the encoded reason in `cpu.rt.exit_detail`; all registers are in
+//!   `CpuState`. `cpu.rip` says where the guest goes on. `exit_leave_passing` does the same for [`ARGUMENTS`] in host registers.
 //!
 //! # Safety
 //! Invariants that [`enter`] relies on:
@@ -62,8 +65,17 @@ pub const REASON_HOST_FAULT: u32 = 2;
 /// The cell that holds `exit_leave`.
 pub(crate) const LEAVE_CELL: u32 = 0;
 
-/// Cells that are no exit's: [`LEAVE_CELL`] and those of tier 0's stubs.
-pub(crate) const FIXED_CELLS: u32 = 8;
+/// The cell that holds `exit_resolve`. Those before are of tier 0's stubs.
+pub(crate) const RESOLVE_CELL: u32 = 6;
+
+/// The cell that holds `exit_leave_passing`.
+pub(crate) const LEAVE_PASSING_CELL: u32 = 7;
+
+/// The cell that holds `exit_link`, for the stubs of unlinked cells (`link_stub.rs`).
+pub(crate) const LINK_CELL: u32 = 8;
+
+/// Cells that are no exit's.
+pub(crate) const FIXED_CELLS: u32 = 9;
 
 /// How code takes and leaves the guest's registers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -118,6 +130,7 @@ pub unsafe fn enter(cpu: &mut CpuState, code: HostCode) -> ExitReason {
     // SAFETY: `code` is generated code with the ABI that the trampoline expects (invariant 2), and `cpu`'s tables are
     // live (invariant 1).
     unsafe { arch::enter(cpu, code.0) };
+    cpu.settle_flags();
     exit_reason(cpu)
 }
 
@@ -128,6 +141,7 @@ pub unsafe fn enter(cpu: &mut CpuState, code: HostCode) -> ExitReason {
 pub unsafe fn enter_tier0(cpu: &mut CpuState, code: HostCode) -> ExitReason {
     // SAFETY: as above.
     unsafe { arch::enter_tier0(cpu, code.0) };
+    cpu.settle_flags();
     exit_reason(cpu)
 }
 
@@ -150,7 +164,7 @@ pub fn fault_return() -> HostCode {
     HostCode(arch::fault_return())
 }
 
-/// What an unlinked cell holds.
+/// What [`LINK_CELL`] holds.
 pub(crate) fn exit_link() -> HostCode {
     HostCode(arch::exit_link())
 }
@@ -158,6 +172,47 @@ pub(crate) fn exit_link() -> HostCode {
 /// What [`LEAVE_CELL`] holds.
 pub(crate) fn exit_leave() -> HostCode {
     HostCode(arch::exit_leave())
+}
+
+/// What [`LEAVE_PASSING_CELL`] holds.
+pub(crate) fn exit_leave_passing() -> HostCode {
+    HostCode(arch::exit_leave_passing())
+}
+
+/// What [`RESOLVE_CELL`] holds.
+pub(crate) fn exit_resolve() -> HostCode {
+    HostCode(arch::exit_resolve())
+}
+
+/// Where a computed jump to `cpu.rip` goes on that has not found its target by itself: in a region that wants flags, for which they
+/// are computed here, or in none (0): then the word to leave with is in `cpu.rt.exit_detail`.
+///
+/// # Safety
+/// Called by `exit_resolve` only: `cpu.rt.jump_cache` points to the thread's [`JumpCache`].
+pub(crate) unsafe extern "C" fn resolve(cpu: &mut CpuState) -> u64 {
+    cpu.settle_flags();
+    let pc = GuestAddr(cpu.rip);
+    // SAFETY: the address of a `JumpCache`'s entries, alive as long as the thread runs generated code.
+    let entry = unsafe { &*(cpu.rt.jump_cache as *const JumpEntry).add(JumpCache::slot(pc)) };
+    if entry.pc.load(Ordering::Relaxed) == FlagsAtEntry::Wanted.key(pc) {
+        return entry.code.load(Ordering::Relaxed);
+    }
+    cpu.rt.exit_detail = Leave::Indirect as u64;
+    0
+}
+
+/// Whether a region may read the status flags that it is entered with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FlagsAtEntry {
+    Dead,
+    Wanted,
+}
+
+impl FlagsAtEntry {
+    /// What the jump cache knows a pc by: one that is no address where flags must be ready, so that only [`resolve`] finds it.
+    fn key(self, pc: GuestAddr) -> u64 {
+        pc.0 ^ u64::from(self == FlagsAtEntry::Wanted) << 63
+    }
 }
 
 /// Entries of a [`JumpCache`]: 64 KiB a thread.
@@ -211,16 +266,16 @@ impl JumpCache {
     }
 
     /// Remembers that `pc` is translated at `code`, forgetting another pc of the same slot.
-    pub fn insert(&self, pc: GuestAddr, code: HostCode) {
+    pub fn insert(&self, pc: GuestAddr, code: HostCode, flags: FlagsAtEntry) {
         let entry = &self.table.entries[Self::slot(pc)];
         entry.code.store(code.0 as u64, Ordering::Relaxed);
-        entry.pc.store(pc.0, Ordering::Relaxed);
+        entry.pc.store(flags.key(pc), Ordering::Relaxed);
     }
 
     /// Forgets `pc`.
     pub fn remove(&self, pc: GuestAddr) {
         let entry = &self.table.entries[Self::slot(pc)];
-        if entry.pc.load(Ordering::Relaxed) == pc.0 {
+        if entry.pc.load(Ordering::Relaxed) << 1 == pc.0 << 1 {
             entry.clear(Self::slot(pc));
         }
     }

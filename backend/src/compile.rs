@@ -1,7 +1,9 @@
 //! `Compiler`: from a region to position-independent machine code.
 
+use crate::abi::FlagsAtEntry;
 use crate::frame;
 use crate::isa::{Arch, HostIsa};
+use crate::link_stub;
 use crate::lower::{self, Lowered};
 use crate::order::{self, NoOrderedForm, Scalars};
 use crate::respell::{Respell, respell};
@@ -50,6 +52,8 @@ pub struct ExitSite {
     pub cell: u32,
     /// Where it goes.
     pub target: GuestAddr,
+    /// Offset in the code of what it jumps to while it is not linked.
+    pub stub: u32,
 }
 
 /// A region's code, ready to be published.
@@ -75,6 +79,8 @@ pub struct Compiled {
     pub source: Vec<(GuestAddr, u32)>,
     /// Number of guest instructions.
     pub guest_insns: u32,
+    /// Whether the region may read the flags that it is entered with.
+    pub flags_at_entry: FlagsAtEntry,
 }
 
 /// Why a region does not compile: a limit of Cranelift, or our bug.
@@ -257,6 +263,8 @@ fn finish(
         Arch::X86_64 => frame::reduce(&mut bytes, buffer.call_sites().map(|site| site.ret_addr), lowered.calls),
         Arch::Aarch64 => 0,
     };
+    let mut exits = lowered.exits;
+    exits.iter_mut().for_each(|exit| exit.stub = link_stub::append(&mut bytes, host.arch, exit.cell));
     let pcs = buffer.get_srclocs_sorted().iter().filter(|l| !l.loc.is_default());
     let pcs = pcs.map(|l| (l.start, lowered.pcs[l.loc.bits() as usize])).collect();
     let accesses: Vec<u32> =
@@ -268,12 +276,13 @@ fn finish(
         pc: region.pc(),
         code: bytes,
         entry,
-        exits: lowered.exits,
+        exits,
         branches: Vec::new(),
         hot_bytes: 0,
         pcs,
         accesses,
         source: region.source.clone(),
         guest_insns: region.guest_insns,
+        flags_at_entry: if region.flags_dead { FlagsAtEntry::Dead } else { FlagsAtEntry::Wanted },
     }))
 }

@@ -7,6 +7,7 @@
 //! | `order.rs`     | ordered accesses on AArch64 that Cranelift has no instruction for          |
 //! | `respell.rs`   | x86-64 instructions that Cranelift has no operation for                    |
 //! | `frame.rs`     | takes from x86-64 code the frames and saved registers it does not need    |
+//! | `link_stub.rs` | what an exit leads to until it is linked                                   |
 //! | `lower/`       | `ir::Region` -> CLIF, one arm per IR operation                             |
 //! | `abi.rs`       | how generated code is entered and left: `enter`, `ExitReason`, `JumpCache` |
 //! | `helpers.rs`   | the table of out-of-line operations that generated code calls              |
@@ -24,15 +25,16 @@ pub mod emit;
 mod frame;
 pub mod helpers;
 mod isa;
+mod link_stub;
 mod lower;
 mod order;
 mod respell;
 mod words;
 
-pub use abi::{CodeKind, ExitReason, HostCode, JumpCache};
+pub use abi::{CodeKind, ExitReason, FlagsAtEntry, HostCode, JumpCache};
 #[cfg(target_arch = "x86_64")]
 pub use arch::identical;
 pub use cache::{CacheError, CodeCache, Translation};
-pub use emit::{EmitError, EmitOptions, Emitter};
 pub use compile::{CompileError, CompileOptions, Compiled, Compiler, ExitSite, MemoryOrder, StateAtFaults, Verify};
+pub use emit::{EmitError, EmitOptions, Emitter};
 pub use isa::{Arch, HostIsa};

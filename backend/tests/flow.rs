@@ -3,7 +3,7 @@
 
 mod common;
 
-use calque_backend::{ExitReason, StateAtFaults, abi};
+use calque_backend::{ExitReason, FlagsAtEntry, StateAtFaults, abi};
 use calque_ir::{
     BlockId, Builder, Cc, CpuState, Exit, FaultKind, GuestAddr, Inst, Mem, Op, Reg, Region, Target, Type, Value,
 };
@@ -159,7 +159,7 @@ fn indirect_jumps_use_the_jump_cache() {
     // SAFETY: code of this cache, with its tables.
     let mut enter = || unsafe { abi::enter(&mut cpu, jump.code) };
     assert_eq!(enter(), ExitReason::Indirect);
-    runner.jump_cache().insert(GuestAddr(0x5010), target.code);
+    runner.jump_cache().insert(GuestAddr(0x5010), target.code, FlagsAtEntry::Dead);
     assert_eq!(enter(), ExitReason::Link { cell: target.exits[0].cell });
     runner.jump_cache().remove(GuestAddr(0x5010));
     assert_eq!(enter(), ExitReason::Indirect);

@@ -1,7 +1,9 @@
-// Floating-point kernels of 1 to 3 times 10^8 instructions each, for counting: `float_mix [KERNEL]` runs one of them or all.
+// Floating-point kernels of 1 to 3 times 10^8 instructions each, for counting: `float_mix [KERNEL [ROUNDS]]`
+// runs one of them or all.
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 // Bodies that attract each other: scalar doubles, divisions and square roots.
@@ -102,7 +104,9 @@ static const struct { const char *name; double (*run)(void); } kernels[] = {
 };
 
 int main(int argc, char **argv) {
+    int rounds = argc > 2 ? atoi(argv[2]) : 1;
     for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++)
-        if (argc < 2 || !strcmp(argv[1], kernels[i].name)) printf("%s %.12g\n", kernels[i].name, kernels[i].run());
+        for (int round = 0; round < rounds && (argc < 2 || !strcmp(argv[1], kernels[i].name)); round++)
+            printf("%s %.12g\n", kernels[i].name, kernels[i].run());
     return 0;
 }

@@ -1,4 +1,4 @@
-// Integer kernels of about 10^8 instructions each, for counting: `integer_mix [KERNEL]` runs one of them or all.
+// Integer kernels of about 10^8 instructions each, for counting: `integer_mix [KERNEL [ROUNDS]]` runs one of them or all.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -190,9 +190,10 @@ static const struct { const char *name; uint64_t (*run)(void); } kernels[] = {
 };
 
 int main(int argc, char **argv) {
+    int rounds = argc > 2 ? atoi(argv[2]) : 1;
     for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)(next() >> 24);
     for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++)
-        if (argc < 2 || !strcmp(argv[1], kernels[i].name))
+        for (int round = 0; round < rounds && (argc < 2 || !strcmp(argv[1], kernels[i].name)); round++)
             printf("%s %016llx\n", kernels[i].name, (unsigned long long)kernels[i].run());
     return 0;
 }

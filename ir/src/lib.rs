@@ -24,6 +24,7 @@
 
 pub mod addr;
 pub mod builder;
+pub mod deferred;
 pub mod helper;
 pub mod interp;
 pub mod op;

@@ -92,6 +92,7 @@ impl Parser {
             let (key, value) = field.split_once('=').ok_or_else(|| format!("`{field}` is not key=value"))?;
             match key {
                 "insns" => self.region.guest_insns = number(value)? as u32,
+                "flags" if value == "dead" => self.region.flags_dead = true,
                 "source" => {
                     for range in value.split(',') {
                         let (start, len) =

@@ -25,6 +25,9 @@ use std::fmt::{self, Display, Formatter};
 impl Display for Region {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "region insns={}", self.guest_insns)?;
+        if self.flags_dead {
+            write!(f, " flags=dead")?;
+        }
         for (i, (start, len)) in self.source.iter().enumerate() {
             write!(f, "{}{start}+{len:#x}", if i == 0 { " source=" } else { "," })?;
         }

@@ -39,11 +39,19 @@ impl Reg {
     pub const FS_BASE: Reg = Reg(56);
     pub const GS_BASE: Reg = Reg(57);
     pub const MXCSR: Reg = Reg(58);
+    /// Deferred status flags: what computed them, 0 if they are in their own registers (`ir/src/deferred.rs`).
+    pub const FLAGS_KIND: Reg = Reg(59);
+    /// First operand, or the result, of what computed the deferred flags.
+    pub const FLAGS_A: Reg = Reg(60);
+    /// Second operand.
+    pub const FLAGS_B: Reg = Reg(61);
 
     /// Number of registers: `index` is below it.
-    pub const COUNT: usize = 59;
+    pub const COUNT: usize = 62;
     /// The six status flags, in the order CF PF AF ZF SF OF.
     pub const STATUS: [Reg; 6] = [Reg::CF, Reg::PF, Reg::AF, Reg::ZF, Reg::SF, Reg::OF];
+    /// Deferred flags.
+    pub const DEFERRED: [Reg; 3] = [Reg::FLAGS_KIND, Reg::FLAGS_A, Reg::FLAGS_B];
 }
 
 /// What kind of register a [`Reg`] is, with its number within the kind.
@@ -57,7 +65,7 @@ pub enum RegKind {
     YmmHi(usize),
     /// One-bit flag: index into `CpuState::flags`.
     Flag(usize),
-    /// `FLAGS_REST`, `FS_BASE`, `GS_BASE` or `MXCSR`.
+    /// `FLAGS_REST`, `FS_BASE`, `GS_BASE`, `MXCSR` or deferred flags.
     Special,
 }
 
@@ -71,7 +79,22 @@ const YMMH_NAMES: [&str; 16] = [
     "ymmh0", "ymmh1", "ymmh2", "ymmh3", "ymmh4", "ymmh5", "ymmh6", "ymmh7", "ymmh8", "ymmh9", "ymmh10", "ymmh11",
     "ymmh12", "ymmh13", "ymmh14", "ymmh15",
 ];
-const REST_NAMES: [&str; 11] = ["cf", "pf", "af", "zf", "sf", "of", "df", "flags_rest", "fsbase", "gsbase", "mxcsr"];
+const REST_NAMES: [&str; 14] = [
+    "cf",
+    "pf",
+    "af",
+    "zf",
+    "sf",
+    "of",
+    "df",
+    "flags_rest",
+    "fsbase",
+    "gsbase",
+    "mxcsr",
+    "flags_kind",
+    "flags_a",
+    "flags_b",
+];
 
 impl Reg {
     /// General register `n`, 0..16.
@@ -107,6 +130,11 @@ impl Reg {
         self.0 as usize
     }
 
+    /// The same as a constant expression.
+    pub const fn number(self) -> u32 {
+        self.0 as u32
+    }
+
     /// Kind and number within it.
     pub fn kind(self) -> RegKind {
         match self.0 {
@@ -124,7 +152,7 @@ impl Reg {
             RegKind::Gpr(_) => Type::I64,
             RegKind::Xmm(_) | RegKind::YmmHi(_) => Type::V128,
             RegKind::Flag(_) => Type::I1,
-            RegKind::Special if self == Reg::MXCSR || self == Reg::FLAGS_REST => Type::I32,
+            RegKind::Special if [Reg::MXCSR, Reg::FLAGS_REST, Reg::FLAGS_KIND].contains(&self) => Type::I32,
             RegKind::Special => Type::I64,
         }
     }

@@ -334,6 +334,9 @@ pub struct Region {
     pub source: Vec<(GuestAddr, u32)>,
     /// Number of guest instructions.
     pub guest_insns: u32,
+    /// Whether every path from the entry sets all status flags before anything reads them or the region is left to an unknown
+    /// place: whoever arrives need not have them ready.
+    pub flags_dead: bool,
 }
 
 impl Region {

@@ -1,6 +1,7 @@
 //! `CpuState`: one guest thread's register file, and beside it what generated code reaches through the same
 //! pointer. Layout is fixed (`repr(C)`): the backend addresses fields by `offset_of!`.
 
+use crate::deferred::Deferred;
 use crate::reg::{Reg, RegKind};
 use std::sync::atomic::AtomicU32;
 
@@ -34,6 +35,8 @@ pub struct CpuState {
     pub scratch: [V128; 4],
     /// The x87 unit.
     pub x87: X87,
+    /// Status flags that are still to be computed. None outside engines.
+    pub deferred: Deferred,
     /// What generated code needs of the runtime.
     pub rt: Rt,
 }
@@ -104,6 +107,7 @@ impl CpuState {
             ymmh: [[0; 2]; 16],
             x87: X87 { regs: [[0; 2]; 8], control: 0x37f, status: 0, empty: 0xff, top: 0, opcode: 0, fip: 0, fdp: 0 },
             scratch: [[0; 2]; 4],
+            deferred: Deferred::default(),
             rt: Rt {
                 interrupt: AtomicU32::new(0),
                 exit_reason: 0,
@@ -160,6 +164,9 @@ impl CpuState {
                 Reg::FLAGS_REST => offset_of!(CpuState, flags_rest),
                 Reg::FS_BASE => offset_of!(CpuState, fs_base),
                 Reg::GS_BASE => offset_of!(CpuState, gs_base),
+                Reg::FLAGS_KIND => offset_of!(CpuState, deferred.kind),
+                Reg::FLAGS_A => offset_of!(CpuState, deferred.a),
+                Reg::FLAGS_B => offset_of!(CpuState, deferred.b),
                 _ => offset_of!(CpuState, mxcsr),
             },
         }

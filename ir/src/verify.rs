@@ -267,7 +267,8 @@ fn readable(reg: Reg, ty: Type) -> bool {
 }
 
 fn writable(reg: Reg, ty: Type) -> bool {
-    ty == reg.ty() || matches!(reg.kind(), RegKind::Gpr(_)) && ty == Type::I32
+    let extends = matches!(reg.kind(), RegKind::Gpr(_)) || reg == Reg::FLAGS_A || reg == Reg::FLAGS_B;
+    ty == reg.ty() || extends && ty == Type::I32
 }
 
 /// Types that an operation exists for.

@@ -25,7 +25,7 @@ use crate::syscall::Outcome;
 use crate::thread::{Access, GuestFault, MemoryCause, Thread};
 use crate::tier::{ColdBlock, Entry, Jit};
 use crate::world::{Member, Polls};
-use calque_backend::{CodeKind, Emitter, ExitReason, HostCode, JumpCache, abi};
+use calque_backend::{CodeKind, Emitter, ExitReason, FlagsAtEntry, HostCode, JumpCache, abi};
 use calque_frontend::{LiftOptions, lift_block};
 use calque_ir::interp::{self, Frame, Next};
 use calque_ir::{CpuState, FaultKind, GuestAddr};
@@ -197,8 +197,13 @@ impl Exec {
         let Some(translation) = entry.translation() else { return };
         let Some(code) = jit.cache.entry_from(&translation, from) else { return };
         match from {
-            CodeKind::Tail => self.jumps.iter().for_each(|jumps| jumps.insert(entry.pc, code)),
-            CodeKind::Tier0 => self.tier0_jumps.iter().for_each(|jumps| jumps.insert(entry.pc, code)),
+            CodeKind::Tail => {
+                self.jumps.iter().for_each(|jumps| jumps.insert(entry.pc, code, translation.flags_at_entry));
+            }
+            // Code of tier 0 leaves no flags behind.
+            CodeKind::Tier0 => {
+                self.tier0_jumps.iter().for_each(|jumps| jumps.insert(entry.pc, code, FlagsAtEntry::Dead));
+            }
         }
     }
 

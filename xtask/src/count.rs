@@ -16,9 +16,6 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Args {
     /// Only kernels whose name contains this; the report is then printed, not written
     only: Option<String>,
-    /// Keep x86-64's memory order, as for guests with threads
-    #[arg(long)]
-    tso: bool,
 }
 
 /// A program of `bench/guests` and its kernels.
@@ -49,7 +46,7 @@ pub(crate) fn count(args: &Args) -> bool {
     match report(args) {
         Ok(text) => {
             println!("{text}");
-            args.only.is_some() || args.tso || fs::write(REPORT, text).is_ok()
+            args.only.is_some() || fs::write(REPORT, text).is_ok()
         }
         Err(why) => {
             println!("count: {why}");
@@ -61,7 +58,7 @@ pub(crate) fn count(args: &Args) -> bool {
 fn report(args: &Args) -> Result<String, String> {
     let tools = Tools::fetch();
     let calque = build_calque(tools.aarch64.clone()?)?;
-    let session = Session { counters: Counters::build()?, calque, tso: args.tso };
+    let session = Session { counters: Counters::build()?, calque };
     let mut text = HEADER.to_string();
     for mix in &MIXES {
         text += &session.mix(mix, args.only.as_deref())?;
@@ -85,7 +82,6 @@ fn build_calque(rust: CrossRust) -> Result<PathBuf, String> {
 struct Session {
     counters: Counters,
     calque: PathBuf,
-    tso: bool,
 }
 
 /// Instructions of the three runs.
@@ -139,7 +135,7 @@ impl Session {
             first.chain([program.to_path_buf()]).chain(kernel.iter().map(|k| k.to_path_buf())).collect()
         };
         let mut translated = vec![self.calque.clone()];
-        translated.extend(words(if self.tso { &["run", "--tso", "--"] } else { &["run", "--"] }, guest));
+        translated.extend(words(&["run", "--"], guest));
         // `max` has what Calque's own processor announces: the C library takes the same paths in both.
         let (guest, expected) = self.counters.count(Emulated::X86_64, &words(&["-cpu", "max"], guest))?;
         let (calque, output) = self.counters.count(Emulated::Aarch64, &translated)?;

@@ -19,6 +19,20 @@ use std::mem::offset_of;
 /// The architecture of this process.
 pub(crate) const NATIVE: Arch = Arch::Aarch64;
 
+/// The host registers of `abi::ARGUMENTS` from and to `cpu.gpr`.
+macro_rules! load_arguments {
+    () => {
+        "ldr x3, [x2, #{gpr} + 8 * 4]\nldr x4, [x2, #{gpr}]\nldr x5, [x2, #{gpr} + 8 * 7]
+         ldr x6, [x2, #{gpr} + 8 * 6]\nldr x7, [x2, #{gpr} + 8 * 2]"
+    };
+}
+macro_rules! store_arguments {
+    () => {
+        "str x3, [x2, #{gpr} + 8 * 4]\nstr x4, [x2, #{gpr}]\nstr x5, [x2, #{gpr} + 8 * 7]
+         str x6, [x2, #{gpr} + 8 * 6]\nstr x7, [x2, #{gpr} + 8 * 2]"
+    };
+}
+
 // Frame, from `host_sp` up: frame record (16 bytes), x19..x28 (80), d8..d15 (64), cpu (8), the outer `host_sp` (8), tier 0's spill
 // slots.
 global_asm!(
@@ -44,11 +58,7 @@ global_asm!(
     "str x29, [x0, #{host_sp}]",
     "mov x17, x2",
     "mov x2, x0",
-    "ldr x3, [x2, #{gpr} + 8 * 4]",
-    "ldr x4, [x2, #{gpr}]",
-    "ldr x5, [x2, #{gpr} + 8 * 7]",
-    "ldr x6, [x2, #{gpr} + 8 * 6]",
-    "ldr x7, [x2, #{gpr} + 8 * 2]",
+    load_arguments!(),
     "blr x1",
     ".globl calque_fault_return",
     ".hidden calque_fault_return",
@@ -72,6 +82,7 @@ global_asm!(
     ".hidden calque_exit_link",
     ".type calque_exit_link, %function",
     "calque_exit_link:",
+    store_arguments!(),
     "mov w9, #{link}",
     "str w9, [x2, #{reason}]",
     "ret",
@@ -85,8 +96,31 @@ global_asm!(
     "str w9, [x2, #{reason}]",
     "ret",
     ".size calque_exit_leave, . - calque_exit_leave",
+    ".p2align 4",
+    ".globl calque_exit_leave_passing",
+    ".hidden calque_exit_leave_passing",
+    ".type calque_exit_leave_passing, %function",
+    "calque_exit_leave_passing:",
+    store_arguments!(),
+    "b calque_exit_leave",
+    ".size calque_exit_leave_passing, . - calque_exit_leave_passing",
+    ".p2align 4",
+    ".globl calque_exit_resolve",
+    ".hidden calque_exit_resolve",
+    ".type calque_exit_resolve, %function",
+    "calque_exit_resolve:",
+    store_arguments!(),
+    "stp x2, x30, [sp, #-16]!",
+    "mov x0, x2",
+    "bl {resolve}",
+    "ldp x2, x30, [sp], #16",
+    "cbz x0, calque_exit_leave",
+    load_arguments!(),
+    "br x0",
+    ".size calque_exit_resolve, . - calque_exit_resolve",
     host_sp = const offset_of!(CpuState, rt.host_sp),
     reason = const offset_of!(CpuState, rt.exit_reason),
+    resolve = sym crate::abi::resolve,
     gpr = const offset_of!(CpuState, gpr),
     link = const REASON_LINK,
     leave = const REASON_LEAVE,
@@ -98,6 +132,8 @@ unsafe extern "C" {
     fn calque_fault_return();
     fn calque_exit_link();
     fn calque_exit_leave();
+    fn calque_exit_leave_passing();
+    fn calque_exit_resolve();
 }
 
 /// See `abi::enter`.
@@ -136,6 +172,14 @@ pub(crate) fn exit_link() -> usize {
 
 pub(crate) fn exit_leave() -> usize {
     calque_exit_leave as *const () as usize
+}
+
+pub(crate) fn exit_leave_passing() -> usize {
+    calque_exit_leave_passing as *const () as usize
+}
+
+pub(crate) fn exit_resolve() -> usize {
+    calque_exit_resolve as *const () as usize
 }
 
 /// Cleans the data cache and invalidates the instruction cache for new code (Arm ARM K13.5, "self-modifying code"), then has

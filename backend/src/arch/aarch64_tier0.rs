@@ -47,6 +47,11 @@ global_asm!(
     ".hidden calque_tier0_enter",
     ".type calque_tier0_enter, %function",
     "calque_tier0_enter:",
+    // What code of the `Tail` convention passes is in no other place.
+    "str x4, [x2, #{gpr}]",
+    "str x7, [x2, #{gpr} + 16]",
+    "str x3, [x2, #{gpr} + 32]",
+    "stp x6, x5, [x2, #{gpr} + 48]",
     "calque_tier0_registers ldp",
     "ldr w1, [x2, #{countdown}]",
     "ldr x8, [x2, #{jumps}]",

@@ -20,6 +20,20 @@ use std::mem::offset_of;
 /// The architecture of this process.
 pub(crate) const NATIVE: Arch = Arch::X86_64;
 
+/// The host registers of `abi::ARGUMENTS` from and to `cpu.gpr`.
+macro_rules! load_arguments {
+    () => {
+        "mov rsi, [rdi + {gpr} + 8 * 4]; mov rdx, [rdi + {gpr}]; mov rcx, [rdi + {gpr} + 8 * 7]
+         mov r8, [rdi + {gpr} + 8 * 6]; mov r9, [rdi + {gpr} + 8 * 2]"
+    };
+}
+macro_rules! store_arguments {
+    () => {
+        "mov [rdi + {gpr} + 8 * 4], rsi; mov [rdi + {gpr}], rdx; mov [rdi + {gpr} + 8 * 7], rcx
+         mov [rdi + {gpr} + 8 * 6], r8; mov [rdi + {gpr} + 8 * 2], r9"
+    };
+}
+
 // Frame, from `host_sp` up: host MXCSR (4 bytes), cpu (8), the outer `host_sp` (8), six callee-saved registers.
 global_asm!(
     ".text",
@@ -42,11 +56,7 @@ global_asm!(
     "mov [rdi + {host_sp}], rsp",
     "ldmxcsr [rdi + {mxcsr}]",
     "mov rax, rsi",
-    "mov rsi, [rdi + {gpr} + 8 * 4]",
-    "mov rdx, [rdi + {gpr}]",
-    "mov rcx, [rdi + {gpr} + 8 * 7]",
-    "mov r8, [rdi + {gpr} + 8 * 6]",
-    "mov r9, [rdi + {gpr} + 8 * 2]",
+    load_arguments!(),
     "call rax",
     ".globl calque_fault_return",
     ".hidden calque_fault_return",
@@ -70,6 +80,7 @@ global_asm!(
     ".hidden calque_exit_link",
     ".type calque_exit_link, @function",
     "calque_exit_link:",
+    store_arguments!(),
     "mov dword ptr [rdi + {reason}], {link}",
     "ret",
     ".size calque_exit_link, . - calque_exit_link",
@@ -81,10 +92,34 @@ global_asm!(
     "mov dword ptr [rdi + {reason}], {leave}",
     "ret",
     ".size calque_exit_leave, . - calque_exit_leave",
+    ".p2align 4",
+    ".globl calque_exit_leave_passing",
+    ".hidden calque_exit_leave_passing",
+    ".type calque_exit_leave_passing, @function",
+    "calque_exit_leave_passing:",
+    store_arguments!(),
+    "jmp calque_exit_leave",
+    ".size calque_exit_leave_passing, . - calque_exit_leave_passing",
+    ".p2align 4",
+    ".globl calque_exit_resolve",
+    ".hidden calque_exit_resolve",
+    ".type calque_exit_resolve, @function",
+    "calque_exit_resolve:",
+    store_arguments!(),
+    // The return address to `enter` lies on the stack: 8 bytes more align it.
+    "push rdi",
+    "call {resolve}",
+    "pop rdi",
+    "test rax, rax",
+    "jz calque_exit_leave",
+    load_arguments!(),
+    "jmp rax",
+    ".size calque_exit_resolve, . - calque_exit_resolve",
     host_sp = const offset_of!(CpuState, rt.host_sp),
     mxcsr = const offset_of!(CpuState, mxcsr),
     reason = const offset_of!(CpuState, rt.exit_reason),
     gpr = const offset_of!(CpuState, gpr),
+    resolve = sym crate::abi::resolve,
     link = const REASON_LINK,
     leave = const REASON_LEAVE,
 );
@@ -94,6 +129,8 @@ unsafe extern "C" {
     fn calque_fault_return();
     fn calque_exit_link();
     fn calque_exit_leave();
+    fn calque_exit_leave_passing();
+    fn calque_exit_resolve();
 }
 
 /// See `abi::enter`.
@@ -128,6 +165,14 @@ pub(crate) fn exit_link() -> usize {
 
 pub(crate) fn exit_leave() -> usize {
     calque_exit_leave as *const () as usize
+}
+
+pub(crate) fn exit_leave_passing() -> usize {
+    calque_exit_leave_passing as *const () as usize
+}
+
+pub(crate) fn exit_resolve() -> usize {
+    calque_exit_resolve as *const () as usize
 }
 
 /// Nothing to do: x86 keeps instruction fetch coherent with stores, also through another mapping (SDM vol. 3 11.6).

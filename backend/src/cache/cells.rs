@@ -1,6 +1,6 @@
 //! The table of exit cells: one word an exit, read by generated code, written by linking.
 //!
-//! A cell is reserved before its region is compiled (its number is part of the code), holds `exit_link` until it is linked,
+//! A cell is reserved before its region is compiled (its number is part of the code), holds its stub (`link_stub.rs`) until it is linked,
 //! and goes back only when the whole cache is reset: another thread may be about to jump through it.
 //!
 //! # Safety
@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 use super::CacheError;
-use crate::abi::{self, CodeKind, FIXED_CELLS, HostCode, LEAVE_CELL};
+use crate::abi::{self, CodeKind, FIXED_CELLS, HostCode, LEAVE_CELL, LEAVE_PASSING_CELL, LINK_CELL, RESOLVE_CELL};
 use crate::arch;
 use crate::emit::entry::Stub;
 use calque_ir::GuestAddr;
@@ -21,6 +21,8 @@ const TIER0: u64 = 1 << 63;
 pub(super) struct Cells {
     code: Table,
     targets: Table,
+    /// What each jumps to while it is not linked.
+    stubs: Table,
     /// Of exits in tier-0 code: offset of their branch in code memory, and in the upper half the branch to their way out.
     branches: Table,
     next: AtomicU32,
@@ -31,6 +33,7 @@ impl Cells {
         let cells = Self {
             code: Table::new(capacity)?,
             targets: Table::new(capacity)?,
+            stubs: Table::new(capacity)?,
             branches: Table::new(capacity)?,
             next: AtomicU32::new(0),
         };
@@ -43,7 +46,8 @@ impl Cells {
         self.code.words.as_ptr() as u64
     }
 
-    /// Reserves `count` cells in a row for exits of code of this kind, unlinked; `None` if there are no more.
+    /// Reserves `count` cells in a row for exits of code of this kind, which are not ready to be jumped through; `None` if there are
+    /// no more.
     pub(super) fn reserve(&self, count: u32, kind: CodeKind) -> Option<u32> {
         let capacity = self.code.words.len() as u32;
         let take = |next: u32| next.checked_add(count).filter(|&end| end <= capacity);
@@ -51,7 +55,6 @@ impl Cells {
         for cell in first..first + count {
             self.branches.words[cell as usize].store(0, Ordering::Relaxed);
             self.targets.words[cell as usize].store(if kind == CodeKind::Tier0 { TIER0 } else { 0 }, Ordering::Relaxed);
-            self.unlink(cell);
         }
         Some(first)
     }
@@ -68,10 +71,15 @@ impl Cells {
         (word != 0).then_some((word as u32, (word >> 32) as u32))
     }
 
-    /// Notes where the exit of this cell goes.
-    pub(super) fn set_target(&self, cell: u32, pc: GuestAddr) {
-        let kind = self.targets.words[cell as usize].load(Ordering::Relaxed) & TIER0;
-        self.targets.words[cell as usize].store(pc.0 & !TIER0 | kind, Ordering::Relaxed);
+    /// Notes where the exit of this cell goes, and what it jumps to until it is linked: code at `stub`, or tier 0's own stub.
+    pub(super) fn prepare(&self, cell: u32, pc: GuestAddr, stub: HostCode) {
+        let (tier0, stub) = match self.kind(cell) {
+            CodeKind::Tail => (0, stub.0),
+            CodeKind::Tier0 => (TIER0, arch::tier0_stub(Stub::Link)),
+        };
+        self.targets.words[cell as usize].store(pc.0 & !TIER0 | tier0, Ordering::Relaxed);
+        self.stubs.words[cell as usize].store(stub as u64, Ordering::Relaxed);
+        self.unlink(cell);
     }
 
     /// What kind of code the exit of this cell is in.
@@ -99,10 +107,7 @@ impl Cells {
 
     /// What an unlinked cell holds.
     fn stub(&self, cell: u32) -> HostCode {
-        match self.kind(cell) {
-            CodeKind::Tail => abi::exit_link(),
-            CodeKind::Tier0 => HostCode(arch::tier0_stub(Stub::Link)),
-        }
+        HostCode(self.stubs.words[cell as usize].load(Ordering::Relaxed) as usize)
     }
 
     /// Whether the exit jumps to some code.
@@ -124,6 +129,9 @@ impl Cells {
     pub(super) fn reset(&self) {
         self.next.store(FIXED_CELLS, Ordering::Relaxed);
         self.link(LEAVE_CELL, abi::exit_leave());
+        self.link(LEAVE_PASSING_CELL, abi::exit_leave_passing());
+        self.link(RESOLVE_CELL, abi::exit_resolve());
+        self.link(LINK_CELL, abi::exit_link());
         for stub in Stub::ALL {
             self.link(stub.cell(), HostCode(arch::tier0_stub(stub)));
         }

@@ -5,7 +5,7 @@
 //! takes a translation out of use at once (nobody arrives at it any more) and leaves its bytes until then.
 //!
 //! Invariants:
-//! 1. A cell holds `exit_link` or the entry of a translation that is not removed. Links and removals happen under one lock,
+//! 1. A cell holds its unlinked stub or the entry of a translation that is not removed. Links and removals happen under one lock,
 //!    and a link to a removed translation is refused.
 //! 2. Cells change by one atomic store, so threads that run generated code see the old or the new target.
 //! 3. `find_by_host_pc` is called from signal handlers: it takes no lock and allocates nothing. The index it reads only grows
@@ -20,11 +20,11 @@ mod cells;
 mod index;
 mod memory;
 
-use crate::abi::{CodeKind, HostCode};
+use crate::abi::{CodeKind, FlagsAtEntry, HostCode};
 use crate::arch;
+use crate::compile::{CompileError, CompileOptions, Compiled, Compiler, ExitSite};
 use crate::emit::encode;
 use crate::emit::entry::{self, Stub};
-use crate::compile::{CompileError, CompileOptions, Compiled, Compiler, ExitSite};
 use calque_ir::{GuestAddr, Region};
 use cells::Cells;
 use index::Index;
@@ -64,6 +64,8 @@ pub struct Translation {
     pub source: Vec<(GuestAddr, u32)>,
     /// Number of guest instructions.
     pub guest_insns: u32,
+    /// What the jump cache has to know.
+    pub flags_at_entry: FlagsAtEntry,
     /// Direct exits with their cells.
     pub exits: Vec<ExitSite>,
     /// First byte of the code in the executable mapping, and number of bytes.
@@ -171,8 +173,7 @@ impl CodeCache {
         region: &Region,
         options: &CompileOptions,
     ) -> Result<Arc<Translation>, CacheError> {
-        let first_cell =
-            self.reserve_cells(compiler.cells_needed(region), CodeKind::Tail).ok_or(CacheError::Full)?;
+        let first_cell = self.reserve_cells(compiler.cells_needed(region), CodeKind::Tail).ok_or(CacheError::Full)?;
         let compiled = compiler.compile(region, &CompileOptions { first_cell, ..*options })?;
         self.publish(compiled, CodeKind::Tail)
     }
@@ -190,20 +191,22 @@ impl CodeCache {
             CodeKind::Tail => self.memory.write(offset, &compiled.code),
             CodeKind::Tier0 => self.memory.write_here(offset, &compiled.code),
         }
-        for exit in &compiled.exits {
-            self.cells.set_target(exit.cell, exit.target);
-        }
-        for (exit, &branch) in compiled.exits.iter().zip(&compiled.branches).filter(|(_, branch)| **branch != u32::MAX) {
+        for (exit, &branch) in compiled.exits.iter().zip(&compiled.branches).filter(|(_, branch)| **branch != u32::MAX)
+        {
             let word = compiled.code[branch as usize..][..4].try_into().map_or(0, u32::from_le_bytes);
             self.cells.set_branch(exit.cell, offset as u32 + branch, word);
         }
         let start = self.memory.address(offset);
+        for exit in &compiled.exits {
+            self.cells.prepare(exit.cell, exit.target, HostCode(start.0 + exit.stub as usize));
+        }
         let translation = Arc::new(Translation {
             pc: compiled.pc,
             code: HostCode(start.0 + compiled.entry as usize),
             kind,
             source: compiled.source,
             guest_insns: compiled.guest_insns,
+            flags_at_entry: compiled.flags_at_entry,
             exits: compiled.exits,
             start,
             len: compiled.code.len(),

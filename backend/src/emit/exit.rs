@@ -73,7 +73,7 @@ impl Emitter {
             self.word(e::op_imm(e::SUB_IMM, Size::W, X(COUNTDOWN), X(COUNTDOWN), 1).expect("one"));
             let start = self.block_label(0);
             self.branch(e::tb(false, X(COUNTDOWN), 31, 0), Reach::Bits14, start);
-            self.exits.push(ExitSite { cell, target: pc });
+            self.exits.push(ExitSite { cell, target: pc, stub: 0 });
             self.branches.push(u32::MAX);
             self.tick(cell);
             return;
@@ -84,7 +84,7 @@ impl Emitter {
             self.branch(e::b_cond(Cond::Mi, 0), Reach::Bits19, tick);
         }
         let way_out = self.cold(ColdPath::Link(cell));
-        self.exits.push(ExitSite { cell, target: pc });
+        self.exits.push(ExitSite { cell, target: pc, stub: 0 });
         self.branches.push(4 * self.code.len() as u32);
         self.branch(e::b(0), Reach::Bits26, way_out);
     }

@@ -45,6 +45,7 @@ pub mod regs;
 mod state;
 mod vector;
 
+use crate::abi::FlagsAtEntry;
 use crate::compile::{Compiled, ExitSite, MemoryOrder};
 use crate::isa::HostIsa;
 use calque_ir::{GuestAddr, Inst, Op, Region, Type};
@@ -213,13 +214,20 @@ impl Emitter {
             self.exit(block.exit, n as u32 + 1)?;
             self.regs.end_block();
         }
+        if self.regs.exhausted {
+            return Err(EmitError::Registers);
+        }
         let hot_bytes = 4 * self.code.len() as u32;
         self.finish_cold()?;
         self.finish_literals();
         self.fill_in()?;
+        let mut bytes = Vec::with_capacity(4 * self.code.len());
+        for word in &self.code {
+            bytes.extend_from_slice(&word.to_le_bytes());
+        }
         Ok(Compiled {
             pc: region.pc(),
-            code: self.code.iter().flat_map(|w| w.to_le_bytes()).collect(),
+            code: bytes,
             entry: 0,
             hot_bytes,
             exits: self.exits.clone(),
@@ -228,6 +236,7 @@ impl Emitter {
             accesses: self.accesses.clone(),
             source: region.source.clone(),
             guest_insns: region.guest_insns,
+            flags_at_entry: FlagsAtEntry::Wanted,
         })
     }
 

@@ -1,15 +1,19 @@
 //! Ways out of a region: through a cell to another region, to the dispatcher with a reason, to a fault; and polls.
 //!
-//! All of them store the dirty registers first. What is rarely taken lies in cold blocks behind the region's code.
+//! All of them store the dirty registers first, but for those that they pass on in host registers. What is rarely taken lies in cold
+//! blocks behind the region's code.
 
 use super::Lowering;
-use super::regs::{RegSet, STATE};
-use crate::abi::{self, LEAVE_CELL, Leave};
+use super::regs::{DEFERRED, PASSED, RegSet, STATE, STATUS};
+use crate::abi::{self, LEAVE_CELL, LEAVE_PASSING_CELL, Leave, RESOLVE_CELL};
 use crate::compile::ExitSite;
 use calque_ir::{BlockId, CpuState, Exit, FaultKind, GuestAddr, Inst, Target, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, AbiParam, InstBuilder, Signature, condcodes::IntCC, types};
 use cranelift_codegen::isa::CallConv;
 use std::mem::offset_of;
+
+/// What an exit to other code stores.
+const LINKED: RegSet = RegSet::ALL.without(PASSED).without(DEFERRED);
 
 impl Lowering<'_> {
     /// The exit of the current block.
@@ -40,8 +44,8 @@ impl Lowering<'_> {
         self.poll_branch(cond, taken, fallthrough);
         if matches!((taken, fallthrough), (Target::Pc(_), Target::Pc(_))) {
             // Both ways store the same.
-            self.store_dirty(RegSet::ALL);
-            self.regs.dirty = RegSet::default();
+            self.store_dirty(LINKED);
+            self.regs.dirty = self.regs.dirty.without(LINKED);
         }
         let then = self.edge(taken);
         let otherwise = self.edge(fallthrough);
@@ -65,17 +69,15 @@ impl Lowering<'_> {
     /// A direct exit through a cell of its own.
     fn link(&mut self, target: GuestAddr) {
         let cell = self.options.first_cell + self.out.exits.len() as u32;
-        self.out.exits.push(ExitSite { cell, target });
-        self.store_dirty(RegSet::ALL);
-        let word = self.iconst(types::I64, i64::from(cell));
-        self.store_state(word, offset_of!(CpuState, rt.exit_detail));
+        self.out.exits.push(ExitSite { cell, target, stub: 0 });
+        self.store_dirty(LINKED);
         let code = self.load_cell(cell);
         self.jump_to(code);
     }
 
     /// Back to the dispatcher, which goes on at `pc`.
     fn leave_at(&mut self, word: u64, pc: GuestAddr) {
-        self.store_dirty(RegSet::ALL);
+        self.store_dirty(RegSet::ALL.without(DEFERRED));
         let pc = self.iconst(types::I64, pc.0 as i64);
         self.leave_stored(word, pc);
     }
@@ -119,7 +121,8 @@ impl Lowering<'_> {
         self.b.ins().return_call_indirect(tail, code, &arguments);
     }
 
-    /// A jump to a computed pc: straight to its code if the thread's jump cache knows it.
+    /// A jump to a computed pc: straight to its code if the thread's jump cache knows it and it wants no flags. Otherwise
+    /// `abi::resolve` goes on, for which they are made ready.
     fn indirect(&mut self, pc: IrValue) {
         let pc = self.value(pc);
         let cache = self.load_state(types::I64, offset_of!(CpuState, rt.jump_cache));
@@ -134,7 +137,7 @@ impl Lowering<'_> {
         let hit = self.b.ins().icmp(IntCC::Equal, known, pc);
         let (to, miss) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(miss);
-        self.store_dirty(RegSet::ALL);
+        self.store_dirty(LINKED.without(STATUS));
         self.b.ins().brif(hit, to, &[], miss, &[]);
 
         self.b.switch_to_block(to);
@@ -142,12 +145,24 @@ impl Lowering<'_> {
         self.jump_to(code);
 
         self.b.switch_to_block(miss);
-        self.leave_stored(Leave::Indirect as u64, pc);
+        self.store_dirty(STATUS.union(DEFERRED));
+        self.store_state(pc, offset_of!(CpuState, rip));
+        let code = self.load_cell(RESOLVE_CELL);
+        self.jump_to(code);
     }
 
-    /// Leaves at the region's entry if the thread is wanted elsewhere. Nothing is loaded yet.
+    /// Leaves at the region's entry if the thread is wanted elsewhere. Nothing is loaded yet, and the arguments are as they came.
     pub(super) fn poll_entry(&mut self) {
-        self.poll(RegSet::default(), self.region.pc());
+        let interrupted = self.interrupted();
+        let (out, on) = self.branch_off(interrupted);
+        self.b.switch_to_block(out);
+        let pc = self.iconst(types::I64, self.region.pc().0 as i64);
+        self.store_state(pc, offset_of!(CpuState, rip));
+        let word = self.iconst(types::I64, Leave::Interrupt as i64);
+        self.store_state(word, offset_of!(CpuState, rt.exit_detail));
+        let code = self.load_cell(LEAVE_PASSING_CELL);
+        self.jump_to(code);
+        self.b.switch_to_block(on);
     }
 
     /// Polls before a branch that may close a loop. Before, not on the edge: a block of its own on the edge would cost the
@@ -202,7 +217,7 @@ impl Lowering<'_> {
 
     /// Raises a fault of the current instruction if `cond` is not 0.
     pub(super) fn fault_unless_zero(&mut self, cond: clif::Value, kind: FaultKind) {
-        self.cold_exit(cond, abi::leave_fault(kind, self.counter_ahead()), RegSet::ALL, self.pc);
+        self.cold_exit(cond, abi::leave_fault(kind, self.counter_ahead()), RegSet::ALL.without(DEFERRED), self.pc);
     }
 
     /// Leaves with `word` at `pc` if `cond` is not 0; the guest wants the `wanted` registers there.

@@ -5,7 +5,10 @@
 //! - **Rounding** follows MXCSR because the host's control register holds the guest's while generated code runs
 //!   (`abi::enter`); only what CLIF has no dynamic form of (conversion to integers) looks at `cpu.mxcsr`.
 //! - **NaN results** (SDM vol. 1 table 4-7): x86-64 hosts give them by themselves, as long as operands stay in order. Other
-//!   hosts choose another operand or sign, so there a result that is NaN takes a cold path.
+//!   hosts choose another operand or sign, so there a result that is NaN takes a cold path. Looking at each result would more than double
+//!   the work; but a NaN makes every later result a NaN, too. So a result is *raw* until something looks at its bits
+//!   (`Lowering::value` checks it then), and arithmetic and comparisons take raw operands: if the last result of a chain is a number, all
+//!   were. The cold path does the chain again, by the rules.
 //! - **MINSS, MAXSS** are a comparison and a selection; Cranelift knows the pattern.
 //! - **Out of range** conversions give the integer indefinite: saturate, then replace what is not below the limit.
 
@@ -42,6 +45,17 @@ pub(super) fn float_cc(cc: FloatCc) -> FloatCC {
     }
 }
 
+/// A result that may be a NaN other than x86's: what it was made of.
+#[derive(Clone)]
+pub(super) struct RawFloat {
+    operands: Vec<clif::Value>,
+    /// Operations in its chain.
+    size: u32,
+}
+
+/// Operations between two checks for NaN.
+const LONGEST_CHAIN: u32 = 6;
+
 /// How a conversion to an integer rounds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rounding {
@@ -55,13 +69,13 @@ impl Lowering<'_> {
         match inst.op {
             Op::Fadd | Op::Fsub | Op::Fmul | Op::Fdiv => self.arithmetic(inst),
             Op::Sqrt => {
-                let x = self.operand(inst, 0);
+                let x = self.unchecked(inst, 0);
                 let r = self.b.ins().sqrt(x);
-                self.with_nan(r, x, x)
+                self.with_nan(r, &[x])
             }
             Op::Fmadd | Op::Fmsub | Op::Fnmadd | Op::Fnmsub => self.fused(inst),
             Op::Ceil | Op::Floor | Op::Trunc | Op::Nearest => {
-                let x = self.operand(inst, 0);
+                let x = self.unchecked(inst, 0);
                 let round = |l: &mut Self| match inst.op {
                     Op::Ceil => l.b.ins().ceil(x),
                     Op::Floor => l.b.ins().floor(x),
@@ -72,7 +86,7 @@ impl Lowering<'_> {
                     return self.respelled(Respell::RoundQuietly, round);
                 }
                 let r = round(self);
-                self.with_nan(r, x, x)
+                self.with_nan(r, &[x])
             }
             Op::Fmin | Op::Fmax => self.minimum(inst),
             Op::Fcmp | Op::FcmpSignaling => self.compare(inst),
@@ -100,7 +114,7 @@ impl Lowering<'_> {
     }
 
     fn arithmetic(&mut self, inst: &Inst) -> clif::Value {
-        let (x, y) = (self.operand(inst, 0), self.operand(inst, 1));
+        let (x, y) = (self.unchecked(inst, 0), self.unchecked(inst, 1));
         let ins = self.b.ins();
         let r = match inst.op {
             Op::Fadd => ins.fadd(x, y),
@@ -108,12 +122,12 @@ impl Lowering<'_> {
             Op::Fmul => ins.fmul(x, y),
             _ => ins.fdiv(x, y),
         };
-        self.with_nan(r, x, y)
+        self.with_nan(r, &[x, y])
     }
 
     /// `fmadd` and kin: one instruction where the host has one, else a helper a lane.
     fn fused(&mut self, inst: &Inst) -> clif::Value {
-        let [x, y, z] = [0, 1, 2].map(|slot| self.operand(inst, slot));
+        let [x, y, z] = [0, 1, 2].map(|slot| self.unchecked(inst, slot));
         let negated = |l: &mut Self, v, by| if by { l.b.ins().fneg(v) } else { v };
         let p = negated(self, x, matches!(inst.op, Op::Fnmadd | Op::Fnmsub));
         let q = negated(self, z, matches!(inst.op, Op::Fmsub | Op::Fnmsub));
@@ -127,8 +141,7 @@ impl Lowering<'_> {
         }
         let r = self.b.ins().fma(p, y, q);
         // Negation has changed the sign of a NaN, and hosts choose another operand.
-        let good = self.has_no_nan(r);
-        self.either(good, |_| r, |l| l.nan_of(r, &[x, y, z]))
+        self.defer_check(r, &[x, y, z])
     }
 
     fn fused_by_lanes(&mut self, ty: Type, args: [clif::Value; 3]) -> clif::Value {
@@ -142,18 +155,46 @@ impl Lowering<'_> {
         result
     }
 
-    /// Gives the result `r` of an operation on `x` and `y` the NaN that x86 would give.
-    fn with_nan(&mut self, r: clif::Value, x: clif::Value, y: clif::Value) -> clif::Value {
-        if self.on(Arch::X86_64) {
-            return r;
+    /// The result `r` of an operation on `operands`, which has the NaN that x86 would give as soon as it is checked.
+    fn with_nan(&mut self, r: clif::Value, operands: &[clif::Value]) -> clif::Value {
+        let exact = self.on(Arch::X86_64) && !operands.iter().any(|v| self.raw_floats.contains_key(v));
+        if exact { r } else { self.defer_check(r, operands) }
+    }
+
+    /// Notes that `r` is to be checked when something looks at its bits.
+    fn defer_check(&mut self, r: clif::Value, operands: &[clif::Value]) -> clif::Value {
+        let of = |v: &clif::Value| self.raw_floats.get(v).map_or(0, |raw| raw.size);
+        let size = 1 + operands.iter().map(of).sum::<u32>();
+        let raw = RawFloat { operands: operands.to_vec(), size };
+        self.raw_floats.insert(r, raw);
+        // What is done again in the cold path stays small.
+        if size < LONGEST_CHAIN { r } else { self.checked(r) }
+    }
+
+    /// A value as x86 would have it.
+    pub(super) fn checked(&mut self, v: clif::Value) -> clif::Value {
+        if !self.raw_floats.contains_key(&v) {
+            return v;
         }
-        let good = self.has_no_nan(r);
-        self.either(good, |_| r, |l| l.nan_of(r, &[x, y]))
+        let good = self.has_no_nan(v);
+        self.either(good, |_| v, |l| l.nan_again(v))
+    }
+
+    /// What `v` should be, by x86's rules all the way from the operands of its chain.
+    fn nan_again(&mut self, v: clif::Value) -> clif::Value {
+        let Some(raw) = self.raw_floats.get(&v).cloned() else { return v };
+        let operands: Vec<_> = raw.operands.iter().map(|&operand| self.nan_again(operand)).collect();
+        self.nan_of(v, &operands)
     }
 
     /// A condition: `r` is a number, or all its lanes are.
     fn has_no_nan(&mut self, r: clif::Value) -> clif::Value {
         let vector = self.b.func.dfg.value_type(r).is_vector();
+        if self.on(Arch::Aarch64) && self.b.func.dfg.value_type(r) == types::F64X2 {
+            // One comparison looks at both.
+            let [low, high] = [0, 1].map(|lane| self.b.ins().extractlane(r, lane));
+            return self.b.ins().fcmp(FloatCC::Ordered, low, high);
+        }
         if self.on(Arch::X86_64) {
             let nan = self.is_nan(r);
             let any = if vector { self.b.ins().vany_true(nan) } else { nan };
@@ -240,7 +281,7 @@ impl Lowering<'_> {
     }
 
     fn compare(&mut self, inst: &Inst) -> clif::Value {
-        let (x, y) = (self.operand(inst, 0), self.operand(inst, 1));
+        let (x, y) = (self.unchecked(inst, 0), self.unchecked(inst, 1));
         let cc = float_cc(FloatCc::from_code(inst.aux));
         if !inst.ty.is_vector() {
             return self.compare_scalars(inst.op, cc, x, y);

@@ -28,26 +28,27 @@ mod consts;
 mod count;
 mod exit;
 mod float;
+mod inline;
 mod int;
 mod keep;
 mod loops;
 mod memory;
-mod inline;
 mod regs;
 mod vector;
 
 use crate::abi::ARGUMENTS;
 use crate::compile::{CompileOptions, ExitSite, StateAtFaults};
 use crate::isa::{Arch, HostIsa};
-use crate::respell::Respell;
 use crate::order::Scalars;
+use crate::respell::Respell;
 use calque_ir::{BlockId, GuestAddr, Inst, Op, Region, Type, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, AbiParam, InstBuilder, MemFlagsData, Signature, SourceLoc, TrapCode, types};
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use float::RawFloat;
 use loops::LoopEdges;
 use regs::{RegFile, RegSets};
-
+use std::collections::HashMap;
 
 /// Marks accesses to guest memory in the list of traps.
 pub(crate) const GUEST_ACCESS: TrapCode = TrapCode::unwrap_user(1);
@@ -97,6 +98,7 @@ pub(crate) fn lower(
         tail,
         blocks,
         values: vec![None; region.insts.len()],
+        raw_floats: HashMap::new(),
         zero: None,
         hoisted: Vec::new(),
         users: Users::of(region),
@@ -140,6 +142,8 @@ struct Lowering<'a> {
     blocks: Vec<clif::Block>,
     /// CLIF value of each IR value lowered so far.
     values: Vec<Option<Val>>,
+    /// Results of this block that are not checked for NaN yet.
+    raw_floats: HashMap<clif::Value, RawFloat>,
     /// A vector of zeros, once one is needed for the whole region.
     zero: Option<clif::Value>,
     /// Constants that were made ready at the entry: type, bits, value.
@@ -182,6 +186,7 @@ impl Lowering<'_> {
         let block = &self.region.blocks[id.0 as usize];
         self.b.switch_to_block(self.blocks[id.0 as usize]);
         self.block = id;
+        self.raw_floats.clear();
         self.enter_block(id);
         self.mark(block.pc);
         for at in block.start..block.end {
@@ -268,6 +273,16 @@ impl Lowering<'_> {
     }
 
     fn value(&mut self, v: IrValue) -> clif::Value {
+        let value = self.unchecked_value(v);
+        let checked = self.checked(value);
+        if checked != value {
+            self.values[v.0 as usize] = Some(Val::Plain(checked));
+        }
+        checked
+    }
+
+    /// The same, but a NaN may still be one that x86 would not give (`float.rs`).
+    fn unchecked_value(&mut self, v: IrValue) -> clif::Value {
         match self.val(v) {
             Val::Plain(value) => value,
             Val::Split(split) => {
@@ -335,6 +350,13 @@ impl Lowering<'_> {
             Val::Plain(value) => Some(value),
             Val::Split(_) => None,
         }
+    }
+
+    /// A float operand of an operation whose result is a NaN if the operand is, whichever.
+    fn unchecked(&mut self, inst: &Inst, slot: usize) -> clif::Value {
+        let v = self.unchecked_value(IrValue(inst.args[slot]));
+        let ty = clif_type(inst.ty);
+        if self.b.func.dfg.value_type(v) == ty { v } else { self.vector(inst, slot, inst.ty) }
     }
 
     /// A vector operand, seen as `shape`.

@@ -11,7 +11,8 @@
 //! 2. A register in `live_in` of the first block is loaded at entry, unless it comes as an argument. `live_in` contains every register that is read, or that
 //!    is stored at an exit and clean on some path to it.
 //! 3. A poll stores what is wanted at the block it resumes at (in precise mode everything: a handler may look at registers
-//!    that the program will not read); every other exit stores all that is dirty.
+//!    that the program will not read); every other exit stores all that is dirty, but for what it passes in host registers.
+//!    So those are dirty from the start.
 //! 4. In precise mode nothing is dirty at an access to guest memory.
 
 use super::loops::LoopEdges;
@@ -23,6 +24,15 @@ use calque_ir::{BlockId, CpuState, Exit, Inst, Op, Reg, Region, Target, Type, Va
 use cranelift_codegen::ir::{self as clif, InstBuilder, MemFlagsData, types};
 use cranelift_frontend::Variable;
 
+/// Registers that exits to other code pass on in host registers alone (`abi.rs`). Not RSP, which crash reports want.
+pub(super) const PASSED: RegSet = RegSet::of(&[Reg::RAX, Reg::RDI, Reg::RSI, Reg::RDX]);
+
+/// Deferred flags: only wanted where the region leaves to an unknown place.
+pub(super) const DEFERRED: RegSet = RegSet::of(&Reg::DEFERRED);
+
+/// The status flags.
+pub(super) const STATUS: RegSet = RegSet::of(&Reg::STATUS);
+
 /// A set of registers, by [`Reg::index`].
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct RegSet(u64);
@@ -30,6 +40,16 @@ pub(super) struct RegSet(u64);
 impl RegSet {
     /// Every register.
     pub(super) const ALL: RegSet = RegSet((1 << Reg::COUNT) - 1);
+
+    /// The set of a few registers.
+    pub(super) const fn of(regs: &[Reg]) -> RegSet {
+        let (mut set, mut i) = (0, 0);
+        while i < regs.len() {
+            set |= 1 << regs[i].number();
+            i += 1;
+        }
+        RegSet(set)
+    }
 
     pub(super) fn insert(&mut self, reg: Reg) {
         self.0 |= 1 << reg.index();
@@ -51,7 +71,7 @@ impl RegSet {
         RegSet(self.0 & other.0)
     }
 
-    fn without(self, other: RegSet) -> RegSet {
+    pub(super) const fn without(self, other: RegSet) -> RegSet {
         RegSet(self.0 & !other.0)
     }
 
@@ -95,7 +115,9 @@ impl RegSets {
         let none = vec![RegSet::default(); effects.len()];
         let mut zero_above_in = vec![RegSet::ALL; effects.len()];
         zero_above_in[0] = RegSet::default();
-        let mut sets = RegSets { dirty_in: none.clone(), wanted_in: none.clone(), live_in: none, zero_above_in, mode };
+        let mut dirty_in = none.clone();
+        dirty_in[0] = PASSED;
+        let mut sets = RegSets { dirty_in, wanted_in: none.clone(), live_in: none, zero_above_in, mode };
         while sets.flow_zero_above(region, &effects) {}
         while sets.flow_dirty(region, &effects) {}
         while sets.flow_wanted(region, loops, &effects) {}
@@ -123,7 +145,7 @@ impl RegSets {
             let polls = |to: usize| self.mode != StateAtFaults::PcOnly && closes(to);
             let of = |to: usize| if polls(to) { RegSet::ALL } else { self.wanted_in[to] };
             let inside = successors(region, i).fold(RegSet::default(), |set, to| set.union(of(to)));
-            let out = if leaves(&region.blocks[i].exit) { RegSet::ALL } else { inside };
+            let out = inside.union(wanted_behind(&region.blocks[i].exit));
             let wanted = effect.exposed.union(effect.leaving).union(out.without(effect.written));
             changed |= std::mem::replace(&mut self.wanted_in[i], wanted) != wanted;
         }
@@ -162,9 +184,15 @@ impl RegSets {
     }
 }
 
-/// Whether an exit may lead out of the region, other than by a poll.
-fn leaves(exit: &Exit) -> bool {
-    exit.targets().next().is_none() || exit.targets().any(|t| matches!(t, Target::Pc(_)))
+/// What an exit wants beside the region's own blocks.
+fn wanted_behind(exit: &Exit) -> RegSet {
+    match exit {
+        Exit::Indirect(_) | Exit::Return(_) | Exit::CallIndirect { .. } => RegSet::ALL,
+        _ if exit.targets().all(|t| matches!(t, Target::Block(_))) && exit.targets().next().is_some() => {
+            RegSet::default()
+        }
+        _ => RegSet::ALL.without(DEFERRED),
+    }
 }
 
 /// Whether a register is a variable; MXCSR is not.
@@ -197,7 +225,7 @@ fn effects(insts: &[Inst], mode: StateAtFaults) -> Effects {
                 (e.unsaved, e.saves) = (RegSet::default(), true);
             }
             Op::FaultIf | Op::Udiv | Op::Urem | Op::Sdiv | Op::Srem => {
-                e.leaving = e.leaving.union(RegSet::ALL.without(e.written));
+                e.leaving = e.leaving.union(RegSet::ALL.without(DEFERRED).without(e.written));
             }
             _ => {}
         }
@@ -232,7 +260,8 @@ enum Form {
     /// A vector register in two variables: the lowest lane as this float type, and a vector with the other lanes.
     Split(Type),
     /// A general register in two variables: all 64 bits, and the low 32. Where the upper bits are known to be zero only the second
-    /// is used, because AArch64 spends an instruction on each zero extension that it cannot fold into a use.
+    /// is used, because AArch64 spends an instruction on each zero extension that it cannot fold into a use. Operands of deferred flags
+    /// are narrow on every host: they are extended only where the flags are wanted.
     Narrow,
 }
 
@@ -275,8 +304,9 @@ impl RegFile {
 /// as 32 bits.
 fn forms(region: &Region, arch: Arch) -> [Form; Reg::COUNT] {
     let mut narrow = RegSet::default();
-    for inst in region.insts.iter().filter(|i| i.op == Op::Put && arch == Arch::Aarch64) {
-        if inst.ty == Type::I32 && register(inst).ty() == Type::I64 {
+    for inst in region.insts.iter().filter(|i| i.op == Op::Put) {
+        let cheap = arch == Arch::X86_64 && !DEFERRED.contains(register(inst));
+        if inst.ty == Type::I32 && register(inst).ty() == Type::I64 && !cheap {
             narrow.insert(register(inst));
         }
     }
@@ -528,7 +558,10 @@ impl Lowering<'_> {
             let value = self.value(v);
             return self.put_fp_control(value);
         }
-        let mut value = self.val(v);
+        let mut value = match self.val(v) {
+            Val::Plain(_) => Val::Plain(self.value(v)), // checked
+            split => split,
+        };
         let mut low = None;
         if reg.ty().is_vector() {
             low = self.low_lane(inst.args[0]);

@@ -13,6 +13,7 @@
 
 use super::Lifter;
 use super::flags::{FlagSet, Recipe, Source};
+use super::flow::Live;
 use super::operand::RegCache;
 use calque_ir::op::Effect;
 use calque_ir::{BlockId, Exit, Format, GuestAddr, Inst, Op, Reg, Target, Type, Value};
@@ -34,30 +35,33 @@ struct Origin {
 }
 
 impl Lifter<'_> {
-    /// Closes the block with a branch; `live` are the dirty flags read on the taken and on the other side.
-    pub(crate) fn close_branch(&mut self, cond: Value, targets: [GuestAddr; 2], live: [FlagSet; 2]) {
-        let both = live[0].and(live[1]);
-        self.flush_flags(both);
-        let plans = live.map(|side| self.plan(side.without(both)));
-        for (side, plan) in live.iter().zip(&plans) {
+    /// Closes the block with a branch; `live` are the dirty flags that are live on the taken and on the other side.
+    pub(super) fn close_branch(&mut self, cond: Value, targets: [GuestAddr; 2], live: [Live; 2]) {
+        let both = Live { read: live[0].read.and(live[1].read), unknown: live[0].unknown.and(live[1].unknown) };
+        self.put_flags(both);
+        let rest = live.map(|side| {
+            let deferred = side.unknown.without(both.unknown);
+            Live { read: side.read.without(both.read), unknown: deferred }.and(self.flags.dirty())
+        });
+        let plans = rest.map(|side| self.plan(side.read.or(side.unknown)));
+        for (side, plan) in rest.iter().zip(&plans) {
             if plan.is_none() {
-                self.flush_flags(*side);
+                self.put_flags(*side);
             }
         }
-        let wanted = live.map(|side| side.and(self.flags.dirty()));
         let mut edges = Vec::new();
         let mut exits = targets.map(Target::Pc);
         for side in 0..2 {
-            if let (Some(plan), false) = (plans[side], wanted[side].is_empty()) {
+            if let (Some(plan), false) = (plans[side], rest[side].and(self.flags.dirty()).is_empty()) {
                 let block = self.b.create_block(targets[side]);
                 exits[side] = Target::Block(block);
-                edges.push((block, plan, wanted[side], targets[side]));
+                edges.push((block, plan, rest[side], targets[side]));
             }
         }
         self.end_block(Exit::Branch { cond, taken: exits[0], fallthrough: exits[1] });
         let origin = Origin { regs: std::mem::take(&mut self.regs), end: self.b.region().insts.len() as u32 };
-        for (block, plan, flags, target) in edges {
-            self.fill_edge(block, plan, flags, target, &origin);
+        for (block, plan, live, target) in edges {
+            self.fill_edge(block, plan, live, target, &origin);
         }
     }
 
@@ -99,11 +103,11 @@ impl Lifter<'_> {
         self.b.region().insts[from as usize..to as usize].iter().any(|i| i.op == Op::Put && i.aux == reg)
     }
 
-    fn fill_edge(&mut self, block: BlockId, plan: Plan, flags: FlagSet, target: GuestAddr, origin: &Origin) {
+    fn fill_edge(&mut self, block: BlockId, plan: Plan, live: Live, target: GuestAddr, origin: &Origin) {
         self.open(block);
         let recipe = self.recipe_again(plan, origin);
         self.set_flags(recipe, plan.ty);
-        self.flush_flags(flags);
+        self.put_flags(live);
         self.b.exit(Exit::Goto(Target::Pc(target)));
     }
 

@@ -15,6 +15,8 @@
 //! *result*, so that the old value need not stay alive; order asks the operands.
 
 use super::Lifter;
+use super::flow::Live;
+use calque_ir::deferred::{self, Setter};
 use calque_ir::{Cc, FloatCc, Op, Reg, Type, Value};
 
 /// A set of status flags: bit i is `Reg::STATUS[i]` (CF PF AF ZF SF OF).
@@ -295,11 +297,56 @@ impl Lifter<'_> {
 
     /// Puts the dirty flags among `live`. They may go on being asked for from their recipes.
     pub(crate) fn flush_flags(&mut self, live: FlagSet) {
-        for f in self.flags.dirty.and(live).iter() {
+        let flags = self.flags.dirty.and(live);
+        for f in flags.iter() {
             let v = self.flag(f);
             self.b.put(f.reg(), v);
             self.flags.dirty = self.flags.dirty.without(f.set());
         }
+        if !flags.is_empty() && self.flow.is_some() {
+            let none = self.b.iconst(Type::I32, 0);
+            self.b.put(Reg::FLAGS_KIND, none);
+        }
+    }
+
+    /// Puts the dirty flags that are read behind the block, and defers those that only an unknown place may read.
+    pub(super) fn put_flags(&mut self, live: Live) {
+        let deferred = live.unknown.and(self.flags.dirty).without(live.read);
+        let setter = if deferred.is_empty() { None } else { self.deferrable() };
+        self.flush_flags(if setter.is_some() { live.read } else { live.read.or(live.unknown) });
+        if let Some((setter, ty, a, b)) = setter {
+            let kind = self.b.iconst(Type::I32, u64::from(deferred::kind_of(setter, ty)));
+            self.b.put(Reg::FLAGS_KIND, kind);
+            self.put_operand(Reg::FLAGS_A, ty, a);
+            if let Some(b) = b {
+                self.put_operand(Reg::FLAGS_B, ty, b);
+            }
+        }
+    }
+
+    /// How the six flags can be deferred, if they come from one recipe that can be.
+    fn deferrable(&self) -> Option<(Setter, Type, Value, Option<Value>)> {
+        let mut common = None;
+        for source in self.flags.sources {
+            match source {
+                Source::Recipe(k) if common.is_none_or(|c| c == k) => common = Some(k),
+                Source::Undefined => {}
+                _ => return None,
+            }
+        }
+        let (recipe, ty) = self.flags.recipes[common?];
+        match recipe {
+            Recipe::Add { a, b, .. } => Some((Setter::Add, ty, a, Some(b))),
+            Recipe::Sub { a, b, .. } | Recipe::Cmp { a, b } => Some((Setter::Sub, ty, a, Some(b))),
+            Recipe::Logic { r } => Some((Setter::Logic, ty, r, None)),
+            _ => None,
+        }
+    }
+
+    fn put_operand(&mut self, reg: Reg, ty: Type, v: Value) {
+        let wide = if ty.bits() < 32 { self.b.unary(Op::Uextend, Type::I32, v) } else { v };
+        let ty = if ty == Type::I64 { ty } else { Type::I32 };
+        self.b.inst(Op::Put, ty, reg.index() as u16, [wide.0, 0, 0, 0]);
     }
 }
 

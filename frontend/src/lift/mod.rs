@@ -11,8 +11,10 @@
 //! | `operand.rs`| operands, register widths, addresses                       |
 //! | `flags.rs`  | deferred flags and conditions                              |
 //! | `ahead.rs`  | which flags are still read behind an exit                  |
+//! | `flow.rs`   | the same, exact for the blocks of a region                 |
 //! | `edge.rs`   | flags that only one side of a branch reads                 |
 //! | `region.rs` | discovery of a region's blocks                             |
+//! | `unroll.rs` | several rounds of tiny loops                               |
 //! | `check.rs`  | blocks that compare their bytes first                      |
 //! | the others  | the families by subject                                    |
 //!
@@ -36,6 +38,7 @@ mod check;
 mod control;
 mod edge;
 mod flags;
+mod flow;
 mod mmx;
 mod mov;
 mod muldiv;
@@ -51,6 +54,7 @@ mod sse_string;
 mod string;
 mod system;
 pub mod table;
+mod unroll;
 mod vex;
 mod x87;
 mod xsave;
@@ -62,6 +66,7 @@ pub use system::XCR0;
 use crate::decode::{CodeReader, Decoded, Window};
 use calque_ir::{BlockId, Builder, Exit, FaultKind, GuestAddr, Helper, Inst, Op, Region, Target, Type, Value};
 use flags::{FlagSet, Flags};
+use flow::{FlagFlow, Live};
 use iced_x86::EncodingKind;
 use operand::RegCache;
 
@@ -120,6 +125,8 @@ pub(crate) struct Lifter<'a> {
     pub(crate) flags: Flags,
     pub(crate) opts: &'a LiftOptions,
     code: &'a dyn CodeReader,
+    /// Which flags the region's blocks read; flags are deferred only where this is known.
+    flow: Option<FlagFlow>,
     /// The instruction being lifted, and the one behind it.
     pub(crate) pc: GuestAddr,
     pub(crate) next: GuestAddr,
@@ -147,6 +154,7 @@ impl<'a> Lifter<'a> {
             flags: Flags::default(),
             opts,
             code,
+            flow: None,
             pc: GuestAddr(0),
             next: GuestAddr(0),
             count: Uncounted::default(),
@@ -293,16 +301,28 @@ impl<'a> Lifter<'a> {
             return self.end_block(exit);
         }
         if let Exit::Branch { cond, taken: Target::Pc(taken), fallthrough: Target::Pc(other) } = exit {
-            let live = [taken, other].map(|pc| ahead::live_at(self.code, pc, self.opts).and(dirty));
+            let live = [taken, other].map(|pc| self.live_at(pc).and(dirty));
             return self.close_branch(cond, [taken, other], live);
         }
         let live = match exit {
-            Exit::Goto(Target::Pc(pc)) => ahead::live_at(self.code, pc, self.opts),
-            Exit::Call { target: Target::Pc(pc), .. } => ahead::live_at_call(self.code, pc, self.opts),
-            _ => FlagSet::ALL,
+            Exit::Goto(Target::Pc(pc)) => self.live_at(pc),
+            Exit::Call { target: Target::Pc(pc), .. } => self.live_at_call(pc),
+            Exit::Return(_) | Exit::Indirect(_) | Exit::CallIndirect { .. } if self.flow.is_some() => flow::UNKNOWN,
+            _ => Live::read(FlagSet::ALL),
         };
-        self.flush_flags(live);
+        self.put_flags(live);
         self.end_block(exit);
+    }
+
+    /// The flags that are live at a place that the open block may go on at.
+    fn live_at(&self, pc: GuestAddr) -> Live {
+        let known = self.flow.as_ref().and_then(|flow| flow.at(pc));
+        known.unwrap_or_else(|| Live::read(ahead::live_at(self.code, pc, self.opts)))
+    }
+
+    fn live_at_call(&self, pc: GuestAddr) -> Live {
+        let known = self.flow.as_ref().and_then(|flow| flow.at_call(pc));
+        known.unwrap_or_else(|| Live::read(ahead::live_at_call(self.code, pc, self.opts)))
     }
 
     /// Ends the open block as it is.

@@ -9,6 +9,8 @@
 //! 2. Blocks are numbered in reverse postorder, the entry 0: an edge goes to a lower number only where it closes a loop,
 //!    which is where engines poll.
 
+use super::flow::{FlagFlow, Live};
+use super::unroll::unroll;
 use super::{LiftOptions, Lifter};
 use crate::decode::{CodeReader, Decoded, Window};
 use calque_ir::{BlockId, Exit, GuestAddr, Region, Target};
@@ -78,6 +80,11 @@ impl Profile for EveryBlock {
 pub fn lift_region(code: &dyn CodeReader, pc: GuestAddr, profile: &dyn Profile, opts: &LiftOptions) -> Region {
     let starts = Discovery::new(code, profile, opts).run(pc);
     let mut l = Lifter::new(code, opts);
+    if !opts.precise {
+        let flow = FlagFlow::of(code, &starts, opts);
+        l.b.region_mut().flags_dead = flow.at(pc).is_some_and(Live::is_empty);
+        l.flow = Some(flow);
+    }
     let mut window = Window::new();
     let ids: HashMap<GuestAddr, BlockId> = starts.iter().map(|pc| (*pc, l.b.create_block(*pc))).collect();
     let runs = starts
@@ -91,6 +98,7 @@ pub fn lift_region(code: &dyn CodeReader, pc: GuestAddr, profile: &dyn Profile, 
     for block in &mut region.blocks {
         link(&mut block.exit, &ids);
     }
+    unroll(&mut region);
     renumber(&mut region);
     region
 }

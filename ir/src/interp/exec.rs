@@ -516,6 +516,9 @@ fn read_rest(cpu: &CpuState, index: u16) -> u64 {
         _ if reg == Reg::FLAGS_REST => u64::from(cpu.flags_rest),
         _ if reg == Reg::FS_BASE => cpu.fs_base,
         _ if reg == Reg::GS_BASE => cpu.gs_base,
+        _ if reg == Reg::FLAGS_KIND => u64::from(cpu.deferred.kind),
+        _ if reg == Reg::FLAGS_A => cpu.deferred.a,
+        _ if reg == Reg::FLAGS_B => cpu.deferred.b,
         _ => u64::from(cpu.mxcsr),
     }
 }
@@ -527,6 +530,9 @@ fn write_rest(cpu: &mut CpuState, index: u16, v: u64) {
         _ if reg == Reg::FLAGS_REST => cpu.flags_rest = v as u32,
         _ if reg == Reg::FS_BASE => cpu.fs_base = v,
         _ if reg == Reg::GS_BASE => cpu.gs_base = v,
+        _ if reg == Reg::FLAGS_KIND => cpu.deferred.kind = v as u32,
+        _ if reg == Reg::FLAGS_A => cpu.deferred.a = v,
+        _ if reg == Reg::FLAGS_B => cpu.deferred.b = v,
         _ => cpu.mxcsr = v as u32,
     }
 }

@@ -94,6 +94,18 @@ pub fn run<H: Host>(
     host: &mut H,
     frame: &mut Frame,
 ) -> Result<Next, Trap<H::Fault>> {
+    let next = run_blocks(region, cpu, host, frame);
+    cpu.settle_flags();
+    next
+}
+
+#[inline]
+fn run_blocks<H: Host>(
+    region: &Region,
+    cpu: &mut CpuState,
+    host: &mut H,
+    frame: &mut Frame,
+) -> Result<Next, Trap<H::Fault>> {
     let mut id = BlockId(0);
     loop {
         let block = &region.blocks[id.0 as usize];

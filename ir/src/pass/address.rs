@@ -7,12 +7,18 @@ use super::fold::Values;
 use crate::op::Op;
 use crate::region::{Mem, Value};
 
-/// A memory operand with as much of its base and index folded into it as fits.
-pub(super) fn fold(values: &Values, mut mem: Mem) -> Mem {
-    while let Some(simpler) = fold_base(values, mem).or_else(|| fold_index(values, mem)) {
-        mem = simpler;
+/// A memory operand with as much of its base and index folded into it as fits; not of those that are `kept`.
+pub(super) fn fold(values: &Values, mut mem: Mem, kept: [bool; 2]) -> Mem {
+    let (base, index) = (mem.base, mem.index);
+    loop {
+        let keeps = |v: Option<Value>| kept[0] && v == base || kept[1] && v == index;
+        let folded = if keeps(mem.base) { None } else { fold_base(values, mem) };
+        let folded = folded.or_else(|| if keeps(mem.index) { None } else { fold_index(values, mem) });
+        match folded {
+            Some(simpler) => mem = simpler,
+            None => return mem,
+        }
     }
-    mem
 }
 
 /// Base and displacement only, for operands without an index.

@@ -103,6 +103,9 @@ struct Known {
 pub(super) struct Fold {
     values: Values,
     renamed: Vec<Value>,
+    /// Values that are put into a register: the sum is there anyway, and folding it into an address would keep the old value
+    /// alive beside it.
+    put: Vec<bool>,
     order: Vec<BlockId>,
     regs: [Option<Known>; Reg::COUNT],
     /// The last comparison of floats in the block, as long as nobody has used it.
@@ -114,6 +117,7 @@ impl Default for Fold {
         Self {
             values: Values::default(),
             renamed: Vec::new(),
+            put: Vec::new(),
             order: Vec::new(),
             regs: [None; Reg::COUNT],
             check: None,
@@ -127,6 +131,11 @@ impl Fold {
         self.values.insts.clear();
         self.renamed.clear();
         self.renamed.resize(region.insts.len(), Value::NONE);
+        self.put.clear();
+        self.put.resize(region.insts.len(), false);
+        for inst in region.insts.iter().filter(|i| i.op == Op::Put) {
+            self.put[inst.args[0] as usize] = true;
+        }
         self.order.clear();
         self.order.extend(region.block_ids());
         self.order.sort_by_key(|id| region.blocks[id.0 as usize].start);
@@ -147,6 +156,8 @@ impl Fold {
                 continue;
             }
             let slots = inst.value_slots();
+            let kept =
+                [0, 1].map(|slot| slots >> slot & 1 != 0 && self.put.get(inst.args[slot] as usize) == Some(&true));
             for slot in 0..4 {
                 if slots >> slot & 1 != 0 && inst.args[slot] != Value::NONE.0 {
                     inst.args[slot] = self.renamed[inst.args[slot] as usize].0;
@@ -155,7 +166,7 @@ impl Fold {
             if self.check.is_some_and(|v| inst.uses().any(|used| used == v)) {
                 self.check = None;
             }
-            self.renamed[i as usize] = self.inst(region, inst);
+            self.renamed[i as usize] = self.inst(region, inst, kept);
         }
         let block = &mut region.blocks[id.0 as usize];
         (block.start, block.end) = (self.values.block_start, self.values.insts.len() as u32);
@@ -163,13 +174,14 @@ impl Fold {
         block.exit = self.exit(block.exit);
     }
 
-    /// Appends what is left of an instruction; yields its value if it has one.
-    fn inst(&mut self, region: &mut Region, mut inst: Inst) -> Value {
+    /// Appends what is left of an instruction; yields its value if it has one. `kept` tells of its first two operands whether registers
+    /// hold them.
+    fn inst(&mut self, region: &mut Region, mut inst: Inst, kept: [bool; 2]) -> Value {
         match inst.op.format() {
             Format::Get => self.get(inst),
             Format::Put => self.put(inst),
             Format::Load | Format::Store | Format::Rmw => {
-                let mem = address::fold(&self.values, inst.mem());
+                let mem = address::fold(&self.values, inst.mem(), kept);
                 inst.args[0] = mem.base.unwrap_or(Value::NONE).0;
                 inst.args[1] = mem.index.unwrap_or(Value::NONE).0;
                 inst.args[2] = mem.disp as u32;

@@ -78,6 +78,11 @@ fn always() -> RegSet {
     RegSet::of(Reg::MXCSR)
 }
 
+/// Deferred flags, which only unknown places may want (`deferred.rs`).
+fn deferred() -> RegSet {
+    Reg::DEFERRED.into_iter().collect()
+}
+
 /// A block's effect on liveness: `live_in = reads | (live_out - writes)`.
 #[derive(Clone, Copy, Default)]
 struct Summary {
@@ -117,7 +122,7 @@ impl Liveness {
     /// Registers live behind a block.
     pub(super) fn live_out(&self, region: &Region, id: BlockId, options: &Options<'_>) -> RegSet {
         let of_target = |target| match target {
-            Target::Pc(pc) => options.exits.live_out(pc),
+            Target::Pc(pc) => options.exits.live_out(pc) - deferred(),
             Target::Block(to) if to <= id && options.precise != Precise::No => RegSet::ALL,
             Target::Block(to) => self.live_in[to.0 as usize],
         };
@@ -125,7 +130,8 @@ impl Liveness {
             Exit::Goto(target) => always() | of_target(target),
             Exit::Branch { taken, fallthrough, .. } => always() | of_target(taken) | of_target(fallthrough),
             Exit::Call { target: target @ Target::Block(_), .. } => always() | of_target(target),
-            Exit::Call { target: Target::Pc(pc), .. } => always() | options.exits.live_out(pc),
+            Exit::Call { target: Target::Pc(pc), .. } => always() | (options.exits.live_out(pc) - deferred()),
+            Exit::Syscall { .. } | Exit::Fault { .. } => RegSet::ALL - deferred(),
             _ => RegSet::ALL,
         }
     }
