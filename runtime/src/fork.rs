@@ -61,6 +61,7 @@ pub(crate) fn fork(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errno
     let signals = child_signals(thread, args);
     let process = Arc::clone(&thread.process);
     let mask = host::block_all();
+    process.mem.before_fork();
     let quiet = process.before_fork();
     let pid = host_fork(args);
     if pid == Ok(0) {

@@ -172,6 +172,8 @@ struct State {
     writes: BTreeMap<u64, Writes>,
     /// Ranges whose translations are no longer valid.
     stale: Vec<GuestRange>,
+    /// A process may have been forked that shares what is shared.
+    forked: bool,
     brk_start: u64,
     brk: u64,
     /// Changes since they were last taken, if somebody wants to know.
@@ -517,7 +519,9 @@ impl GuestMap {
         let mut state = self.lock();
         let kind = state.map.get(&page).filter(|kind| kind.prot.contains(Prot::EXEC))?;
         let code = match kind.backing {
-            _ if kind.shared || state.checked.contains(&page) || state.is_written_often(page) => CodePage::Checked,
+            // Other processes have a shared file's memory, or may have; anonymous memory is shared with children only.
+            _ if kind.shared && (state.forked || kind.backing != Backing::Anonymous) => CodePage::Checked,
+            _ if state.checked.contains(&page) || state.is_written_often(page) => CodePage::Checked,
             _ if kind.prot.contains(Prot::WRITE) => CodePage::Writable,
             Backing::File { .. } => CodePage::Fixed,
             _ => CodePage::Changing,
@@ -558,6 +562,16 @@ impl GuestMap {
             let pages: Vec<u64> = state.code.overlapping(&range).flat_map(|r| r.clone().step_by(PAGE_BYTES)).collect();
             self.drop_code(&mut state, &range);
             pages.into_iter().filter(|page| range.contains(page)).for_each(|page| state.count_write(page));
+        }
+    }
+
+    /// A child is about to be forked, which can write to shared memory: code there is no longer this process's alone.
+    pub(crate) fn before_fork(&self) {
+        let mut state = self.lock();
+        if !std::mem::replace(&mut state.forked, true) {
+            let shared: Vec<_> =
+                state.map.iter().filter(|(_, kind)| kind.shared).map(|(range, _)| range.clone()).collect();
+            shared.iter().for_each(|range| self.drop_code(&mut state, range));
         }
     }
 
@@ -685,7 +699,9 @@ impl State {
     fn forget_writes(&mut self, range: &std::ops::Range<u64>) {
         self.checked.remove(range.clone());
         let pages: Vec<u64> = self.writes.range(range.clone()).map(|(page, _)| *page).collect();
-        pages.iter().for_each(|page| drop(self.writes.remove(page)));
+        for page in pages {
+            self.writes.remove(&page);
+        }
     }
 
     /// The mapped parts of `range`.

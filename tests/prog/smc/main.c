@@ -136,6 +136,25 @@ static void double_mapping(void) {
     printf("another process %ld %ld\n", before, call(x, 0));
 }
 
+// Anonymous shared memory: this process's own at first, then a child's as well.
+static void shared_with_a_child(void) {
+    unsigned char *p = mmap(NULL, PAGE, RWX, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    long sum = 0;
+    for (int i = 0; i < 100; i++) { emit(p, i); for (int k = 0; k < 50; k++) sum += call(p, k); }
+    int to[2], from[2];
+    if (pipe(to) || pipe(from)) return;
+    char byte = 0;
+    if (fork() == 0) {
+        for (int i = 0; i < 20 && read(to[0], &byte, 1) == 1; i++) { emit(p, 1000 + i); if (write(from[1], "", 1) != 1) break; }
+        _exit(0);
+    }
+    for (int i = 0; i < 20; i++) {
+        if (write(to[1], "", 1) != 1 || read(from[0], &byte, 1) != 1) return;
+        sum += call(p, 0);
+    }
+    printf("shared with a child %ld\n", sum);
+}
+
 static void by_the_kernel(void) {
     unsigned char *p = pages(2, RWX), fresh[16];
     unsigned char *at = p + 100;
@@ -234,6 +253,7 @@ int main(void) {
     appended();
     flags();
     double_mapping();
+    shared_with_a_child();
     by_the_kernel();
     by_another_thread();
     mappings();
