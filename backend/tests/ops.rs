@@ -211,6 +211,35 @@ fn constant_cases(cases: &mut Vec<(String, Region)>) {
     }));
 }
 
+/// Constants as operands, which take a scratch register each in the emitter.
+fn constant_operand_cases(cases: &mut Vec<(String, Region)>) {
+    let wanted = |op: &&Op| matches!(op.format(), Format::Binary | Format::Ternary | Format::Compare);
+    for &op in Op::ALL.iter().filter(wanted).filter(|op| !op.may_stop()) {
+        for &ty in allowed_types(op).iter().filter(|ty| ty.is_int()) {
+            for operands in operand_types(op, ty) {
+                for constants in (0..operands.len()).map(|slot| 1 << slot) {
+                    let name = format!("{}.{} constants {constants:#b} {operands:?}", op.name(), ty.name());
+                    cases.push(in_region(name, |b| {
+                        let mut args = [0; 4];
+                        for (slot, &t) in operands.iter().enumerate() {
+                            let constant = constants >> slot & 1 != 0;
+                            let v = if constant && t != Type::I1 && t.is_int() {
+                                b.iconst(t, 0xf1f2_f3f4_0102_8305 & (u64::MAX >> (64 - t.bits())))
+                            } else {
+                                operand(b, slot, t)
+                            };
+                            let shifts = matches!(op, Op::Ishl | Op::Ushr | Op::Sshr | Op::Rotl | Op::Rotr);
+                            args[slot] = if slot == 1 && shifts { masked_count(b, ty, v).0 } else { v.0 };
+                        }
+                        let v = b.inst(op, ty, 0, args);
+                        result(b, v);
+                    }));
+                }
+            }
+        }
+    }
+}
+
 fn memory_cases(cases: &mut Vec<(String, Region)>) {
     let at = |b: &mut Builder, indexed: bool| Mem {
         base: Some(b.get(Type::I64, Reg::RSI)),
@@ -321,6 +350,7 @@ fn all_cases() -> Vec<(String, Region)> {
     let mut cases = Vec::new();
     operation_cases(&mut cases);
     constant_cases(&mut cases);
+    constant_operand_cases(&mut cases);
     memory_cases(&mut cases);
     register_cases(&mut cases);
     helper_cases(&mut cases);
@@ -424,5 +454,9 @@ fn emitted_operations_are_as_reviewed() {
     }
     let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/lower/tier0/operations.txt");
     let changed = a64::check(&golden, &sections);
-    assert!(changed.is_none(), "{}\nAccept with: BLESS=1 cargo test -p calque-backend --test ops", changed.unwrap_or_default());
+    assert!(
+        changed.is_none(),
+        "{}\nAccept with: BLESS=1 cargo test -p calque-backend --test ops",
+        changed.unwrap_or_default()
+    );
 }

@@ -3,7 +3,7 @@
 use crate::End;
 use crate::jit::Jit;
 use crate::pages::{CODE, DATA, DATA_SIZE, Pages, TAKEN, tail};
-use calque_backend::{HostCode, StateAtFaults};
+use calque_backend::{StateAtFaults, Translation};
 use calque_frontend::decode::{Bytes, MAX_INSN};
 use calque_frontend::{CodeReader, LiftOptions, Profile, lift_block, lift_region};
 use calque_ir::interp::{self, Frame, Host, Next, Trap};
@@ -11,6 +11,7 @@ use calque_ir::pass::{Optimizer, Options, Precise};
 use calque_ir::state::V128;
 use calque_ir::state::float_code;
 use calque_ir::{CpuState, FaultKind, GuestAddr, Helper, Region, RmwOp, Type, verify};
+use std::sync::Arc;
 
 /// What is known of the guest's registers at a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,7 +54,7 @@ engines! {
     Jit       "jit"    Exact,
     /// Compiled regions as hot code runs: nothing exact at faults.
     Hot       "hot"    OnlyPc,
-    /// Block by block in turns: the interpreter, compiled code.
+    /// Block by block in turns: the interpreter (on AArch64 hosts: emitted code), compiled code.
     Auto      "auto"   Exact,
 }
 
@@ -63,6 +64,9 @@ impl Engine {
         Self::ALL.iter().copied().find(|e| e.name() == name)
     }
 }
+
+/// Whether this host runs emitted code.
+const EMITS: bool = cfg!(target_arch = "aarch64");
 
 /// How the guest's code ended, in the terms of [`End`]; `Unimplemented` is no answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -97,17 +101,18 @@ enum Form {
     Optimized,
     Precise,
     Hot,
+    Emitted,
 }
 
 enum Run {
     Interpret(Region),
-    Enter(HostCode),
+    Enter(Arc<Translation>),
 }
 
 impl Engine {
     /// Whether any of it is compiled code.
     pub(crate) fn is_compiled(self) -> bool {
-        (0..2).any(|n| matches!(self.form(n), Form::Precise | Form::Hot))
+        (0..2).any(|n| matches!(self.form(n), Form::Precise | Form::Hot | Form::Emitted))
     }
 
     /// The form of the `n`th block.
@@ -117,6 +122,8 @@ impl Engine {
             Engine::Optimized => Form::Optimized,
             Engine::Jit => Form::Precise,
             Engine::Hot => Form::Hot,
+            // What `auto` stands for on this host.
+            Engine::Auto if EMITS => [Form::Emitted, Form::Precise][n % 2],
             Engine::Auto => [Form::Optimized, Form::Precise][n % 2],
         }
     }
@@ -157,7 +164,7 @@ impl Guest {
                 Err(problems) => return Outcome::Invalid(problems),
             };
             let next = match &self.ready[at].run {
-                Run::Enter(entry) => self.jit.run(*entry, pages, cpu, data),
+                Run::Enter(entry) => self.jit.run(entry, pages, cpu, data),
                 Run::Interpret(region) => interpret(region, cpu, data, code, &mut self.frame),
             };
             match next {
@@ -183,6 +190,7 @@ impl Guest {
             Form::Plain | Form::Optimized => Run::Interpret(region),
             Form::Precise => Run::Enter(self.jit.translate(&region, StateAtFaults::PreciseFloats)?),
             Form::Hot => Run::Enter(self.jit.translate(&region, StateAtFaults::PcOnly)?),
+            Form::Emitted => Run::Enter(self.jit.emit(&region)?),
         };
         self.ready.push(Ready { form, pc, run });
         Ok(self.ready.len() - 1)
@@ -200,7 +208,7 @@ impl Guest {
         let opts = LiftOptions { precise: true, precise_floats: true, block_insns, ..LiftOptions::default() };
         let mut region = lift_block(reader, GuestAddr(pc), &opts);
         check(&region)?;
-        if form != Form::Plain {
+        if !matches!(form, Form::Plain | Form::Emitted) {
             let precise = Options { precise: Precise::Floats, ..Options::default() };
             self.optimizer.optimize(&mut region, &precise);
             check(&region)?;

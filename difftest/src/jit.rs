@@ -10,10 +10,14 @@
 use crate::guest::FPE_INTDIV;
 use crate::pages::Pages;
 use calque_backend::abi::{self, ExitReason};
-use calque_backend::{CodeCache, CompileOptions, Compiler, HostCode, HostIsa, JumpCache, StateAtFaults, helpers};
+use calque_backend::{
+    CodeCache, CodeKind, CompileOptions, Compiler, EmitOptions, Emitter, HostIsa, JumpCache, StateAtFaults,
+    Translation, helpers,
+};
 use calque_ir::interp::{Next, Trap};
 use calque_ir::{CpuState, FaultKind, GuestAddr, Region};
 use std::ptr::null_mut;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 
 /// Registers of the generated code that runs, for the fault handler.
@@ -29,11 +33,13 @@ const BUDGET: usize = 64 << 20;
 /// Regions after which the cache is emptied.
 const REGIONS: u32 = 20_000;
 
-/// The compiler and its code.
+/// The compiler, the emitter, and their code.
 pub struct Jit {
     compiler: Compiler,
+    emitter: Emitter,
     cache: CodeCache,
     jumps: JumpCache,
+    emitted_jumps: JumpCache,
     helpers: u64,
     regions: u32,
 }
@@ -43,8 +49,10 @@ impl Jit {
     pub fn new() -> Self {
         Self {
             compiler: Compiler::new(HostIsa::native()),
+            emitter: Emitter::new(HostIsa::native()),
             cache: CodeCache::new(BUDGET).expect("code memory"),
             jumps: JumpCache::new(),
+            emitted_jumps: JumpCache::new(),
             helpers: helpers::table(|_| None).as_ptr() as u64,
             regions: 0,
         }
@@ -59,17 +67,30 @@ impl Jit {
     }
 
     /// Compiles a region.
-    pub(crate) fn translate(&mut self, region: &Region, state_at_faults: StateAtFaults) -> Result<HostCode, String> {
+    pub(crate) fn translate(
+        &mut self,
+        region: &Region,
+        state_at_faults: StateAtFaults,
+    ) -> Result<Arc<Translation>, String> {
         self.regions += 1;
         let options = CompileOptions { state_at_faults, ..CompileOptions::default() };
         let translation = self.cache.translate(&mut self.compiler, region, &options);
-        translation.map(|t| t.code).map_err(|e| format!("{e}\n{region}"))
+        translation.map_err(|e| format!("{e}\n{region}"))
+    }
+
+    /// Emits a block as tier 0 on AArch64 does.
+    pub(crate) fn emit(&mut self, region: &Region) -> Result<Arc<Translation>, String> {
+        self.regions += 1;
+        let first_cell = self.cache.reserve_cells(Emitter::cells_needed(region), CodeKind::Tier0).expect("cells");
+        let options = EmitOptions { first_cell, ..EmitOptions::default() };
+        let compiled = self.emitter.emit(region, &options).map_err(|e| format!("{e}\n{region}"))?;
+        self.cache.publish(compiled, CodeKind::Tier0).map_err(|e| e.to_string())
     }
 
     /// Runs code until control leaves it.
     pub(crate) fn run(
         &mut self,
-        code: HostCode,
+        code: &Translation,
         pages: &mut Pages,
         cpu: &mut CpuState,
         data: &mut [u8],
@@ -94,13 +115,20 @@ impl Jit {
         }
     }
 
-    fn enter(&mut self, cpu: &mut CpuState, code: HostCode) -> ExitReason {
+    fn enter(&mut self, cpu: &mut CpuState, code: &Translation) -> ExitReason {
         cpu.rt.cells = self.cache.cells_address();
         cpu.rt.helpers = self.helpers;
         cpu.rt.jump_cache = self.jumps.address();
+        cpu.rt.tier0_jumps = self.emitted_jumps.address();
+        cpu.rt.countdown = 1 << 20;
         RUNNING.store(cpu, Ordering::Relaxed);
         // SAFETY: the tables above are live, `code` was just published by the same cache.
-        let reason = unsafe { abi::enter(cpu, code) };
+        let reason = unsafe {
+            match code.kind {
+                CodeKind::Tail => abi::enter(cpu, code.code),
+                CodeKind::Tier0 => abi::enter_tier0(cpu, code.code),
+            }
+        };
         RUNNING.store(null_mut(), Ordering::Relaxed);
         reason
     }

@@ -11,7 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
-const ENGINES: [&str; 4] = ["interp", "tiered", "jit", "auto"];
+const ENGINES: [&str; 5] = ["interp", "tiered", "jit", "tier0", "auto"];
+
+/// The engines of this host: on x86-64, `auto` is `tier0` where the processor has it.
+fn engines() -> impl Iterator<Item = &'static str> {
+    ENGINES.into_iter().filter(|engine| *engine != "tier0" || cfg!(target_arch = "aarch64"))
+}
 
 /// How a guest is linked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,7 +120,7 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
     for link in Link::ALL.into_iter().filter(|l| links.contains(l.name()) && possible(*l)) {
         // Every engine once; the other linkages differ in libc only, and take the default engine.
         let first = if emulated() { Link::Static } else { Link::Dynamic };
-        for engine in ENGINES.into_iter().filter(|e| link == first || *e == "auto") {
+        for engine in engines().filter(|e| link == first || *e == "auto") {
             let guest = Arc::clone(&guest);
             let test = move || under_calque(&guest, link, engine);
             let cannot =

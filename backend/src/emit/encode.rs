@@ -273,6 +273,9 @@ pub(crate) enum Widen {
     Uxtb = 0,
     Uxth = 1,
     Uxtw = 2,
+    Sxtb = 4,
+    Sxth = 5,
+    Sxtw = 6,
 }
 
 /// `add`, `sub` and kin with rm widened.

@@ -2,7 +2,7 @@
 //!
 //! Narrow types are compared in the top bits of 32: shifted left, carries and signs are where the host looks for them.
 
-use super::encode::{self as e, Cond, Op3, Size, X};
+use super::encode::{self as e, Cond, Op3, Size, Widen, X};
 use super::regs::Loc;
 use super::{EmitError, Emitter, size_of};
 use calque_ir::{Cc, FloatCc, Inst, Op, Type, Value};
@@ -271,11 +271,12 @@ impl Emitter {
         }
         self.wide_product(s, a, b, signed)?;
         if signed {
-            let mark = self.scratch_mark();
-            let low = self.scratch();
-            self.word(e::op_field(e::SBFM, Size::X, low, s, 0, ty.bits() - 1));
-            self.word(e::op3(e::SUBS, Size::X, e::ZR, s, low));
-            self.scratch_reset(mark);
+            let widen = match ty {
+                Type::I8 => Widen::Sxtb,
+                Type::I16 => Widen::Sxth,
+                _ => Widen::Sxtw,
+            };
+            self.word(e::op3_widen(e::SUBS, Size::X, e::ZR, s, s, widen));
         } else {
             self.word(e::op3_lsr(e::SUBS, Size::X, e::ZR, e::ZR, s, ty.bits()));
         }

@@ -75,6 +75,9 @@ impl Emitter {
 
     /// The value with zeros above its type, in its own register or a scratch one.
     pub(super) fn zero_extended(&mut self, v: Value) -> Result<X, EmitError> {
+        if self.as_imm(v).is_some() {
+            return self.x(v);
+        }
         let (ty, x) = (self.ty(v), self.x(v)?);
         let zx = self.val(v).zx;
         if u32::from(zx) <= ty.bits() {
@@ -87,6 +90,11 @@ impl Emitter {
 
     /// The value sign-extended to `size`, in a scratch register if its type is narrower.
     pub(super) fn sign_extended(&mut self, v: Value, size: Size) -> Result<X, EmitError> {
+        if let Some(k) = self.signed_imm(v) {
+            let s = self.scratch();
+            self.mov_imm(s, if size == Size::W { k as u64 & 0xffff_ffff } else { k as u64 });
+            return Ok(s);
+        }
         let (ty, x) = (self.ty(v), self.x(v)?);
         if ty.bits() >= size.bits() {
             return Ok(x);

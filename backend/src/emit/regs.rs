@@ -89,6 +89,8 @@ pub(super) struct Regs {
     v_scratch: usize,
     slots: u32,
     released: bool,
+    /// An operation wanted more scratch registers than there are: the code is of no use.
+    pub(super) exhausted: bool,
 }
 
 impl Regs {
@@ -98,6 +100,7 @@ impl Regs {
         self.x_refs = [0; 32];
         self.v_refs = [0; 32];
         self.slots = 0;
+        self.exhausted = false;
     }
 
     /// No value lives across blocks.
@@ -142,13 +145,15 @@ impl Emitter {
     /// A register for the rest of this operation.
     pub(super) fn scratch(&mut self) -> X {
         self.regs.scratch += 1;
-        SCRATCH[self.regs.scratch - 1]
+        self.regs.exhausted |= self.regs.scratch > SCRATCH.len();
+        SCRATCH[(self.regs.scratch - 1) % SCRATCH.len()]
     }
 
     /// A vector register for the rest of this operation.
     pub(super) fn v_scratch(&mut self) -> V {
         self.regs.v_scratch += 1;
-        V_SCRATCH[self.regs.v_scratch - 1]
+        self.regs.exhausted |= self.regs.v_scratch > V_SCRATCH.len();
+        V_SCRATCH[(self.regs.v_scratch - 1) % V_SCRATCH.len()]
     }
 
     /// Gives scratch registers back: what an operation took since `mark` is no longer needed.
