@@ -104,9 +104,9 @@ pub(crate) struct DiffArgs {
     /// Compare child processes, too
     #[arg(long)]
     pub(crate) follow_forks: bool,
-    /// Longest time between two comparisons, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 1000)]
-    pub(crate) interval: u64,
+    /// Compare also between system calls, after so many milliseconds without one
+    #[arg(long, value_name = "MS")]
+    pub(crate) interval: Option<u64>,
     /// Break something, for tests of this command
     #[arg(long = "break", hide = true, value_name = "WHAT",
           value_parser = PossibleValuesParser::new(Sabotage::TABLE.map(|row| row.0)).map(|name| switch(&name)))]

@@ -8,6 +8,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// Longer than any program computes without a system call.
+const NEVER: Duration = Duration::from_secs(24 * 3600);
+
 /// Compares; the exit status says what came of it.
 pub(crate) fn diff(args: &DiffArgs) -> ExitCode {
     let options = DiffOptions {
@@ -16,7 +19,7 @@ pub(crate) fn diff(args: &DiffArgs) -> ExitCode {
             Against::Interp => Reference::Interp,
         },
         follow_forks: args.follow_forks,
-        period: Duration::from_millis(args.interval.max(1)),
+        period: args.interval.map_or(NEVER, |ms| Duration::from_millis(ms.max(1))),
         command: std::env::args_os().map(quoted).collect::<Vec<_>>().join(" "),
         quiet: args.quiet,
     };

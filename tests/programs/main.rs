@@ -6,6 +6,7 @@
 //! | `shell.rs`    | Debian's programs: busybox, and bash, perl, python3 of an x86-64 sysroot       |
 //! | `cli.rs`      | the command line: refusals, `demo`, `lift`                                     |
 //! | `crash.rs`    | crash reports: deaths by fault, and silence                                    |
+//! | `diff.rs`     | `calque diff`: what is the same, and what is broken on purpose                 |
 //! | `command.rs`  | starting calque, with a time limit                                             |
 //!
 //! The environment says what there is beside the C compiler (`cargo xtask test` sets it):
@@ -22,6 +23,7 @@
 mod cli;
 mod command;
 mod crash;
+mod diff;
 mod guests;
 mod profile;
 mod shell;
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     shell::collect(&mut trials, &mut skipped);
     cli::collect(&mut trials, &mut skipped);
     crash::collect(&mut trials, &mut skipped);
+    diff::collect(&mut trials, &mut skipped);
     profile::collect(&mut trials, &mut skipped);
     let code = libtest_mimic::run(&Arguments::from_args(), trials).exit_code();
     for why in skipped {

@@ -54,6 +54,14 @@ fn end_with(controller: i32) {
     let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
 }
 
+/// Keys that interrupt the guest must not end the controller.
+pub(super) fn ignore_keyboard() {
+    for number in [libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP] {
+        // SAFETY: ignoring a signal runs no code of ours.
+        unsafe { libc::signal(number, libc::SIG_IGN) };
+    }
+}
+
 /// Closes all descriptors of the calling process.
 pub(super) fn close_all() {
     // SAFETY: this copy uses none of them any more.

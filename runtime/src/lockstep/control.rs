@@ -14,7 +14,7 @@ use super::state::{Reader, State, Writer};
 use super::{Place, set_place};
 use crate::memory::{GUEST_END, MapOp};
 use crate::signal::signal_name;
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::fs::File;
@@ -91,7 +91,7 @@ pub fn diff(options: &DiffOptions, start: impl FnOnce() -> i32) -> i32 {
         Ok(pid) => pid,
         Err(e) => return refuse(&format!("no second process: {}", e.desc())),
     };
-    ignore_keyboard();
+    birth::ignore_keyboard();
     let shared =
         Arc::new(Shared { channel, options: options.clone(), worst: Mutex::new(SAME), pairs: Mutex::default() });
     let status = Shared::compare(&shared, 0, pid, true);
@@ -107,15 +107,6 @@ pub fn diff(options: &DiffOptions, start: impl FnOnce() -> i32) -> i32 {
 fn refuse(why: &str) -> i32 {
     eprintln!("calque: cannot compare: {why}");
     IMPOSSIBLE
-}
-
-/// Keys that interrupt the guest must not end the controller.
-fn ignore_keyboard() {
-    for number in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP] {
-        // SAFETY: ignoring a signal runs no code of ours.
-        #[allow(unsafe_code)]
-        let _ = unsafe { signal(number, SigHandler::SigIgn) };
-    }
 }
 
 /// What all pairs share.

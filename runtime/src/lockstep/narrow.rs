@@ -70,8 +70,8 @@ enum Progress {
     Differs,
 }
 
-/// How much longer a run may take than the first time, when it was not counted.
-const SLOWER: u32 = 4;
+/// How long the leader may run: one that has gone astray may never come to an event.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// Comparisons that each walk aims at.
 const PARTS: u64 = 16;
@@ -166,7 +166,7 @@ impl<'a> Walk<'a> {
     fn advance(&mut self, steps: u64) -> Result<Progress> {
         self.feed()?;
         let (record, target) = (self.pair.log.get(self.at.index), self.target());
-        let said = self.leader.run(steps, target.as_ref(), self.patience()).map_err(gone)?;
+        let said = self.leader.run(steps, target.as_ref(), PATIENCE).map_err(gone)?;
         if !matches!(follow(&mut self.follower, &said, &self.last)?, Followed::Equal) {
             return Ok(Progress::Differs);
         }
@@ -181,11 +181,6 @@ impl<'a> Walk<'a> {
         self.at = Position { index: self.at.index + 1, fed: false };
         self.last = record.news.state;
         Ok(Progress::Event)
-    }
-
-    /// How long the leader may run: one that has gone astray may never come to an event.
-    fn patience(&self) -> Duration {
-        SLOWER * self.pair.shared.options.period
     }
 
     /// Goes on in longer and longer steps until a difference shows: the length of the last.
@@ -280,7 +275,7 @@ impl<'a> Walk<'a> {
         let start = self.last;
         self.feed()?;
         let target = self.target();
-        let said = self.leader.run(steps, target.as_ref(), self.patience()).map_err(gone)?;
+        let said = self.leader.run(steps, target.as_ref(), PATIENCE).map_err(gone)?;
         self.follower.learn(&said.special, &said.times);
         let trace = self.trace(start, said.state.rip, steps == 1)?;
         let Some(end) = trace.last() else { return Ok(None) };

@@ -22,7 +22,10 @@ pub(super) fn text(pair: &Pair, mismatch: &Mismatch, found: Option<&Found>) -> S
 fn write(out: &mut String, pair: &Pair, mismatch: &Mismatch, found: Option<&Found>) -> std::fmt::Result {
     writeln!(out, "calque: the executions differ")?;
     match found {
-        Some(found) => instruction(out, found)?,
+        Some(found) => {
+            instruction(out, found)?;
+            writeln!(out, "  seen as: {}", mismatch.what)?;
+        }
         None => {
             writeln!(out, "  seen as: {}", mismatch.what)?;
             rows(out, &mismatch.rows)?;

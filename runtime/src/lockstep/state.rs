@@ -7,25 +7,25 @@ use calque_ir::state::V128;
 /// Registers of a guest thread.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
-pub struct State {
+pub(crate) struct State {
     /// In the order of `CpuState::gpr`.
-    pub gpr: [u64; 16],
-    pub rip: u64,
-    pub rflags: u64,
-    pub fs_base: u64,
-    pub gs_base: u64,
-    pub mxcsr: u64,
+    pub(crate) gpr: [u64; 16],
+    pub(crate) rip: u64,
+    pub(crate) rflags: u64,
+    pub(crate) fs_base: u64,
+    pub(crate) gs_base: u64,
+    pub(crate) mxcsr: u64,
     /// x87 control word.
-    pub fcw: u64,
+    pub(crate) fcw: u64,
     /// x87 status word, TOP included.
-    pub fsw: u64,
+    pub(crate) fsw: u64,
     /// Abridged x87 tag word: bit n is set where physical register n is in use.
-    pub ftw: u64,
+    pub(crate) ftw: u64,
     /// Physical x87 registers: mantissa; sign and exponent.
-    pub st: [V128; 8],
-    pub xmm: [V128; 16],
+    pub(crate) st: [V128; 8],
+    pub(crate) xmm: [V128; 16],
     /// Bits 128..256 of the vector registers.
-    pub ymmh: [V128; 16],
+    pub(crate) ymmh: [V128; 16],
 }
 
 /// Words of a [`State`].
@@ -33,7 +33,7 @@ pub(crate) const STATE_WORDS: usize = size_of::<State>() / 8;
 
 impl State {
     /// The guest registers of `cpu`.
-    pub fn of(cpu: &CpuState) -> State {
+    pub(crate) fn of(cpu: &CpuState) -> State {
         State {
             gpr: cpu.gpr,
             rip: cpu.rip,
@@ -51,7 +51,7 @@ impl State {
     }
 
     /// Makes these the registers of `cpu`.
-    pub fn load(&self, cpu: &mut CpuState) {
+    pub(crate) fn load(&self, cpu: &mut CpuState) {
         cpu.gpr = self.gpr;
         cpu.rip = self.rip;
         cpu.set_rflags(self.rflags);

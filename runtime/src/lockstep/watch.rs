@@ -92,7 +92,7 @@ pub(super) fn is_special(mnemonic: Mnemonic) -> bool {
     matches!(
         mnemonic,
         // The processor model, and time.
-        Cpuid | Xgetbv | Rdtsc | Rdtscp | Rdpid
+        Cpuid | Xgetbv | Rdtsc | Rdtscp | Rdpid | Rdrand | Rdseed
         // Images with exception flags of MXCSR, x87 pointers, and components that the guest's processor does not have.
         | Stmxcsr | Vstmxcsr | Fxsave | Fxsave64 | Fxrstor | Fxrstor64 | Xsave | Xsave64 | Xsavec | Xsavec64 | Xsaveopt
         | Xsaveopt64 | Xrstor | Xrstor64 | Fnstenv | Fnsave | Fnstsw

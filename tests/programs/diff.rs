@@ -1,0 +1,67 @@
+//! `calque diff`: real programs are the same in every engine; what is broken on purpose is found and named to the instruction.
+
+use crate::command::{Outcome, calque, emulated, run};
+use libtest_mimic::{Failed, Trial};
+use std::path::Path;
+
+/// Exit code, and texts in standard error.
+type Expected = (&'static str, &'static [&'static str]);
+
+const SAME: Expected = ("exit 0", &["calque: same: "]);
+
+/// A name, the arguments of `calque diff` between `|`, the program that it needs, what comes out.
+#[rustfmt::skip]
+const CASES: &[(&str, &str, &str, Expected)] = &[
+    ("ls_interp",     "--engine|interp|--|/bin/ls|/",                       "/bin/ls", SAME),
+    ("ls_jit",        "--engine|jit|--|/bin/ls|/",                          "/bin/ls", SAME),
+    ("ls_against",    "--engine|tiered|--hot|20|--against|interp|--|/bin/ls|/", "/bin/ls", SAME),
+    ("bash_tiered",   "--engine|tiered|--hot|20|--|/bin/bash|-c|for i in 1 2 3; do echo $((i*i)); done", "/bin/bash", SAME),
+    ("pipe_followed", "--engine|interp|--follow-forks|--|/bin/bash|-c|ls / | sort -r", "/bin/bash", SAME),
+    ("perl_auto",     "--|/usr/bin/perl|-e|print map { $_ * 1.5, q( ) } 1 .. 9", "/usr/bin/perl", SAME),
+    ("fault_handled", "--engine|interp|--|/usr/bin/python3|-S|-c|import faulthandler, ctypes; faulthandler.enable(); ctypes.string_at(0)",
+                      "/usr/bin/python3", ("exit 0", &["1 faults", "ended by SIGSEGV"])),
+    ("threads",       "--|/usr/bin/python3|-S|-c|import _thread; _thread.start_new_thread(print, ())",
+                      "/usr/bin/python3", ("exit 2", &["cannot compare: the program starts a second thread"])),
+    ("no_program",    "--|/nonexistent",                                     "/bin/ls", ("exit 2", &["No such file"])),
+    ("wrong_flag",    "--engine|interp|--break|flag|--|/bin/ls|/",           "/bin/ls", ("exit 1", &["first at 0x", "* flags ", "reproduce: "])),
+    ("wrong_flag_jit", "--engine|jit|--break|flag|--|/bin/ls|/",             "/bin/ls", ("exit 1", &["first at 0x", "* flags ", "--- host"])),
+    ("lost_store",    "--engine|interp|--break|store|--|/bin/ls|/",          "/bin/ls", ("exit 1", &["first at 0x", "* [0x"])),
+    ("wrong_rounding", "--engine|interp|--break|rounding|--|/usr/bin/perl|-e|print int(2.75 * 3)",
+                      "/usr/bin/perl", ("exit 1", &["first at 0x", "cvttsd2si"])),
+    ("missed_signal", "--engine|interp|--break|signal|--|/usr/bin/python3|-S|-c|import faulthandler, ctypes; faulthandler.enable(); ctypes.string_at(0)",
+                      "/usr/bin/python3", ("exit 1", &["first at 0x", "expected SIGSEGV"])),
+    ("stale_code",    "--engine|interp|--break|stale|--|/usr/bin/luajit|-e|local s = 0 for i = 1, 20000 do if i % 3 == 0 then s = s + 1 elseif i % 5 == 0 then s = s + 2 else s = s + i % 7 end end print(s)",
+                      "/usr/bin/luajit", ("exit 1", &["wrote last what differs", "* rip "])),
+];
+
+/// All tests of this file.
+pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
+    if cfg!(not(target_arch = "x86_64")) || emulated() {
+        skipped.push("comparisons with the processor: this machine has no x86-64 one".into());
+        return;
+    }
+    for (name, args, program, expected) in CASES {
+        if !Path::new(program).exists() {
+            skipped.push(format!("diff::{name}: no {program} here"));
+            continue;
+        }
+        trials.push(Trial::test(format!("diff::{name}"), move || check(args, expected)));
+    }
+}
+
+/// What `calque diff` says with these arguments. `|` inside the last one, behind `-c`, is the shell's.
+fn diff(args: &str) -> Outcome {
+    let (options, script) = args.split_once("|-c|").map_or((args, None), |(before, script)| (before, Some(script)));
+    let tail = script.into_iter().flat_map(|script| ["-c", script]);
+    run(&mut calque(["diff"].into_iter().chain(options.split('|')).chain(tail)))
+}
+
+fn check(args: &str, (end, texts): &Expected) -> Result<(), Failed> {
+    let got = diff(args);
+    let missing = texts.iter().find(|text| !got.stderr.contains(**text));
+    if got.end == *end && missing.is_none() {
+        return Ok(());
+    }
+    let want = missing.map_or(*end, |text| text);
+    Err(format!("calque diff {args}\nexpected: {want}\ngot: {}\n{}", got.end, got.stderr).into())
+}
