@@ -157,8 +157,12 @@ mod tests {
     #[test]
     fn lrcpc_makes_acquires_cheaper() {
         // ldar x1, [x2] -> ldapr x1, [x2]; ldarb; stlr and ldaxr stay.
-        let cases =
-            [(0xc8df_fc41, 0xf8bf_c041), (0x08df_fc41, 0x38bf_c041), (0xc89f_fc41, 0xc89f_fc41), (0xc85f_fc41, 0xc85f_fc41)];
+        let cases = [
+            (0xc8df_fc41, 0xf8bf_c041),
+            (0x08df_fc41, 0x38bf_c041),
+            (0xc89f_fc41, 0xc89f_fc41),
+            (0xc85f_fc41, 0xc85f_fc41),
+        ];
         for (before, after) in cases {
             assert_eq!(rewritten(&[before], "aarch64-v8.3"), Ok(vec![after]), "{before:#x}");
             assert_eq!(rewritten(&[before], "aarch64"), Ok(vec![before]), "{before:#x}");
