@@ -36,7 +36,7 @@ fn x86_64(code: &mut Vec<u8>, cell: u32) {
 /// `movz w16, #low; movk w16, #high, lsl 16; str x16, [x2, DETAIL]; ldr x17, [x2, CELLS]; ldr x17, [x17, 8 * LINK_CELL]; br x17`
 /// (Arm ARM C6.2). AAPCS64 gives X16 and X17 to such code.
 fn aarch64(cell: u32) -> [u32; 6] {
-    let offset = |bytes: u32| bytes / 8 << 10;
+    let offset = |bytes: u32| (bytes / 8) << 10;
     [
         0x5280_0010 | (cell & 0xffff) << 5,
         0x72a0_0010 | cell >> 16 << 5,

@@ -516,7 +516,7 @@ impl Generator {
         if let [insn] = insns
             && self.rng.u8(..8) == 0
         {
-            self.to_an_edge(insn, &mut cpu);
+            self.move_to_edge(insn, &mut cpu);
         }
         cpu
     }
@@ -542,7 +542,7 @@ impl Generator {
     }
 
     /// Moves a pointer of the instruction.
-    fn to_an_edge(&mut self, insn: &Instruction, cpu: &mut CpuState) {
+    fn move_to_edge(&mut self, insn: &Instruction, cpu: &mut CpuState) {
         let used: Vec<_> = self.info.info(insn).used_memory().to_vec();
         let Some(memory) = used.first().copied() else { return };
         let Some(base) = POINTERS.iter().chain(&[Register::RSP]).find(|r| **r == memory.base().full_register()) else {

@@ -53,7 +53,7 @@ impl Deferred {
             _ => return None,
         };
         let half = if self.kind & 0xff == 3 { 0 } else { (self.a ^ self.b ^ r >> shift) >> 4 & 1 };
-        let even = ((r >> shift) as u8).count_ones() % 2 == 0;
+        let even = ((r >> shift) as u8).count_ones().is_multiple_of(2);
         Some([carry, even, half != 0, r == 0, (r as i64) < 0, overflow].map(u8::from))
     }
 }

@@ -574,7 +574,7 @@ impl Fp {
     }
 
     /// VCVTPH2PS: denormals are neither raised nor taken for zeros.
-    pub(crate) fn from_half(&mut self, h: u16) -> u32 {
+    pub(crate) fn widen_half(&mut self, h: u16) -> u32 {
         let h = u64::from(h);
         if HALF.is_nan(h) {
             return self.nan_of(HALF, &[h]).map_or(0, |nan| convert_nan(HALF, SINGLE, nan)) as u32;
@@ -583,7 +583,7 @@ impl Fp {
     }
 
     /// VCVTPS2PH: results are never flushed.
-    pub(crate) fn to_half(&mut self, bits: u32, mode: Rounding) -> u16 {
+    pub(crate) fn narrow_to_half(&mut self, bits: u32, mode: Rounding) -> u16 {
         let a = self.operand(SINGLE, u64::from(bits));
         if let Some(nan) = self.nan_of(SINGLE, &[a]) {
             return convert_nan(SINGLE, HALF, nan) as u16;
@@ -614,7 +614,7 @@ impl Fp {
     }
 
     /// From a signed integer.
-    pub(crate) fn from_int<T: Float>(&mut self, v: i64) -> T {
+    pub(crate) fn int_to_float<T: Float>(&mut self, v: i64) -> T {
         let format = T::FORMAT.0;
         if v == 0 {
             return T::of(0);
@@ -624,7 +624,7 @@ impl Fp {
     }
 
     /// To a signed integer of `bits` bits; the integer indefinite for NaN and out of range.
-    pub(crate) fn to_int<T: Float>(&mut self, bits: u32, a: T, mode: Rounding) -> i64 {
+    pub(crate) fn float_to_int<T: Float>(&mut self, bits: u32, a: T, mode: Rounding) -> i64 {
         let format = T::FORMAT.0;
         let a = self.operand(format, a.bits());
         let indefinite = i64::MIN >> (64 - bits);
@@ -770,14 +770,14 @@ mod tests {
         assert_eq!(raised(&|fp| _ = fp.arith(Arith::Mul, f64::MAX, 2.0)), OE | PE);
         assert_eq!(raised(&|fp| _ = fp.arith(Arith::Mul, f64::MIN_POSITIVE, 0.3)), UE | PE);
         assert_eq!(raised(&|fp| _ = fp.arith(Arith::Add, f64::from_bits(1), 0.0)), DE);
-        assert_eq!(raised(&|fp| _ = fp.to_int(32, 1e10f64, Rounding::Nearest)), IE);
-        assert_eq!(raised(&|fp| _ = fp.to_int(32, 1.5f64, Rounding::Nearest)), PE);
+        assert_eq!(raised(&|fp| _ = fp.float_to_int(32, 1e10f64, Rounding::Nearest)), IE);
+        assert_eq!(raised(&|fp| _ = fp.float_to_int(32, 1.5f64, Rounding::Nearest)), PE);
     }
 
     #[test]
     fn the_first_nan_wins_and_is_quieted() {
         let (snan, qnan) = (f32::from_bits(0x7f80_0001), f32::from_bits(0xffc0_0002));
-        let add = |a, b| fp(DEFAULT).arith(Arith::Add, a, b).to_bits();
+        let add = |a: f32, b: f32| fp(DEFAULT).arith(Arith::Add, a, b).to_bits();
         assert_eq!(add(snan, qnan), 0x7fc0_0001);
         assert_eq!(add(qnan, snan), 0xffc0_0002);
         assert_eq!(add(1.0, snan), 0x7fc0_0001);
@@ -788,10 +788,10 @@ mod tests {
     #[test]
     fn conversions_out_of_range_give_the_integer_indefinite() {
         let mut fp = fp(DEFAULT);
-        assert_eq!(fp.to_int(32, 2147483647.9f64, Rounding::Zero), i64::from(i32::MAX));
-        assert_eq!(fp.to_int(32, 2147483648.0f64, Rounding::Zero), i64::from(i32::MIN));
-        assert_eq!(fp.to_int(64, f32::NAN, Rounding::Zero), i64::MIN);
-        assert_eq!(fp.to_int(64, 9.3e18f32, Rounding::Zero), i64::MIN);
+        assert_eq!(fp.float_to_int(32, 2147483647.9f64, Rounding::Zero), i64::from(i32::MAX));
+        assert_eq!(fp.float_to_int(32, 2147483648.0f64, Rounding::Zero), i64::from(i32::MIN));
+        assert_eq!(fp.float_to_int(64, f32::NAN, Rounding::Zero), i64::MIN);
+        assert_eq!(fp.float_to_int(64, 9.3e18f32, Rounding::Zero), i64::MIN);
     }
 
     #[test]

@@ -10,9 +10,9 @@
 
 #![allow(unsafe_code)]
 
+use crate::signal::host;
 use calque_backend::JumpCache;
 use calque_ir::GuestAddr;
-use crate::signal::host;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

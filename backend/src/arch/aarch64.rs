@@ -182,15 +182,8 @@ pub(crate) fn exit_resolve() -> usize {
     calque_exit_resolve as *const () as usize
 }
 
-/// Cleans the data cache and invalidates the instruction cache for new code (Arm ARM K13.5, "self-modifying code"), then has
-/// every other thread of the process drop what it has prefetched.
+/// Cleans the data cache and invalidates the instruction cache for new code (Arm ARM K13.5, "self-modifying code"), for this thread.
 pub(crate) fn sync_icache(code: *const u8, written: *const u8, len: usize) {
-    sync_icache_here(code, written, len);
-    sync_other_threads();
-}
-
-/// The same without the last step.
-pub(crate) fn sync_icache_here(code: *const u8, written: *const u8, len: usize) {
     let ctr: u64;
     // SAFETY: reads the cache type register, which Linux lets user space read.
     unsafe { asm!("mrs {}, ctr_el0", out(reg) ctr, options(nomem, nostack, preserves_flags)) };

@@ -179,9 +179,6 @@ pub(crate) fn exit_resolve() -> usize {
 pub(crate) fn sync_icache(_code: *const u8, _written: *const u8, _len: usize) {}
 
 /// The same.
-pub(crate) fn sync_icache_here(_code: *const u8, _written: *const u8, _len: usize) {}
-
-/// The same.
 pub(crate) fn sync_other_threads() {}
 
 /// MXCSR of `cpu` becomes the host's: after the guest wrote it inside a region.

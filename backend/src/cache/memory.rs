@@ -83,7 +83,7 @@ impl CodeMemory {
             written.copy_from_nonoverlapping(NonNull::from(code).cast(), code.len());
             (self.executable.add(offset), written)
         };
-        arch::sync_icache_here(executable.as_ptr(), written.as_ptr(), code.len());
+        arch::sync_icache(executable.as_ptr(), written.as_ptr(), code.len());
     }
 
     /// Replaces the branch at `offset`, one of AArch64's `b`, by another: one store, and one of the instructions that may be changed
@@ -96,7 +96,7 @@ impl CodeMemory {
             written.cast::<AtomicU32>().as_ref().store(word.to_le(), Ordering::Release);
             (self.executable.add(offset), written)
         };
-        arch::sync_icache_here(executable.as_ptr(), written.as_ptr(), 4);
+        arch::sync_icache(executable.as_ptr(), written.as_ptr(), 4);
     }
 
     /// Where the next `allocate` begins.

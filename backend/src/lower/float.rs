@@ -374,14 +374,14 @@ impl Lowering<'_> {
         }
         let x = self.arg(inst, 0);
         if self.on(Arch::X86_64) {
-            return self.to_int(x, clif_type(inst.ty), rounding);
+            return self.one_float_to_int(x, clif_type(inst.ty), rounding);
         }
         let x = self.rounded(x, rounding);
         self.truncate(x, clif_type(inst.ty))
     }
 
     /// CVTSS2SI and kin, on x86-64: by way of a move of the low word.
-    fn to_int(&mut self, x: clif::Value, to: clif::Type, rounding: Rounding) -> clif::Value {
+    fn one_float_to_int(&mut self, x: clif::Value, to: clif::Type, rounding: Rounding) -> clif::Value {
         let from_double = self.b.func.dfg.value_type(x) == types::F64;
         let how = Respell::ToInt { from_double, to_long: to == types::I64, truncate: rounding == Rounding::Truncate };
         let shape = if from_double { types::F64X2 } else { types::F32X4 };

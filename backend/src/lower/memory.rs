@@ -7,9 +7,9 @@
 
 use super::{GUEST_ACCESS, LANES, Lowering, clif_type};
 use crate::compile::StateAtFaults;
-use crate::order::{OFFSETS, Scalars};
 use crate::helpers::Own;
 use crate::isa::Arch;
+use crate::order::{OFFSETS, Scalars};
 use calque_ir::{CpuState, Inst, Mem, Op, RmwOp, Type, Value as IrValue};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{self as clif, AtomicRmwOp, InstBuilder, MemFlagsData, types};

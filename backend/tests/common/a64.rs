@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::process::Command;
 
 /// Disassembles with binutils; `None` where they are not installed.
-pub fn disassemble(words: &[u32]) -> Option<Vec<String>> {
+pub(crate) fn disassemble(words: &[u32]) -> Option<Vec<String>> {
     let dir = tempfile::tempdir().ok()?;
     let file = dir.path().join("code");
     std::fs::write(&file, words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>()).ok()?;
@@ -26,12 +26,12 @@ pub fn disassemble(words: &[u32]) -> Option<Vec<String>> {
 }
 
 /// The words of position-independent code.
-pub fn words(code: &[u8]) -> Vec<u32> {
+pub(crate) fn words(code: &[u8]) -> Vec<u32> {
     code.as_chunks::<4>().0.iter().map(|w| u32::from_le_bytes(*w)).collect()
 }
 
 /// A listing: words, and beside them what `texts` says they are.
-pub fn listing(words: &[u32], texts: Option<&[String]>) -> String {
+pub(crate) fn listing(words: &[u32], texts: Option<&[String]>) -> String {
     let mut out = String::new();
     for (n, word) in words.iter().enumerate() {
         let text = texts.map_or("", |texts| &texts[n]);
@@ -41,7 +41,7 @@ pub fn listing(words: &[u32], texts: Option<&[String]>) -> String {
 }
 
 /// A listing without the text beside the words.
-pub fn words_only(listing: &str) -> String {
+pub(crate) fn words_only(listing: &str) -> String {
     listing
         .lines()
         .map(|line| if line.starts_with("  ") { &line[..10.min(line.len())] } else { line })
@@ -50,7 +50,7 @@ pub fn words_only(listing: &str) -> String {
 }
 
 /// Compares a listing with a golden file; `BLESS=1` writes it. What differs, if anything.
-pub fn check(golden: &std::path::Path, sections: &[(String, Vec<u32>)]) -> Option<String> {
+pub(crate) fn check(golden: &std::path::Path, sections: &[(String, Vec<u32>)]) -> Option<String> {
     let all: Vec<u32> = sections.iter().flat_map(|(_, words)| words.iter().copied()).collect();
     let texts = disassemble(&all);
     let (mut got, mut at) = (String::new(), 0);

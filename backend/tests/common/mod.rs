@@ -183,7 +183,9 @@ impl Runner {
     pub fn run(&self, cpu: &mut CpuState, translation: &Translation) -> ExitReason {
         // SAFETY: a translation of this cache; `attach` connected the tables.
         match translation.kind {
+            // SAFETY: as above.
             CodeKind::Tail => unsafe { abi::enter(cpu, translation.code) },
+            // SAFETY: as above.
             CodeKind::Tier0 => unsafe { abi::enter_tier0(cpu, translation.code) },
         }
     }
@@ -263,8 +265,7 @@ fn copy(cpu: &CpuState) -> CpuState {
     new.copy_guest_from(cpu);
     new.scratch = cpu.scratch;
     (new.rt.cells, new.rt.helpers, new.rt.jump_cache) = (cpu.rt.cells, cpu.rt.helpers, cpu.rt.jump_cache);
-    (new.rt.counters, new.rt.tier0_jumps, new.rt.countdown) =
-        (cpu.rt.counters, cpu.rt.tier0_jumps, cpu.rt.countdown);
+    (new.rt.counters, new.rt.tier0_jumps, new.rt.countdown) = (cpu.rt.counters, cpu.rt.tier0_jumps, cpu.rt.countdown);
     new.rt
         .interrupt
         .store(cpu.rt.interrupt.load(std::sync::atomic::Ordering::Relaxed), std::sync::atomic::Ordering::Relaxed);

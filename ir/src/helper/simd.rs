@@ -158,7 +158,7 @@ pub(super) fn shift_lanes(cpu: &mut CpuState, _: u64, _: u64, c: u64) -> u64 {
 /// VCVTPH2PS, four lanes; exact. A NaN becomes quiet.
 pub(super) fn half_to_f32x4(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
     let halves = words(cpu.scratch[0]);
-    let r = under_mxcsr(cpu, |fp| std::array::from_fn(|i| fp.from_half(halves[i])));
+    let r = under_mxcsr(cpu, |fp| std::array::from_fn(|i| fp.widen_half(halves[i])));
     give(cpu, from_singles(r))
 }
 
@@ -167,7 +167,7 @@ pub(super) fn f32x4_to_half(cpu: &mut CpuState, _: u64, imm: u64, _: u64) -> u64
     let lanes = singles(cpu.scratch[0]);
     let h = under_mxcsr(cpu, |fp| {
         let mode = rounding_of(fp, imm);
-        lanes.map(|x| u64::from(fp.to_half(x, mode)))
+        lanes.map(|x| u64::from(fp.narrow_to_half(x, mode)))
     });
     give(cpu, [h[0] | h[1] << 16 | h[2] << 32 | h[3] << 48, 0])
 }

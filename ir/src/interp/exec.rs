@@ -369,9 +369,9 @@ fn run_from<H: Host>(
             Op::FcvtFromSint => raising!(fp, {
                 let v = int::signed(code.arg_type(inst), x!());
                 match ty {
-                    Type::F32 => word!(u64::from(fp.from_int::<f32>(v).to_bits())),
-                    Type::F64 => word!(fp.from_int::<f64>(v).to_bits()),
-                    _ => vector!(f32::join(i32::split(a!()).map(|lane| fp.from_int(i64::from(lane))))),
+                    Type::F32 => word!(u64::from(fp.int_to_float::<f32>(v).to_bits())),
+                    Type::F64 => word!(fp.int_to_float::<f64>(v).to_bits()),
+                    _ => vector!(f32::join(i32::split(a!()).map(|lane| fp.int_to_float(i64::from(lane))))),
                 }
             }),
             Op::FcvtLowFromSint => {
@@ -381,14 +381,14 @@ fn run_from<H: Host>(
             Op::FcvtToSint | Op::FcvtToSintTrunc => raising!(fp, {
                 let mode = if op == Op::FcvtToSint { fp.rounding() } else { Rounding::Zero };
                 match (ty, code.arg_type(inst)) {
-                    (Type::I32 | Type::I64, Type::F32) => cut!(fp.to_int(ty.bits(), single(x!()), mode) as u64),
-                    (Type::I32 | Type::I64, _) => cut!(fp.to_int(ty.bits(), double(x!()), mode) as u64),
-                    _ => vector!(i32::join(f32::split(a!()).map(|lane| fp.to_int(32, lane, mode) as i32))),
+                    (Type::I32 | Type::I64, Type::F32) => cut!(fp.float_to_int(ty.bits(), single(x!()), mode) as u64),
+                    (Type::I32 | Type::I64, _) => cut!(fp.float_to_int(ty.bits(), double(x!()), mode) as u64),
+                    _ => vector!(i32::join(f32::split(a!()).map(|lane| fp.float_to_int(32, lane, mode) as i32))),
                 }
             }),
             Op::FcvtLowToSint | Op::FcvtLowToSintTrunc => raising!(fp, {
                 let mode = if op == Op::FcvtLowToSint { fp.rounding() } else { Rounding::Zero };
-                let [low, high] = f64::split(a!()).map(|lane| fp.to_int(32, lane, mode) as i32);
+                let [low, high] = f64::split(a!()).map(|lane| fp.float_to_int(32, lane, mode) as i32);
                 vector!(i32::join([low, high, 0, 0]));
             }),
 

@@ -243,7 +243,7 @@ pub(super) fn follower_of(shared: &Shared, leader: &Peer, state: &State, special
             let mut w = Writer::default();
             peer.ask(w.word(Command::Interpret as u64)).map_err(|Gone| io::Error::other("no follower"))?;
             let _ = special;
-            Ok(Follower::Engine(peer, Some(*state)))
+            Ok(Follower::Engine(Box::new((peer, Some(*state)))))
         }
     }
 }

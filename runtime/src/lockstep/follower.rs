@@ -223,7 +223,7 @@ pub(crate) struct News {
 pub(crate) enum Follower {
     #[cfg(target_arch = "x86_64")]
     Native(Box<Native>),
-    Engine(Peer, Option<State>),
+    Engine(Box<(Peer, Option<State>)>),
 }
 
 impl Follower {
@@ -231,7 +231,7 @@ impl Follower {
         match self {
             #[cfg(target_arch = "x86_64")]
             Follower::Native(native) => &native.remote,
-            Follower::Engine(peer, _) => &peer.remote,
+            Follower::Engine(engine) => &engine.0.remote,
         }
     }
 
@@ -244,7 +244,8 @@ impl Follower {
                 native.times.extend(times);
                 native.run(target)
             }
-            Follower::Engine(peer, state) => {
+            Follower::Engine(engine) => {
+                let (peer, state) = &mut **engine;
                 peer.feed(times)?;
                 let said = peer.run(0, target, Duration::from_secs(600));
                 let said = said.map_err(|Gone| io::Error::other("the follower's process ended"))?;
@@ -258,7 +259,7 @@ impl Follower {
         match self {
             #[cfg(target_arch = "x86_64")]
             Follower::Native(native) => native.state(),
-            Follower::Engine(_, state) => state.ok_or_else(|| io::Error::other("no state yet")),
+            Follower::Engine(engine) => engine.1.ok_or_else(|| io::Error::other("no state yet")),
         }
     }
 
@@ -276,7 +277,8 @@ impl Follower {
         match self {
             #[cfg(target_arch = "x86_64")]
             Follower::Native(native) => native.step(),
-            Follower::Engine(peer, state) => {
+            Follower::Engine(engine) => {
+                let (peer, state) = &mut **engine;
                 let mut w = Writer::default();
                 let said = peer.ask(w.word(Command::Step as u64));
                 let said = said.map_err(|Gone| io::Error::other("the follower's process ended"))?;
@@ -300,7 +302,8 @@ impl Follower {
                 }
                 if vectors { native.set_state(&news.state) } else { native.set_general(&news.state) }
             }
-            Follower::Engine(peer, state) => {
+            Follower::Engine(engine) => {
+                let (peer, state) = &mut **engine;
                 *state = Some(news.state);
                 peer.adopt(news)
             }
@@ -316,7 +319,7 @@ impl Follower {
                 native.times.extend(times);
             }
             // A process that has gone will be noticed at the next run.
-            Follower::Engine(peer, _) => drop(peer.feed(times)),
+            Follower::Engine(engine) => drop(engine.0.feed(times)),
         }
     }
 

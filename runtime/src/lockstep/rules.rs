@@ -71,9 +71,12 @@ pub(crate) fn differs_in(a: &State, b: &State, name: &str) -> bool {
     differences(None, a, b, Mask::ALL).iter().any(|row| row.name == name)
 }
 
+/// Takes a row: its name, and what a state shows in it.
+type Rows<'a> = dyn FnMut(&str, &dyn Fn(&State) -> String) + 'a;
+
 /// Rule `x87-status`: C1, and behind an invalid operation all condition codes, are the vendor's.
 /// Rule `x87-empty`: what an empty register holds does not count.
-fn x87(row: &mut dyn FnMut(&str, &dyn Fn(&State) -> String), expected: &State) {
+fn x87(row: &mut Rows<'_>, expected: &State) {
     let vendors = if expected.fsw & 1 != 0 { 0x4700 } else { 0x200 };
     row("x87 control", &|s| format!("{:#06x}", s.fcw));
     row("x87 status", &|s| format!("{:#06x}", s.fsw & !vendors));

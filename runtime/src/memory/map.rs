@@ -811,8 +811,8 @@ impl Area {
     /// Where to look, best first.
     fn ranges(self) -> &'static [std::ops::Range<u64>] {
         match self {
-            Area::Any => &[GUEST_START..MMAP_TOP],
-            Area::Low => &[LOW_START..LOW_END],
+            Area::Any => std::slice::from_ref(const { &(GUEST_START..MMAP_TOP) }),
+            Area::Low => std::slice::from_ref(const { &(LOW_START..LOW_END) }),
             Area::Images => &[PIE_BASE..IMAGES_TOP, GUEST_START..MMAP_TOP],
         }
     }

@@ -134,7 +134,9 @@ pub fn kick(tid: i32) {
 
 fn is_kick(info: &siginfo_t) -> bool {
     // SAFETY: `si_value` is there for SI_QUEUE.
-    info.si_signo == libc::SIGTRAP && info.si_code == SI_QUEUE && unsafe { info.si_value() }.sival_ptr == (&raw const KICK).cast_mut().cast()
+    info.si_signo == libc::SIGTRAP
+        && info.si_code == SI_QUEUE
+        && unsafe { info.si_value() }.sival_ptr == (&raw const KICK).cast_mut().cast()
 }
 
 /// Dies by `info.signo`, as a process without a handler does: its parent sees the signal, and the kernel dumps core.
