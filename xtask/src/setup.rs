@@ -69,7 +69,11 @@ impl Tools {
         Tools {
             compilers: if native_arm { has_cross_gcc() } else { apt::install(&["gcc", "g++", "libc6-dev"]) },
             musl: if native_arm { Err("no x86-64 musl-gcc on AArch64".into()) } else { apt::install(&["musl-tools"]) },
-            valgrind: if native_arm { Err("it would not run x86-64 programs".into()) } else { apt::install(&["valgrind"]) },
+            valgrind: if native_arm {
+                Err("it would not run x86-64 programs".into())
+            } else {
+                apt::install(&["valgrind"])
+            },
             aarch64: if native_arm { Ok(CrossRust::Native) } else { aarch64_rust() },
             qemu_aarch64: unpacked("qemu-newest", "sid", native_arch(), "qemu-user", "usr/bin/qemu-aarch64"),
             qemu_x86_64: unpacked("qemu-newest", "sid", native_arch(), "qemu-user", "usr/bin/qemu-x86_64"),

@@ -149,7 +149,9 @@ pub(super) fn may_fault(i: &Insn) -> bool {
 pub(super) fn may_raise(i: &Insn) -> bool {
     let floats = |r: Register| r.is_xmm() || r.is_ymm() || r.is_mm() || r.is_st();
     let of_the_unit = matches!(i.mnemonic(), Mnemonic::Wait | Mnemonic::Emms)
-        || i.cpuid_features().iter().any(|f| matches!(f, CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387));
+        || i.cpuid_features()
+            .iter()
+            .any(|f| matches!(f, CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387));
     (0..i.op_count()).any(|n| floats(i.op_register(n))) || of_the_unit
 }
 
