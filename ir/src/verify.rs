@@ -247,7 +247,8 @@ impl Check<'_> {
             Format::Call => aux_below(Helper::ALL.len()),
             Format::Rmw => (aux as usize >> 4) < RmwOp::ALL.len(),
             Format::Extract | Format::Insert => aux_below(ty.lanes() as usize),
-            Format::Insn => (1..=15).contains(&aux),
+            // 0: what a translation does before its first instruction.
+            Format::Insn => (0..=15).contains(&aux),
             Format::Count => args[0] > 0,
             Format::Pool => (args[0] as usize) < self.region.pool.len(),
             Format::Shuffle => (args[2] as usize) < self.region.pool.len(),

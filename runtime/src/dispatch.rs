@@ -248,6 +248,9 @@ impl Thread {
             eprintln!("calque: no memory for a thread: {error}");
             process.exit(EXIT_NO_MEMORY);
         }
+        if let (Some(units), Some(_)) = (&process.code.units, lockstep::place()) {
+            units.gate();
+        }
         if let Some(place) = lockstep::place()
             && let lockstep::Ending::Exit(code) = lockstep::agent(self, &membership.member, place)
         {

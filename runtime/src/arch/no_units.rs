@@ -28,6 +28,10 @@ impl Units {
         unreachable!("the engine is refused on this host")
     }
 
+    pub(crate) fn gate(&self) {
+        match *self {}
+    }
+
     pub(crate) fn freeze(&self) -> FrozenUnits<'_> {
         match *self {}
     }

@@ -63,6 +63,11 @@ impl Units {
         Ok(Units { blocks: Blocks::new(options.cache_budget)?, full: AtomicBool::new(false) })
     }
 
+    /// From now on clocks and random numbers are read through `gate.rs` only: before the guest runs.
+    pub(crate) fn gate(&self) {
+        self.blocks.gate();
+    }
+
     /// Keeps other threads from changing anything until the guard is dropped: for `fork`.
     pub(crate) fn freeze(&self) -> FrozenUnits<'_> {
         self.blocks.freeze()

@@ -149,6 +149,11 @@ impl Blocks {
         self.memory.write(at, &header.code.bytes);
     }
 
+    /// From now on leaves to the interpreter what differs from run to run: before anything is translated.
+    pub fn gate(&self) {
+        self.lock().translator.gate();
+    }
+
     /// An area for a thread.
     pub fn area(&self) -> std::io::Result<Area> {
         Area::new(self.miss)

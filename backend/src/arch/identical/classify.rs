@@ -139,12 +139,24 @@ fn classify(insn: &Instruction) -> Kind {
     }
 }
 
+/// What differs from run to run: has to come through the runtime's gate if that is to be recorded.
+#[rustfmt::skip]
+const CHANCE: &[Mnemonic] = &[Mnemonic::Rdtsc, Mnemonic::Rdtscp, Mnemonic::Rdrand, Mnemonic::Rdseed];
+
 /// The kinds of codes seen so far.
-pub(super) struct Kinds(Vec<Kind>);
+pub(super) struct Kinds {
+    seen: Vec<Kind>,
+    gated: bool,
+}
 
 impl Kinds {
     pub(super) fn new() -> Kinds {
-        Kinds(vec![Kind::Unknown; Code::values().len()])
+        Kinds { seen: vec![Kind::Unknown; Code::values().len()], gated: false }
+    }
+
+    /// From now on nothing runs natively that differs from run to run.
+    pub(super) fn gate(&mut self) {
+        self.gated = true;
     }
 
     #[inline]
@@ -152,9 +164,10 @@ impl Kinds {
         if insn.is_invalid() || insn.segment_prefix() == Register::GS {
             return Kind::Odd;
         }
-        let slot = &mut self.0[insn.code() as usize];
+        let slot = &mut self.seen[insn.code() as usize];
         if *slot == Kind::Unknown {
-            *slot = classify(insn);
+            let chance = self.gated && CHANCE.contains(&insn.mnemonic());
+            *slot = if chance { Kind::Odd } else { classify(insn) };
         }
         match *slot {
             Kind::CopyMaybeMmx if insn.op0_register().is_mm() || insn.op1_register().is_mm() => Kind::CopyX87,

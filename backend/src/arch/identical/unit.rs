@@ -75,6 +75,11 @@ impl Translator {
         Self { kinds: Kinds::new(), window: [0; 256], unit: Unit::default() }
     }
 
+    /// See [`Kinds::gate`].
+    pub(super) fn gate(&mut self) {
+        self.kinds.gate();
+    }
+
     /// Appends the unit at `pc` to `code`. False if its first instruction is the interpreter's, or cannot be read.
     pub(super) fn translate(&mut self, pc: u64, code: &mut Code, world: &mut World<'_>) -> bool {
         let unit = std::mem::take(&mut self.unit);
