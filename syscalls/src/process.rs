@@ -142,6 +142,35 @@ pub(crate) fn set_tid_address(call: &mut Call<'_>) -> Result {
     Ok(call.thread.tid as u64)
 }
 
+/// `FUTEX_CMD_MASK` (linux/futex.h): without the flags for private words and the realtime clock.
+const FUTEX_CMD_MASK: i32 = 0x7f;
+/// Operations that take a timeout (kernel/futex/syscalls.c, `futex_cmd_has_timeout`); for others that argument is a number or nothing.
+const FUTEX_TIMED: [i32; 5] =
+    [libc::FUTEX_WAIT, libc::FUTEX_LOCK_PI, libc::FUTEX_WAIT_BITSET, libc::FUTEX_WAIT_REQUEUE_PI, libc::FUTEX_LOCK_PI2];
+/// Operations that take a second word (`do_futex`).
+const FUTEX_OF_TWO: [i32; 5] = [
+    libc::FUTEX_REQUEUE,
+    libc::FUTEX_CMP_REQUEUE,
+    libc::FUTEX_WAKE_OP,
+    libc::FUTEX_WAIT_REQUEUE_PI,
+    libc::FUTEX_CMP_REQUEUE_PI,
+];
+
+/// `long futex(u32 *uaddr, int op, u32 val, const struct timespec *timeout, u32 *uaddr2, u32 val3)`: what an
+/// operation does not take may be anything: C libraries leave in the registers what happens to be there.
+pub(crate) fn futex(call: &mut Call<'_>) -> Result {
+    let op = call.args[1] as i32 & FUTEX_CMD_MASK;
+    let mut args = call.args;
+    if !FUTEX_OF_TWO.contains(&op) {
+        args[4] = 0;
+    }
+    let pointers = [(0, true), (3, FUTEX_TIMED.contains(&op)), (4, true)];
+    if pointers.iter().any(|&(i, is_pointer)| is_pointer && args[i] >= GUEST_END) {
+        return Err(Errno::EFAULT);
+    }
+    call.host(libc::SYS_futex, args)
+}
+
 /// `pid_t getpgrp(void)`.
 pub(crate) fn getpgrp(call: &mut Call<'_>) -> Result {
     call.host(libc::SYS_getpgid, [0])
