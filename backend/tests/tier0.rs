@@ -83,7 +83,7 @@ fn computed_jumps_use_the_jump_cache() {
         assert_eq!(runner.run(&mut cpu, &jump), ExitReason::Indirect);
         assert_eq!((cpu.rip, cpu.gpr[0]), (0x0001_2345_5010, 1));
         let entry = runner.cache.entry_from(&target, CodeKind::Tier0).expect("room");
-        runner.tier0_jumps().insert(GuestAddr(0x0001_2345_5010), entry, FlagsAtEntry::Wanted);
+        runner.tier0_jumps().insert(GuestAddr(0x0001_2345_5010), entry, FlagsAtEntry::Dead);
         assert_eq!(runner.run(&mut cpu, &jump), ExitReason::Link { cell: target.exits[0].cell });
         assert_eq!(cpu.gpr[0], 3);
     }

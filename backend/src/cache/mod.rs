@@ -20,7 +20,7 @@ mod cells;
 mod index;
 mod memory;
 
-use crate::abi::{CodeKind, FlagsAtEntry, HostCode};
+use crate::abi::{CodeKind, FIXED_CELLS, FlagsAtEntry, HostCode};
 use crate::arch;
 use crate::compile::{CompileError, CompileOptions, Compiled, Compiler, ExitSite};
 use crate::emit::encode;
@@ -362,7 +362,17 @@ impl CodeCache {
 
     /// In the child after `fork`, before it runs generated code: gives the child code memory of its own.
     pub fn after_fork_in_child(&self) -> Result<(), CacheError> {
-        self.memory.unshare()
+        self.memory.unshare()?;
+        // While the child copied, the parent may have led exits to code that the child does not have. Cells were the child's own.
+        let _guard = self.locked();
+        for cell in FIXED_CELLS..self.cells.used() {
+            if self.cells.is_linked(cell) {
+                self.lead(cell, self.cells.linked_to(cell));
+            } else if let Some((offset, way_out)) = self.cells.branch(cell) {
+                self.memory.replace_branch(offset as usize, way_out);
+            }
+        }
+        Ok(())
     }
 
     /// The mappings of code memory as (address, length), which the guest must neither see nor touch.
