@@ -5,7 +5,6 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -61,6 +60,6 @@ int main(void) {
     __asm__ volatile("lock cmpxchg16b %1\n sete %0" : "=q"(done), "+m"(wide) : "a"(1l), "d"(41l), "b"(5l), "c"(6l) : "cc");
     printf("cmpxchg16b %d %ld %ld\n", done, ((long *)bytes)[0], ((long *)bytes)[1]);
     // What a futex operation does not take may be anything; registers hold what happens to be there.
-    printf("wake %ld\n", syscall(SYS_futex, &counter, FUTEX_WAKE_PRIVATE, 1, -4L, -4L, -4L));
+    printf("wake %ld\n", syscall(SYS_futex, &counter, 0x81 /* FUTEX_WAKE | FUTEX_PRIVATE_FLAG */, 1, -4L, -4L, -4L));
     return 0;
 }
