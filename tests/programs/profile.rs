@@ -59,6 +59,7 @@ fn guest(name: &str, flags: &[&str]) -> Result<PathBuf, Failed> {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests");
     let (compiler, source) = match name {
         "exceptions" => ("g++", tests.join("prog/exceptions/main.cc")),
+        "integers" => ("gcc", tests.join("prog/integers/main.c")),
         _ => ("gcc", tests.join(format!("profile/{name}.c"))),
     };
     let file = scratch(&format!("{name}{}", flags.concat()));
