@@ -10,7 +10,7 @@ use calque_ir::interp::{self, Frame, Host, Next, Trap};
 use calque_ir::pass::{Optimizer, Options, Precise};
 use calque_ir::state::V128;
 use calque_ir::state::float_code;
-use calque_ir::{CpuState, FaultKind, GuestAddr, Helper, Region, RmwOp, Type, verify};
+use calque_ir::{CpuState, FaultKind, GuestAddr, Helper, Region, verify};
 use std::sync::Arc;
 
 /// What is known of the guest's registers at a fault.
@@ -330,31 +330,6 @@ impl Host for Memory<'_> {
         self.at(addr, 16)?;
         self.store(addr, 8, value[0])?;
         self.store(addr + 8, 8, value[1])
-    }
-
-    fn rmw(&mut self, op: RmwOp, ty: Type, addr: u64, value: u64) -> Result<u64, ()> {
-        let old = self.load(addr, ty.bytes())?;
-        let new = match op {
-            RmwOp::Add => old.wrapping_add(value),
-            RmwOp::Sub => old.wrapping_sub(value),
-            RmwOp::And => old & value,
-            RmwOp::Or => old | value,
-            RmwOp::Xor => old ^ value,
-            RmwOp::Xchg => value,
-        };
-        self.store(addr, ty.bytes(), new)?;
-        Ok(old)
-    }
-
-    fn cas(&mut self, ty: Type, addr: u64, expected: V128, new: V128) -> Result<V128, ()> {
-        if ty.is_vector() {
-            let old = self.load128(addr)?;
-            self.store128(addr, if old == expected { new } else { old })?;
-            return Ok(old);
-        }
-        let old = self.load(addr, ty.bytes())?;
-        self.store(addr, ty.bytes(), if old == expected[0] { new[0] } else { old })?;
-        Ok([old, 0])
     }
 
     fn fence(&mut self) {}

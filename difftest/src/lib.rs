@@ -27,10 +27,11 @@ pub mod line;
 pub mod native;
 pub mod pages;
 
+use calque_frontend::decode::rflags_of;
 use calque_frontend::lift::table::{self, Status};
 use calque_ir::CpuState;
 use generate::{Generator, encodings};
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, Register, RflagsBits};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, Register};
 use pages::{CODE, TAKEN};
 
 /// How the code under test ended.
@@ -70,7 +71,7 @@ impl Case {
         let insns = self.insns();
         let mut executed = insns.iter().take_while(|i| i.ip() < stop);
         if stop != u64::MAX && executed.clone().any(|i| i.is_jcc_short_or_near()) {
-            return executed.map(|i| in_place(i.rflags_undefined())).fold(0, |all, bits| all | bits);
+            return executed.map(|i| rflags_of(i.rflags_undefined())).fold(0, |all, bits| all | bits);
         }
         executed.try_fold(0, |undefined, i| Some(undefined_after(undefined, i))).unwrap_or_default()
     }
@@ -81,25 +82,12 @@ fn undefined_after(before: u64, insn: &Instruction) -> u64 {
     let may_do_nothing = insn.has_rep_prefix() || insn.has_repne_prefix() || shifts_by_cl(insn);
     let defined = insn.rflags_written() | insn.rflags_cleared() | insn.rflags_set();
     let defined = if may_do_nothing { 0 } else { defined };
-    before & !in_place(defined) | in_place(insn.rflags_undefined())
+    before & !rflags_of(defined) | rflags_of(insn.rflags_undefined())
 }
 
 /// Shifts and rotations by CL leave all flags as they are where the count is 0.
 fn shifts_by_cl(insn: &Instruction) -> bool {
     (0..insn.op_count()).any(|n| insn.op_register(n) == Register::CL)
-}
-
-/// iced's flag bits as RFLAGS bits.
-fn in_place(bits: u32) -> u64 {
-    const PLACES: [(u32, u32); 6] = [
-        (RflagsBits::CF, 0),
-        (RflagsBits::PF, 2),
-        (RflagsBits::AF, 4),
-        (RflagsBits::ZF, 6),
-        (RflagsBits::SF, 7),
-        (RflagsBits::OF, 11),
-    ];
-    PLACES.into_iter().filter(|(bit, _)| bits & bit != 0).map(|(_, n)| 1 << n).sum()
 }
 
 /// A copy of the guest's registers.
@@ -138,7 +126,7 @@ fn append(g: &mut Generator, codes: &[Code], len: usize, code: &mut Vec<u8>, mut
             insn.mnemonic(),
             Mnemonic::Pushfq | Mnemonic::Pushf | Mnemonic::Stmxcsr | Mnemonic::Vstmxcsr | Mnemonic::Fldcw
         );
-        if in_place(insn.rflags_read()) & undefined != 0 || images || g.writes(&insn, Register::R15) {
+        if rflags_of(insn.rflags_read()) & undefined != 0 || images || g.writes(&insn, Register::R15) {
             continue;
         }
         undefined = undefined_after(undefined, &insn);

@@ -5,7 +5,7 @@
 //! about as much as decoding two instructions).
 
 use calque_ir::GuestAddr;
-use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction};
+use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, RflagsBits};
 
 /// Longest instruction (SDM vol. 2 2.3.11).
 pub const MAX_INSN: usize = 15;
@@ -117,4 +117,17 @@ fn outcome(decoder: &Decoder<'_>, insn: &Instruction) -> Decoded {
         DecoderError::NoMoreBytes => Decoded::Unfetchable,
         _ => Decoded::Invalid,
     }
+}
+
+/// The status flags that iced's bits name, as RFLAGS bits (SDM vol. 1 figure 3-8).
+pub fn rflags_of(bits: u32) -> u64 {
+    const PLACES: [(u32, u32); 6] = [
+        (RflagsBits::CF, 0),
+        (RflagsBits::PF, 2),
+        (RflagsBits::AF, 4),
+        (RflagsBits::ZF, 6),
+        (RflagsBits::SF, 7),
+        (RflagsBits::OF, 11),
+    ];
+    PLACES.into_iter().filter(|(bit, _)| bits & bit != 0).map(|(_, n)| 1 << n).sum()
 }

@@ -33,6 +33,7 @@ pub mod pass;
 mod print;
 pub mod reg;
 pub mod region;
+mod rounding;
 mod sse;
 pub mod state;
 pub mod types;

@@ -104,6 +104,20 @@ named_codes! {
     RmwOp { Add "add", Sub "sub", And "and", Or "or", Xor "xor", Xchg "xchg", }
 }
 
+impl RmwOp {
+    /// What becomes of `old`, in the width of the operation.
+    pub fn apply(self, old: u64, value: u64) -> u64 {
+        match self {
+            RmwOp::Add => old.wrapping_add(value),
+            RmwOp::Sub => old.wrapping_sub(value),
+            RmwOp::And => old & value,
+            RmwOp::Or => old | value,
+            RmwOp::Xor => old ^ value,
+            RmwOp::Xchg => value,
+        }
+    }
+}
+
 named_codes! {
     /// A guest fault other than a page fault, which the memory access itself raises.
     FaultKind {

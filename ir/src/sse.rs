@@ -21,6 +21,7 @@
 //! nearest rounding, operands and result normal. The caller runs with the host's default control register.
 
 use crate::region::FloatCc;
+use crate::rounding::Rounding;
 use std::cmp::Ordering;
 
 /// Flags of MXCSR (SDM vol. 1 10.2.3).
@@ -36,31 +37,6 @@ const DAZ: u32 = 1 << 6;
 const FTZ: u32 = 1 << 15;
 /// Place of the masks: those of the flags, in their order.
 const MASKS: u32 = 7;
-
-/// A rounding mode, in the encoding of MXCSR bits 13..15 and of immediates.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Rounding {
-    Nearest,
-    Down,
-    Up,
-    Zero,
-}
-
-impl Rounding {
-    pub(crate) fn from_bits(bits: u32) -> Rounding {
-        [Rounding::Nearest, Rounding::Down, Rounding::Up, Rounding::Zero][(bits & 3) as usize]
-    }
-
-    /// Whether the magnitude goes up, given the last kept bit, the first lost one and whether any below is set.
-    fn increments(self, sign: bool, odd: bool, half: bool, sticky: bool) -> bool {
-        match self {
-            Self::Nearest => half && (sticky || odd),
-            Self::Down => sign && (half || sticky),
-            Self::Up => !sign && (half || sticky),
-            Self::Zero => false,
-        }
-    }
-}
 
 /// A binary interchange format.
 #[derive(Clone, Copy)]

@@ -194,7 +194,7 @@ impl Host for GuestMemory {
 
     fn rmw(&mut self, op: RmwOp, ty: Type, addr: u64, value: u64) -> Result<u64, Fault> {
         let bytes = ty.bytes();
-        let compute: fn(u64, u64) -> u64 = match op {
+        match op {
             RmwOp::Xchg => {
                 return faulted(by_width!(bytes, xchg8, xchg16, xchg32, xchg64, addr, value), addr, Access::Write);
             }
@@ -205,13 +205,11 @@ impl Host for GuestMemory {
                 let negated = value.wrapping_neg();
                 return faulted(by_width!(bytes, add8, add16, add32, add64, addr, negated), addr, Access::Write);
             }
-            RmwOp::And => |a, b| a & b,
-            RmwOp::Or => |a, b| a | b,
-            RmwOp::Xor => |a, b| a ^ b,
-        };
+            RmwOp::And | RmwOp::Or | RmwOp::Xor => {}
+        }
         let mut old = self.load(addr, bytes)?;
         loop {
-            let new = compute(old, value);
+            let new = op.apply(old, value);
             let seen = faulted(by_width!(bytes, cas8, cas16, cas32, cas64, addr, old, new), addr, Access::Write)?;
             if seen == old {
                 return Ok(old);

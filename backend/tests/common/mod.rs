@@ -12,7 +12,7 @@ use calque_backend::{
 use calque_ir::helper::HelperEntry;
 use calque_ir::interp::{self, Frame, Host, Next};
 use calque_ir::state::V128;
-use calque_ir::{CpuState, Helper, Reg, Region, RmwOp, Type};
+use calque_ir::{CpuState, Helper, Reg, Region};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -109,33 +109,6 @@ impl Host for Direct {
     fn store128(&mut self, addr: u64, value: V128) -> Result<(), Self::Fault> {
         self.store(addr, 8, value[0])?;
         self.store(addr + 8, 8, value[1])
-    }
-    fn rmw(&mut self, op: RmwOp, ty: Type, addr: u64, value: u64) -> Result<u64, Self::Fault> {
-        let old = self.load(addr, ty.bytes())?;
-        let new = match op {
-            RmwOp::Add => old.wrapping_add(value),
-            RmwOp::Sub => old.wrapping_sub(value),
-            RmwOp::And => old & value,
-            RmwOp::Or => old | value,
-            RmwOp::Xor => old ^ value,
-            RmwOp::Xchg => value,
-        };
-        self.store(addr, ty.bytes(), new)?;
-        Ok(old)
-    }
-    fn cas(&mut self, ty: Type, addr: u64, expected: V128, new: V128) -> Result<V128, Self::Fault> {
-        if ty.is_vector() {
-            let old = self.load128(addr)?;
-            if old == expected {
-                self.store128(addr, new)?;
-            }
-            return Ok(old);
-        }
-        let old = self.load(addr, ty.bytes())?;
-        if old == expected[0] {
-            self.store(addr, ty.bytes(), new[0])?;
-        }
-        Ok([old, 0])
     }
     fn fence(&mut self) {}
     fn helper(&mut self, _: &mut CpuState, helper: Helper, _: u64, _: u64, _: u64) -> u64 {

@@ -14,6 +14,7 @@
 //! 2. The order of precedence is the SDM's (4.9.2): unsupported and signaling operands, quiet NaNs, other invalid
 //!    operations and division by zero, denormal operands, then what the result raises.
 
+use crate::rounding::Rounding;
 use std::cmp::Ordering;
 
 /// Exception flags as in the status word (SDM vol. 1 8.1.3).
@@ -54,37 +55,6 @@ pub(crate) enum Class {
     Unsupported,
 }
 
-/// RC of the control word, with its encoding.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Rounding {
-    Nearest,
-    Down,
-    Up,
-    Zero,
-}
-
-impl Rounding {
-    /// From the two bits of the RC field.
-    pub(crate) fn from_bits(bits: u16) -> Self {
-        match bits & 3 {
-            0 => Self::Nearest,
-            1 => Self::Down,
-            2 => Self::Up,
-            _ => Self::Zero,
-        }
-    }
-
-    /// Whether the magnitude goes up, given the last kept bit, the first lost one and whether any below is set.
-    fn increments(self, sign: bool, odd: bool, half: bool, sticky: bool) -> bool {
-        match self {
-            Self::Nearest => half && (sticky || odd),
-            Self::Down => sign && (half || sticky),
-            Self::Up => !sign && (half || sticky),
-            Self::Zero => false,
-        }
-    }
-}
-
 /// What the control word says about an operation.
 #[derive(Clone, Copy)]
 pub(crate) struct Env {
@@ -103,7 +73,7 @@ impl Env {
             2 => 53,
             _ => 64,
         };
-        Self { rounding: Rounding::from_bits(control >> 10), precision, masked: control & 0x3f }
+        Self { rounding: Rounding::from_bits(u32::from(control >> 10)), precision, masked: control & 0x3f }
     }
 
     /// The same without precision control, which only add, subtract, multiply, divide and square root obey.

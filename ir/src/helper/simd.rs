@@ -1,7 +1,8 @@
 //! SSE operations that no host does in a few instructions, or that are rare enough not to deserve an IR operation.
 //! Vector arguments and results are in `cpu.scratch` (see `helper.rs`).
 
-use crate::sse::{Fp, Precision, Rounding};
+use crate::rounding::Rounding;
+use crate::sse::{Fp, Precision};
 use crate::state::{CpuState, V128};
 
 /// The eight lanes of 16 bits.

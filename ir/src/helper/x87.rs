@@ -20,8 +20,9 @@
 use super::elementary::{self, Angle, Wide};
 pub use super::f80::Arith;
 use super::f80::{
-    self, BIAS, Class, DE, DOUBLE, Done, Env, F80, IE, Low, Nans, OE, PE, Quotient, Relation, Rounding, SINGLE, UE, ZE,
+    self, BIAS, Class, DE, DOUBLE, Done, Env, F80, IE, Low, Nans, OE, PE, Quotient, Relation, SINGLE, UE, ZE,
 };
+use crate::rounding::Rounding;
 use crate::state::{CpuState, X87};
 
 /// Stack fault.

@@ -76,6 +76,44 @@ pub(super) fn set_fxsave_head(cpu: &mut CpuState, head: u64, _: u64, _: u64) -> 
     0
 }
 
+impl X87 {
+    /// Writes what is of the x87 unit in FXSAVE's area: bytes 0..24 and 32..160.
+    ///
+    /// # Panics
+    /// If `area` is shorter.
+    pub fn store_fxsave(&self, area: &mut [u8]) {
+        let mut put = |at: usize, bytes: &[u8]| area[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, &self.control.to_le_bytes());
+        put(2, &self.status_word().to_le_bytes());
+        put(4, &[!self.empty]);
+        put(6, &self.opcode.to_le_bytes());
+        put(8, &self.fip.to_le_bytes());
+        put(16, &self.fdp.to_le_bytes());
+        for i in 0..8 {
+            let [mantissa, exponent] = self.regs[stack_reg(self, i)];
+            put(32 + 16 * i as usize, &mantissa.to_le_bytes());
+            put(40 + 16 * i as usize, &(exponent as u16).to_le_bytes());
+        }
+    }
+
+    /// Reads it, as FXRSTOR does: whether an exception is pending follows from the control and the status word.
+    ///
+    /// # Panics
+    /// If `area` is shorter than 160 bytes.
+    pub fn load_fxsave(&mut self, area: &[u8]) {
+        let half = |at: usize| u16::from_le_bytes([area[at], area[at + 1]]);
+        let word = |at: usize| u64::from_le_bytes(area[at..at + 8].try_into().expect("eight bytes"));
+        self.set_control_word(half(0));
+        self.set_status_word(half(2));
+        self.empty = !area[4];
+        (self.opcode, self.fip, self.fdp) = (half(6), word(8), word(16));
+        for i in 0..8 {
+            let at = 32 + 16 * i as usize;
+            self.regs[stack_reg(self, i)] = [word(at), u64::from(half(at + 8))];
+        }
+    }
+}
+
 /// MMX register `i`.
 pub(super) fn mmx_get(cpu: &mut CpuState, i: u64, _: u64, _: u64) -> u64 {
     cpu.x87.regs[i as usize & 7][0]

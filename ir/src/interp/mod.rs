@@ -47,11 +47,26 @@ pub trait Host {
     /// Stores 16 bytes.
     fn store128(&mut self, addr: u64, value: V128) -> Result<(), Self::Fault>;
 
-    /// Sequentially consistent read-modify-write of an integer; yields the old value.
-    fn rmw(&mut self, op: RmwOp, ty: Type, addr: u64, value: u64) -> Result<u64, Self::Fault>;
+    /// Sequentially consistent read-modify-write of an integer; yields the old value. As given here for memory that nobody else
+    /// accesses meanwhile; where there are threads, the host has its own.
+    fn rmw(&mut self, op: RmwOp, ty: Type, addr: u64, value: u64) -> Result<u64, Self::Fault> {
+        let old = self.load(addr, ty.bytes())?;
+        self.store(addr, ty.bytes(), op.apply(old, value))?;
+        Ok(old)
+    }
 
-    /// Sequentially consistent compare-and-swap of an integer (in the low word) or `v128`; yields the old value.
-    fn cas(&mut self, ty: Type, addr: u64, expected: V128, new: V128) -> Result<V128, Self::Fault>;
+    /// Sequentially consistent compare-and-swap of an integer (in the low word) or `v128`; yields the old value, which it writes
+    /// back where it is not the expected one (SDM vol. 2, CMPXCHG). As given here for memory as in [`Host::rmw`].
+    fn cas(&mut self, ty: Type, addr: u64, expected: V128, new: V128) -> Result<V128, Self::Fault> {
+        if ty.is_vector() {
+            let old = self.load128(addr)?;
+            self.store128(addr, if old == expected { new } else { old })?;
+            return Ok(old);
+        }
+        let old = self.load(addr, ty.bytes())?;
+        self.store(addr, ty.bytes(), if old == expected[0] { new[0] } else { old })?;
+        Ok([old, 0])
+    }
 
     /// Full memory fence.
     fn fence(&mut self);
@@ -185,12 +200,6 @@ impl Host for NoHost {
         Err(())
     }
     fn store128(&mut self, _: u64, _: V128) -> Result<(), ()> {
-        Err(())
-    }
-    fn rmw(&mut self, _: RmwOp, _: Type, _: u64, _: u64) -> Result<u64, ()> {
-        Err(())
-    }
-    fn cas(&mut self, _: Type, _: u64, _: V128, _: V128) -> Result<V128, ()> {
         Err(())
     }
     fn fence(&mut self) {}

@@ -35,19 +35,6 @@ impl Host for Bytes {
         self.store(addr, 8, value[0])?;
         self.store(addr + 8, 8, value[1])
     }
-    fn rmw(&mut self, op: RmwOp, ty: Type, addr: u64, value: u64) -> Result<u64, u64> {
-        assert_eq!(op, RmwOp::Add);
-        let old = self.load(addr, ty.bytes())?;
-        self.store(addr, ty.bytes(), old.wrapping_add(value))?;
-        Ok(old)
-    }
-    fn cas(&mut self, ty: Type, addr: u64, expected: V128, new: V128) -> Result<V128, u64> {
-        let old = self.load(addr, ty.bytes())?;
-        if old == expected[0] {
-            self.store(addr, ty.bytes(), new[0])?;
-        }
-        Ok([old, 0])
-    }
     fn fence(&mut self) {}
     fn helper(&mut self, cpu: &mut CpuState, helper: Helper, a: u64, _: u64, _: u64) -> u64 {
         assert_eq!(helper, Helper::Cpuid);

@@ -236,13 +236,14 @@ pub(super) fn follower_of(shared: &Shared, leader: &Peer, state: &State, special
         }
         #[cfg(not(target_arch = "x86_64"))]
         Reference::Native => {
+            // There is no processor for which they would be marked.
+            let _ = special;
             Err(Trouble::Impossible("this machine has no x86-64 processor; use --against interp".into()))
         }
         Reference::Interp => {
             let peer = leader.fork(&shared.channel)?;
             let mut w = Writer::default();
             peer.ask(w.word(Command::Interpret as u64)).map_err(|Gone| io::Error::other("no follower"))?;
-            let _ = special;
             Ok(Follower::Engine(Box::new((peer, Some(*state)))))
         }
     }

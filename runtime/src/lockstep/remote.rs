@@ -7,7 +7,7 @@ use calque_frontend::decode::Bytes;
 use calque_frontend::{LiftOptions, lift_block};
 use calque_ir::interp::{self, Frame, Host, Next};
 use calque_ir::state::V128;
-use calque_ir::{CpuState, GuestAddr, Helper, RmwOp, Type};
+use calque_ir::{CpuState, GuestAddr, Helper};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -116,31 +116,6 @@ impl Host for Surroundings<'_> {
     fn store128(&mut self, addr: u64, value: V128) -> Result<(), Fault> {
         self.store(addr, 8, value[0])?;
         self.store(addr.wrapping_add(8), 8, value[1])
-    }
-
-    fn rmw(&mut self, op: RmwOp, ty: Type, addr: u64, value: u64) -> Result<u64, Fault> {
-        let old = self.load(addr, ty.bytes())?;
-        let new = match op {
-            RmwOp::Add => old.wrapping_add(value),
-            RmwOp::Sub => old.wrapping_sub(value),
-            RmwOp::And => old & value,
-            RmwOp::Or => old | value,
-            RmwOp::Xor => old ^ value,
-            RmwOp::Xchg => value,
-        };
-        self.store(addr, ty.bytes(), new)?;
-        Ok(old)
-    }
-
-    fn cas(&mut self, ty: Type, addr: u64, expected: V128, new: V128) -> Result<V128, Fault> {
-        if ty.is_vector() {
-            let old = self.load128(addr)?;
-            self.store128(addr, if old == expected { new } else { old })?;
-            return Ok(old);
-        }
-        let old = self.load(addr, ty.bytes())?;
-        self.store(addr, ty.bytes(), if old == expected[0] { new[0] } else { old })?;
-        Ok([old, 0])
     }
 
     fn fence(&mut self) {}

@@ -1,7 +1,8 @@
 //! What has to be equal. Each rule has a name, under which `docs/DIFF.md` explains it.
 
 use super::state::State;
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, Register, RflagsBits};
+use calque_frontend::decode::rflags_of;
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, Register};
 
 /// The six status flags and DF.
 const FLAGS: u64 = 0xcd5;
@@ -100,23 +101,10 @@ pub(crate) fn flags_text(rflags: u64) -> String {
     if set.is_empty() { "-".into() } else { set.join(" ") }
 }
 
-/// iced's flag bits as RFLAGS bits.
-fn in_place(bits: u32) -> u64 {
-    const PLACES: [(u32, u32); 6] = [
-        (RflagsBits::CF, 0),
-        (RflagsBits::PF, 2),
-        (RflagsBits::AF, 4),
-        (RflagsBits::ZF, 6),
-        (RflagsBits::SF, 7),
-        (RflagsBits::OF, 11),
-    ];
-    PLACES.into_iter().filter(|(bit, _)| bits & bit != 0).map(|(_, n)| 1 << n).sum()
-}
-
 /// Rule `undefined-flags`: status flags whose value behind `insn` is known, given those known before.
 pub(crate) fn known_after(before: u64, insn: &Instruction) -> u64 {
-    let written = in_place(insn.rflags_written() | insn.rflags_cleared() | insn.rflags_set());
-    let undefined = in_place(insn.rflags_undefined());
+    let written = rflags_of(insn.rflags_written() | insn.rflags_cleared() | insn.rflags_set());
+    let undefined = rflags_of(insn.rflags_undefined());
     // Shifts by CL and string instructions may do nothing.
     let conditional = insn.has_rep_prefix()
         || insn.has_repne_prefix()
@@ -157,8 +145,8 @@ pub(crate) fn flags_live_at(code: &[u8], pc: u64) -> u64 {
         if insn.is_invalid() || open == 0 {
             break;
         }
-        live |= in_place(insn.rflags_read()) & open;
-        open &= !in_place(insn.rflags_modified());
+        live |= rflags_of(insn.rflags_read()) & open;
+        open &= !rflags_of(insn.rflags_modified());
         if insn.flow_control() != FlowControl::Next {
             break;
         }

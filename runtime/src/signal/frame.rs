@@ -344,20 +344,9 @@ impl FpImage {
 
     /// SDM vol. 1 table 10-2.
     fn store_legacy(&mut self, cpu: &CpuState) {
-        let x87 = &cpu.x87;
-        self.put(0, &x87.control.to_le_bytes());
-        self.put(2, &(x87.status & !(7 << 11) | u16::from(x87.top & 7) << 11).to_le_bytes());
-        self.put(4, &[!x87.empty]);
-        self.put(6, &x87.opcode.to_le_bytes());
-        self.put(8, &x87.fip.to_le_bytes());
-        self.put(16, &x87.fdp.to_le_bytes());
+        cpu.x87.store_fxsave(&mut self.0);
         self.put(24, &cpu.mxcsr.to_le_bytes());
         self.put(28, &MXCSR_MASK.to_le_bytes());
-        for i in 0..8 {
-            let [mantissa, exponent] = x87.regs[(usize::from(x87.top) + i) & 7];
-            self.put(32 + 16 * i, &mantissa.to_le_bytes());
-            self.put(40 + 16 * i, &(exponent as u16).to_le_bytes());
-        }
         for (i, xmm) in cpu.xmm.iter().enumerate() {
             self.put_pair(160 + 16 * i, xmm);
         }
@@ -377,18 +366,8 @@ impl FpImage {
     }
 
     fn load_legacy(&self, cpu: &mut CpuState) {
-        // As FXRSTOR does: whether an exception is pending follows from the two words.
-        cpu.x87.set_control_word(self.u16(0));
-        cpu.x87.set_status_word(self.u16(2));
-        let top = cpu.x87.top;
-        cpu.x87.empty = !self.0[4];
-        cpu.x87.opcode = self.u16(6);
-        cpu.x87.fip = self.u64(8);
-        cpu.x87.fdp = self.u64(16);
+        cpu.x87.load_fxsave(&self.0);
         cpu.mxcsr = self.u32(24) & MXCSR_MASK;
-        for i in 0..8 {
-            cpu.x87.regs[(usize::from(top) + i) & 7] = [self.u64(32 + 16 * i), u64::from(self.u16(40 + 16 * i))];
-        }
         cpu.xmm = std::array::from_fn(|i| self.pair(160 + 16 * i));
     }
 
@@ -403,10 +382,6 @@ impl FpImage {
 
     fn array<const N: usize>(&self, at: usize) -> [u8; N] {
         self.0[at..at + N].try_into().expect("the slice has N bytes")
-    }
-
-    fn u16(&self, at: usize) -> u16 {
-        u16::from_le_bytes(self.array(at))
     }
 
     fn u32(&self, at: usize) -> u32 {

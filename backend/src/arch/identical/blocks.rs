@@ -41,10 +41,8 @@ pub enum Found {
 /// What a signal handler does with the host pc that it has interrupted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Interruption {
-    /// Not in a unit.
-    Outside,
-    /// The thread is about to leave by itself.
-    Leaving,
+    /// Not in a unit, or about to leave by itself.
+    None,
     /// Registers are the guest's, but for `spilled`, whose value is in the area. The guest goes on at `pc`, or where
     /// the area says.
     At { pc: Option<u64>, spilled: Option<u8> },
@@ -395,20 +393,20 @@ impl Blocks {
 
     /// What a signal handler does at this host pc. Takes the lock only if it is in code memory.
     pub fn interrupt(&self, host_pc: u64) -> Interruption {
-        let Some(offset) = self.memory.offset(host_pc as usize) else { return Interruption::Outside };
+        let Some(offset) = self.memory.offset(host_pc as usize) else { return Interruption::None };
         if offset < HEADER {
-            return Interruption::Leaving;
+            return Interruption::None;
         }
         let state = self.lock();
         let next = state.records.partition_point(|record| record.start as usize <= offset);
-        let Some(record) = next.checked_sub(1).map(|i| &state.records[i]) else { return Interruption::Outside };
+        let Some(record) = next.checked_sub(1).map(|i| &state.records[i]) else { return Interruption::None };
         let inside = offset - record.start as usize;
         if inside >= record.len as usize {
-            return Interruption::Outside;
+            return Interruption::None;
         }
         let end = state.records.get(next).map_or(state.items.len(), |next| next.items as usize);
         match sites::find(&state.items[record.items as usize..end], record.pc, inside) {
-            None => Interruption::Leaving,
+            None => Interruption::None,
             Some(site) => match site.rule {
                 Rule { phase: Phase::Before, spilled } => Interruption::At { pc: Some(site.pc), spilled },
                 Rule { phase: Phase::Done, spilled } => Interruption::At { pc: None, spilled },

@@ -400,7 +400,7 @@ impl Area {
         }
         self.loaded = *x87;
         let mut fx = Fx([0; 512]);
-        write_fx(&mut fx, x87);
+        x87.store_fxsave(&mut fx.0);
         // SAFETY: the image is complete and has a valid MXCSR, that of Rust code; vector registers are declared as lost.
         unsafe {
             asm!("stmxcsr [{0} + 24]", "fxrstor64 [{0}]", in(reg) fx.0.as_mut_ptr(), clobber_abi("sysv64"), options(nostack));
@@ -417,37 +417,10 @@ impl Area {
         let mut fx = Fx([0; 512]);
         // SAFETY: FXSAVE writes 512 bytes and changes nothing.
         unsafe { asm!("fxsave64 [{}]", in(reg) fx.0.as_mut_ptr(), options(nostack, preserves_flags)) };
-        read_fx(&fx, x87);
+        x87.load_fxsave(&fx.0);
+        // Those are the host's.
+        (x87.opcode, x87.fip, x87.fdp) = (0, 0, 0);
         self.loaded = *x87;
-    }
-}
-
-/// TOP in the status word (SDM vol. 1 8.1.3).
-const TOP: u16 = 7 << 11;
-
-/// The x87 part of an FXSAVE image (SDM vol. 1 10.5.1). Instruction and operand pointers would be the host's.
-fn read_fx(fx: &Fx, x87: &mut X87) {
-    let half = |at: usize| u16::from_le_bytes([fx.0[at], fx.0[at + 1]]);
-    x87.control = half(0);
-    x87.status = half(2) & !TOP;
-    x87.top = (half(2) >> 11 & 7) as u8;
-    x87.empty = !fx.0[4];
-    for i in 0..8 {
-        let at = 32 + 16 * i;
-        let mantissa = u64::from_le_bytes(fx.0[at..at + 8].try_into().expect("eight bytes"));
-        x87.regs[(usize::from(x87.top) + i) % 8] = [mantissa, u64::from(half(at + 8))];
-    }
-}
-
-fn write_fx(fx: &mut Fx, x87: &X87) {
-    fx.0[0..2].copy_from_slice(&x87.control.to_le_bytes());
-    fx.0[2..4].copy_from_slice(&(x87.status & !TOP | u16::from(x87.top) << 11).to_le_bytes());
-    fx.0[4] = !x87.empty;
-    for i in 0..8 {
-        let [mantissa, exponent] = x87.regs[(usize::from(x87.top) + i) % 8];
-        let at = 32 + 16 * i;
-        fx.0[at..at + 8].copy_from_slice(&mantissa.to_le_bytes());
-        fx.0[at + 8..at + 10].copy_from_slice(&(exponent as u16).to_le_bytes());
     }
 }
 
@@ -475,7 +448,7 @@ pub fn leave_at(blocks: &Blocks, pc: u64) -> Redirect {
         return Redirect::To { pc: address(calque_unit_abort), sp: Some(sp), register: None };
     }
     match blocks.interrupt(pc) {
-        Interruption::Outside | Interruption::Leaving => Redirect::None,
+        Interruption::None => Redirect::None,
         Interruption::Step => Redirect::Step,
         Interruption::At { pc, spilled } => {
             // SAFETY: the area of this thread, which is inside a unit and so does not look at these words.
