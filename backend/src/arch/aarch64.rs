@@ -129,11 +129,6 @@ global_asm!(
 
 unsafe extern "C" {
     fn calque_enter(cpu: *mut CpuState, code: usize, tier0: usize);
-    fn calque_fault_return();
-    fn calque_exit_link();
-    fn calque_exit_leave();
-    fn calque_exit_leave_passing();
-    fn calque_exit_resolve();
 }
 
 /// See `abi::enter`.
@@ -160,26 +155,6 @@ pub(crate) unsafe fn enter_tier0(cpu: &mut CpuState, code: usize) {
     unsafe { calque_enter(cpu, super::aarch64_tier0::tier0_stub(crate::emit::entry::Stub::Enter), code) }
     save_fp_control(cpu);
     write_fpcr(host);
-}
-
-pub(crate) fn fault_return() -> usize {
-    calque_fault_return as *const () as usize
-}
-
-pub(crate) fn exit_link() -> usize {
-    calque_exit_link as *const () as usize
-}
-
-pub(crate) fn exit_leave() -> usize {
-    calque_exit_leave as *const () as usize
-}
-
-pub(crate) fn exit_leave_passing() -> usize {
-    calque_exit_leave_passing as *const () as usize
-}
-
-pub(crate) fn exit_resolve() -> usize {
-    calque_exit_resolve as *const () as usize
 }
 
 /// Cleans the data cache and invalidates the instruction cache for new code (Arm ARM K13.5, "self-modifying code"), for this thread.

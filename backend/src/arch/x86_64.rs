@@ -126,11 +126,6 @@ global_asm!(
 
 unsafe extern "C" {
     fn calque_enter(cpu: *mut CpuState, code: usize);
-    fn calque_fault_return();
-    fn calque_exit_link();
-    fn calque_exit_leave();
-    fn calque_exit_leave_passing();
-    fn calque_exit_resolve();
 }
 
 /// See `abi::enter`.
@@ -153,26 +148,6 @@ pub(crate) unsafe fn enter_tier0(_: &mut CpuState, _: usize) {
 /// No code of the emitter runs here, so its cells lead nowhere.
 pub(crate) fn tier0_stub(_: Stub) -> usize {
     0
-}
-
-pub(crate) fn fault_return() -> usize {
-    calque_fault_return as *const () as usize
-}
-
-pub(crate) fn exit_link() -> usize {
-    calque_exit_link as *const () as usize
-}
-
-pub(crate) fn exit_leave() -> usize {
-    calque_exit_leave as *const () as usize
-}
-
-pub(crate) fn exit_leave_passing() -> usize {
-    calque_exit_leave_passing as *const () as usize
-}
-
-pub(crate) fn exit_resolve() -> usize {
-    calque_exit_resolve as *const () as usize
 }
 
 /// Nothing to do: x86 keeps instruction fetch coherent with stores, also through another mapping (SDM vol. 3 11.6).

@@ -5,8 +5,6 @@
 
 #![allow(unsafe_code)]
 
-use super::Window;
-use libc::c_void;
 use std::arch::global_asm;
 
 global_asm!(
@@ -59,60 +57,10 @@ global_asm!(
     not_started = const crate::signal::NOT_STARTED,
 );
 
-unsafe extern "C" {
-    fn calque_window(interrupt: *const u32, nr: u64, args: *const u64) -> i64;
-    fn calque_window_check();
-    fn calque_window_end();
-    fn calque_window_interrupted();
-    fn calque_clone_vfork(
-        flags: u64,
-        stack_top: *mut u8,
-        ptid: u64,
-        f: extern "C" fn(*mut c_void) -> !,
-        arg: *mut c_void,
-        ctid: u64,
-    ) -> i64;
-}
-
 /// `SA_RESTORER`: none needed, the kernel returns through the vDSO.
 pub(crate) const SA_RESTORER: u64 = 0;
 
 /// Address for `sa_restorer`.
 pub(crate) fn restorer() -> usize {
     0
-}
-
-/// See [`Window`].
-pub(crate) fn window() -> Window {
-    Window {
-        check: calque_window_check as *const () as u64,
-        end: calque_window_end as *const () as u64,
-        interrupted: calque_window_interrupted as *const () as u64,
-    }
-}
-
-/// One system call, unless `*interrupt` is set before it begins.
-///
-/// # Safety
-/// `interrupt` is valid; the call with these arguments does nothing to Rust's memory that its caller has not allowed.
-pub(crate) unsafe fn window_syscall(interrupt: *const u32, nr: u64, args: &[u64; 6]) -> i64 {
-    // SAFETY: the caller's promise.
-    unsafe { calque_window(interrupt, nr, args.as_ptr()) }
-}
-
-/// `clone` with `CLONE_VM | CLONE_VFORK` among the flags: the child calls `f(arg)` on the stack that ends at `stack_top`.
-///
-/// # Safety
-/// `stack_top` is 16-byte aligned with enough room below; `f` touches the parent's memory only as a sibling
-/// thread that shares the parent's thread-local storage may.
-pub(crate) unsafe fn clone_vfork(
-    flags: u64,
-    stack_top: *mut u8,
-    ptid: u64,
-    ctid: u64,
-    f: extern "C" fn(*mut c_void) -> !,
-    arg: *mut c_void,
-) -> i64 {
-    // SAFETY: the caller's promise.
-    unsafe { calque_clone_vfork(flags, stack_top, ptid, f, arg, ctid) }
 }
