@@ -41,8 +41,18 @@ pub enum StateAtFaults {
 pub struct CompileOptions {
     pub memory_order: MemoryOrder,
     pub state_at_faults: StateAtFaults,
+    pub budget: Budget,
     /// First of [`Compiler::cells_needed`] cells in a row that the exits use (`CodeCache::translate` fills it in).
     pub first_cell: u32,
+}
+
+/// What besides the interrupt word makes code leave at a poll.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Budget {
+    #[default]
+    None,
+    /// `cpu.rt.insns` is negative: it counts up to the sign.
+    Instructions,
 }
 
 /// A direct exit.

@@ -35,6 +35,8 @@ pub use abi::{CodeKind, ExitReason, FlagsAtEntry, HostCode, JumpCache};
 #[cfg(target_arch = "x86_64")]
 pub use arch::identical;
 pub use cache::{CacheError, CodeCache, Translation};
-pub use compile::{CompileError, CompileOptions, Compiled, Compiler, ExitSite, MemoryOrder, StateAtFaults, Verify};
+pub use compile::{
+    Budget, CompileError, CompileOptions, Compiled, Compiler, ExitSite, MemoryOrder, StateAtFaults, Verify,
+};
 pub use emit::{EmitError, EmitOptions, Emitter};
 pub use isa::{Arch, HostIsa};

@@ -104,9 +104,10 @@ pub(crate) struct DiffArgs {
     /// Compare child processes, too
     #[arg(long)]
     pub(crate) follow_forks: bool,
-    /// Compare also between system calls, after so many milliseconds without one
-    #[arg(long, value_name = "MS")]
-    pub(crate) interval: Option<u64>,
+    /// Compare also between system calls, after about so many branches (jit, tiered and interp: instructions); 0: never
+    /// [default: 20000000]
+    #[arg(long, value_name = "N")]
+    pub(crate) branches: Option<u64>,
     /// Break something, for tests of this command
     #[arg(long = "break", hide = true, value_name = "WHAT",
           value_parser = PossibleValuesParser::new(Sabotage::TABLE.map(|row| row.0)).map(|name| switch(&name)))]

@@ -6,10 +6,6 @@ use calque_runtime::RunOptions;
 use calque_runtime::lockstep::{self, DiffOptions, Reference};
 use std::ffi::OsString;
 use std::process::ExitCode;
-use std::time::Duration;
-
-/// Longer than any program computes without a system call.
-const NEVER: Duration = Duration::from_secs(24 * 3600);
 
 /// Compares; the exit status says what came of it.
 pub(crate) fn diff(args: &DiffArgs) -> ExitCode {
@@ -19,7 +15,7 @@ pub(crate) fn diff(args: &DiffArgs) -> ExitCode {
             Against::Interp => Reference::Interp,
         },
         follow_forks: args.follow_forks,
-        period: args.interval.map_or(NEVER, |ms| Duration::from_millis(ms.max(1))),
+        branches: args.branches,
         command: std::env::args_os().map(quoted).collect::<Vec<_>>().join(" "),
         quiet: args.quiet,
     };

@@ -117,7 +117,7 @@ fn code_in_words(info: &SigInfo) -> &'static str {
 }
 
 /// Guest memory for the disassembler, without the marks that translation leaves.
-struct Memory;
+pub(crate) struct Memory;
 
 impl CodeReader for Memory {
     fn read(&self, pc: GuestAddr, buf: &mut [u8; MAX_INSN]) -> usize {

@@ -173,6 +173,11 @@ impl Exec {
         self.epoch = epoch;
     }
 
+    /// Computed jumps come back to the dispatcher, all of them.
+    pub(crate) fn forget_jumps(&self) {
+        self.jumps.iter().for_each(JumpCache::clear);
+    }
+
     /// What comes next has nothing to do with how generated code was left last.
     pub(crate) fn left_nowhere(&mut self) {
         self.last_exit = LastExit::None;
@@ -284,7 +289,7 @@ impl Thread {
     /// Runs code from RIP on, in any tier, until something asks for the dispatcher.
     pub(crate) fn run_any(&mut self, member: &Member) -> Event {
         let process = Arc::clone(&self.process);
-        match &process.code.units {
+        match process.code.running_units() {
             Some(units) => self.run_units(units, member),
             None => self.run_code(member),
         }

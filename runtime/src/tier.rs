@@ -20,8 +20,8 @@ use crate::smc::{GuestCode, Origin, Pages};
 use crate::stats::{self, Stats};
 use crate::world::{Member, World};
 use calque_backend::{
-    Arch, CacheError, CodeCache, CodeKind, CompileOptions, Compiler, HostCode, HostIsa, MemoryOrder, StateAtFaults,
-    Translation,
+    Arch, Budget, CacheError, CodeCache, CodeKind, CompileOptions, Compiler, HostCode, HostIsa, MemoryOrder,
+    StateAtFaults, Translation,
 };
 use calque_frontend::LiftOptions;
 use calque_frontend::lift::{self, EveryBlock};
@@ -224,6 +224,8 @@ pub(crate) struct Code {
     precise: AtomicBool,
     /// Nothing is compiled any more.
     interpret: AtomicBool,
+    /// Blocks are counted.
+    counting: AtomicBool,
     /// The same where floating-point operations may trap.
     precise_floats: AtomicBool,
     /// Several threads, or shared memory: accesses keep the guest's order.
@@ -375,6 +377,7 @@ impl Code {
             epoch: AtomicU64::new(0),
             precise: AtomicBool::new(false),
             interpret: AtomicBool::new(false),
+            counting: AtomicBool::new(false),
             precise_floats: AtomicBool::new(false),
             ordered: AtomicBool::new(false),
             emits: arch::EMITS && matches!(engine, Engine::Tier0 | Engine::Auto) && jit.is_some(),
@@ -557,7 +560,12 @@ impl Code {
 
     /// Whether the interpreter runs everything.
     pub(crate) fn interprets(&self) -> bool {
-        !self.compiles() && self.units.is_none()
+        !self.compiles() && self.running_units().is_none()
+    }
+
+    /// Units, if they run.
+    pub(crate) fn running_units(&self) -> Option<&Units> {
+        self.units.as_ref().filter(|_| !self.interpret.load(Ordering::Relaxed))
     }
 
     /// Whether compiled code may run.
@@ -569,14 +577,26 @@ impl Code {
         lock(&self.pages).drain_all(self);
     }
 
+    /// Whether blocks are counted from now on (`lockstep::Meter`).
+    pub(crate) fn count_blocks(&self, on: bool) {
+        self.counting.store(on, Ordering::Relaxed);
+        self.drop_all();
+    }
+
+    /// What besides the interrupt word makes compiled code leave.
+    pub(crate) fn budget(&self) -> Budget {
+        if self.counting.load(Ordering::Relaxed) { Budget::Instructions } else { Budget::None }
+    }
+
     /// How to lift now.
     pub(crate) fn lift_options(&self) -> LiftOptions {
         let default = LiftOptions::default();
         // Beside units, the interpreter runs single instructions.
-        let block_insns = if self.units.is_some() { 1 } else { default.block_insns };
+        let block_insns = if self.running_units().is_some() { 1 } else { default.block_insns };
         LiftOptions {
             precise: self.precise.load(Ordering::Acquire),
             profile: self.profile.is_some(),
+            count: self.counting.load(Ordering::Relaxed),
             block_insns,
             ..default
         }
@@ -672,6 +692,7 @@ impl Code {
         }
         let lifted = process.options.emit.is_some().then(|| region.clone());
         let (exact, state_at_faults) = match (precise, self.precise_floats.load(Ordering::Acquire)) {
+            (false, _) if self.budget() != Budget::None => (pass::Precise::Edges, StateAtFaults::PcOnly),
             (false, _) => (pass::Precise::No, StateAtFaults::PcOnly),
             (true, false) => (pass::Precise::Yes, StateAtFaults::Precise),
             (true, true) => (pass::Precise::Floats, StateAtFaults::PreciseFloats),
@@ -680,6 +701,7 @@ impl Code {
         let compile_options = CompileOptions {
             memory_order: if self.is_ordered() { MemoryOrder::Tso } else { MemoryOrder::Plain },
             state_at_faults,
+            budget: self.budget(),
             first_cell: 0,
         };
         if let (Some(emit), Some(lifted)) = (&process.options.emit, lifted) {

@@ -6,7 +6,7 @@
 use super::Lowering;
 use super::regs::{DEFERRED, PASSED, RegSet, STATE, STATUS};
 use crate::abi::{self, LEAVE_CELL, LEAVE_PASSING_CELL, Leave, RESOLVE_CELL};
-use crate::compile::ExitSite;
+use crate::compile::{Budget, ExitSite};
 use calque_ir::{BlockId, CpuState, Exit, FaultKind, GuestAddr, Inst, Target, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, AbiParam, InstBuilder, Signature, condcodes::IntCC, types};
 use cranelift_codegen::isa::CallConv;
@@ -206,7 +206,13 @@ impl Lowering<'_> {
     /// Whether the thread is asked to leave generated code.
     fn interrupted(&mut self) -> clif::Value {
         let interrupt = self.load_state(types::I32, offset_of!(CpuState, rt.interrupt));
-        self.b.ins().icmp_imm_u(IntCC::NotEqual, interrupt, 0)
+        let interrupted = self.b.ins().icmp_imm_u(IntCC::NotEqual, interrupt, 0);
+        if self.options.budget == Budget::None {
+            return interrupted;
+        }
+        let insns = self.load_state(types::I64, offset_of!(CpuState, rt.insns));
+        let spent = self.b.ins().icmp_imm_s(IntCC::SignedLessThan, insns, 0);
+        self.b.ins().bor(interrupted, spent)
     }
 
     /// `Op::FaultIf`.

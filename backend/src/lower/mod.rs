@@ -103,7 +103,7 @@ pub(crate) fn lower(
         hoisted: Vec::new(),
         users: Users::of(region),
         regs: RegFile::new(region, host.arch),
-        sets: RegSets::of(region, &loops, options.state_at_faults),
+        sets: RegSets::of(region, &loops, options),
         loops,
         block: BlockId(0),
         at: 0,

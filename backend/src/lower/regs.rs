@@ -10,7 +10,7 @@
 //!    harmless, because its variable was loaded at entry (2).
 //! 2. A register in `live_in` of the first block is loaded at entry, unless it comes as an argument. `live_in` contains every register that is read, or that
 //!    is stored at an exit and clean on some path to it.
-//! 3. A poll stores what is wanted at the block it resumes at (in precise mode everything: a handler may look at registers
+//! 3. A poll stores what is wanted at the block it resumes at (in precise mode, and where budgets end runs, everything: somebody may look at registers
 //!    that the program will not read); every other exit stores all that is dirty, but for what it passes in host registers.
 //!    So those are dirty from the start.
 //! 4. In precise mode nothing is dirty at an access to guest memory.
@@ -18,7 +18,7 @@
 use super::loops::LoopEdges;
 use super::{LANES, Lowering, Split, Val, clif_type};
 use crate::abi::ARGUMENTS;
-use crate::compile::StateAtFaults;
+use crate::compile::{Budget, CompileOptions, StateAtFaults};
 use crate::isa::Arch;
 use calque_ir::{BlockId, CpuState, Exit, Inst, Op, Reg, Region, Target, Type, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, InstBuilder, MemFlagsData, types};
@@ -90,7 +90,8 @@ pub(super) struct RegSets {
     live_in: Vec<RegSet>,
     /// General registers whose upper 32 bits are zero on every path.
     zero_above_in: Vec<RegSet>,
-    mode: StateAtFaults,
+    /// A poll stores everything.
+    exact_polls: bool,
 }
 
 /// What one block does to registers.
@@ -110,14 +111,16 @@ struct Effects {
 }
 
 impl RegSets {
-    pub(super) fn of(region: &Region, loops: &LoopEdges, mode: StateAtFaults) -> RegSets {
+    pub(super) fn of(region: &Region, loops: &LoopEdges, options: &CompileOptions) -> RegSets {
+        let mode = options.state_at_faults;
+        let exact_polls = mode != StateAtFaults::PcOnly || options.budget != Budget::None;
         let effects: Vec<Effects> = region.block_ids().map(|id| effects(region.block_insts(id), mode)).collect();
         let none = vec![RegSet::default(); effects.len()];
         let mut zero_above_in = vec![RegSet::ALL; effects.len()];
         zero_above_in[0] = RegSet::default();
         let mut dirty_in = none.clone();
         dirty_in[0] = PASSED;
-        let mut sets = RegSets { dirty_in, wanted_in: none.clone(), live_in: none, zero_above_in, mode };
+        let mut sets = RegSets { dirty_in, wanted_in: none.clone(), live_in: none, zero_above_in, exact_polls };
         while sets.flow_zero_above(region, &effects) {}
         while sets.flow_dirty(region, &effects) {}
         while sets.flow_wanted(region, loops, &effects) {}
@@ -142,7 +145,7 @@ impl RegSets {
         let mut changed = false;
         for (i, effect) in effects.iter().enumerate().rev() {
             let closes = |to: usize| loops.closes(BlockId(i as u32), BlockId(to as u32));
-            let polls = |to: usize| self.mode != StateAtFaults::PcOnly && closes(to);
+            let polls = |to: usize| self.exact_polls && closes(to);
             let of = |to: usize| if polls(to) { RegSet::ALL } else { self.wanted_in[to] };
             let inside = successors(region, i).fold(RegSet::default(), |set, to| set.union(of(to)));
             let out = inside.union(wanted_behind(&region.blocks[i].exit));
@@ -177,10 +180,7 @@ impl RegSets {
 
     /// What a poll that resumes at `to` has to store.
     pub(super) fn wanted_at(&self, to: BlockId) -> RegSet {
-        match self.mode {
-            StateAtFaults::PcOnly => self.wanted_in[to.0 as usize],
-            StateAtFaults::Precise | StateAtFaults::PreciseFloats => RegSet::ALL,
-        }
+        if self.exact_polls { RegSet::ALL } else { self.wanted_in[to.0 as usize] }
     }
 }
 

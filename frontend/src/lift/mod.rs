@@ -82,6 +82,8 @@ pub struct LiftOptions {
     pub precise_floats: bool,
     /// Count executed guest instructions (`Op::Count`), and tell of calls, returns and jumps (`Helper::ProfileCall`...).
     pub profile: bool,
+    /// Count blocks as profiles do, and tell of nothing.
+    pub count: bool,
     /// Blocks end behind instructions that may store: those may change what follows.
     pub end_at_stores: bool,
     /// Most guest instructions of a block.
@@ -101,6 +103,7 @@ impl Default for LiftOptions {
             precise: false,
             precise_floats: false,
             profile: false,
+            count: false,
             end_at_stores: false,
             block_insns: 64,
             max_insns: 800,
@@ -237,7 +240,7 @@ impl<'a> Lifter<'a> {
     /// Counts what has been executed, if that is asked for.
     fn emit_count(&mut self) {
         let n = std::mem::take(&mut self.count.done);
-        if self.opts.profile && n > 0 {
+        if (self.opts.profile || self.opts.count) && n > 0 {
             self.b.inst(Op::Count, Type::None, 0, Inst::count_args(n, 0, self.count.first));
         }
     }

@@ -166,7 +166,7 @@ impl<'a> Discovery<'a> {
                 return false;
             }
             if n > 0 && self.seen.contains_key(&at) {
-                if self.opts.profile {
+                if self.opts.profile || self.opts.count {
                     // Two paths that decode the bytes differently up to here: no instruction twice (1).
                     self.add(at);
                 }

@@ -31,6 +31,8 @@ use std::cell::RefCell;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Precise {
     No,
+    /// At backward edges only.
+    Edges,
     Yes,
     /// Also at operations that raise floating-point exceptions: where some are unmasked.
     Floats,
@@ -39,7 +41,7 @@ pub enum Precise {
 impl Precise {
     /// Whether the registers must be exact at this operation.
     fn at(self, op: crate::op::Op) -> bool {
-        self != Precise::No && op.may_stop() || self == Precise::Floats && op.raises()
+        matches!(self, Precise::Yes | Precise::Floats) && op.may_stop() || self == Precise::Floats && op.raises()
     }
 }
 

@@ -15,6 +15,15 @@ pub(crate) enum Units {}
 /// Nothing.
 pub(crate) type FrozenUnits<'a> = &'a Units;
 
+/// What units would count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(dead_code, reason = "there are no units")]
+pub(crate) enum Counted {
+    Nothing,
+    Branches,
+    Instructions,
+}
+
 /// Nothing.
 #[derive(Default)]
 pub(crate) struct UnitThread;
@@ -29,6 +38,14 @@ impl Units {
     }
 
     pub(crate) fn gate(&self) {
+        match *self {}
+    }
+
+    pub(crate) fn count(&self, _: Counted) {
+        match *self {}
+    }
+
+    pub(crate) fn counted(&self) -> Counted {
         match *self {}
     }
 
@@ -68,6 +85,20 @@ pub(crate) fn signal_entry(handler: usize) -> usize {
 impl UnitThread {
     pub(crate) fn prepare(&mut self, units: &Units, _: &mut CpuState) -> io::Result<()> {
         match *units {}
+    }
+
+    pub(crate) fn counts(&mut self, _: Counted) {}
+
+    pub(crate) fn clear_counts(&mut self, _: &Code) {}
+
+    pub(crate) fn set_budget(&mut self, _: u64) {}
+
+    pub(crate) fn budget(&self) -> u64 {
+        0
+    }
+
+    pub(crate) fn executed(&self, _: &Code, _: u64) -> Option<u64> {
+        None
     }
 }
 

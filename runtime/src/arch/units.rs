@@ -9,8 +9,10 @@
 
 #![allow(unsafe_code)]
 
+use crate::crash;
 use crate::dispatch::{Event, interpret};
 use crate::fault;
+use crate::lockstep;
 use crate::memory::CodePage;
 use crate::options::RunOptions;
 use crate::smc::GuestCode;
@@ -19,8 +21,11 @@ use crate::thread::Thread;
 use crate::tier::Code;
 use crate::world::Member;
 use calque_backend::CacheError;
+pub(crate) use calque_backend::identical::Counted;
 use calque_backend::identical::{self, Area, Blocks, Exit, Found, Redirect, TranslateError};
-use calque_ir::{CpuState, GuestAddr, GuestRange};
+use calque_frontend::decode::{Decoded, Window};
+use calque_ir::{CpuState, GuestAddr, GuestRange, Op};
+use iced_x86::Mnemonic;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +46,8 @@ pub(crate) struct UnitThread {
     area: Option<Area>,
     /// Resets of code memory that the area has seen.
     generation: u64,
+    /// What the interpreter counts for units.
+    counted: Option<Counted>,
 }
 
 /// How the thread came to RIP.
@@ -66,6 +73,16 @@ impl Units {
     /// From now on clocks and random numbers are read through `gate.rs` only: before the guest runs.
     pub(crate) fn gate(&self) {
         self.blocks.gate();
+    }
+
+    /// From now on units count these instructions.
+    pub(crate) fn count(&self, what: Counted) {
+        self.blocks.count(what);
+    }
+
+    /// What units count.
+    pub(crate) fn counted(&self) -> Counted {
+        self.blocks.counted()
     }
 
     /// Keeps other threads from changing anything until the guard is dropped: for `fork`.
@@ -176,6 +193,63 @@ impl UnitThread {
         }
         Ok(())
     }
+
+    /// What is counted of the instructions that the interpreter runs in between.
+    pub(crate) fn counts(&mut self, what: Counted) {
+        self.counted = (what != Counted::Nothing).then_some(what);
+    }
+
+    /// Sets all counts to zero.
+    pub(crate) fn clear_counts(&mut self, code: &Code) {
+        if let (Some(area), Some(units)) = (&mut self.area, &code.units) {
+            area.clear_counts(units.blocks.counters());
+        }
+    }
+
+    /// See [`Area::set_budget`].
+    pub(crate) fn set_budget(&mut self, budget: u64) {
+        self.area.iter_mut().for_each(|area| area.set_budget(budget));
+    }
+
+    /// See [`Area::budget`].
+    pub(crate) fn budget(&self) -> u64 {
+        self.area.as_ref().map_or(0, Area::budget)
+    }
+
+    /// How often the instruction at `pc` has run since the counts were zero; `None` if it is not counted.
+    pub(crate) fn executed(&self, code: &Code, pc: u64) -> Option<u64> {
+        let (area, units) = (self.area.as_ref()?, code.units.as_ref()?);
+        let number = units.blocks.counter(pc);
+        (self.is_counted(GuestAddr(pc)) && number != 0).then(|| area.count(number))
+    }
+
+    /// Whether the instruction at `pc` is one that is counted.
+    fn is_counted(&self, pc: GuestAddr) -> bool {
+        match self.counted {
+            Some(Counted::Branches) => is_branch(pc),
+            counted => counted == Some(Counted::Instructions),
+        }
+    }
+
+    /// Counts the instruction at `pc`, which the interpreter has run.
+    fn count(&mut self, units: &Units, pc: GuestAddr) {
+        if self.is_counted(pc)
+            && let Some(area) = &mut self.area
+        {
+            area.add_count(units.blocks.counter(pc.0));
+        }
+    }
+}
+
+/// Whether the instruction at `pc` is a jump, a call or a return.
+fn is_branch(pc: GuestAddr) -> bool {
+    use iced_x86::FlowControl::{Call, ConditionalBranch, IndirectBranch, IndirectCall, Return, UnconditionalBranch};
+    let (what, insn) = Window::<32>::new().one(&crash::Memory, pc);
+    let transfers = matches!(
+        insn.flow_control(),
+        Call | ConditionalBranch | IndirectBranch | IndirectCall | Return | UnconditionalBranch
+    );
+    what == Decoded::Insn && transfers && !matches!(insn.mnemonic(), Mnemonic::Syscall | Mnemonic::Sysenter)
 }
 
 impl Thread {
@@ -189,7 +263,7 @@ impl Thread {
                     Ok(Found::Unit(code)) => self.enter_unit(units, member, Some(code), &mut came),
                     Ok(Found::Odd) => {
                         came = Came::FromElsewhere;
-                        self.interpret_one()
+                        self.interpret_odd(units, member)
                     }
                     Err(event) => return event,
                 },
@@ -246,7 +320,11 @@ impl Thread {
         if process.mem.code_page(pc) == Some(CodePage::Checked) {
             return Ok(Found::Odd);
         }
-        let mut read = |pc: u64, buf: &mut [u8]| code.read_unchecked(GuestAddr(pc), buf);
+        let mut read = |pc: u64, buf: &mut [u8]| {
+            let len = code.read_unchecked(GuestAddr(pc), buf);
+            lockstep::corrupt_bytes(pc, &mut buf[..len]);
+            len
+        };
         // I1: nothing is taken out of use while the pages are locked, and what changes after the look is found registered.
         let _pages = process.code.lock_pages(&process.mem);
         match units.blocks.translate(pc.0, &mut read, &mut || !process.mem.any_stale()) {
@@ -267,7 +345,7 @@ impl Thread {
     fn enter_unit(&mut self, units: &Units, member: &Member, code: Option<u64>, came: &mut Came) -> Option<Event> {
         *came = Came::FromElsewhere;
         let Thread { exec, cpu, process, .. } = self;
-        let UnitThread { area: Some(area), generation } = &mut exec.units else { return Some(Event::Safepoint) };
+        let UnitThread { area: Some(area), generation, .. } = &mut exec.units else { return Some(Event::Safepoint) };
         if !process.code.world.enter(member) {
             std::thread::yield_now();
             return Some(Event::Safepoint);
@@ -301,12 +379,43 @@ impl Thread {
                 None
             }
             Exit::Syscall => Some(Event::Syscall),
-            Exit::Odd => self.interpret_one(),
+            Exit::Odd => self.interpret_odd(units, member),
+            Exit::Stop => Some(Event::Safepoint),
             Exit::Interrupted => Some(
                 fault::try_take_pending()
                     .map_or(Event::Safepoint, |pending| Event::Fault(crate::dispatch::host_fault(process, pending))),
             ),
         }
+    }
+
+    /// Runs what units leave to the interpreter, and counts it where units count.
+    fn interpret_odd(&mut self, units: &Units, member: &Member) -> Option<Event> {
+        let Some(counted) = self.exec.units.counted else { return self.interpret_one() };
+        let pc = GuestAddr(self.cpu.rip);
+        let is_spent = self.exec.units.budget() == 0;
+        if is_spent && self.exec.units.is_counted(pc) {
+            return Some(Event::Safepoint);
+        }
+        let whole =
+            counted == Counted::Branches && !is_spent && self.process.mem.code_page(pc) == Some(CodePage::Checked);
+        let event = if whole {
+            self.interpret_one()
+        } else {
+            Some(self.run_short(member, Some(1))).filter(|event| !matches!(event, Event::Safepoint))
+        };
+        if event.is_none() {
+            let last = if whole { self.last_of_block(pc) } else { pc };
+            self.exec.units.count(units, last);
+        }
+        event
+    }
+
+    /// The last instruction of the checked block at `pc`, which is the only one that can be a branch.
+    fn last_of_block(&self, pc: GuestAddr) -> GuestAddr {
+        let entry = self.exec.entry(pc);
+        let block = entry.as_ref().and_then(|entry| entry.cold());
+        let mut marks = block.into_iter().flat_map(|block| &block.region.insts).filter(|inst| inst.op == Op::Insn);
+        marks.next_back().map_or(pc, |inst| GuestAddr(inst.imm()))
     }
 
     /// Runs the instruction at RIP in the interpreter; of a page whose code is checked, a block.

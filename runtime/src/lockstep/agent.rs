@@ -6,6 +6,8 @@
 
 use super::birth::{self, Side};
 use super::channel::{Seat, Turn, is_alive};
+use super::follower::{Target, When};
+use super::meter::{Meter, UNLIMITED};
 use super::state::{Reader, State, Writer};
 use super::watch;
 use super::{Place, Sabotage, is_broken, set_place};
@@ -16,7 +18,6 @@ use crate::signal::{self, host};
 use crate::thread::{GuestFault, Thread};
 use crate::world::Member;
 use calque_ir::{FaultKind, GuestAddr, GuestRange};
-use hashbrown::HashMap;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -28,14 +29,14 @@ pub(crate) const ASK: u32 = 1 << 24;
 /// Bit of the interrupt word: leave after each block.
 const STEP: u32 = 1 << 16;
 
-/// A run of so many steps may become this many times as long, to stop at a good place.
-pub(crate) const STRETCH: u64 = 4;
+/// The last part of the way to a target where blocks are counted, in instructions: more than any region executes between two polls.
+const LAST_PART: u64 = 1 << 14;
 
 /// What the controller says, as first word of its messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u64)]
 pub(crate) enum Command {
-    /// steps (0: any number), whether a target follows, target pc, 16 registers: run.
+    /// [`Run`]: run.
     Run = 1,
     /// Carry out the system call, the fault or the signals that `Run` came to.
     Act,
@@ -61,7 +62,7 @@ pub(crate) enum Command {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u64)]
 pub(crate) enum Report {
-    /// state, address of the interrupt word.
+    /// state, address of the interrupt word, process, whether it counts.
     Hello = 1,
     /// A system call; state before it.
     Syscall,
@@ -85,14 +86,67 @@ enum Pending {
     Signal,
 }
 
+/// What `Command::Run` asks for.
+pub(crate) struct Run {
+    /// How much may run, in units of the meter; then the run stops at a good place.
+    pub(crate) budget: u64,
+    /// Most arrivals at a place that it may stop at.
+    pub(crate) most: u64,
+    pub(crate) target: Option<Target>,
+}
+
+impl Run {
+    pub(crate) fn write(&self, w: &mut Writer) {
+        w.word(self.budget).word(self.most);
+        let (kind, number) = match self.target.map(|target| target.when) {
+            None => (0, 0),
+            Some(When::Visits(n)) => (1, n),
+            Some(When::Done(n)) => (2, n),
+            Some(When::Registers) => (3, 0),
+        };
+        w.word(kind).word(number);
+        w.word(self.target.map_or(0, |target| target.pc)).0.extend(self.target.map_or([0; 16], |target| target.gpr));
+    }
+
+    fn read(message: &mut Reader<'_>) -> Run {
+        let [budget, most, kind, number, pc] = message.array();
+        let gpr = message.array();
+        let when = match kind {
+            0 => None,
+            1 => Some(When::Visits(number)),
+            2 => Some(When::Done(number)),
+            _ => Some(When::Registers),
+        };
+        Run { budget, most, target: when.map(|when| Target { pc, gpr, when }) }
+    }
+}
+
+/// How far a run has come.
+#[derive(Default)]
+struct Progress {
+    /// RIP at its start.
+    start: u64,
+    /// Blocks, or other stretches of code, that have run.
+    blocks: u64,
+    /// Arrivals at the target.
+    hits: u64,
+    /// Places that were not good enough.
+    tries: u32,
+    /// A signal waits to be delivered.
+    due: bool,
+}
+
 struct Agent<'a> {
     thread: &'a mut Thread,
     member: &'a Member,
     seat: Seat,
     place: Place,
     pending: Pending,
-    /// Visits in the last run to where it stopped, plus 1; 0: not counted.
-    visits: u64,
+    meter: Meter,
+    /// Arrivals in the last run where it stopped, if that is a place.
+    visits: Option<u64>,
+    /// What has run since the last event, as the meter counts.
+    done: u64,
     /// Whether the last run has run anything.
     moved: bool,
 }
@@ -119,7 +173,9 @@ pub(crate) fn run(thread: &mut Thread, member: &Member, place: Place) -> Ending 
     };
     watch::start();
     thread.process.mem.record_changes();
-    let mut agent = Agent { thread, member, seat, place, pending: Pending::Nothing, visits: 0, moved: false };
+    let meter = Meter::new(thread);
+    let mut agent =
+        Agent { thread, member, seat, place, pending: Pending::Nothing, meter, visits: None, done: 0, moved: false };
     agent.hello();
     agent.serve()
 }
@@ -156,9 +212,11 @@ impl Agent<'_> {
                 }
                 c if c == Command::Interpret as u64 => {
                     self.thread.process.code.only_interpret();
+                    self.meter.end(self.thread);
                     self.plain(Report::Done);
                 }
                 c if c == Command::Release as u64 => {
+                    self.meter.end(self.thread);
                     set_place(None);
                     return Ending::Released;
                 }
@@ -182,7 +240,8 @@ impl Agent<'_> {
     /// What the controller has to know besides: instructions that only the translator can run, and time stamps.
     fn events(&self, w: &mut Writer) {
         let (special, times) = watch::take();
-        w.words(&special).words(&times).word(self.visits).word(self.moved.into());
+        w.words(&special).words(&times);
+        w.word(self.visits.map_or(0, |visits| visits + 1)).word(self.done).word(self.moved.into());
     }
 
     fn hello(&self) {
@@ -190,64 +249,155 @@ impl Agent<'_> {
         w.word(Report::Hello as u64).state(&State::of(&self.thread.cpu));
         self.events(&mut w);
         w.word(&raw const self.thread.cpu.rt.interrupt as u64).word(std::process::id().into());
+        w.word(self.meter.counts().into());
         self.say(&mut w);
     }
 
     /// `Command::Run`.
     fn advance(&mut self, message: &mut Reader<'_>) {
-        let [steps, targeted, pc] = message.array();
-        let gpr: [u64; 16] = message.array();
-        let mut done = 0;
-        (self.visits, self.moved) = (0, false);
-        // Each block for itself where somebody counts or compares.
-        let stepping = steps != 0 || targeted != 0;
-        let mut visits: HashMap<u64, u32> = HashMap::new();
-        loop {
+        let run = Run::read(message);
+        let target = run.target.as_ref();
+        let start = self.thread.cpu.rip;
+        let stepping = self.is_stepped(&run);
+        self.meter.begin(self.thread, run.budget.min(self.way_to(target)));
+        self.thread.cpu.rt.interrupt.fetch_and(!ASK, Ordering::Relaxed);
+        let mut progress = Progress { start, ..Progress::default() };
+        (self.visits, self.moved) = (None, false);
+        let event = loop {
             fault::set_current(&raw mut *self.thread.cpu);
             let interrupt = self.thread.cpu.rt.interrupt.load(Ordering::Relaxed);
             if interrupt & host::SIGNAL != 0 {
-                if self.thread.signals.is_due() {
-                    if let Some(event) = self.finish_repetition() {
-                        return self.report(event);
+                progress.due |= self.thread.signals.is_due();
+                if !progress.due {
+                    signal::deliver_pending(self.thread);
+                }
+            }
+            if target.is_some_and(|target| self.is_at(target, &mut progress)) {
+                break Event::Safepoint;
+            }
+            let over = progress.due || interrupt & ASK != 0 || self.is_over(&run, &progress);
+            if over && !self.meter.is_place(self.thread) {
+                self.meter.allow(self.thread, 0);
+            } else if over && self.is_good_place(&run, &mut progress) {
+                match self.finish_repetition() {
+                    Some(event) => break event,
+                    None if progress.due => {
+                        self.pending = Pending::Signal;
+                        return self.finished(&progress, Report::Signal);
                     }
-                    self.pending = Pending::Signal;
-                    return self.plain(Report::Signal);
+                    None => break Event::Safepoint,
                 }
-                signal::deliver_pending(self.thread);
             }
-            let here = done > 0 && targeted != 0 && self.thread.cpu.rip == pc && self.thread.cpu.gpr == gpr;
-            let enough = steps != 0 && done >= steps && self.is_rare(&mut visits, done, steps);
-            if here || interrupt & ASK != 0 || enough {
-                if let Some(event) = self.finish_repetition() {
-                    return self.report(event);
-                }
-                self.thread.cpu.rt.interrupt.fetch_and(!ASK, Ordering::Relaxed);
-                if steps != 0 {
-                    self.visits = 2 + u64::from(visits.get(&self.thread.cpu.rip).copied().unwrap_or(0));
-                }
-                return self.plain(Report::Stop);
-            }
-            self.thread.cpu.rt.interrupt.fetch_and(!CODE_CHANGED, Ordering::Relaxed);
+            // What is due waits for a good place.
+            self.thread.cpu.rt.interrupt.fetch_and(!(CODE_CHANGED | ASK | host::SIGNAL), Ordering::Relaxed);
             self.thread.settle();
-            let event =
-                if stepping { self.one_block(targeted.checked_mul(pc)) } else { self.thread.run_any(self.member) };
-            done += 1;
+            let event = if stepping {
+                self.one_block(target.map(|target| target.pc))
+            } else {
+                self.thread.run_any(self.member)
+            };
+            progress.blocks += 1;
             self.moved = true;
-            if steps > 1 {
-                *visits.entry(self.thread.cpu.rip).or_default() += 1;
-            }
             match event {
                 Event::Safepoint | Event::Fault(GuestFault::Trap(FaultKind::SingleStep)) => {}
                 Event::Fault(GuestFault::Trap(FaultKind::Stale)) => self.thread.translate_anew(),
                 Event::Step => {
                     let event = self.thread.run_short(self.member, Some(1));
                     if !matches!(event, Event::Safepoint) {
-                        return self.report(event);
+                        break event;
                     }
                 }
-                event => return self.report(event),
+                event => break event,
             }
+        };
+        self.done += self.meter.used(self.thread);
+        match event {
+            Event::Safepoint => self.finished(&progress, Report::Stop),
+            event => self.report(event),
         }
+    }
+
+    /// How far it is at least to the target. Units stop there by themselves; elsewhere the last part of the way is stepped.
+    fn way_to(&self, target: Option<&Target>) -> u64 {
+        let Some(Target { when: When::Done(n), .. }) = target else { return UNLIMITED };
+        let left = n.saturating_sub(self.done);
+        if self.meter.counts_branches() {
+            return left;
+        }
+        if left > LAST_PART { left - LAST_PART } else { UNLIMITED }
+    }
+
+    /// Whether each block is run for itself.
+    fn is_stepped(&self, run: &Run) -> bool {
+        match &run.target {
+            Some(Target { when: When::Done(_), .. }) if self.meter.counts() => {
+                self.way_to(run.target.as_ref()) == UNLIMITED
+            }
+            Some(_) => true,
+            None => run.budget < UNLIMITED && !self.meter.counts(),
+        }
+    }
+
+    /// Says that a run has stopped at a place.
+    fn finished(&mut self, progress: &Progress, report: Report) {
+        if report == Report::Signal {
+            self.done += self.meter.used(self.thread);
+        }
+        self.visits = self.arrivals(progress);
+        self.plain(report);
+    }
+
+    /// Arrivals at RIP in this run, the present one included; `None` if that is no place.
+    fn arrivals(&self, progress: &Progress) -> Option<u64> {
+        let executed = self.meter.executed(self.thread)?;
+        Some(executed + u64::from(self.thread.cpu.rip != progress.start))
+    }
+
+    /// Whether the run has come to its target.
+    fn is_at(&self, target: &Target, progress: &mut Progress) -> bool {
+        let cpu = &self.thread.cpu;
+        let here = cpu.rip == target.pc && progress.blocks > 0;
+        match target.when {
+            When::Visits(n) => {
+                progress.hits += u64::from(here);
+                here && progress.hits >= n || n == 0
+            }
+            When::Done(n) => cpu.rip == target.pc && self.done + self.meter.used(self.thread) == n,
+            When::Registers => here && cpu.gpr == target.gpr,
+        }
+    }
+
+    /// Whether what the run was given is used up.
+    fn is_over(&self, run: &Run, progress: &Progress) -> bool {
+        if self.meter.counts() { self.meter.is_spent(self.thread) } else { progress.blocks >= run.budget }
+    }
+
+    /// Whether a run that is over can stop here: at a place that whoever follows, and stops at each arrival, comes to soon. If not, it may go
+    /// on to the next one.
+    fn is_good_place(&mut self, run: &Run, progress: &mut Progress) -> bool {
+        /// Arrivals at a place that is good at once; and one more for so much that has run, to keep the follower's time in proportion.
+        const FEW: u64 = 64;
+        const SHARE: u64 = 4096;
+        /// Places that are looked at before the best of them will do, or the run goes on.
+        const TRIES: u32 = 4096;
+        if !self.meter.counts() {
+            return true;
+        }
+        let arrivals = self.arrivals(progress).unwrap_or(u64::MAX);
+        if arrivals <= FEW + self.meter.used(self.thread) / SHARE {
+            return true;
+        }
+        progress.tries += 1;
+        if progress.tries < TRIES {
+            self.meter.allow(self.thread, 1);
+            return false;
+        }
+        if arrivals <= run.most || progress.due {
+            return true;
+        }
+        progress.tries = 0;
+        self.meter.allow(self.thread, if progress.due { 1 } else { run.budget });
+        false
     }
 
     /// Says what a run has come to.
@@ -274,15 +424,6 @@ impl Agent<'_> {
         let event = self.thread.run_short(self.member, Some(1));
         self.thread.cpu.rt.interrupt.fetch_or(interrupt, Ordering::Relaxed);
         (!matches!(event, Event::Safepoint)).then_some(event)
-    }
-
-    /// Whether RIP is a good place to stop after `done` steps when `steps` were asked for: one that a follower who runs at
-    /// full speed, and stops at each visit, finds soon. Where there is none, any will do.
-    fn is_rare(&self, visits: &mut HashMap<u64, u32>, done: u64, steps: u64) -> bool {
-        const FEW: u32 = 2;
-        steps == 1
-            || done >= steps.saturating_mul(STRETCH)
-            || visits.get(&self.thread.cpu.rip).is_none_or(|&n| n <= FEW)
     }
 
     /// Runs one block, or up to `target` if that lies inside.
@@ -322,6 +463,7 @@ impl Agent<'_> {
         let mut outputs: Vec<GuestRange> = Vec::new();
         self.thread.signals.frames.clear();
         self.thread.process.mem.take_changes();
+        self.done = 0;
         match std::mem::replace(&mut self.pending, Pending::Nothing) {
             Pending::Nothing => {}
             Pending::Signal => signal::deliver_pending(self.thread),
@@ -358,6 +500,7 @@ impl Agent<'_> {
     /// In a child of the guest's: under a controller of its own, or under none.
     fn in_child(&mut self, seat: Option<u32>) -> Option<Ending> {
         let Some(seat) = seat else {
+            self.meter.end(self.thread);
             set_place(None);
             return Some(Ending::Released);
         };
@@ -382,6 +525,7 @@ impl Agent<'_> {
         }
         state.load(&mut self.thread.cpu);
         self.pending = Pending::Nothing;
+        self.done = 0;
         self.plain(Report::Done);
     }
 
@@ -442,7 +586,22 @@ impl Agent<'_> {
     /// `Command::Step`.
     fn step(&mut self) {
         self.thread.settle();
-        let event = self.thread.run_short(self.member, Some(1));
+        if !self.meter.counts_branches() {
+            self.meter.begin(self.thread, UNLIMITED);
+            self.thread.cpu.rt.interrupt.fetch_and(!ASK, Ordering::Relaxed);
+            let event = self.thread.run_short(self.member, Some(1));
+            return self.report(event);
+        }
+        self.meter.count_instructions(self.thread);
+        self.meter.begin(self.thread, 1);
+        let event = loop {
+            self.thread.cpu.rt.interrupt.fetch_and(!CODE_CHANGED, Ordering::Relaxed);
+            self.thread.settle();
+            match self.thread.run_any(self.member) {
+                Event::Safepoint if !self.meter.is_spent(self.thread) => {}
+                event => break event,
+            }
+        };
         self.report(event);
     }
 }

@@ -1,9 +1,10 @@
 //! The controller: turns, log, checkpoints, and how it ends.
 
-use super::agent::{Command, Report};
+use super::agent::{Command, Report, Run};
 use super::birth;
 use super::channel::Channel;
-use super::follower::{Follower, Gone, News, Peer, Said, Stop, Target};
+use super::follower::{Follower, Gone, News, Peer, Said, Stop, Target, When};
+use super::meter::UNLIMITED;
 use super::narrow;
 #[cfg(target_arch = "x86_64")]
 use super::native::Native;
@@ -38,8 +39,8 @@ pub struct DiffOptions {
     pub against: Reference,
     /// Children of the program are compared, too.
     pub follow_forks: bool,
-    /// Longest time that the leader runs without a comparison.
-    pub period: Duration,
+    /// How much the leader runs without a comparison, as its meter counts; 0: to the next event. `None`: what is good, where it counts.
+    pub branches: Option<u64>,
     /// The command line that shows a difference again.
     pub command: String,
     /// No summary at the end.
@@ -162,16 +163,18 @@ pub(super) struct Ending {
     turns: u64,
     faults: u64,
     signals: u64,
+    /// Comparisons at places between two events.
+    places: u64,
     comparisons: u64,
     how: String,
 }
 
 impl std::fmt::Display for Ending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Ending { turns, faults, signals, comparisons, how, .. } = self;
+        let Ending { turns, faults, signals, places, comparisons, how, .. } = self;
         write!(
             f,
-            "same: {turns} system calls, {faults} faults, {signals} signals, memory compared {comparisons} times; {how}"
+            "same: {turns} system calls, {faults} faults, {signals} signals, {places} places between, memory compared {comparisons} times; {how}"
         )
     }
 }
@@ -182,8 +185,8 @@ pub(super) struct Record {
     pub(super) times: Vec<u64>,
     /// State before it.
     pub(super) before: State,
-    /// A signal was delivered: nothing in the program itself leads to it.
-    pub(super) signal: bool,
+    /// A signal was delivered, when so much had run since the event before: nothing in the program itself leads to it.
+    pub(super) signal: Option<u64>,
     pub(super) news: News,
 }
 
@@ -220,8 +223,6 @@ pub(super) struct Pair {
     /// The state at which both sides were last seen equal.
     pub(super) last: State,
     next_checkpoint: Instant,
-    /// The follower has not come after the leader yet.
-    behind: bool,
     ending: Ending,
 }
 
@@ -257,6 +258,10 @@ const CHECKPOINT_SHARE: u32 = 6;
 impl Pair {
     fn begin(shared: &Arc<Shared>, seat: u32, pid: i32) -> Result<Pair> {
         let leader = Peer::meet(&shared.channel, seat, pid, false)?;
+        if !leader.counts && shared.options.branches.is_some_and(|branches| branches != 0) {
+            let why = "--branches: this engine does not count them; use --engine interp, jit or tiered";
+            return Err(Trouble::Impossible(why.into()));
+        }
         Pair::around(shared, leader)
     }
 
@@ -265,7 +270,8 @@ impl Pair {
         let checkpoint = leader.fork(&shared.channel)?;
         let last = checkpoint.state;
         let follower = follower_of(shared, &checkpoint, &last, &[])?;
-        let ending = Ending { status: SAME, turns: 0, faults: 0, signals: 0, comparisons: 0, how: String::new() };
+        let ending =
+            Ending { status: SAME, turns: 0, faults: 0, signals: 0, places: 0, comparisons: 0, how: String::new() };
         Ok(Pair {
             shared: Arc::clone(shared),
             leader,
@@ -277,7 +283,6 @@ impl Pair {
             files: Vec::new(),
             last,
             next_checkpoint: Instant::now() + CHECKPOINT,
-            behind: false,
             ending,
         })
     }
@@ -294,28 +299,28 @@ impl Pair {
             if let Some(ending) = self.turn()? {
                 return Ok(ending);
             }
-            if !self.behind && Instant::now() >= self.next_checkpoint {
+            if Instant::now() >= self.next_checkpoint {
                 self.make_checkpoint()?;
             }
         }
     }
 
     fn turn(&mut self) -> Result<Option<Ending>> {
-        let said = match self.leader.run(0, None, self.shared.options.period) {
+        const BRANCHES: u64 = 20_000_000;
+        let budget = match self.shared.options.branches.unwrap_or(BRANCHES) {
+            0 => UNLIMITED,
+            branches => branches,
+        };
+        let said = match self.leader.run(&Run { budget, most: 0, target: None }, Duration::MAX) {
             Ok(said) => said,
             Err(Gone) => return Ok(Some(self.leader_ended())),
         };
         self.special.extend(&said.special);
         self.times.extend(&said.times);
-        match follow(&mut self.follower, &said, &self.last)? {
+        match follow(&mut self.follower, &self.leader.remote, &said, &self.last)? {
             Followed::Equal => self.last = said.state,
-            Followed::Behind => {
-                self.behind = true;
-                return Ok(None);
-            }
             Followed::Differs(mismatch) => return Err(self.diverged(mismatch)),
         }
-        self.behind = false;
         match said.what {
             w if w == Report::Syscall as u64 => {
                 self.ending.turns += 1;
@@ -330,15 +335,18 @@ impl Pair {
                     let how = format!("both ended with {}", signal_name(signo as i32));
                     return Ok(Some(self.ended(how)));
                 }
-                let acted = self.act(Happening::Fault)?;
+                let acted = self.act(Happening::Fault, &said)?;
                 self.go_on(acted)
             }
             w if w == Report::Signal as u64 => {
                 self.ending.signals += 1;
-                let acted = self.act(Happening::Signal)?;
+                let acted = self.act(Happening::Signal, &said)?;
                 self.go_on(acted)
             }
-            _ => Ok(None),
+            _ => {
+                self.ending.places += 1;
+                Ok(None)
+            }
         }
     }
 
@@ -366,7 +374,7 @@ impl Pair {
             }
             _ => {}
         }
-        let acted = self.act(Happening::Call)?;
+        let acted = self.act(Happening::Call, said)?;
         self.go_on(acted)
     }
 
@@ -377,17 +385,17 @@ impl Pair {
             Acted::Ended => Ok(Some(self.leader_ended())),
             Acted::OtherProgram => {
                 let leader = Peer::meet_again(&self.leader, &self.shared.channel)?;
-                let Ending { turns, faults, signals, comparisons, .. } = self.ending;
+                let Ending { turns, faults, signals, places, comparisons, .. } = self.ending;
                 *self = Pair::around(&self.shared.clone(), leader)?;
-                self.ending = Ending { status: SAME, turns, faults, signals, comparisons, how: String::new() };
+                self.ending = Ending { status: SAME, turns, faults, signals, places, comparisons, how: String::new() };
                 Ok(None)
             }
         }
     }
 
     /// Has the leader carry out what it has come to, and gives the follower what came of it.
-    fn act(&mut self, what: Happening) -> Result<Acted> {
-        let signal = what == Happening::Signal;
+    fn act(&mut self, what: Happening, come: &Said) -> Result<Acted> {
+        let signal = (what == Happening::Signal).then_some(come.done);
         let mut w = Writer::default();
         let Ok(said) = self.leader.ask(w.word(Command::Act as u64)) else {
             return Ok(Acted::Ended);
@@ -442,8 +450,8 @@ impl Pair {
 
     fn ended(&mut self, how: String) -> Ending {
         let _ = waitpid(Pid::from_raw(self.leader.pid), Some(WaitPidFlag::__WALL));
-        let Ending { turns, faults, signals, comparisons, .. } = self.ending;
-        Ending { status: SAME, turns, faults, signals, comparisons, how }
+        let Ending { turns, faults, signals, places, comparisons, .. } = self.ending;
+        Ending { status: SAME, turns, faults, signals, places, comparisons, how }
     }
 
     /// The leader's process has ended without saying so.
@@ -452,8 +460,8 @@ impl Pair {
             Ok(WaitStatus::Signaled(_, signal, _)) => format!("ended by {signal}"),
             _ => "its process has ended".to_owned(),
         };
-        let Ending { turns, faults, signals, comparisons, .. } = self.ending;
-        Ending { status: SAME, turns, faults, signals, comparisons, how }
+        let Ending { turns, faults, signals, places, comparisons, .. } = self.ending;
+        Ending { status: SAME, turns, faults, signals, places, comparisons, how }
     }
 
     fn compare_memory(&mut self) -> Result<()> {
@@ -507,19 +515,14 @@ pub(super) struct Mismatch {
     pub(super) rows: Vec<Difference>,
 }
 
-/// Tries at a target whose general registers fit and whose other registers do not.
-const TRIES: u32 = 256;
-
 /// What came of following the leader.
 pub(super) enum Followed {
     Equal,
-    /// The follower has not got there yet, and can still: the place is one that it comes by too often.
-    Behind,
     Differs(Mismatch),
 }
 
-/// Lets the follower come to where the leader has stopped, and compares.
-pub(super) fn follow(follower: &mut Follower, said: &Said, last: &State) -> Result<Followed> {
+/// Lets the follower come to where the leader, whose memory is `remote`, has stopped, and compares.
+pub(super) fn follow(follower: &mut Follower, remote: &Remote, said: &Said, last: &State) -> Result<Followed> {
     if said.what == Report::Syscall as u64 || said.what == Report::Fault as u64 {
         return follow_to_event(follower, said, last);
     }
@@ -527,30 +530,39 @@ pub(super) fn follow(follower: &mut Follower, said: &Said, last: &State) -> Resu
     if !said.moved {
         return Ok(Followed::Equal);
     }
-    let target = Target { pc: leader.rip, gpr: leader.gpr, visits: said.visits };
-    let mut first = None;
-    for _ in 0..TRIES {
+    // More arrivals than these would take longer than anybody waits.
+    const MOST_VISITS: u64 = 1 << 21;
+    let visits = said.visits.filter(|&visits| visits <= MOST_VISITS);
+    let target = Target { pc: leader.rip, gpr: leader.gpr, when: visits.map_or(When::Registers, When::Visits) };
+    // Without a number, a place is one with all registers and all memory of the leader's: that of a loop that only waits.
+    const TRIES: usize = 64;
+    for _ in 0..if visits.is_some() { 1 } else { TRIES } {
         let stop = follower.run(Some(&target), &said.special, &said.times)?;
-        if stop == Stop::Lost && target.visits.is_none() {
-            return Ok(Followed::Behind);
-        }
         let expected = follower.state()?;
+        if stop == Stop::Lost {
+            break;
+        }
         if stop != Stop::Reached {
             let what = format!("expected {}, got on", words(&stop, expected.rip));
             let rows = rules::differences(Some(last), &expected, leader, Mask::ALL);
-            return Ok(Followed::Differs(first.unwrap_or(Mismatch { what, rows })));
+            return Ok(Followed::Differs(Mismatch { what, rows }));
         }
         let mut code = follower.remote().bytes(target.pc, 64);
         follower.clean_code(target.pc, &mut code);
         let mask = Mask { flags: rules::flags_live_at(&code, target.pc), ..Mask::ALL };
         let rows = rules::differences(Some(last), &expected, leader, mask);
-        if rows.is_empty() {
+        if rows.is_empty() && (visits.is_some() || memory_difference(remote, follower)?.is_none()) {
             return Ok(Followed::Equal);
         }
-        first.get_or_insert(Mismatch { what: format!("states differ at {:#x}", target.pc), rows });
+        if visits.is_some() {
+            return Ok(Followed::Differs(Mismatch { what: format!("states differ at {:#x}", target.pc), rows }));
+        }
     }
-    Ok(first.map_or(Followed::Equal, Followed::Differs))
+    Err(Trouble::Impossible(UNPLACED.into()))
 }
+
+/// A signal came where places are not counted, or too often to wait for it, and registers and memory alone do not tell when.
+const UNPLACED: &str = "a signal came in the middle of a loop, and which of its turns cannot be told";
 
 /// The same where the leader has come to a system call or a fault.
 fn follow_to_event(follower: &mut Follower, said: &Said, last: &State) -> Result<Followed> {

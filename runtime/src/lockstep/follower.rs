@@ -1,7 +1,8 @@
 //! Either follower: the processor, or another engine.
 
-use super::agent::{Command, Report};
+use super::agent::{Command, Report, Run};
 use super::channel::{Channel, Seat, Turn, is_alive};
+use super::meter::UNLIMITED;
 #[cfg(target_arch = "x86_64")]
 use super::native::Native;
 use super::remote::Remote;
@@ -10,13 +11,23 @@ use crate::memory::MapOp;
 use std::io;
 use std::time::Duration;
 
-/// Where to run to: a pc, with these registers.
+/// Where to run to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Target {
     pub(crate) pc: u64,
     pub(crate) gpr: [u64; 16],
-    /// How often the leader came by, where that was counted.
-    pub(crate) visits: Option<u64>,
+    pub(crate) when: When,
+}
+
+/// Which arrival at a target's pc is meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum When {
+    /// The arrival of this number since the run began; 0: no run.
+    Visits(u64),
+    /// When so much has run since the last event, as the leader's meter counts.
+    Done(u64),
+    /// The first with the target's registers.
+    Registers,
 }
 
 /// Why a follower, or a leader, has stopped.
@@ -31,7 +42,7 @@ pub(crate) enum Stop {
         code: i32,
         addr: u64,
     },
-    /// Came by the target often, or for long, without having its registers; can go on.
+    /// Came by the target often, or for long, without having its registers.
     Lost,
 }
 
@@ -41,8 +52,10 @@ pub(crate) struct Said {
     pub(crate) state: State,
     pub(crate) special: Vec<u64>,
     pub(crate) times: Vec<u64>,
-    /// How often the leader has been where it stopped, where that was counted.
+    /// Arrivals in the run where it stopped, the last included, if they were counted.
     pub(crate) visits: Option<u64>,
+    /// What has run since the last event, as the meter counts.
+    pub(crate) done: u64,
     /// Whether the run has run anything.
     pub(crate) moved: bool,
     /// Words behind.
@@ -57,6 +70,8 @@ pub(crate) struct Peer {
     pub(crate) remote: Remote,
     /// Address of its interrupt word.
     pub(crate) interrupt: u64,
+    /// Whether it tells places (`meter.rs`).
+    pub(crate) counts: bool,
     /// Its registers when it said hello.
     pub(crate) state: State,
     /// Whether it is to be killed when it is no longer needed: not so the guest's own process.
@@ -84,14 +99,15 @@ impl Peer {
         let gone = || io::Error::other("the guest's process ended before it began");
         let said = listen(&seat, pid, Duration::MAX).map_err(|Gone| gone())?.ok_or_else(gone)?;
         let mut rest = Reader(&said.rest);
-        let (interrupt, pid) = (rest.word(), rest.word() as i32);
-        Ok(Peer { seat, number, pid, remote: Remote::open(pid)?, interrupt, state: said.state, owned })
+        let (interrupt, pid, counts) = (rest.word(), rest.word() as i32, rest.word() != 0);
+        Ok(Peer { seat, number, pid, remote: Remote::open(pid)?, interrupt, counts, state: said.state, owned })
     }
 
     /// The same process after `execve`, which has said hello again.
     pub(crate) fn meet_again(old: &Peer, channel: &Channel) -> io::Result<Peer> {
-        let Peer { number, pid, interrupt, state, .. } = *old;
-        Ok(Peer { seat: channel.seat(number), number, pid, remote: Remote::open(pid)?, interrupt, state, owned: false })
+        let Peer { number, pid, interrupt, counts, state, .. } = *old;
+        let (seat, remote) = (channel.seat(number), Remote::open(pid)?);
+        Ok(Peer { seat, number, pid, remote, interrupt, counts, state, owned: false })
     }
 
     /// Sends a message and waits for the answer.
@@ -101,10 +117,9 @@ impl Peer {
     }
 
     /// Lets the agent run; after `period` it is asked to stop.
-    pub(crate) fn run(&self, steps: u64, target: Option<&Target>, period: Duration) -> Result<Said, Gone> {
+    pub(crate) fn run(&self, run: &Run, period: Duration) -> Result<Said, Gone> {
         let mut w = Writer::default();
-        w.word(Command::Run as u64).word(steps).word(target.is_some().into());
-        w.word(target.map_or(0, |t| t.pc)).0.extend(target.map_or([0; 16], |t| t.gpr));
+        run.write(w.word(Command::Run as u64));
         self.seat.send(Turn::Agent, &w.0);
         loop {
             if let Some(said) = listen(&self.seat, self.pid, period)? {
@@ -187,8 +202,8 @@ fn listen(seat: &Seat, pid: i32, limit: Duration) -> Result<Option<Said>, Gone> 
             let mut r = Reader(&words);
             let (what, state) = (r.word(), r.state());
             let (special, times, visits) = (r.words(), r.words(), r.word().checked_sub(1));
-            let moved = r.word() != 0;
-            return Ok(Some(Said { what, state, special, times, visits, moved, rest: r.0.to_vec() }));
+            let (done, moved) = (r.word(), r.word() != 0);
+            return Ok(Some(Said { what, state, special, times, visits, done, moved, rest: r.0.to_vec() }));
         }
         left = left.saturating_sub(SLICE);
         if left.is_zero() {
@@ -247,7 +262,8 @@ impl Follower {
             Follower::Engine(engine) => {
                 let (peer, state) = &mut **engine;
                 peer.feed(times)?;
-                let said = peer.run(0, target, Duration::from_secs(600));
+                let run = Run { budget: UNLIMITED, most: u64::MAX, target: target.copied() };
+                let said = peer.run(&run, Duration::MAX);
                 let said = said.map_err(|Gone| io::Error::other("the follower's process ended"))?;
                 *state = Some(said.state);
                 Ok(stop_of(&said))

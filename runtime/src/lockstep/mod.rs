@@ -10,7 +10,7 @@
 //! program, stack, auxiliary vector and layout without anything being arranged, and no descriptors.
 //!
 //! # A turn
-//! The leader runs until something happens: a system call, a fault, a signal to deliver, the end of its time. The follower then
+//! The leader runs until something happens: a system call, a fault, a signal to deliver, so many branches. The follower then
 //! runs to the same place, at native speed, and both states are compared. Only if they are equal the leader carries out what has
 //! happened, for real and once; registers, memory that the kernel has written and mappings that have changed are given to the
 //! follower. So a call that only one side would have made is never made.
@@ -32,6 +32,7 @@
 //! | `state.rs`    | registers, and messages                                            |
 //! | `agent.rs`    | the guest's side                                                   |
 //! | `birth.rs`    | copies of an agent                                                 |
+//! | `meter.rs`    | exact places                                                        |
 //! | `watch.rs`    | special instructions and time stamps                               |
 //! | `short.rs`    | single instructions and blocks                                     |
 //! | `remote.rs`   | another process's memory; instructions run on it by the interpreter |
@@ -49,6 +50,7 @@ mod channel;
 mod control;
 mod describe;
 mod follower;
+mod meter;
 mod narrow;
 #[cfg(target_arch = "x86_64")]
 mod native;
@@ -60,8 +62,10 @@ mod short;
 mod state;
 mod watch;
 
-pub(crate) use agent::Ending;
+pub(crate) use agent::{ASK, Ending};
 pub use control::{DiffOptions, NOT_STARTED, Reference, diff};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use sabotage::corrupt_bytes;
 pub(crate) use sabotage::is_broken;
 pub use sabotage::{Sabotage, sabotage};
 pub(crate) use watch::value;
@@ -122,6 +126,7 @@ pub(crate) fn exec_argument() -> Option<CString> {
 pub(crate) fn lifted(region: &mut calque_ir::Region) {
     watch::translated(&region.source);
     sabotage::corrupt(region);
+    meter::lifted(region);
 }
 
 /// Runs `thread` as the agent at `place`.

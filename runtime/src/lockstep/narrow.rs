@@ -7,9 +7,10 @@
 //! A difference that shows in a block and not in its instructions one by one (a translation of bytes that have
 //! changed, an optimisation) is laid at the door of the instruction that, on the follower's side, wrote last what differs.
 
-use super::agent::{Command, Report};
+use super::agent::{Command, Report, Run};
 use super::control::{Followed, Pair, Trouble, follow, follower_of, memory_difference};
-use super::follower::{Follower, Gone, Peer, Stop, Target, stop_of};
+use super::follower::{Follower, Gone, Peer, Stop, Target, When, stop_of};
+use super::meter::UNLIMITED;
 use super::rules::{self, Difference, Mask};
 use super::state::{State, Writer};
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction};
@@ -98,7 +99,7 @@ pub(super) fn narrow(pair: &Pair) -> Result<Option<Found>> {
     let Some(mut steps) = walk.gallop()? else { return Ok(None) };
     while steps > 1 {
         walk.restart()?;
-        steps = (steps * super::agent::STRETCH / PARTS).max(1);
+        steps = (steps / PARTS).max(1);
         if !walk.search(1, steps)? {
             break;
         }
@@ -166,12 +167,15 @@ impl<'a> Walk<'a> {
     fn advance(&mut self, steps: u64) -> Result<Progress> {
         self.feed()?;
         let (record, target) = (self.pair.log.get(self.at.index), self.target());
-        let said = self.leader.run(steps, target.as_ref(), PATIENCE).map_err(gone)?;
-        if !matches!(follow(&mut self.follower, &said, &self.last)?, Followed::Equal) {
+        let said = self.leader.run(&run_of(steps, target), PATIENCE).map_err(gone)?;
+        if !matches!(follow(&mut self.follower, &self.leader.remote, &said, &self.last)?, Followed::Equal) {
             return Ok(Progress::Differs);
         }
         self.last = said.state;
-        let here = target.is_some_and(|t| said.state.rip == t.pc && said.state.gpr == t.gpr);
+        let here = target.is_some_and(|t| match t.when {
+            When::Done(n) => said.state.rip == t.pc && said.done == n,
+            _ => said.state.rip == t.pc && said.state.gpr == t.gpr,
+        });
         if said.what == Report::Stop as u64 && !here {
             return Ok(Progress::Middle);
         }
@@ -186,6 +190,7 @@ impl<'a> Walk<'a> {
     /// Goes on in longer and longer steps until a difference shows: the length of the last.
     fn gallop(&mut self) -> Result<Option<u64>> {
         const FIRST: u64 = 64;
+        const LONGEST: u64 = 1 << 24;
         let mut steps = FIRST;
         loop {
             let end = match self.advance(steps)? {
@@ -199,7 +204,7 @@ impl<'a> Walk<'a> {
                 return Ok(None);
             }
             self.save()?;
-            steps *= 2;
+            steps = steps.saturating_mul(2).min(LONGEST);
         }
     }
 
@@ -214,8 +219,9 @@ impl<'a> Walk<'a> {
 
     /// Where the next event is to happen, if nothing in the program leads to it.
     fn target(&self) -> Option<Target> {
-        let record = self.pair.log.get(self.at.index).filter(|r| r.signal)?;
-        Some(Target { pc: record.before.rip, gpr: record.before.gpr, visits: None })
+        let record = self.pair.log.get(self.at.index)?;
+        let when = When::Done(record.signal?);
+        Some(Target { pc: record.before.rip, gpr: record.before.gpr, when })
     }
 
     /// The instruction at the follower's RIP.
@@ -275,7 +281,7 @@ impl<'a> Walk<'a> {
         let start = self.last;
         self.feed()?;
         let target = self.target();
-        let said = self.leader.run(steps, target.as_ref(), PATIENCE).map_err(gone)?;
+        let said = self.leader.run(&run_of(steps, target), PATIENCE).map_err(gone)?;
         self.follower.learn(&said.special, &said.times);
         let trace = self.trace(start, said.state.rip, steps == 1)?;
         let Some(end) = trace.last() else { return Ok(None) };
@@ -334,6 +340,13 @@ impl<'a> Walk<'a> {
         }
         Ok(found)
     }
+}
+
+/// A run of so many steps; 0: to the next event.
+fn run_of(steps: u64, target: Option<Target>) -> Run {
+    /// Most arrivals at a place: what takes a follower about a second.
+    const MOST: u64 = 50_000;
+    Run { budget: if steps == 0 { UNLIMITED } else { steps }, most: MOST, target }
 }
 
 /// A leader and a follower that begin where `base` sleeps.

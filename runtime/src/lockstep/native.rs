@@ -10,7 +10,7 @@
 #![allow(unsafe_code)]
 
 use super::birth::STUB;
-use super::follower::{Stop, Target};
+use super::follower::{Stop, Target, When};
 use super::remote::{Remote, interpret};
 use super::state::State;
 use crate::memory::MapOp;
@@ -22,6 +22,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
+use std::mem::offset_of;
 use std::time::{Duration, Instant};
 
 /// `PTRACE_SYSEMU` and `PTRACE_SYSEMU_SINGLESTEP` (asm/ptrace-abi.h).
@@ -45,6 +46,8 @@ mod xsave {
 }
 /// `si_code` of signals that a process sent are not positive; SIGTRAP's own stops have these (asm-generic/siginfo.h).
 const SI_KERNEL: i32 = 0x80;
+/// `si_code` of a breakpoint in a debug register.
+const TRAP_HWBKPT: i32 = 4;
 
 /// How long a run may come by its target before it is given up.
 const LIMIT: Duration = Duration::from_millis(1500);
@@ -260,73 +263,106 @@ impl Native {
 
     /// Runs until a system call, a fault, or the target.
     pub(crate) fn run(&mut self, target: Option<&Target>) -> io::Result<Stop> {
-        let own = target.filter(|t| !self.patches.contains_key(&t.pc)).map(|t| t.pc);
-        let (start, mut misses) = (Instant::now(), 0);
+        if target.is_some_and(|target| target.when == When::Visits(0)) {
+            return Ok(Stop::Reached);
+        }
         // The first instruction runs without the breakpoint, which may stand on it.
-        let first = self.step()?;
-        if let Some(stop) = first {
+        if let Some(stop) = self.step()? {
             return Ok(stop);
         }
-        if let Some(target) = target {
-            if self.is_at(target)? {
-                return Ok(Stop::Reached);
-            }
+        let Some(target) = target else { return self.run_on(None) };
+        let is_new = !self.patches.contains_key(&target.pc);
+        if is_new && !self.watch_register(Some(target.pc)) {
             self.watch(target.pc);
         }
-        let stop = loop {
+        let stop = self.run_on(Some(target));
+        if is_new {
+            self.watch_register(None);
+            self.unwatch(target.pc);
+        }
+        stop
+    }
+
+    /// The same, with the target's breakpoint in its place.
+    fn run_on(&mut self, target: Option<&Target>) -> io::Result<Stop> {
+        let (start, mut arrivals) = (Instant::now(), 0);
+        loop {
             self.request(SYSEMU)?;
             match self.wait()? {
                 signal if signal == libc::SIGTRAP | 0x80 => {
                     self.at_call = true;
-                    break Stop::Syscall;
+                    return Ok(Stop::Syscall);
                 }
                 libc::SIGTRAP => {
-                    let mut regs = ptrace::getregs(self.pid)?;
-                    let pc = regs.rip.wrapping_sub(1);
-                    if !self.patches.contains_key(&pc) {
+                    let Some((pc, by_register)) = self.breakpoint(target)? else {
                         if let Some(stop) = self.fault()? {
-                            break stop;
+                            return Ok(stop);
                         }
                         continue;
-                    }
-                    regs.rip = pc;
-                    ptrace::setregs(self.pid, regs)?;
-                    if let Some(target) = target.filter(|t| t.pc == pc) {
-                        if self.is_at(target)? {
-                            break Stop::Reached;
+                    };
+                    if let Some(target) = target.filter(|target| target.pc == pc) {
+                        arrivals += 1;
+                        let is_there = match target.when {
+                            When::Visits(n) => arrivals == n,
+                            _ => self.has_registers(target)?,
+                        };
+                        if is_there {
+                            return Ok(Stop::Reached);
                         }
-                        misses += 1;
-                        // The leader counts arrivals by jumps only.
-                        let few = target.visits.is_some_and(|visits| misses <= visits);
-                        if !few && start.elapsed() > LIMIT {
-                            break Stop::Lost;
+                        if target.when == When::Registers && start.elapsed() > LIMIT {
+                            return Ok(Stop::Lost);
                         }
                     }
-                    if let Some(stop) = self.step()? {
-                        break stop;
+                    // The kernel lets a process go on from a breakpoint in a register.
+                    if !by_register && let Some(stop) = self.step()? {
+                        return Ok(stop);
                     }
                 }
                 _ => {
                     if let Some(stop) = self.fault()? {
-                        break stop;
+                        return Ok(stop);
                     }
                 }
             }
-        };
-        if let Some(pc) = own {
-            self.unwatch(pc);
         }
-        Ok(stop)
     }
 
-    /// Whether the process stands at the target.
-    fn is_at(&self, target: &Target) -> io::Result<bool> {
+    /// The breakpoint that the process has stopped at by SIGTRAP, with RIP there; whether it is in a register.
+    fn breakpoint(&mut self, target: Option<&Target>) -> io::Result<Option<(u64, bool)>> {
+        let mut regs = ptrace::getregs(self.pid)?;
+        let info = ptrace::getsiginfo(self.pid);
+        if info.is_ok_and(|info| info.si_code == TRAP_HWBKPT) && target.is_some_and(|target| target.pc == regs.rip) {
+            return Ok(Some((regs.rip, true)));
+        }
+        let pc = regs.rip.wrapping_sub(1);
+        if !self.patches.contains_key(&pc) {
+            return Ok(None);
+        }
+        regs.rip = pc;
+        ptrace::setregs(self.pid, regs)?;
+        Ok(Some((pc, false)))
+    }
+
+    /// Puts the one breakpoint that is in a debug register at an instruction, or nowhere; whether that is possible. It costs one stop
+    /// where INT3 costs two.
+    fn watch_register(&mut self, pc: Option<u64>) -> bool {
+        let at = |n: usize| offset_of!(libc::user, u_debugreg) + 8 * n;
+        let poke = |n: usize, value: u64| {
+            // SAFETY: writes a debug register of the stopped process.
+            unsafe { libc::ptrace(libc::PTRACE_POKEUSER, self.pid.as_raw(), at(n), value) == 0 }
+        };
+        // DR7 0: off; L0 (SDM vol. 3 17.2.4), instruction, enables DR0.
+        poke(7, 0) && pc.is_none_or(|pc| poke(0, pc) && poke(7, 1))
+    }
+
+    /// Whether the process has the target's registers.
+    fn has_registers(&self, target: &Target) -> io::Result<bool> {
         let r = ptrace::getregs(self.pid)?;
         let gpr = [
             r.rax, r.rcx, r.rdx, r.rbx, r.rsp, r.rbp, r.rsi, r.rdi, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14,
             r.r15,
         ];
-        Ok(r.rip == target.pc && gpr == target.gpr)
+        Ok(gpr == target.gpr)
     }
 
     /// The fault that the process has stopped with; `None` for a signal that somebody sent, which is not for it.

@@ -7,7 +7,7 @@ use crate::smc::GuestCode;
 use crate::thread::{Access, Thread};
 use crate::tier::ColdBlock;
 use crate::world::Member;
-use calque_backend::{CodeKind, CompileOptions, Compiler, HostIsa, StateAtFaults};
+use calque_backend::{Budget, CodeKind, CompileOptions, Compiler, HostIsa, StateAtFaults};
 use calque_frontend::decode::MAX_INSN;
 use calque_frontend::{CodeReader, LiftOptions, lift_block};
 use calque_ir::interp::Frame;
@@ -43,7 +43,8 @@ impl Thread {
         let reach = if reach == Some(1) { Some(crate::crash::length(pc)) } else { reach };
         let end = reach.map_or(u64::MAX, |reach| pc.0 + reach);
         let code = Until { code: GuestCode::new(&self.process.mem), end };
-        let options = LiftOptions { precise: true, ..LiftOptions::default() };
+        let count = self.process.code.budget() != Budget::None;
+        let options = LiftOptions { precise: true, count, ..LiftOptions::default() };
         let mut region = lift_block(&code, pc, &options);
         super::lifted(&mut region);
         let event = if self.process.code.compiles() {
@@ -68,6 +69,7 @@ impl Thread {
         let Ok(translation) = jit.cache.translate(&mut compiler, region, &options) else {
             return self.run_interpreted(region.clone());
         };
+        self.exec.forget_jumps();
         let code = (translation.code, CodeKind::Tail);
         let event = dispatch::enter(&mut self.cpu, &process, jit, member, code, &mut self.exec);
         jit.cache.remove(&translation);

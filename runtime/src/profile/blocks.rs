@@ -1,13 +1,13 @@
 //! What the counters count: the block behind each number.
 
 use super::counters::CAPACITY;
-use super::functions::{FunctionTable, Place};
+use super::functions::Place;
 use calque_ir::{GuestAddr, Inst, Op, Region};
 use hashbrown::HashMap;
 
 /// Instructions one behind the other.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Block {
+pub(crate) struct Block {
     pub(super) pc: u64,
     /// The file they are from, and where it was mapped: another one may be mapped there later.
     pub(super) place: Place,
@@ -17,7 +17,7 @@ pub(super) struct Block {
 
 impl Block {
     /// Pcs and lengths of the instructions.
-    pub(super) fn insns(&self) -> impl Iterator<Item = (u64, u8)> + '_ {
+    pub(crate) fn insns(&self) -> impl Iterator<Item = (u64, u8)> + '_ {
         self.lengths.iter().scan(self.pc, |pc, len| {
             let here = *pc;
             *pc += u64::from(*len);
@@ -33,14 +33,15 @@ impl Block {
 
 /// All blocks; the number of one is that of its counter. Number 0 stands for what there is no room for.
 #[derive(Default)]
-pub(super) struct Blocks {
+pub(crate) struct Blocks {
     list: Vec<Block>,
     numbers: HashMap<Block, u32>,
 }
 
 impl Blocks {
     /// Gives each `count` of `region` its counter. The same instructions have the same one, whoever translates them how often.
-    pub(super) fn assign(&mut self, region: &mut Region, functions: &mut FunctionTable) {
+    /// `place` says where a pc is.
+    pub(crate) fn assign(&mut self, region: &mut Region, place: &mut dyn FnMut(GuestAddr) -> Place) {
         let marks = region.insts.iter().filter(|inst| inst.op == Op::Insn);
         let lengths: HashMap<u64, u8> = marks.map(|inst| (inst.imm(), inst.aux as u8)).collect();
         for inst in region.insts.iter_mut().filter(|inst| inst.op == Op::Count) {
@@ -51,7 +52,7 @@ impl Blocks {
                 at += u64::from(len);
                 len
             });
-            let block = Block { pc: pc.0, lengths: walk.collect(), place: functions.place(pc) };
+            let block = Block { pc: pc.0, lengths: walk.collect(), place: place(pc) };
             inst.args = Inst::count_args(n, self.number(block), pc);
         }
     }
@@ -75,12 +76,12 @@ impl Blocks {
     }
 
     /// One more than the highest number.
-    pub(super) fn used(&self) -> u32 {
+    pub(crate) fn used(&self) -> u32 {
         self.list.len() as u32 + 1
     }
 
     /// All blocks with their numbers.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Block)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Block)> {
         (1..).zip(&self.list)
     }
 }

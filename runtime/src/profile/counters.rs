@@ -9,9 +9,11 @@
 
 #![allow(unsafe_code)]
 
+use crate::lockstep;
 use calque_ir::CpuState;
 use nix::errno::Errno;
 use std::ptr::null_mut;
+use std::sync::atomic::Ordering;
 
 /// Counters of a thread: 32 MiB of address space. Code beyond that is counted together, in counter 0.
 pub(super) const CAPACITY: usize = 1 << 22;
@@ -19,14 +21,17 @@ pub(super) const CAPACITY: usize = 1 << 22;
 const BYTES: usize = 8 * CAPACITY;
 
 /// The counters of one thread.
-pub(super) struct Counters(*mut u64);
+pub(crate) struct Counters(*mut u64);
 
 // SAFETY: the memory belongs to this value, which any thread may own.
 unsafe impl Send for Counters {}
 
 impl Counters {
+    /// Most counters, as a number of blocks.
+    pub(crate) const MOST: u32 = CAPACITY as u32;
+
     /// Counters that are all zero.
-    pub(super) fn new() -> Result<Counters, Errno> {
+    pub(crate) fn new() -> Result<Counters, Errno> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new mapping.
         let base = unsafe { libc::mmap(null_mut(), BYTES, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
@@ -34,19 +39,19 @@ impl Counters {
     }
 
     /// For `cpu.rt.counters`.
-    pub(super) fn address(&self) -> u64 {
+    pub(crate) fn address(&self) -> u64 {
         self.0 as u64
     }
 
     /// The value of counter `i`.
-    pub(super) fn get(&self, i: usize) -> u64 {
+    pub(crate) fn get(&self, i: usize) -> u64 {
         assert!(i < CAPACITY);
         // SAFETY: inside the mapping. Volatile: generated code writes there.
         unsafe { self.0.add(i).read_volatile() }
     }
 
     /// Sets all to zero: in the child of a fork.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         // SAFETY: private anonymous pages of our own, which read as zeros from now on.
         unsafe { libc::madvise(self.0.cast(), BYTES, libc::MADV_DONTNEED) };
     }
@@ -66,5 +71,9 @@ pub(crate) fn bump(cpu: &CpuState, i: u32) {
     if cpu.rt.counters != 0 {
         // SAFETY: blocks with counts only run in threads that record, whose counters these are.
         unsafe { *word += 1 };
+    }
+    if (cpu.rt.insns as i64) < 0 {
+        // The budget is used up (`lockstep::Meter`).
+        cpu.rt.interrupt.fetch_or(lockstep::ASK, Ordering::Relaxed);
     }
 }

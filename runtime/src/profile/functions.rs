@@ -15,7 +15,7 @@ pub(super) type FunctionId = u32;
 
 /// What an address belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// A mapped file: its number.
     Module(u32),
     /// Memory that the program has filled itself.

@@ -38,17 +38,17 @@ pub mod perf;
 mod recorder;
 pub mod report;
 
-pub(crate) use counters::bump;
+pub(crate) use blocks::Blocks;
+pub(crate) use counters::{Counters, bump};
 pub use elf::{ModuleSymbols, Symbol};
+pub(crate) use functions::Place;
 
 use crate::options::RunOptions;
 use crate::process::Process;
 use crate::signal::AltStack;
 use crate::thread::Thread;
 use crate::world::World;
-use blocks::Blocks;
 use calque_ir::{CpuState, GuestAddr, Helper, Op, Region};
-use counters::Counters;
 use functions::{Found, FunctionTable};
 use hashbrown::HashMap;
 use recorder::Recorder;
@@ -190,7 +190,7 @@ impl Profile {
     pub(crate) fn assign(&self, region: &mut Region) {
         let mut tables = lock(&self.tables);
         let Tables { functions, blocks, .. } = &mut *tables;
-        blocks.assign(region, functions);
+        blocks.assign(region, &mut |pc| functions.place(pc));
     }
 
     /// Remembers the counters of a region that is compiled at host address `code`: a host fault there only gives a guest pc.

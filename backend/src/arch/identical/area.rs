@@ -1,4 +1,4 @@
-//! What units reach through the GS base: one thread's words and its table of landings.
+//! What units reach through the GS base: one thread's words, its table of landings, and its counters.
 //!
 //! # Safety
 //! An area is a mapping of its own, zero at first, which lives as long as the [`Area`].
@@ -46,6 +46,8 @@ pub(super) struct Words {
     pub(super) upper_clear: u32,
     /// Nonzero if XGETBV tells which state is in use.
     pub(super) xinuse: u32,
+    /// Counted instructions that may still run.
+    pub(super) budget: u64,
 }
 
 /// An FXSAVE image.
@@ -58,7 +60,12 @@ pub(super) const TABLE: usize = 4096;
 /// MXCSR of Rust code: its value at reset (SDM vol. 1 10.2.3).
 const MXCSR_DEFAULT: u32 = 0x1f80;
 
-const SIZE: usize = TABLE + LANDINGS * 8;
+/// Where the counters begin, from the GS base.
+pub(super) const COUNTERS: usize = TABLE + LANDINGS * 8;
+/// Counters of a thread. Number 0 stands for what there is no room for.
+pub(super) const MOST_COUNTERS: usize = 1 << 20;
+
+const SIZE: usize = COUNTERS + MOST_COUNTERS * 8;
 
 /// One thread's words and landings, at a fixed address.
 pub struct Area {
@@ -76,7 +83,8 @@ unsafe impl Send for Area {}
 impl Area {
     /// An area whose landings all are `empty`, the exit for unknown targets.
     pub(super) fn new(empty: u64) -> io::Result<Area> {
-        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new anonymous mapping.
         let p = unsafe { libc::mmap(std::ptr::null_mut(), SIZE, protection, flags, -1, 0) };
         let words = NonNull::new(p.cast()).filter(|_| p != libc::MAP_FAILED).ok_or_else(io::Error::last_os_error)?;
@@ -132,12 +140,62 @@ impl Area {
         self.landing(pc) != self.empty
     }
 
+    /// Lets so many counted instructions run; in front of the next one, units are left.
+    pub fn set_budget(&mut self, budget: u64) {
+        // SAFETY: the owner of the area is not inside a unit; so below.
+        unsafe { (*self.words()).budget = budget };
+    }
+
+    /// How many counted instructions may still run.
+    pub fn budget(&self) -> u64 {
+        // SAFETY: as above.
+        unsafe { (*self.words()).budget }
+    }
+
+    fn counter(&self, number: u32) -> *mut u64 {
+        assert!((number as usize) < MOST_COUNTERS);
+        // SAFETY: the counters follow at `COUNTERS`.
+        unsafe { self.words.as_ptr().cast::<u8>().add(COUNTERS).cast::<u64>().add(number as usize) }
+    }
+
+    /// How often the instruction with this counter has run.
+    pub fn count(&self, number: u32) -> u64 {
+        // SAFETY: as above.
+        unsafe { *self.counter(number) }
+    }
+
+    /// Counts an instruction that ran elsewhere.
+    pub fn add_count(&mut self, number: u32) {
+        // SAFETY: as above.
+        unsafe { *self.counter(number) += 1 };
+        self.set_budget(self.budget().saturating_sub(1));
+    }
+
+    /// Sets the first `used` counters to zero.
+    pub fn clear_counts(&mut self, used: u32) {
+        assert!(used as usize <= MOST_COUNTERS);
+        // SAFETY: as above.
+        unsafe { self.counter(0).write_bytes(0, used as usize) };
+    }
+
     /// Forgets all landings: after code memory was given back.
     pub fn clear(&mut self) {
         for index in std::mem::take(&mut self.used) {
             // SAFETY: as in `set_landing`.
             unsafe { *self.slot(index) = self.empty };
         }
+    }
+}
+
+/// Takes back the count of an instruction that has not run after all.
+///
+/// # Safety
+/// `words` are those of the calling thread's area.
+pub(super) unsafe fn take_back(words: *mut Words, number: u32) {
+    // SAFETY: the counters of the area, of which `number` is one.
+    unsafe {
+        (*words).budget += 1;
+        *words.cast::<u8>().add(COUNTERS).cast::<u64>().add(number as usize) -= 1;
     }
 }
 

@@ -5,11 +5,11 @@
 //!
 //! The host's signal handler takes the lock only when it has interrupted a unit or a landing: its thread does not hold it then.
 
-use super::area::Area;
+use super::area::{Area, MOST_COUNTERS};
 use super::emit::{Code, RCX, RIP, SPILL};
 use super::enter;
 use super::sites::{self, Phase, Rule};
-use super::unit::{Exits, Translator, UnitExit, World};
+use super::unit::{Counted, Exits, Translator, UnitExit, World};
 use crate::cache::{CacheError, CodeMemory};
 use hashbrown::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,8 +44,8 @@ pub enum Interruption {
     /// Not in a unit, or about to leave by itself.
     None,
     /// Registers are the guest's, but for `spilled`, whose value is in the area. The guest goes on at `pc`, or where
-    /// the area says.
-    At { pc: Option<u64>, spilled: Option<u8> },
+    /// the area says. `counted` is the counter of an instruction that has been counted and has not run.
+    At { pc: Option<u64>, spilled: Option<u8>, counted: Option<u32> },
     /// Neither before nor behind a guest instruction: run one host instruction, then ask again.
     Step,
 }
@@ -94,6 +94,8 @@ struct State {
     items: Vec<u8>,
     /// Records made from a guest page.
     pages: HashMap<u64, Vec<u32>>,
+    /// Counters by guest pc.
+    counters: HashMap<u64, u32>,
     buffer: Vec<u8>,
 }
 
@@ -124,6 +126,7 @@ impl Blocks {
             link: header.thunk(enter::exit_link()),
             syscall: header.thunk(enter::exit_syscall()),
             odd: header.thunk(enter::exit_odd()),
+            stop: header.thunk(enter::exit_stop()),
         };
         let (miss, gone) = (header.thunk(enter::exit_miss()), header.thunk(enter::exit_gone()));
         let state = State {
@@ -135,6 +138,7 @@ impl Blocks {
             exits: Vec::new(),
             items: Vec::new(),
             pages: HashMap::new(),
+            counters: HashMap::new(),
             buffer: Vec::new(),
         };
         let blocks = Blocks { memory, exits, miss, gone, state: Mutex::new(state), generation: AtomicU64::new(0) };
@@ -150,6 +154,27 @@ impl Blocks {
     /// From now on leaves to the interpreter what differs from run to run: before anything is translated.
     pub fn gate(&self) {
         self.lock().translator.gate();
+    }
+
+    /// From now on units count these instructions. Units that do otherwise go out of use.
+    pub fn count(&self, what: Counted) {
+        self.remove(0, u64::MAX);
+        self.lock().translator.counted = what;
+    }
+
+    /// What units count.
+    pub fn counted(&self) -> Counted {
+        self.lock().translator.counted
+    }
+
+    /// The counter of the instruction at `pc`; 0 if there is no room for one.
+    pub fn counter(&self, pc: u64) -> u32 {
+        counter_of(&mut self.lock().counters, pc)
+    }
+
+    /// One more than the highest counter in use.
+    pub fn counters(&self) -> u32 {
+        self.lock().counters.len() as u32 + 1
     }
 
     /// An area for a thread.
@@ -243,10 +268,11 @@ impl Blocks {
         let mut bytes = std::mem::take(&mut state.buffer);
         bytes.clear();
         let mut code = Code { bytes, base: self.memory.base() + u64::from(start) };
-        let by_pc = &state.by_pc;
+        let (by_pc, counters) = (&state.by_pc, &mut state.counters);
         let mut world = World {
             read,
             known: &|pc| by_pc.contains_key(&pc),
+            counter: &mut |pc| counter_of(counters, pc),
             exits: self.exits,
             first_exit: state.exits.len() as u32,
         };
@@ -408,8 +434,12 @@ impl Blocks {
         match sites::find(&state.items[record.items as usize..end], record.pc, inside) {
             None => Interruption::None,
             Some(site) => match site.rule {
-                Rule { phase: Phase::Before, spilled } => Interruption::At { pc: Some(site.pc), spilled },
-                Rule { phase: Phase::Done, spilled } => Interruption::At { pc: None, spilled },
+                Rule { phase: Phase::Before, spilled, counted } => Interruption::At {
+                    pc: Some(site.pc),
+                    spilled,
+                    counted: counted.then(|| state.counters.get(&site.pc).copied().unwrap_or(0)),
+                },
+                Rule { phase: Phase::Done, spilled, .. } => Interruption::At { pc: None, spilled, counted: None },
                 Rule { phase: Phase::Step, .. } => Interruption::Step,
             },
         }
@@ -429,6 +459,16 @@ impl Blocks {
             + state.by_pc.len() * size_of::<(u64, u32)>()
             + state.landings.len() * size_of::<(u64, (u32, u32))>();
         [self.memory.used() as u64, table as u64]
+    }
+}
+
+/// The counter of the instruction at `pc`, given out at its first translation.
+fn counter_of(counters: &mut HashMap<u64, u32>, pc: u64) -> u32 {
+    let next = counters.len() as u32 + 1;
+    if (next as usize) < MOST_COUNTERS {
+        *counters.entry(pc).or_insert(next)
+    } else {
+        counters.get(&pc).copied().unwrap_or(0)
     }
 }
 
@@ -471,7 +511,7 @@ struct Header {
 
 /// Bytes of one jump: `jmp [rip]` and the address.
 const THUNK: usize = 14;
-const HEADER: usize = 5 * THUNK;
+const HEADER: usize = 6 * THUNK;
 
 impl Header {
     fn new(base: u64) -> Header {

@@ -1,6 +1,6 @@
 //! The few host instructions that rewritten sequences are made of. None changes a flag (SDM vol. 2: MOV, MOVZX, LEA, PUSH, POP, JMP, JRCXZ).
 
-use super::area::{TABLE, Words};
+use super::area::{COUNTERS, TABLE, Words};
 use std::mem::offset_of;
 
 /// RCX: the register that sequences use.
@@ -11,6 +11,12 @@ pub(super) const SPILL: u32 = offset_of!(Words, spill) as u32;
 pub(super) const RIP: u32 = offset_of!(Words, rip) as u32;
 pub(super) const EXIT: u32 = offset_of!(Words, exit) as u32;
 pub(super) const X87_USED: u32 = offset_of!(Words, x87_used) as u32;
+pub(super) const BUDGET: u32 = offset_of!(Words, budget) as u32;
+
+/// Displacement of a counter.
+pub(super) fn counter(number: u32) -> u32 {
+    COUNTERS as u32 + 8 * number
+}
 
 /// Code being written, to run at a known address.
 pub(super) struct Code {

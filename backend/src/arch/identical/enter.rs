@@ -12,7 +12,7 @@
 //! 5. x87 and MMX registers stay in the host's registers while Rust runs: Rust uses none on this host.
 #![allow(unsafe_code)]
 
-use super::area::{Area, Fx, Words};
+use super::area::{self, Area, Fx, Words};
 use super::blocks::{Blocks, Interruption};
 use super::emit::RCX;
 use calque_ir::CpuState;
@@ -31,6 +31,8 @@ pub enum Exit {
     Syscall,
     /// The instruction at RIP is the interpreter's.
     Odd,
+    /// In front of the instruction at RIP, which the budget does not allow.
+    Stop,
     /// By a signal handler, which has recorded why; the guest goes on at RIP.
     Interrupted,
 }
@@ -43,6 +45,7 @@ enum Leave {
     Indirect,
     Syscall,
     Odd,
+    Stop,
     Interrupted,
 }
 
@@ -138,6 +141,11 @@ global_asm!(
     ".globl calque_unit_syscall",
     "calque_unit_syscall:",
     "mov dword ptr gs:[{reason}], {syscall}",
+    "jmp calque_unit_leave",
+    ".hidden calque_unit_stop",
+    ".globl calque_unit_stop",
+    "calque_unit_stop:",
+    "mov dword ptr gs:[{reason}], {stop}",
     "jmp calque_unit_leave",
     ".hidden calque_unit_odd",
     ".globl calque_unit_odd",
@@ -260,6 +268,7 @@ global_asm!(
     indirect = const Leave::Indirect as u32,
     syscall = const Leave::Syscall as u32,
     odd = const Leave::Odd as u32,
+    stop = const Leave::Stop as u32,
     aborted = const Leave::Interrupted as u32 | ABORTED,
 );
 
@@ -278,6 +287,7 @@ unsafe extern "C" {
     fn calque_unit_gone();
     fn calque_unit_syscall();
     fn calque_unit_odd();
+    fn calque_unit_stop();
     fn calque_unit_leave();
     fn calque_unit_signal();
     static mut calque_unit_handler: usize;
@@ -297,6 +307,10 @@ pub(super) fn exit_syscall() -> u64 {
 
 pub(super) fn exit_odd() -> u64 {
     address(calque_unit_odd)
+}
+
+pub(super) fn exit_stop() -> u64 {
+    address(calque_unit_stop)
 }
 
 pub(super) fn exit_miss() -> u64 {
@@ -360,6 +374,7 @@ pub unsafe fn enter(area: &mut Area, cpu: &mut CpuState, unit: u64) -> Exit {
         1 => Exit::Indirect,
         2 => Exit::Syscall,
         3 => Exit::Odd,
+        4 => Exit::Stop,
         _ => Exit::Interrupted,
     }
 }
@@ -450,9 +465,12 @@ pub fn leave_at(blocks: &Blocks, pc: u64) -> Redirect {
     match blocks.interrupt(pc) {
         Interruption::None => Redirect::None,
         Interruption::Step => Redirect::Step,
-        Interruption::At { pc, spilled } => {
+        Interruption::At { pc, spilled, counted } => {
             // SAFETY: the area of this thread, which is inside a unit and so does not look at these words.
             let register = unsafe {
+                if let Some(number) = counted {
+                    area::take_back(words, number);
+                }
                 if let Some(pc) = pc {
                     (*words).rip = pc;
                 }

@@ -27,6 +27,12 @@
 //! A unit is taken out of use by pointing the exits that lead to it back at their stubs, and its landing at the exit. Threads
 //! inside go on until they leave it, and nobody gets in any more: no thread has to be stopped or asked.
 //!
+//! # Counting
+//! Where somebody wants to stop a program at an exact place (`calque diff`), each branch, or each instruction, begins with a
+//! count: of the instruction itself, and down from the thread's budget. A unit is left in front of a counted instruction that the budget does not
+//! allow. So "in front of this branch, when it has run so often" names one moment of an execution. What the interpreter runs in between,
+//! the runtime counts.
+//!
 //! # Interruption
 //! There are no polls. The host's signal handler leaves units itself: [`Blocks::interrupt`] says how for a given host pc.
 //! At the first host instruction of a guest instruction nothing is to be repaired; inside a rewritten sequence the table of `sites`
@@ -43,3 +49,4 @@ mod unit;
 pub use area::Area;
 pub use blocks::{Blocks, Found, Frozen, TranslateError};
 pub use enter::{Exit, Redirect, enter, is_supported, leave_at, resume, signal_entry};
+pub use unit::Counted;

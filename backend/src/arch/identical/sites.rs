@@ -21,22 +21,27 @@ pub(super) struct Rule {
     pub(super) phase: Phase,
     /// A general register whose value is in `Area::spill`.
     pub(super) spilled: Option<u8>,
+    /// The guest instruction has been counted already.
+    pub(super) counted: bool,
 }
 
+/// In a rule's byte: `counted`.
+const COUNTED: u8 = 0x80;
+
 impl Rule {
-    pub(super) const BEFORE: Rule = Rule { phase: Phase::Before, spilled: None };
-    pub(super) const STEP: Rule = Rule { phase: Phase::Step, spilled: None };
+    pub(super) const BEFORE: Rule = Rule { phase: Phase::Before, spilled: None, counted: false };
+    pub(super) const STEP: Rule = Rule { phase: Phase::Step, spilled: None, counted: false };
 
     pub(super) fn before_spilled(reg: u8) -> Rule {
-        Rule { phase: Phase::Before, spilled: Some(reg) }
+        Rule { phase: Phase::Before, spilled: Some(reg), counted: false }
     }
 
     pub(super) fn done_spilled(reg: u8) -> Rule {
-        Rule { phase: Phase::Done, spilled: Some(reg) }
+        Rule { phase: Phase::Done, spilled: Some(reg), counted: false }
     }
 
     fn encode(self) -> u8 {
-        self.phase as u8 | self.spilled.map_or(0, |reg| (reg + 1) << 2)
+        self.phase as u8 | self.spilled.map_or(0, |reg| (reg + 1) << 2) | if self.counted { COUNTED } else { 0 }
     }
 
     fn decode(byte: u8) -> Rule {
@@ -45,7 +50,7 @@ impl Rule {
             1 => Phase::Done,
             _ => Phase::Step,
         };
-        Rule { phase, spilled: (byte >> 2).checked_sub(1) }
+        Rule { phase, spilled: ((byte & !COUNTED) >> 2).checked_sub(1), counted: byte & COUNTED != 0 }
     }
 }
 
@@ -121,7 +126,8 @@ mod tests {
     fn finds_each_host_instruction() {
         let mut items = Vec::new();
         put(&mut items, 3, 3);
-        put_sequence(&mut items, 1, &[(9, Rule::BEFORE), (8, Rule::STEP), (8, Rule::done_spilled(1))]);
+        let counted = Rule { counted: true, ..Rule::before_spilled(1) };
+        put_sequence(&mut items, 1, &[(9, Rule::BEFORE), (8, Rule::STEP), (8, Rule::done_spilled(1)), (4, counted)]);
         put_pc(&mut items, 0x9000);
         put(&mut items, 2, 40);
         let at = |offset| find(&items, 0x1000, offset);
@@ -131,8 +137,9 @@ mod tests {
         assert_eq!(at(3), site(0x1003, Rule::BEFORE));
         assert_eq!(at(12), site(0x1003, Rule::STEP));
         assert_eq!(at(20), site(0x1003, Rule::done_spilled(1)));
-        assert_eq!(at(28), site(0x9000, Rule::BEFORE));
-        assert_eq!(at(67), site(0x9000, Rule::BEFORE));
-        assert_eq!(at(68), None);
+        assert_eq!(at(28), site(0x1003, counted));
+        assert_eq!(at(32), site(0x9000, Rule::BEFORE));
+        assert_eq!(at(71), site(0x9000, Rule::BEFORE));
+        assert_eq!(at(72), None);
     }
 }

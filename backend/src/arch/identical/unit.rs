@@ -5,8 +5,8 @@
 //! what the dispatcher is to do.
 
 use super::classify::{Kind, Kinds};
-use super::emit::{Code, EXIT, RCX, RIP, SPILL, X87_USED};
-use super::sites::{self, Rule};
+use super::emit::{BUDGET, Code, EXIT, RCX, RIP, SPILL, X87_USED, counter};
+use super::sites::{self, Phase, Rule};
 use iced_x86::{Decoder, DecoderOptions, Encoder, Instruction, InstructionInfoFactory, OpKind, Register};
 
 /// Most guest instructions of a unit.
@@ -22,6 +22,16 @@ pub(super) struct Exits {
     pub(super) link: u64,
     pub(super) syscall: u64,
     pub(super) odd: u64,
+    pub(super) stop: u64,
+}
+
+/// Which instructions units count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Counted {
+    Nothing,
+    /// Jumps, calls and returns, taken or not.
+    Branches,
+    Instructions,
 }
 
 /// A direct exit.
@@ -51,6 +61,8 @@ pub(super) struct World<'a> {
     pub(super) read: &'a mut dyn FnMut(u64, &mut [u8]) -> usize,
     /// Whether there is a unit for a pc already.
     pub(super) known: &'a dyn Fn(u64) -> bool,
+    /// The counter of the instruction at a pc.
+    pub(super) counter: &'a mut dyn FnMut(u64) -> u32,
     pub(super) exits: Exits,
     /// Number of the unit's first exit.
     pub(super) first_exit: u32,
@@ -68,11 +80,12 @@ pub(super) struct Translator {
     kinds: Kinds,
     window: [u8; 256],
     pub(super) unit: Unit,
+    pub(super) counted: Counted,
 }
 
 impl Translator {
     pub(super) fn new() -> Self {
-        Self { kinds: Kinds::new(), window: [0; 256], unit: Unit::default() }
+        Self { kinds: Kinds::new(), window: [0; 256], unit: Unit::default(), counted: Counted::Nothing }
     }
 
     /// See [`Kinds::gate`].
@@ -83,8 +96,19 @@ impl Translator {
     /// Appends the unit at `pc` to `code`. False if its first instruction is the interpreter's, or cannot be read.
     pub(super) fn translate(&mut self, pc: u64, code: &mut Code, world: &mut World<'_>) -> bool {
         let unit = std::mem::take(&mut self.unit);
-        let mut pass =
-            Pass { kinds: &mut self.kinds, unit: unit.emptied(), code, world, pc, branches: 0, x87: false, start: pc };
+        let mut pass = Pass {
+            kinds: &mut self.kinds,
+            unit: unit.emptied(),
+            code,
+            world,
+            pc,
+            branches: 0,
+            x87: false,
+            start: pc,
+            counted: self.counted,
+            list: Vec::new(),
+            is_counted: false,
+        };
         pass.run(&mut self.window);
         self.unit = pass.unit;
         self.unit.insns != 0
@@ -112,6 +136,11 @@ struct Pass<'a, 'w> {
     branches: u32,
     x87: bool,
     start: u64,
+    counted: Counted,
+    /// Lengths and rules of the host instructions of the guest instruction at hand.
+    list: Vec<(usize, Rule)>,
+    /// It has been counted.
+    is_counted: bool,
 }
 
 impl Pass<'_, '_> {
@@ -159,6 +188,17 @@ impl Pass<'_, '_> {
         }
         self.read_from(insn);
         self.unit.insns += 1;
+        self.list.clear();
+        self.is_counted = false;
+        let is_copied = matches!(kind, Kind::Copy | Kind::CopyX87);
+        let counts = match self.counted {
+            Counted::Nothing => false,
+            Counted::Branches => !is_copied && kind != Kind::Syscall,
+            Counted::Instructions => true,
+        };
+        if counts {
+            self.count();
+        }
         let begin = self.code.len();
         match kind {
             Kind::Copy => self.copy(insn, bytes, displacement, begin),
@@ -179,7 +219,53 @@ impl Pass<'_, '_> {
             Kind::Syscall => self.syscall(insn),
             Kind::Odd | Kind::Unknown | Kind::CopyMaybeMmx => unreachable!("`of` gives none, or handled above"),
         }
-        if matches!(kind, Kind::Copy | Kind::CopyX87) { Next::On } else { Next::End }
+        if is_copied { Next::On } else { Next::End }
+    }
+
+    /// Notes the host instructions from `begin` on, a part of the guest instruction at hand.
+    fn part(&mut self, begin: usize, rule: Rule) {
+        let counted = self.is_counted && rule.phase == Phase::Before;
+        self.list.push((self.code.len() - begin, Rule { counted, ..rule }));
+    }
+
+    /// Ends the guest instruction, of so many bytes.
+    fn end(&mut self, guest: usize) {
+        match self.list[..] {
+            [(host, Rule::BEFORE)] => sites::put(&mut self.unit.items, guest, host),
+            _ => sites::put_sequence(&mut self.unit.items, guest, &self.list),
+        }
+    }
+
+    /// Counts the instruction at hand, or leaves in front of it if the budget is used up.
+    fn count(&mut self) {
+        let number = counter((self.world.counter)(self.pc));
+        let (spilled, pc, stop) = (Rule::before_spilled(RCX), self.pc, self.world.exits.stop);
+        self.step(Rule::BEFORE, |code| code.save(SPILL, RCX));
+        self.step(spilled, |code| code.restore(RCX, BUDGET));
+        // jrcxz over the jump over what leaves
+        self.step(spilled, |code| code.put(&[0xe3, 2]));
+        self.step(spilled, |code| code.put(&[0xeb, 0]));
+        let over = self.code.len();
+        self.step(spilled, |code| code.restore(RCX, SPILL));
+        self.step(Rule::BEFORE, |code| {
+            code.store64(RIP, pc);
+            code.jump(stop);
+        });
+        self.code.bytes[over - 1] = (self.code.len() - over) as u8;
+        self.step(spilled, |code| code.add_rcx(u32::MAX));
+        self.step(spilled, |code| code.save(BUDGET, RCX));
+        self.step(Rule::STEP, |code| code.restore(RCX, number));
+        self.step(Rule::STEP, |code| code.add_rcx(1));
+        self.step(Rule::STEP, |code| code.save(number, RCX));
+        self.is_counted = true;
+        self.step(spilled, |code| code.restore(RCX, SPILL));
+    }
+
+    /// Writes a host instruction, a part of the guest instruction at hand.
+    fn step(&mut self, rule: Rule, write: impl FnOnce(&mut Code)) {
+        let begin = self.code.len();
+        write(self.code);
+        self.part(begin, rule);
     }
 
     /// Notes that the instruction's bytes are part of the unit.
@@ -193,8 +279,8 @@ impl Pass<'_, '_> {
     fn copy(&mut self, insn: &Instruction, bytes: &[u8], displacement: Option<usize>, begin: usize) {
         let Some(at) = displacement else {
             self.code.put(bytes);
-            sites::put(&mut self.unit.items, bytes.len(), self.code.len() - begin);
-            return;
+            self.part(begin, Rule::BEFORE);
+            return self.end(bytes.len());
         };
         let end = self.code.here() + bytes.len() as u64;
         let moved = insn.ip_rel_memory_address().wrapping_sub(end) as i64;
@@ -203,7 +289,8 @@ impl Pass<'_, '_> {
             let start = self.code.len();
             self.code.put(bytes);
             self.code.bytes[start + at..start + at + 4].copy_from_slice(&(moved as i32).to_le_bytes());
-            sites::put(&mut self.unit.items, bytes.len(), self.code.len() - begin);
+            self.part(begin, Rule::BEFORE);
+            self.end(bytes.len());
         } else {
             self.far_operand(insn, begin);
         }
@@ -213,30 +300,25 @@ impl Pass<'_, '_> {
     fn far_operand(&mut self, insn: &Instruction, begin: usize) {
         let scratch = unused_register(insn);
         let reg = scratch as u8 - Register::RAX as u8;
+        let spilled = Rule::before_spilled(reg);
         self.code.save(SPILL, reg);
-        let saved = self.code.len();
+        self.part(begin, Rule::BEFORE);
+        let begin = self.code.len();
         self.code.load_constant(reg, insn.ip_rel_memory_address());
-        let loaded = self.code.len();
+        self.part(begin, spilled);
         let mut rebased = *insn;
         rebased.set_memory_base(scratch);
         rebased.set_memory_displ_size(0);
         rebased.set_memory_displacement64(0);
         let mut encoder = Encoder::new(64);
         encoder.encode(&rebased, self.code.here()).expect("an instruction with another base encodes");
+        let begin = self.code.len();
         self.code.put(&encoder.take_buffer());
-        let done = self.code.len();
+        self.part(begin, spilled);
+        let begin = self.code.len();
         self.code.restore(reg, SPILL);
-        let spilled = Rule::before_spilled(reg);
-        sites::put_sequence(
-            &mut self.unit.items,
-            insn.len(),
-            &[
-                (saved - begin, Rule::BEFORE),
-                (loaded - saved, spilled),
-                (done - loaded, spilled),
-                (self.code.len() - done, Rule::STEP),
-            ],
-        );
+        self.part(begin, Rule::STEP);
+        self.end(insn.len());
     }
 
     /// The displacement of a patchable branch, with its stub to be made by `stubs`; `opcode` is in front of it.
@@ -281,7 +363,8 @@ impl Pass<'_, '_> {
         let begin = self.code.len();
         let condition = insn.condition_code() as u8 - 1;
         self.exit(&[0x0f, 0x80 | condition], insn.near_branch_target());
-        sites::put(&mut self.unit.items, insn.len(), self.code.len() - begin);
+        self.part(begin, Rule::BEFORE);
+        self.end(insn.len());
         self.branches += 1;
         if self.branches < MAX_BRANCHES && !(self.world.known)(insn.next_ip()) {
             return Next::On;
@@ -295,12 +378,13 @@ impl Pass<'_, '_> {
         self.branches += 1;
         if self.branches < MAX_BRANCHES && target != self.start && !self.has_read(target) && !(self.world.known)(target)
         {
-            put_nothing(&mut self.unit.items, insn.len());
+            self.end(insn.len());
             return Next::At(target);
         }
         let begin = self.code.len();
         self.exit(&[0xe9], target);
-        sites::put(&mut self.unit.items, insn.len(), self.code.len() - begin);
+        self.part(begin, Rule::BEFORE);
+        self.end(insn.len());
         self.stubs();
         Next::End
     }
@@ -314,86 +398,82 @@ impl Pass<'_, '_> {
     fn short_only(&mut self, insn: &Instruction, bytes: &[u8]) {
         let begin = self.code.len();
         self.code.put(bytes);
+        self.part(begin, Rule::BEFORE);
         let displacement = self.code.len() - 1;
         let branch = self.code.len();
         self.exit(&[0xe9], insn.next_ip());
         self.code.bytes[displacement] = (self.code.len() - branch) as u8;
         self.exit(&[0xe9], insn.near_branch_target());
-        sites::put_sequence(
-            &mut self.unit.items,
-            insn.len(),
-            &[(branch - begin, Rule::BEFORE), (self.code.len() - branch, Rule::STEP)],
-        );
+        self.part(branch, Rule::STEP);
+        self.end(insn.len());
         self.stubs();
     }
 
-    /// Pushes the guest's return address; the lengths and rules of the instructions, of which the first has `rule`.
-    fn push_return(&mut self, pc: u64, rule: Rule, list: &mut Vec<(usize, Rule)>) {
+    /// Pushes the guest's return address, by instructions of which the first has `rule`.
+    fn push_return(&mut self, pc: u64, rule: Rule) {
         let begin = self.code.len();
         self.code.push32(pc as u32);
-        list.push((self.code.len() - begin, rule));
+        self.part(begin, rule);
         if pc as i64 != i64::from(pc as i32) {
             let begin = self.code.len();
             self.code.store_pushed_high((pc >> 32) as u32);
-            list.push((self.code.len() - begin, Rule::STEP));
+            self.part(begin, Rule::STEP);
         }
     }
 
     fn call(&mut self, insn: &Instruction) {
-        let mut list = Vec::with_capacity(4);
-        self.push_return(insn.next_ip(), Rule::BEFORE, &mut list);
+        self.push_return(insn.next_ip(), Rule::BEFORE);
         let begin = self.code.len();
         self.exit(&[0xe9], insn.near_branch_target());
-        list.push((self.code.len() - begin, Rule::STEP));
-        sites::put_sequence(&mut self.unit.items, insn.len(), &list);
+        self.part(begin, Rule::STEP);
+        self.end(insn.len());
         self.stubs();
     }
 
     /// Ends the unit with a jump to the pc at `Area::rip`; RCX is spilled.
-    fn jump_landing(&mut self, insn: &Instruction, mut list: Vec<(usize, Rule)>) {
+    fn jump_landing(&mut self, insn: &Instruction) {
         let done = Rule::done_spilled(RCX);
         let begin = self.code.len();
         self.code.load_index();
-        list.push((self.code.len() - begin, done));
+        self.part(begin, done);
         let begin = self.code.len();
         self.code.jump_landing();
-        list.push((self.code.len() - begin, done));
-        sites::put_sequence(&mut self.unit.items, insn.len(), &list);
+        self.part(begin, done);
+        self.end(insn.len());
         self.stubs();
     }
 
     fn ret(&mut self, insn: &Instruction) {
-        let mut list = Vec::with_capacity(5);
         let begin = self.code.len();
         self.code.save(SPILL, RCX);
-        list.push((self.code.len() - begin, Rule::BEFORE));
+        self.part(begin, Rule::BEFORE);
         let begin = self.code.len();
         self.code.pop_rip();
-        list.push((self.code.len() - begin, Rule::BEFORE));
+        self.part(begin, Rule::BEFORE);
         if insn.op_count() == 1 {
             let begin = self.code.len();
             self.code.adjust_rsp(u32::from(insn.immediate16()));
-            list.push((self.code.len() - begin, Rule::STEP));
+            self.part(begin, Rule::STEP);
         }
-        self.jump_landing(insn, list);
+        self.jump_landing(insn);
     }
 
     /// Stores the target of a computed jump or call to `Area::rip`; whether RCX has been overwritten.
-    fn target(&mut self, insn: &Instruction, bytes: &[u8], list: &mut Vec<(usize, Rule)>) -> bool {
+    fn target(&mut self, insn: &Instruction, bytes: &[u8]) -> bool {
         let begin = self.code.len();
         self.code.save(SPILL, RCX);
-        list.push((self.code.len() - begin, Rule::BEFORE));
+        self.part(begin, Rule::BEFORE);
         let begin = self.code.len();
         if insn.op0_kind() == OpKind::Register {
             self.code.save(RIP, insn.op0_register() as u8 - Register::RAX as u8);
-            list.push((self.code.len() - begin, Rule::BEFORE));
+            self.part(begin, Rule::BEFORE);
             return false;
         }
         self.load_target(insn, bytes);
-        list.push((self.code.len() - begin, Rule::BEFORE));
+        self.part(begin, Rule::BEFORE);
         let begin = self.code.len();
         self.code.save(RIP, RCX);
-        list.push((self.code.len() - begin, Rule::before_spilled(RCX)));
+        self.part(begin, Rule::before_spilled(RCX));
         true
     }
 
@@ -419,31 +499,25 @@ impl Pass<'_, '_> {
     }
 
     fn jump_indirect(&mut self, insn: &Instruction, bytes: &[u8]) {
-        let mut list = Vec::with_capacity(5);
-        self.target(insn, bytes, &mut list);
-        self.jump_landing(insn, list);
+        self.target(insn, bytes);
+        self.jump_landing(insn);
     }
 
     fn call_indirect(&mut self, insn: &Instruction, bytes: &[u8]) {
-        let mut list = Vec::with_capacity(6);
-        let overwritten = self.target(insn, bytes, &mut list);
+        let overwritten = self.target(insn, bytes);
         let rule = if overwritten { Rule::before_spilled(RCX) } else { Rule::BEFORE };
-        self.push_return(insn.next_ip(), rule, &mut list);
-        self.jump_landing(insn, list);
+        self.push_return(insn.next_ip(), rule);
+        self.jump_landing(insn);
     }
 
     fn syscall(&mut self, insn: &Instruction) {
         let begin = self.code.len();
         self.code.store64(RIP, insn.next_ip());
         self.code.jump(self.world.exits.syscall);
-        sites::put_sequence(&mut self.unit.items, insn.len(), &[(self.code.len() - begin, Rule::BEFORE)]);
+        self.part(begin, Rule::BEFORE);
+        self.end(insn.len());
         self.stubs();
     }
-}
-
-/// An instruction that needs no host code.
-fn put_nothing(items: &mut Vec<u8>, guest: usize) {
-    sites::put_sequence(items, guest, &[]);
 }
 
 /// A general register that `insn` does not use, other than RSP.
