@@ -103,6 +103,10 @@ impl Code {
         let publish = || entry.set_tier0(Arc::clone(&translation));
         let made = made(entry, self.admit(&process.mem, entry, origin, before, publish));
         if made == Some(Made::Runnable) {
+            if let Some(perf) = &self.perf {
+                let (start, len) = translation.host_range();
+                perf.published(entry.pc, start.0 as u64, len);
+            }
             stats::add(&process.stats.emitted_blocks, 1);
             stats::add(&process.stats.emitted_insns, insns);
         } else {

@@ -103,7 +103,7 @@ impl Default for RunOptions {
 impl RunOptions {
     /// Whether nothing is asked of translations but to run.
     fn is_plain(&self) -> bool {
-        self.emit.is_none() && self.profile.is_none() && !self.perf
+        self.emit.is_none() && self.profile.is_none()
     }
 
     /// The command of `calque` that children go on under.

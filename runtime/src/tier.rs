@@ -717,7 +717,8 @@ impl Code {
                     profile.compiled(translation.code.0, &region);
                 }
                 if let Some(perf) = &self.perf {
-                    perf.published(&translation);
+                    let (start, len) = translation.host_range();
+                    perf.published(entry.pc, start.0 as u64, len);
                 }
                 self.publish(map, jit, entry, translation, origin, before);
             }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Instructions of the program inside `calque demo`, wherever it runs.
 const DEMO: u64 = 17_694_989;
@@ -205,9 +205,18 @@ fn formats() -> Result<(), Failed> {
 
 /// What `perf` is told names the guest's functions.
 fn perf() -> Result<(), Failed> {
-    let report = json(&["--perf", "--engine=jit"], &guest("calls", &[])?, &[])?;
-    let files = ["perf", "jit"]
-        .map(|name| format!("/tmp/{name}-{}.{}", report["pid"], if name == "jit" { "dump" } else { "map" }));
+    for engine in ["jit", "tiered", "auto"] {
+        perf_with(engine)?;
+    }
+    Ok(())
+}
+
+fn perf_with(engine: &str) -> Result<(), Failed> {
+    let mut command = calque(["run", "--perf", "--hot=1", "--sync-compile", "--engine", engine, "--"]);
+    let mut child = command.arg(guest("calls", &[])?).stdout(Stdio::null()).spawn()?;
+    let pid = child.id();
+    check(child.wait()?.success(), engine)?;
+    let files = [format!("/tmp/perf-{pid}.map"), format!("/tmp/jit-{pid}.dump")];
     let [map, dump] = files.each_ref().map(fs::read);
     files.iter().for_each(|file| drop(fs::remove_file(file)));
     let (map, dump) = (String::from_utf8_lossy(&map?).into_owned(), dump?);

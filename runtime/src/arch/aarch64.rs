@@ -359,6 +359,7 @@ pub(crate) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) -> usize {
 pub(crate) use super::cpu_and_node_by_call as cpu_and_node;
 
 pub(crate) const EMITS: bool = true;
+pub(crate) const EXACT_MXCSR: bool = false;
 
 pub(crate) fn context_pc(context: &libc::ucontext_t) -> u64 {
     context.uc_mcontext.pc

@@ -42,6 +42,9 @@ pub(crate) use host::{WEAK_ORDER, fence_after_load, fence_before_store};
 /// `const EMITS: bool`: whether tier 0 is code that `backend::Emitter` emits.
 pub(crate) use host::EMITS;
 
+/// `const EXACT_MXCSR: bool`: whether every engine keeps the exception flags of MXCSR as an x86-64 processor does.
+pub(crate) use host::EXACT_MXCSR;
+
 /// `fn take_emitted_registers(&ucontext_t, &mut CpuState)`: the guest's registers out of a context that was interrupted in emitted code.
 pub(crate) use host::take_emitted_registers;
 

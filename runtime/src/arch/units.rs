@@ -22,7 +22,7 @@ use crate::tier::Code;
 use crate::world::Member;
 use calque_backend::CacheError;
 pub(crate) use calque_backend::identical::Counted;
-use calque_backend::identical::{self, Area, Blocks, Exit, Found, Redirect, TranslateError};
+use calque_backend::identical::{self, Area, Blocks, Exit, Found, Made, Redirect, TranslateError};
 use calque_frontend::decode::{Decoded, Window};
 use calque_ir::{CpuState, GuestAddr, GuestRange, Op};
 use iced_x86::Mnemonic;
@@ -326,9 +326,14 @@ impl Thread {
             len
         };
         // I1: nothing is taken out of use while the pages are locked, and what changes after the look is found registered.
-        let _pages = process.code.lock_pages(&process.mem);
-        match units.blocks.translate(pc.0, &mut read, &mut || !process.mem.any_stale()) {
-            Ok(Some((found, insns))) => {
+        let pages = process.code.lock_pages(&process.mem);
+        let made = units.blocks.translate(pc.0, &mut read, &mut || !process.mem.any_stale());
+        drop(pages);
+        match made {
+            Ok(Some(Made { found, insns, len })) => {
+                if let (Some(perf), Found::Unit(start)) = (&process.code.perf, found) {
+                    perf.published(pc, start, len);
+                }
                 stats::add(&process.stats.units, 1);
                 stats::add(&process.stats.unit_insns, u64::from(insns));
                 Ok(found)

@@ -191,6 +191,7 @@ pub(crate) fn cpu_and_node() -> u32 {
 }
 
 pub(crate) const EMITS: bool = false;
+pub(crate) const EXACT_MXCSR: bool = true;
 
 pub(crate) fn context_pc(context: &libc::ucontext_t) -> u64 {
     context.uc_mcontext.gregs[RIP] as u64

@@ -531,7 +531,7 @@ pub(super) fn follow(follower: &mut Follower, remote: &Remote, said: &Said, last
         return Ok(Followed::Equal);
     }
     // More arrivals than these would take longer than anybody waits.
-    const MOST_VISITS: u64 = 1 << 21;
+    const MOST_VISITS: u64 = 1 << 16;
     let visits = said.visits.filter(|&visits| visits <= MOST_VISITS);
     let target = Target { pc: leader.rip, gpr: leader.gpr, when: visits.map_or(When::Registers, When::Visits) };
     // Without a number, a place is one with all registers and all memory of the leader's: that of a loop that only waits.
@@ -641,7 +641,7 @@ fn chunk_difference(leader: &Remote, follower: &Follower, start: u64, end: u64) 
         let (at, len) = (start + page as u64 * PAGE, run * PAGE as usize);
         let (got, mut expected) = (leader.bytes(at, len), remote.bytes(at, len));
         if got != expected {
-            follower.clean(at, &mut expected, &got);
+            follower.clean_code(at, &mut expected);
         }
         if let Some(n) = (0..got.len().min(expected.len())).find(|&n| got[n] != expected[n]) {
             return Some(memory_row(at, n, &expected, &got));

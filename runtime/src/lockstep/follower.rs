@@ -349,18 +349,6 @@ impl Follower {
             }
         }
     }
-
-    /// The guest's own bytes of memory read from the follower, with what no rule compares taken from `other`.
-    pub(crate) fn clean(&self, at: u64, bytes: &mut [u8], other: &[u8]) {
-        self.clean_code(at, bytes);
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Follower::Native(native) => native.without_mxcsr_flags(at, bytes, other),
-            Follower::Engine(..) => {
-                let _ = other;
-            }
-        }
-    }
 }
 
 /// What a report says about where the agent has stopped.

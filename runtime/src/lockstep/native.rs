@@ -14,7 +14,6 @@ use super::follower::{Stop, Target, When};
 use super::remote::{Remote, interpret};
 use super::state::State;
 use crate::memory::MapOp;
-use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, Register};
 use nix::errno::Errno;
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
@@ -63,8 +62,6 @@ pub(crate) struct Native {
     pub(crate) times: VecDeque<u64>,
     /// Instructions that only the translator can run.
     special: HashSet<u64>,
-    /// Where MXCSR has been stored.
-    images: HashSet<u64>,
     /// Stopped at a system call that is not executed: the next single step is reported before it is made.
     at_call: bool,
 }
@@ -91,7 +88,6 @@ impl Native {
             xstate: Vec::new(),
             times: VecDeque::new(),
             special: HashSet::new(),
-            images: HashSet::new(),
             at_call: false,
         };
         native.wait()?;
@@ -419,24 +415,10 @@ impl Native {
     /// Has the interpreter run the instruction, whose bytes are `code`; false if it faults.
     fn run_special(&mut self, code: &[u8]) -> io::Result<bool> {
         let state = self.state()?;
-        let insn = Decoder::with_ip(64, code, state.rip, DecoderOptions::NONE).decode();
         let Some(next) = interpret(&self.remote, &state, code, &mut self.times) else { return Ok(false) };
-        if let Some(image) = mxcsr_image(&insn, &state) {
-            self.images.insert(image);
-        }
         self.set_state(&next)?;
         self.at_call = false;
         Ok(true)
-    }
-
-    /// Rule `mxcsr-flags`: exception flags in stored images do not count.
-    pub(crate) fn without_mxcsr_flags(&self, at: u64, bytes: &mut [u8], other: &[u8]) {
-        for image in &self.images {
-            let Some(n) = image.checked_sub(at).map(|n| n as usize) else { continue };
-            if let (Some(byte), Some(other)) = (bytes.get_mut(n), other.get(n)) {
-                *byte = *byte & !0x3f | *other & 0x3f;
-            }
-        }
     }
 
     /// Changes mappings as the leader has. Files come from the controller's descriptor.
@@ -472,21 +454,4 @@ impl Native {
         }
         .map(drop)
     }
-}
-
-/// Where an instruction stores MXCSR, if it does.
-fn mxcsr_image(insn: &Instruction, state: &State) -> Option<u64> {
-    use Mnemonic::{Fxsave, Fxsave64, Stmxcsr, Vstmxcsr, Xsave, Xsave64, Xsavec, Xsavec64, Xsaveopt, Xsaveopt64};
-    let offset = match insn.mnemonic() {
-        Stmxcsr | Vstmxcsr => 0,
-        Fxsave | Fxsave64 | Xsave | Xsave64 | Xsavec | Xsavec64 | Xsaveopt | Xsaveopt64 => xsave::MXCSR as u64,
-        _ => return None,
-    };
-    let value = |reg: Register, _: usize, _: usize| match reg {
-        Register::FS => Some(state.fs_base),
-        Register::GS => Some(state.gs_base),
-        _ if reg.is_segment_register() => Some(0),
-        _ => Some(state.gpr[reg.full_register().number()]),
-    };
-    insn.virtual_address(0, 0, value).map(|at| at.wrapping_add(offset))
 }

@@ -1,6 +1,7 @@
 //! What has to be equal. Each rule has a name, under which `docs/DIFF.md` explains it.
 
 use super::state::State;
+use crate::arch;
 use calque_frontend::decode::rflags_of;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, Register};
 
@@ -8,8 +9,8 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, Regi
 const FLAGS: u64 = 0xcd5;
 /// The six status flags.
 pub(crate) const STATUS: u64 = 0x8d5;
-/// Rule `mxcsr-flags`: the sticky exception flags, which Calque does not keep.
-const MXCSR: u64 = !0x3f;
+/// Rule `mxcsr-flags`: sticky exception flags count where compiled code keeps the processor's.
+const MXCSR: u64 = if arch::EXACT_MXCSR { !0 } else { !0x3f };
 
 /// One thing that differs.
 #[derive(Clone, PartialEq, Eq, Debug)]

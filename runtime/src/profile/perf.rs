@@ -10,7 +10,7 @@
 #![allow(unsafe_code)]
 
 use super::functions::FunctionTable;
-use calque_backend::{Arch, HostIsa, Translation};
+use calque_backend::{Arch, HostIsa};
 use calque_ir::GuestAddr;
 use std::fs::File;
 use std::io::{self, Write};
@@ -66,8 +66,8 @@ impl Perf {
         Frozen(self.lock())
     }
 
-    /// Tells of a translation that has just been published.
-    pub(crate) fn published(&self, translation: &Translation) {
+    /// Tells of code that has just been published: made from what is at `pc`, `len` bytes from `start` on.
+    pub(crate) fn published(&self, pc: GuestAddr, start: u64, len: usize) {
         let mut state = self.lock();
         if state.pid != std::process::id() {
             // At first, and in a child of a fork, which has files of its own.
@@ -75,11 +75,11 @@ impl Perf {
             let old = state.files.take();
             state.files = Files::create(state.pid, old).inspect_err(|e| eprintln!("calque: --perf: {e}")).ok();
         }
-        let name = state.name(translation.pc);
+        let name = state.name(pc);
         let index = state.index;
         state.index += 1;
         let Some(files) = &mut state.files else { return };
-        if let Err(error) = files.add(&name, index, translation) {
+        if let Err(error) = files.add(&name, index, start, len) {
             eprintln!("calque: --perf: {error}");
             state.files = None;
         }
@@ -121,11 +121,10 @@ impl Files {
         Ok(Files { map, dump })
     }
 
-    fn add(&mut self, name: &str, index: u64, translation: &Translation) -> io::Result<()> {
-        let (start, len) = translation.host_range();
-        writeln!(self.map, "{:x} {len:x} {name}", start.0)?;
-        // SAFETY: the code of a translation, which stays until a reset, for which this thread would have to stop.
-        let code = unsafe { std::slice::from_raw_parts(start.0 as *const u8, len) };
+    fn add(&mut self, name: &str, index: u64, start: u64, len: usize) -> io::Result<()> {
+        writeln!(self.map, "{start:x} {len:x} {name}")?;
+        // SAFETY: code that has just been published, which stays until a reset, for which this thread would have to stop.
+        let code = unsafe { std::slice::from_raw_parts(start as *const u8, len) };
         let size = RECORD as usize + 8 + 4 * 8 + name.len() + 1 + len;
         let mut record = Vec::with_capacity(size);
         record.extend(CODE_LOAD.to_ne_bytes());
@@ -134,7 +133,7 @@ impl Files {
         let tid = nix::unistd::gettid().as_raw() as u32;
         record.extend(std::process::id().to_ne_bytes());
         record.extend(tid.to_ne_bytes());
-        [start.0 as u64, start.0 as u64, len as u64, index].iter().for_each(|word| record.extend(word.to_ne_bytes()));
+        [start, start, len as u64, index].iter().for_each(|word| record.extend(word.to_ne_bytes()));
         record.extend(name.as_bytes());
         record.push(0);
         record.extend(code);

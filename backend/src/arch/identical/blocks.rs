@@ -38,6 +38,16 @@ pub enum Found {
     Odd,
 }
 
+/// What became of a guest pc.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Made {
+    pub found: Found,
+    /// Guest instructions of the unit.
+    pub insns: u32,
+    /// Bytes of its host code.
+    pub len: usize,
+}
+
 /// What a signal handler does with the host pc that it has interrupted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Interruption {
@@ -255,13 +265,13 @@ impl Blocks {
 
     /// Makes the unit at `pc`, or finds that there is none to be made. `read` copies guest code. Whether the bytes are
     /// still the same is the caller's to look after: it keeps others from calling `remove`, and `unchanged` says so before the unit can be found.
-    /// The number of guest instructions, too; `None` if they have changed.
+    /// `None` if they have changed.
     pub fn translate(
         &self,
         pc: u64,
         read: &mut dyn FnMut(u64, &mut [u8]) -> usize,
         unchanged: &mut dyn FnMut() -> bool,
-    ) -> Result<Option<(Found, u32)>, TranslateError> {
+    ) -> Result<Option<Made>, TranslateError> {
         let mut guard = self.lock();
         let state = &mut *guard;
         let start = self.memory.peek() as u32;
@@ -285,7 +295,7 @@ impl Blocks {
             self.memory.write(start as usize, &code.bytes);
             let kind = if is_unit { Kind::Unit } else { Kind::Odd };
             let found = self.add(state, pc, start, code.len() as u32, kind);
-            Ok(Some((found, state.translator.unit.insns)))
+            Ok(Some(Made { found, insns: state.translator.unit.insns, len: code.len() }))
         };
         state.buffer = code.bytes;
         result

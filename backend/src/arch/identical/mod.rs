@@ -47,6 +47,6 @@ mod sites;
 mod unit;
 
 pub use area::Area;
-pub use blocks::{Blocks, Found, Frozen, TranslateError};
+pub use blocks::{Blocks, Found, Frozen, Made, TranslateError};
 pub use enter::{Exit, Redirect, enter, is_supported, leave_at, resume, signal_entry};
 pub use unit::Counted;
