@@ -17,6 +17,7 @@
 #![allow(unsafe_code)]
 
 use crate::arch;
+use crate::arch::FaultOf;
 use crate::dispatch::CODE_CHANGED;
 use crate::memory::Prot;
 use crate::stats;
@@ -119,9 +120,13 @@ fn leave_generated_code(signo: i32, info: &libc::siginfo_t, context: &mut libc::
     let addr = if info.si_code == SI_KERNEL { NOT_CANONICAL } else { arch::fault_address(info) };
     let vector = arch::context_trap(context);
     let pending = Pending { signo, code: info.si_code, addr: GuestAddr(addr), access, vector, region: 0 };
-    if units().is_some_and(|units| units.interrupt(context)) {
-        PENDING.set(Some(pending));
-        return true;
+    match units().map_or(FaultOf::NoUnit, |units| units.fault(context)) {
+        FaultOf::NoUnit => {}
+        FaultOf::Guest => {
+            PENDING.set(Some(pending));
+            return true;
+        }
+        FaultOf::Sequence => return true,
     }
     let pc = arch::context_pc(context) as usize;
     let jit = crate::process::current().and_then(|process| process.code.jit.as_ref());

@@ -109,20 +109,22 @@ impl CodeMemory {
         self.executable.as_ptr() as u64
     }
 
-    /// The first `len` bytes.
-    pub(crate) fn header(&self, len: usize) -> Vec<u8> {
-        assert!(len <= self.used());
-        // SAFETY: written and published.
-        unsafe { std::slice::from_raw_parts(self.executable.as_ptr(), len).to_vec() }
-    }
-
     /// Makes the 32-bit displacement at offset `at`, the end of an instruction, lead to offset `to`: one store, which threads that run the code
-    /// see whole, because the displacement lies in an aligned 8-byte word (SDM vol. 3 9.1.1). This is the one write to published code.
+    /// see whole, because the displacement lies in an aligned 8-byte word (SDM vol. 3 9.1.1). Beside `clear_byte` the one write to published code.
     pub(crate) fn patch(&self, at: u32, to: u32) {
         assert!(at as usize + 4 <= self.used() && at % 8 <= 4);
         let displacement = to.wrapping_sub(at + 4);
         // SAFETY: inside the mapping; a misaligned store as the processor makes it, not as an atomic of Rust's.
         unsafe { self.writable.add(at as usize).cast::<u32>().write_unaligned(displacement) };
+    }
+
+    /// Clears the byte at offset `at`, the displacement of a JRCXZ, which then leads to the next instruction: one store of a byte.
+    pub(crate) fn clear_byte(&self, at: u32) {
+        assert!((at as usize) < self.used());
+        // SAFETY: inside the mapping.
+        unsafe {
+            self.writable.add(at as usize).cast::<std::sync::atomic::AtomicU8>().as_ref().store(0, Ordering::Release)
+        };
     }
 
     /// Where code at `offset` runs.

@@ -122,3 +122,15 @@ pub(crate) fn fixup(pc: u64) -> Option<u64> {
     let absolute = |field: &i32| (std::ptr::from_ref(field) as u64).wrapping_add_signed(i64::from(*field));
     table.iter().find(|f| absolute(&f.access) == pc).map(|f| absolute(&f.landing))
 }
+
+/// Whose a fault at a host pc is, as far as units are concerned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there are no units"))]
+pub(crate) enum FaultOf {
+    /// Not in a unit.
+    NoUnit,
+    /// An instruction of the guest's.
+    Guest,
+    /// What is left of the sequence of one that is done: the thread has left, and goes on behind it.
+    Sequence,
+}

@@ -1,5 +1,6 @@
 //! Hosts that cannot run guest instructions as they are: there are no units.
 
+use super::FaultOf;
 use crate::dispatch::Event;
 use crate::options::RunOptions;
 use crate::thread::Thread;
@@ -69,7 +70,11 @@ impl Units {
         match *self {}
     }
 
-    pub(crate) fn interrupt(&self, _: &mut libc::ucontext_t) -> bool {
+    pub(crate) fn interrupt(&self, _: &mut libc::ucontext_t) {
+        match *self {}
+    }
+
+    pub(crate) fn fault(&self, _: &mut libc::ucontext_t) -> FaultOf {
         match *self {}
     }
 

@@ -9,6 +9,7 @@
 
 #![allow(unsafe_code)]
 
+use super::FaultOf;
 use crate::crash;
 use crate::dispatch::{Event, interpret};
 use crate::fault;
@@ -22,7 +23,9 @@ use crate::tier::Code;
 use crate::world::Member;
 use calque_backend::CacheError;
 pub(crate) use calque_backend::identical::Counted;
-use calque_backend::identical::{self, Area, Blocks, Exit, Found, Made, Redirect, TranslateError};
+use calque_backend::identical::{
+    self, Area, Back, Blocks, Cause, Exit, Found, Made, Redirect, Standing, TranslateError,
+};
 use calque_frontend::decode::{Decoded, Window};
 use calque_ir::{CpuState, GuestAddr, GuestRange, Op};
 use iced_x86::Mnemonic;
@@ -116,28 +119,19 @@ impl Units {
         self.blocks.sizes()
     }
 
-    /// In a signal handler: makes the thread, interrupted at `context`, leave the unit it is in, if it is in one. Whether it is.
-    pub(crate) fn interrupt(&self, context: &mut libc::ucontext_t) -> bool {
-        let registers = &mut context.uc_mcontext.gregs;
-        let redirect = identical::leave_at(&self.blocks, registers[libc::REG_RIP as usize] as u64);
-        let flags = &mut registers[libc::REG_EFL as usize];
-        *flags &= !TRAP_FLAG;
-        match redirect {
-            Redirect::None => false,
-            Redirect::Step => {
-                *flags |= TRAP_FLAG;
-                true
-            }
-            Redirect::To { pc, sp, register } => {
-                registers[libc::REG_RIP as usize] = pc as i64;
-                if let Some(sp) = sp {
-                    registers[libc::REG_RSP as usize] = sp as i64;
-                }
-                if let Some((reg, value)) = register {
-                    registers[GREGS[usize::from(reg)] as usize] = value as i64;
-                }
-                true
-            }
+    /// In a signal handler: makes the thread, interrupted at `context`, leave the unit it is in, if it is in one.
+    pub(crate) fn interrupt(&self, context: &mut libc::ucontext_t) {
+        redirect(context, identical::leave_at(&self.blocks, super::context_pc(context), Cause::Signal));
+    }
+
+    /// As `interrupt`, at a host instruction that cannot run.
+    pub(crate) fn fault(&self, context: &mut libc::ucontext_t) -> FaultOf {
+        let change = identical::leave_at(&self.blocks, super::context_pc(context), Cause::Fault);
+        redirect(context, change);
+        match change {
+            Redirect::None => FaultOf::NoUnit,
+            Redirect::Step | Redirect::To { at: Standing::Behind, .. } => FaultOf::Sequence,
+            Redirect::To { at: Standing::Before, .. } => FaultOf::Guest,
         }
     }
 
@@ -146,6 +140,27 @@ impl Units {
         let registers = &mut context.uc_mcontext.gregs;
         if self.blocks.contains(registers[libc::REG_RIP as usize] as u64) {
             registers[libc::REG_EFL as usize] |= TRAP_FLAG;
+        }
+    }
+}
+
+/// Changes the context of an interrupted thread.
+fn redirect(context: &mut libc::ucontext_t, change: Redirect) {
+    let registers = &mut context.uc_mcontext.gregs;
+    registers[libc::REG_EFL as usize] &= !TRAP_FLAG;
+    match change {
+        Redirect::None => {}
+        Redirect::Step => registers[libc::REG_EFL as usize] |= TRAP_FLAG,
+        Redirect::To { pc, sp, back, .. } => {
+            registers[libc::REG_RIP as usize] = pc as i64;
+            if let Some(sp) = sp {
+                registers[libc::REG_RSP as usize] = sp as i64;
+            }
+            match back {
+                Back::Nothing => {}
+                Back::Value(reg, value) => registers[GREGS[usize::from(reg)] as usize] = value as i64,
+                Back::Rcx => registers[libc::REG_RCX as usize] = registers[libc::REG_R11 as usize],
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What units reach through the GS base: one thread's words, its table of landings, and its counters.
+//! What units reach through the GS base: one thread's words, its return table, its table of landings, and its counters.
 //!
 //! # Safety
 //! An area is a mapping of its own, zero at first, which lives as long as the [`Area`].
@@ -12,6 +12,8 @@ use std::ptr::NonNull;
 
 /// Landings of a thread, indexed by the low 16 bits of a guest pc.
 pub(super) const LANDINGS: usize = 1 << 16;
+/// Return points of a thread, indexed by the low 8 bits of a return address.
+const RETURNS: usize = 1 << 8;
 
 /// The words. All addresses are host addresses.
 #[repr(C)]
@@ -22,7 +24,9 @@ pub(super) struct Words {
     pub(super) cpu: u64,
     /// Stack pointer of `enter`.
     pub(super) host_sp: u64,
-    /// Where a rewritten sequence keeps the one register that it uses.
+    /// The guest's R11.
+    pub(super) r11: u64,
+    /// Where a rewritten sequence keeps the one register that it uses beside R11.
     pub(super) spill: u64,
     /// Target of a computed jump; where the guest goes on after most exits.
     pub(super) rip: u64,
@@ -54,8 +58,17 @@ pub(super) struct Words {
 #[repr(C, align(64))]
 pub(super) struct Fx(pub(super) [u8; 512]);
 
+/// Where the return table begins, from the GS base.
+pub(super) const RETURN_TABLE: usize = 2048;
 /// Where the table of landings begins, from the GS base.
 pub(super) const TABLE: usize = 4096;
+
+const _: () = assert!(size_of::<Words>() <= RETURN_TABLE && RETURN_TABLE + RETURNS * 8 <= TABLE, "the tables overlap");
+
+/// Displacement from the GS base of the return table's slot for return address `pc`.
+pub(super) fn return_slot(pc: u64) -> u32 {
+    (RETURN_TABLE + (pc as usize & (RETURNS - 1)) * 8) as u32
+}
 
 /// MXCSR of Rust code: its value at reset (SDM vol. 1 10.2.3).
 const MXCSR_DEFAULT: u32 = 0x1f80;
@@ -73,6 +86,8 @@ pub struct Area {
     /// Indices of the landings that differ from `empty`.
     used: Vec<u16>,
     empty: u64,
+    /// What the return table holds where no call has been.
+    no_return: u64,
     /// What the host's x87 unit holds, but for what units have done to it.
     pub(super) loaded: X87,
 }
@@ -81,20 +96,21 @@ pub struct Area {
 unsafe impl Send for Area {}
 
 impl Area {
-    /// An area whose landings all are `empty`, the exit for unknown targets.
-    pub(super) fn new(empty: u64) -> io::Result<Area> {
+    /// An area whose landings all are `empty`, the exit for unknown targets, and whose return points are `no_return`.
+    pub(super) fn new(empty: u64, no_return: u64) -> io::Result<Area> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new anonymous mapping.
         let p = unsafe { libc::mmap(std::ptr::null_mut(), SIZE, protection, flags, -1, 0) };
         let words = NonNull::new(p.cast()).filter(|_| p != libc::MAP_FAILED).ok_or_else(io::Error::last_os_error)?;
-        let area = Area { words, used: Vec::new(), empty, loaded: CpuState::new().x87 };
+        let area = Area { words, used: Vec::new(), empty, no_return, loaded: CpuState::new().x87 };
         // SAFETY: words and table are ours and nobody else's yet.
         unsafe {
             (*area.words()).host_mxcsr = MXCSR_DEFAULT;
             (*area.words()).xinuse = u32::from(enter::has_xinuse());
             std::slice::from_raw_parts_mut(area.slot(0), LANDINGS).fill(empty);
         }
+        area.clear_returns();
         Ok(area)
     }
 
@@ -178,8 +194,17 @@ impl Area {
         unsafe { self.counter(0).write_bytes(0, used as usize) };
     }
 
-    /// Forgets all landings: after code memory was given back.
+    fn clear_returns(&self) {
+        // SAFETY: the table lies behind the words, and the owner of the area is not inside a unit.
+        unsafe {
+            let table = self.words.as_ptr().cast::<u8>().add(RETURN_TABLE).cast::<u64>();
+            std::slice::from_raw_parts_mut(table, RETURNS).fill(self.no_return);
+        }
+    }
+
+    /// Forgets all landings and return points: after code memory was given back.
     pub fn clear(&mut self) {
+        self.clear_returns();
         for index in std::mem::take(&mut self.used) {
             // SAFETY: as in `set_landing`.
             unsafe { *self.slot(index) = self.empty };

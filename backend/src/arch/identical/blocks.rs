@@ -6,12 +6,12 @@
 //! The host's signal handler takes the lock only when it has interrupted a unit or a landing: its thread does not hold it then.
 
 use super::area::{Area, MOST_COUNTERS};
-use super::emit::{Code, RCX, RIP, SPILL};
+use super::emit::{Code, R11, RIP};
 use super::enter;
-use super::sites::{self, Phase, Rule};
-use super::unit::{Counted, Exits, Translator, UnitExit, World};
+use super::sites::{self, Away, Phase, Rule, Sequence};
+use super::unit::{BEFORE_POINT, Counted, Entry, Exits, Translator, UnitExit, Way, World};
 use crate::cache::{CacheError, CodeMemory};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashTable};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -50,14 +50,14 @@ pub struct Made {
 
 /// What a signal handler does with the host pc that it has interrupted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Interruption {
+pub(super) enum Interruption {
     /// Not in a unit, or about to leave by itself.
     None,
-    /// Registers are the guest's, but for `spilled`, whose value is in the area. The guest goes on at `pc`, or where
+    /// Registers are the guest's, but for R11, which is in the area, and what is `away`. The guest goes on at `pc`, or where
     /// the area says. `counted` is the counter of an instruction that has been counted and has not run.
-    At { pc: Option<u64>, spilled: Option<u8>, counted: Option<u32> },
-    /// Neither before nor behind a guest instruction: run one host instruction, then ask again.
-    Step,
+    At { pc: Option<u64>, away: Away, counted: Option<u32> },
+    /// Neither before nor behind a guest instruction, which is at `pc`: run one host instruction, then ask again.
+    Step { pc: u64 },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,32 +69,79 @@ enum Kind {
 
 struct Record {
     pc: u64,
-    /// Place in code memory.
+    /// Place in code memory. It ends where the next record begins.
     start: u32,
-    len: u32,
     /// Where its items begin; they end where the next record's do.
     items: u32,
     /// The last exit that was joined to it, as a list through `Exit::next`, plus 1.
     incoming: u32,
     kind: Kind,
+    /// For units: how it is come to beside by exits and landings.
+    way: Way,
     removed: bool,
 }
 
 /// A direct exit of a unit.
 struct Exit {
-    /// Place in code memory of the displacement, and of the stub.
+    /// Low and high half.
+    target: [u32; 2],
+    /// Place in code memory of the displacement.
     at: u32,
-    stub: u32,
-    target: u64,
     /// Next exit with the same target, plus 1.
     next: u32,
-    /// The record that it is joined to, plus 1.
-    linked: u32,
+    /// How far behind `at` its stub is.
+    stub: u16,
+    /// Joined to the unit of its target.
+    linked: bool,
+}
+
+impl Exit {
+    fn new(start: u32, exit: &UnitExit) -> Exit {
+        let stub = u16::try_from(exit.stub - exit.at).expect("a unit is shorter than 64 KiB");
+        let target = [exit.target as u32, (exit.target >> 32) as u32];
+        Exit { target, at: start + exit.at, next: 0, stub, linked: false }
+    }
+
+    fn target(&self) -> u64 {
+        u64::from(self.target[0]) | u64::from(self.target[1]) << 32
+    }
+
+    fn stub(&self) -> u32 {
+        self.at + u32::from(self.stub)
+    }
+}
+
+/// Records by guest pc, of units and of what is the interpreter's.
+#[derive(Default)]
+struct Index(HashTable<u32>);
+
+impl Index {
+    /// Fibonacci hashing; the table looks at both ends of a hash.
+    fn hash(pc: u64) -> u64 {
+        let product = pc.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        product ^ product >> 32
+    }
+
+    #[inline]
+    fn get(&self, pc: u64, records: &[Record]) -> Option<u32> {
+        self.0.find(Self::hash(pc), |&i| records[i as usize].pc == pc).copied()
+    }
+
+    fn insert(&mut self, index: u32, records: &[Record]) {
+        let pc = |index: u32| records[index as usize].pc;
+        self.0.insert_unique(Self::hash(pc(index)), index, |&i| Self::hash(pc(i)));
+    }
+
+    fn remove(&mut self, index: u32, records: &[Record]) {
+        if let Ok(entry) = self.0.find_entry(Self::hash(records[index as usize].pc), |&i| i == index) {
+            entry.remove();
+        }
+    }
 }
 
 struct State {
     translator: Translator,
-    by_pc: HashMap<u64, u32>,
+    by_pc: Index,
     /// Place in code memory of the landings, and of the displacement of their jump.
     landings: HashMap<u64, (u32, u32)>,
     /// Place of the last landing made for an index. It goes on to the one before if the pc is another.
@@ -109,12 +156,34 @@ struct State {
     buffer: Vec<u8>,
 }
 
+impl State {
+    fn new(translator: Translator, header: &Header) -> State {
+        let start = header.returns as u32;
+        let returns =
+            Record { pc: 0, start, items: 0, incoming: 0, kind: Kind::Landing, way: Way::Start, removed: false };
+        State {
+            translator,
+            by_pc: Index::default(),
+            landings: HashMap::new(),
+            heads: HashMap::new(),
+            records: vec![returns],
+            exits: Vec::new(),
+            items: header.items.clone(),
+            pages: HashMap::new(),
+            counters: HashMap::new(),
+            buffer: Vec::new(),
+        }
+    }
+}
+
 /// The units of a process.
 pub struct Blocks {
     memory: CodeMemory,
+    header: Header,
     exits: Exits,
     miss: u64,
     gone: u64,
+    no_call: u64,
     state: Mutex<State>,
     /// Resets so far.
     generation: AtomicU64,
@@ -132,33 +201,15 @@ impl Blocks {
     pub fn new(budget: usize) -> Result<Blocks, CacheError> {
         let memory = CodeMemory::near(PLACE, budget.clamp(1 << 20, MOST))?;
         let mut header = Header::new(memory.base());
-        let exits = Exits {
-            link: header.thunk(enter::exit_link()),
-            syscall: header.thunk(enter::exit_syscall()),
-            odd: header.thunk(enter::exit_odd()),
-            stop: header.thunk(enter::exit_stop()),
-        };
-        let (miss, gone) = (header.thunk(enter::exit_miss()), header.thunk(enter::exit_gone()));
-        let state = State {
-            translator: Translator::new(),
-            by_pc: HashMap::new(),
-            landings: HashMap::new(),
-            heads: HashMap::new(),
-            records: Vec::new(),
-            exits: Vec::new(),
-            items: Vec::new(),
-            pages: HashMap::new(),
-            counters: HashMap::new(),
-            buffer: Vec::new(),
-        };
-        let blocks = Blocks { memory, exits, miss, gone, state: Mutex::new(state), generation: AtomicU64::new(0) };
-        blocks.write_header(&header);
-        Ok(blocks)
-    }
-
-    fn write_header(&self, header: &Header) {
-        let at = self.memory.allocate(header.code.len()).expect("new code memory has room for its header");
-        self.memory.write(at, &header.code.bytes);
+        let (link, syscall) = (header.thunk(enter::exit_link()), header.thunk(enter::exit_syscall()));
+        let (odd, miss) = (header.thunk(enter::exit_odd()), header.thunk(enter::exit_miss()));
+        let (gone, stop) = (header.thunk(enter::exit_gone()), header.thunk(enter::exit_stop()));
+        let (no_call, no_return) = header.returns();
+        let at = memory.allocate(header.code.len()).expect("new code memory has room for its header");
+        memory.write(at, &header.code.bytes);
+        let exits = Exits { link, syscall, odd, stop, no_return };
+        let state = Mutex::new(State::new(Translator::new(), &header));
+        Ok(Blocks { memory, header, exits, miss, gone, no_call, state, generation: AtomicU64::new(0) })
     }
 
     /// From now on leaves to the interpreter what differs from run to run: before anything is translated.
@@ -189,7 +240,7 @@ impl Blocks {
 
     /// An area for a thread.
     pub fn area(&self) -> std::io::Result<Area> {
-        Area::new(self.miss)
+        Area::new(self.gone, self.no_call)
     }
 
     /// Raised by each reset: areas are to be cleared.
@@ -212,7 +263,8 @@ impl Blocks {
         // While the child copied, the parent may have joined exits to units that the child does not have.
         let state = self.lock();
         for exit in &state.exits {
-            let to = exit.linked.checked_sub(1).map_or(exit.stub, |i| state.records[i as usize].start);
+            let linked = if exit.linked { state.by_pc.get(exit.target(), &state.records) } else { None };
+            let to = linked.map_or(exit.stub(), |i| state.records[i as usize].start);
             self.memory.patch(exit.at, to);
         }
         for (pc, &(_, jump)) in &state.landings {
@@ -224,14 +276,14 @@ impl Blocks {
     /// Where the landing of `pc` leads.
     fn landing_target(&self, state: &State, pc: u64) -> u32 {
         let gone = (self.gone - self.memory.base()) as u32;
-        let record = state.by_pc.get(&pc).map(|&i| &state.records[i as usize]);
+        let record = state.by_pc.get(pc, &state.records).map(|i| &state.records[i as usize]);
         record.filter(|record| record.kind == Kind::Unit).map_or(gone, |record| record.start)
     }
 
     /// What is known of `pc`.
     pub fn find(&self, pc: u64) -> Option<Found> {
         let state = self.lock();
-        state.by_pc.get(&pc).map(|&i| self.found(&state.records[i as usize]))
+        state.by_pc.get(pc, &state.records).map(|i| self.found(&state.records[i as usize]))
     }
 
     fn found(&self, record: &Record) -> Found {
@@ -244,8 +296,8 @@ impl Blocks {
     /// The target of an exit, and what is known of it; joins the two if it is a unit.
     pub fn follow(&self, exit: u32) -> (u64, Option<Found>) {
         let mut state = self.lock();
-        let target = state.exits[exit as usize].target;
-        let Some(&i) = state.by_pc.get(&target) else { return (target, None) };
+        let target = state.exits[exit as usize].target();
+        let Some(i) = state.by_pc.get(target, &state.records) else { return (target, None) };
         let found = self.found(&state.records[i as usize]);
         if found != Found::Odd {
             self.link(&mut state, exit, i);
@@ -256,8 +308,7 @@ impl Blocks {
     fn link(&self, state: &mut State, exit: u32, to: u32) {
         let record = &mut state.records[to as usize];
         let from = &mut state.exits[exit as usize];
-        if from.linked == 0 {
-            from.linked = to + 1;
+        if !std::mem::replace(&mut from.linked, true) {
             from.next = std::mem::replace(&mut record.incoming, exit + 1);
             self.memory.patch(from.at, record.start);
         }
@@ -278,10 +329,10 @@ impl Blocks {
         let mut bytes = std::mem::take(&mut state.buffer);
         bytes.clear();
         let mut code = Code { bytes, base: self.memory.base() + u64::from(start) };
-        let (by_pc, counters) = (&state.by_pc, &mut state.counters);
+        let (by_pc, records, counters) = (&state.by_pc, &state.records, &mut state.counters);
         let mut world = World {
             read,
-            known: &|pc| by_pc.contains_key(&pc),
+            known: &|pc| by_pc.get(pc, records).is_some(),
             counter: &mut |pc| counter_of(counters, pc),
             exits: self.exits,
             first_exit: state.exits.len() as u32,
@@ -294,7 +345,7 @@ impl Blocks {
         } else {
             self.memory.write(start as usize, &code.bytes);
             let kind = if is_unit { Kind::Unit } else { Kind::Odd };
-            let found = self.add(state, pc, start, code.len() as u32, kind);
+            let found = self.add(state, pc, start, kind);
             Ok(Some(Made { found, insns: state.translator.unit.insns, len: code.len() }))
         };
         state.buffer = code.bytes;
@@ -302,20 +353,26 @@ impl Blocks {
     }
 
     /// Records what the translator has made, and joins what can be joined.
-    fn add(&self, state: &mut State, pc: u64, start: u32, len: u32, kind: Kind) -> Found {
+    fn add(&self, state: &mut State, pc: u64, start: u32, kind: Kind) -> Found {
         let index = state.records.len() as u32;
         let first_exit = state.exits.len() as u32;
-        state.records.push(Record {
-            pc,
-            start,
-            len,
-            items: state.items.len() as u32,
-            incoming: 0,
-            kind,
-            removed: false,
-        });
-        state.by_pc.insert(pc, index);
         let unit = std::mem::take(&mut state.translator.unit);
+        let items = state.items.len() as u32;
+        let entries = [Entry { pc, at: 0, items: 0, way: Way::Start }];
+        let entries = entries.iter().chain(&unit.entries);
+        for entry in entries.clone() {
+            let (start, items) = (start + entry.at, items + entry.items);
+            state.records.push(Record {
+                pc: entry.pc,
+                start,
+                items,
+                incoming: 0,
+                kind,
+                way: entry.way,
+                removed: false,
+            });
+            state.by_pc.insert(state.records.len() as u32 - 1, &state.records);
+        }
         state.items.extend_from_slice(&unit.items);
         let odd = [(pc, 15)];
         for &(from, len) in if kind == Kind::Odd { &odd[..] } else { &unit.source[..] } {
@@ -327,18 +384,18 @@ impl Blocks {
             }
         }
         if kind == Kind::Unit {
-            let exit =
-                |e: &UnitExit| Exit { at: start + e.at, stub: start + e.stub, target: e.target, next: 0, linked: 0 };
-            state.exits.extend(unit.exits.iter().map(exit));
+            state.exits.extend(unit.exits.iter().map(|exit| Exit::new(start, exit)));
             for exit in first_exit..state.exits.len() as u32 {
-                if let Some(&to) = state.by_pc.get(&state.exits[exit as usize].target)
+                if let Some(to) = state.by_pc.get(state.exits[exit as usize].target(), &state.records)
                     && state.records[to as usize].kind == Kind::Unit
                 {
                     self.link(state, exit, to);
                 }
             }
-            if let Some(&(_, jump)) = state.landings.get(&pc) {
-                self.memory.patch(jump, start);
+            for entry in entries {
+                if let Some(&(_, jump)) = state.landings.get(&entry.pc) {
+                    self.memory.patch(jump, start + entry.at);
+                }
             }
         }
         state.translator.unit = unit;
@@ -354,19 +411,19 @@ impl Blocks {
         if state.landings.contains_key(&pc) {
             return head;
         }
-        let record = state.by_pc.get(&pc).map(|&i| &state.records[i as usize])?;
+        let record = state.by_pc.get(pc, &state.records).map(|i| &state.records[i as usize])?;
         let unit = if record.kind == Kind::Unit { record.start } else { return None };
         let start = self.memory.peek() as u32;
         let mut code = Code { bytes: Vec::with_capacity(64), base: self.memory.base() + u64::from(start) };
-        let mut list = Vec::with_capacity(3);
-        let next = head.unwrap_or(self.miss);
-        let jump = write_landing(&mut code, &mut list, pc, next, self.memory.base() + u64::from(unit));
+        let mut sequence = Sequence::at(0);
+        let next = head.map_or(self.miss, |head| head + Code::MOVE_RCX_AWAY.len() as u64);
+        let jump = write_landing(&mut code, &mut sequence, pc, next, self.memory.base() + u64::from(unit));
         self.memory.allocate(code.len())?;
         self.memory.write(start as usize, &code.bytes);
         let items = state.items.len() as u32;
-        sites::put_sequence(&mut state.items, 0, &list);
-        let len = code.len() as u32;
-        state.records.push(Record { pc, start, len, items, incoming: 0, kind: Kind::Landing, removed: false });
+        sites::put_sequence(&mut state.items, 0, sequence.list());
+        let (kind, way) = (Kind::Landing, Way::Start);
+        state.records.push(Record { pc, start, items, incoming: 0, kind, way, removed: false });
         state.landings.insert(pc, (start, start + jump as u32));
         state.heads.insert(pc as u16, start);
         Some(code.base)
@@ -385,6 +442,9 @@ impl Blocks {
         for page in pages {
             for index in state.pages.remove(&page).unwrap_or_default() {
                 self.remove_record(state, index);
+                let inner =
+                    state.records[index as usize + 1..].iter().take_while(|record| record.way != Way::Start).count();
+                (index + 1..=index + inner as u32).for_each(|index| self.remove_record(state, index));
             }
         }
     }
@@ -395,12 +455,15 @@ impl Blocks {
             return;
         }
         let (pc, mut next) = (record.pc, std::mem::take(&mut record.incoming));
-        state.by_pc.remove(&pc);
+        if record.way == Way::Returns {
+            self.memory.clear_byte(record.start - BEFORE_POINT);
+        }
+        state.by_pc.remove(index, &state.records);
         while let Some(exit) = next.checked_sub(1) {
             let exit = &mut state.exits[exit as usize];
             next = std::mem::take(&mut exit.next);
-            exit.linked = 0;
-            self.memory.patch(exit.at, exit.stub);
+            exit.linked = false;
+            self.memory.patch(exit.at, exit.stub());
         }
         if let Some(&(_, jump)) = state.landings.get(&pc) {
             self.memory.patch(jump, self.landing_target(state, pc));
@@ -410,15 +473,12 @@ impl Blocks {
     /// Gives all memory back. No thread may be inside a unit.
     pub fn reset(&self) {
         let mut state = self.lock();
-        let header = self.memory.header(HEADER);
         self.memory.reset();
-        let at = self.memory.allocate(HEADER).expect("empty code memory has room for its header");
-        self.memory.write(at, &header);
-        state.by_pc = HashMap::new();
-        state.landings = HashMap::new();
-        state.heads = HashMap::new();
-        state.pages = HashMap::new();
-        (state.records, state.exits, state.items) = (Vec::new(), Vec::new(), Vec::new());
+        let at = self.memory.allocate(self.header.code.len()).expect("empty code memory has room for its header");
+        self.memory.write(at, &self.header.code.bytes);
+        let translator = std::mem::replace(&mut state.translator, Translator::new());
+        let counters = std::mem::take(&mut state.counters);
+        *state = State { counters, ..State::new(translator, &self.header) };
         self.generation.fetch_add(1, Ordering::Release);
     }
 
@@ -428,29 +488,23 @@ impl Blocks {
     }
 
     /// What a signal handler does at this host pc. Takes the lock only if it is in code memory.
-    pub fn interrupt(&self, host_pc: u64) -> Interruption {
+    pub(super) fn interrupt(&self, host_pc: u64) -> Interruption {
         let Some(offset) = self.memory.offset(host_pc as usize) else { return Interruption::None };
-        if offset < HEADER {
-            return Interruption::None;
-        }
         let state = self.lock();
         let next = state.records.partition_point(|record| record.start as usize <= offset);
         let Some(record) = next.checked_sub(1).map(|i| &state.records[i]) else { return Interruption::None };
         let inside = offset - record.start as usize;
-        if inside >= record.len as usize {
-            return Interruption::None;
-        }
         let end = state.records.get(next).map_or(state.items.len(), |next| next.items as usize);
         match sites::find(&state.items[record.items as usize..end], record.pc, inside) {
             None => Interruption::None,
             Some(site) => match site.rule {
-                Rule { phase: Phase::Before, spilled, counted } => Interruption::At {
+                Rule { phase: Phase::Before, away, counted } => Interruption::At {
                     pc: Some(site.pc),
-                    spilled,
+                    away,
                     counted: counted.then(|| state.counters.get(&site.pc).copied().unwrap_or(0)),
                 },
-                Rule { phase: Phase::Done, spilled, .. } => Interruption::At { pc: None, spilled, counted: None },
-                Rule { phase: Phase::Step, .. } => Interruption::Step,
+                Rule { phase: Phase::Done, away, .. } => Interruption::At { pc: None, away, counted: None },
+                Rule { phase: Phase::Step, .. } => Interruption::Step { pc: site.pc },
             },
         }
     }
@@ -466,7 +520,7 @@ impl Blocks {
         let table = state.records.len() * size_of::<Record>()
             + state.exits.len() * size_of::<Exit>()
             + state.items.len()
-            + state.by_pc.len() * size_of::<(u64, u32)>()
+            + state.by_pc.0.len() * (size_of::<u32>() + 1)
             + state.landings.len() * size_of::<(u64, (u32, u32))>();
         [self.memory.used() as u64, table as u64]
     }
@@ -482,56 +536,61 @@ fn counter_of(counters: &mut HashMap<u64, u32>, pc: u64) -> u32 {
     }
 }
 
-/// The landing of `pc`, which goes on at `next` if RIP is another; the offset of the displacement of its jump to `unit`.
-fn write_landing(code: &mut Code, list: &mut Vec<(usize, Rule)>, pc: u64, next: u64, unit: u64) -> usize {
-    let done = Rule::done_spilled(RCX);
-    code.restore(RCX, RIP);
-    list.push((code.len(), done));
-    let begin = code.len();
-    let minus = pc.wrapping_neg();
-    if minus as i64 == i64::from(minus as i32) {
-        code.add_rcx(minus as u32);
-        list.push((code.len() - begin, done));
-    } else {
-        // All 64 bits: with RAX, which waits in the scratch word of the area meanwhile.
-        const RAX: u8 = 0;
-        code.save(enter::SCRATCH, RAX);
-        code.load_constant(RAX, minus);
-        code.add_rcx_reg(RAX);
-        code.restore(RAX, enter::SCRATCH);
-        list.push((code.len() - begin, Rule::STEP));
-    }
-    let begin = code.len();
-    // jrcxz over the jump to `next`
-    code.put(&[0xe3, 5]);
-    code.jump(next);
-    code.restore(RCX, SPILL);
+/// The landing of `pc`, which goes on at `next`, with RCX in R11, if RIP is another; the offset of the displacement of its jump to `unit`.
+fn write_landing(code: &mut Code, sequence: &mut Sequence, pc: u64, next: u64, unit: u64) -> usize {
+    code.move_rcx_away();
+    sequence.rule(code.len(), Rule::DONE);
+    code.check_rip(pc, next);
+    code.move_rcx_back();
+    sequence.rule(code.len(), Rule::DONE_RCX_AWAY);
     code.align_patch(1);
     code.put(&[0xe9]);
     let jump = code.len();
     code.relative(unit);
-    list.push((code.len() - begin, done));
+    sequence.rule(code.len(), Rule::DONE);
     jump
 }
 
-/// Code memory begins with jumps to the exits in `enter`, which 32-bit displacements may not reach from units.
+/// Code memory begins with jumps to the exits in `enter`, which 32-bit displacements may not reach from units, and the
+/// way of returns whose return point is not known.
 struct Header {
     code: Code,
+    /// Where that way begins, and its items.
+    returns: usize,
+    items: Vec<u8>,
 }
-
-/// Bytes of one jump: `jmp [rip]` and the address.
-const THUNK: usize = 14;
-const HEADER: usize = 6 * THUNK;
 
 impl Header {
     fn new(base: u64) -> Header {
-        Header { code: Code { bytes: Vec::with_capacity(HEADER), base } }
+        Header { code: Code { bytes: Vec::new(), base }, returns: 0, items: Vec::new() }
     }
 
+    /// `jmp [rip]` and the address.
     fn thunk(&mut self, to: u64) -> u64 {
         let at = self.code.here();
         self.code.put(&[0xff, 0x25, 0, 0, 0, 0]);
         self.code.put(&to.to_le_bytes());
         at
+    }
+
+    /// Where returns come to that no call has left a return point for, and those that have come to another's, with RCX in R11.
+    fn returns(&mut self) -> (u64, u64) {
+        self.returns = self.code.len();
+        let mut sequence = Sequence::at(self.returns);
+        let no_call = self.code.here();
+        self.code.restore(R11, RIP);
+        self.code.store_below_rsp(R11);
+        sequence.rule(self.code.len(), Rule::STEP);
+        self.code.take_index(R11);
+        self.code.jump_landing();
+        sequence.rule(self.code.len(), Rule::DONE);
+        let no_return = self.code.here();
+        self.code.move_rcx_back();
+        sequence.rule(self.code.len(), Rule::DONE_RCX_AWAY);
+        self.code.load_index();
+        self.code.jump_landing();
+        sequence.rule(self.code.len(), Rule::DONE);
+        sites::put_sequence(&mut self.items, 0, sequence.list());
+        (no_call, no_return)
     }
 }

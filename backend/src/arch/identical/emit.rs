@@ -1,12 +1,15 @@
 //! The few host instructions that rewritten sequences are made of. None changes a flag (SDM vol. 2: MOV, MOVZX, LEA, PUSH, POP, JMP, JRCXZ).
 
-use super::area::{COUNTERS, TABLE, Words};
+use super::area::{COUNTERS, RETURN_TABLE, TABLE, Words};
 use std::mem::offset_of;
 
-/// RCX: the register that sequences use.
+/// RCX: the one register that can be compared without flags (JRCXZ).
 pub(super) const RCX: u8 = 1;
+/// R11: the host's is free for sequences; the guest's is in the area (see `mod.rs`).
+pub(super) const R11: u8 = 11;
 
 /// Displacements of words from the GS base.
+pub(super) const GUEST_R11: u32 = offset_of!(Words, r11) as u32;
 pub(super) const SPILL: u32 = offset_of!(Words, spill) as u32;
 pub(super) const RIP: u32 = offset_of!(Words, rip) as u32;
 pub(super) const EXIT: u32 = offset_of!(Words, exit) as u32;
@@ -59,22 +62,73 @@ impl Code {
         self.gs64(0x8b, reg, at);
     }
 
-    /// `pop qword gs:[RIP]`
-    pub(super) fn pop_rip(&mut self) {
-        self.put(&[0x65, 0x8f, 0x04, 0x25]);
-        self.put32(RIP);
+    /// `pop r11`
+    pub(super) fn pop_r11(&mut self) {
+        self.put(&[0x41, 0x5b]);
     }
 
-    /// `movzx ecx, word gs:[RIP]`: the index of a computed jump.
+    /// `mov r11, rcx`
+    pub(super) fn move_rcx_away(&mut self) {
+        self.put(&Self::MOVE_RCX_AWAY);
+    }
+
+    pub(super) const MOVE_RCX_AWAY: [u8; 3] = [0x49, 0x89, 0xcb];
+
+    /// `mov rcx, r11`
+    pub(super) fn move_rcx_back(&mut self) {
+        self.put(&[0x4c, 0x89, 0xd9]);
+    }
+
+    /// `movzx r11d, r11b`: the index of a return.
+    pub(super) fn take_return_index(&mut self) {
+        self.put(&[0x45, 0x0f, 0xb6, 0xdb]);
+    }
+
+    /// `push gs:[r11 * 8 + RETURN_TABLE]`
+    pub(super) fn push_return_point(&mut self) {
+        self.put(&[0x65, 0x42, 0xff, 0x34, 0xdd]);
+        self.put32(RETURN_TABLE as u32);
+    }
+
+    /// `ret`
+    pub(super) fn ret(&mut self) {
+        self.put(&[0xc3]);
+    }
+
+    /// `mov [rsp - 8], reg`
+    pub(super) fn store_below_rsp(&mut self, reg: u8) {
+        self.put(&[0x48 | reg >> 3 << 2, 0x89, (reg & 7) << 3 | 0x44, 0x24, 0xf8]);
+    }
+
+    /// `movzx r11d, reg` of 16 bits: the index of a computed jump to what it holds.
+    pub(super) fn take_index(&mut self, reg: u8) {
+        self.put(&[0x44 | reg >> 3, 0x0f, 0xb7, 0xd8 | reg & 7]);
+    }
+
+    /// `movzx r11d, word gs:[RIP]`: the index of a computed jump.
     pub(super) fn load_index(&mut self) {
-        self.put(&[0x65, 0x0f, 0xb7, 0x0c, 0x25]);
+        self.put(&[0x65, 0x44, 0x0f, 0xb7, 0x1c, 0x25]);
         self.put32(RIP);
     }
 
-    /// `jmp gs:[rcx * 8 + TABLE]`
+    /// `jmp gs:[r11 * 8 + TABLE]`
     pub(super) fn jump_landing(&mut self) {
-        self.put(&[0x65, 0xff, 0x24, 0xcd]);
+        self.put(&[0x65, 0x42, 0xff, 0x24, 0xdd]);
         self.put32(TABLE as u32);
+    }
+
+    /// `mov r11, [address]`, or with FS.
+    pub(super) fn load_r11_from(&mut self, address: u64, fs: bool) {
+        let moved = address.wrapping_sub(self.here() + 7) as i64;
+        if !fs && moved == i64::from(moved as i32) {
+            self.put(&[0x4c, 0x8b, 0x1d]);
+            return self.put32(moved as u32);
+        }
+        self.load_constant(R11, address);
+        if fs {
+            self.put(&[0x64]);
+        }
+        self.put(&[0x4d, 0x8b, 0x1b]);
     }
 
     /// `mov dword gs:[at], value`
@@ -102,16 +156,17 @@ impl Code {
         self.put(&value.to_le_bytes());
     }
 
-    /// `push value`, sign-extended from 32 bits.
-    pub(super) fn push32(&mut self, value: u32) {
-        self.put(&[0x68]);
-        self.put32(value);
-    }
-
-    /// `mov dword [rsp + 4], value`
-    pub(super) fn store_pushed_high(&mut self, value: u32) {
-        self.put(&[0xc7, 0x44, 0x24, 0x04]);
-        self.put32(value);
+    /// `mov qword [rsp], value`, in one or two instructions.
+    pub(super) fn store_pushed(&mut self, value: u64) {
+        if value as i64 == i64::from(value as i32) {
+            self.put(&[0x48, 0xc7, 0x04, 0x24]);
+            self.put32(value as u32);
+        } else {
+            self.put(&[0xc7, 0x04, 0x24]);
+            self.put32(value as u32);
+            self.put(&[0xc7, 0x44, 0x24, 0x04]);
+            self.put32((value >> 32) as u32);
+        }
     }
 
     /// `lea rsp, [rsp + by]`
@@ -126,9 +181,31 @@ impl Code {
         self.put32(by);
     }
 
-    /// `lea rcx, [rcx + reg]`
-    pub(super) fn add_rcx_reg(&mut self, reg: u8) {
-        self.put(&[0x48 | reg >> 3 << 1, 0x8d, 0x0c, (reg & 7) << 3 | 1]);
+    /// Goes on behind itself if `Area::rip` is `pc`, else at `other`. RCX, which is in R11 meanwhile, is not moved back.
+    pub(super) fn check_rip(&mut self, pc: u64, other: u64) {
+        let minus = pc.wrapping_neg();
+        if minus as i64 == i64::from(minus as i32) {
+            self.restore(RCX, RIP);
+            // lea rcx, [rcx - pc]
+            self.put(&[0x48]);
+            self.check_ecx(minus as u32, other);
+        } else {
+            for (at, half) in [(RIP + 4, (pc >> 32) as u32), (RIP, pc as u32)] {
+                // mov ecx, gs:[at]
+                self.put(&[0x65, 0x8b, 0x0c, 0x25]);
+                self.put32(at);
+                self.check_ecx(half.wrapping_neg(), other);
+            }
+        }
+    }
+
+    /// `lea ecx, [rcx + by]` (of RCX behind a REX prefix), and a jump to `other` unless that is 0.
+    fn check_ecx(&mut self, by: u32, other: u64) {
+        self.put(&[0x8d, 0x89]);
+        self.put32(by);
+        // jrcxz over the jump
+        self.put(&[0xe3, 5]);
+        self.jump(other);
     }
 
     /// `jmp to`, not to be patched.

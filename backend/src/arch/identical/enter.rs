@@ -14,7 +14,7 @@
 
 use super::area::{self, Area, Fx, Words};
 use super::blocks::{Blocks, Interruption};
-use super::emit::RCX;
+use super::sites::Away;
 use calque_ir::CpuState;
 use calque_ir::state::X87;
 use std::arch::{asm, global_asm, is_x86_feature_detected};
@@ -48,9 +48,6 @@ enum Leave {
     Stop,
     Interrupted,
 }
-
-/// Displacement of a word for rewritten sequences beside `spill`.
-pub(super) const SCRATCH: u32 = offset_of!(Words, scratch) as u32;
 
 global_asm!(
     ".text",
@@ -98,9 +95,11 @@ global_asm!(
     "mov rbp, [rax + {gpr} + 8 * 5]",
     "mov rsi, [rax + {gpr} + 8 * 6]",
     "mov rdi, [rax + {gpr} + 8 * 7]",
-    ".irp n, 8, 9, 10, 11, 12, 13, 14, 15",
+    ".irp n, 8, 9, 10, 12, 13, 14, 15",
     "mov r\\n, [rax + {gpr} + 8 * \\n]",
     ".endr",
+    "mov rcx, [rax + {gpr} + 8 * 11]",
+    "mov gs:[{r11}], rcx",
     "mov rcx, [rax]",
     "mov gs:[{scratch}], rcx",
     "mov rcx, [rax + {gpr} + 8]",
@@ -131,7 +130,7 @@ global_asm!(
     ".hidden calque_unit_miss",
     ".globl calque_unit_miss",
     "calque_unit_miss:",
-    "mov rcx, gs:[{spill}]",
+    "mov rcx, r11",
     ".hidden calque_unit_gone",
     ".globl calque_unit_gone",
     "calque_unit_gone:",
@@ -151,7 +150,7 @@ global_asm!(
     ".globl calque_unit_odd",
     "calque_unit_odd:",
     "mov dword ptr gs:[{reason}], {odd}",
-    // All guest registers are live.
+    // All guest registers are live, but for R11, which is in the area.
     ".hidden calque_unit_leave",
     ".globl calque_unit_leave",
     "calque_unit_leave:",
@@ -164,9 +163,11 @@ global_asm!(
     "mov [rax + {gpr} + 8 * 5], rbp",
     "mov [rax + {gpr} + 8 * 6], rsi",
     "mov [rax + {gpr} + 8 * 7], rdi",
-    ".irp n, 8, 9, 10, 11, 12, 13, 14, 15",
+    ".irp n, 8, 9, 10, 12, 13, 14, 15",
     "mov [rax + {gpr} + 8 * \\n], r\\n",
     ".endr",
+    "mov rcx, gs:[{r11}]",
+    "mov [rax + {gpr} + 8 * 11], rcx",
     "mov rcx, gs:[{scratch}]",
     "mov [rax], rcx",
     "mov rsp, gs:[{host_sp}]",
@@ -251,7 +252,7 @@ global_asm!(
     flags = const offset_of!(Words, flags),
     rflags = const offset_of!(Words, rflags),
     scratch = const offset_of!(Words, scratch),
-    spill = const offset_of!(Words, spill),
+    r11 = const offset_of!(Words, r11),
     target = const offset_of!(Words, target),
     host_fs = const offset_of!(Words, host_fs),
     host_mxcsr = const offset_of!(Words, host_mxcsr),
@@ -385,12 +386,8 @@ pub unsafe fn enter(area: &mut Area, cpu: &mut CpuState, unit: u64) -> Exit {
 /// The invariants of this file.
 pub unsafe fn resume(area: &mut Area, cpu: &mut CpuState) -> Exit {
     let landing = area.landing(cpu.rip);
-    let words = area.words();
-    // SAFETY: the words are this thread's, and nobody else looks at them now. Landings find the target and RCX there.
-    unsafe {
-        (*words).rip = cpu.rip;
-        (*words).spill = cpu.gpr[usize::from(RCX)];
-    }
+    // SAFETY: the words are this thread's, and nobody else looks at them now. Landings find the target there.
+    unsafe { (*area.words()).rip = cpu.rip };
     // SAFETY: landings stay until code memory is reset.
     unsafe { enter(area, cpu, landing) }
 }
@@ -444,15 +441,43 @@ impl Area {
 pub enum Redirect {
     /// Not in a unit, or about to leave: nothing is to be changed.
     None,
-    /// Go on at this host pc, with this stack pointer if given, and with this value in a general register if given.
-    To { pc: u64, sp: Option<u64>, register: Option<(u8, u64)> },
+    /// Go on at this host pc, with this stack pointer if given, and with what is away put back.
+    To { pc: u64, sp: Option<u64>, back: Back, at: Standing },
     /// Run one host instruction (TF), then ask again.
     Step,
 }
 
+/// What puts a register back in its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Back {
+    Nothing,
+    /// This value belongs into this general register.
+    Value(u8, u64),
+    /// RCX is in R11.
+    Rcx,
+}
+
+/// Where the guest stands when its thread leaves a unit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// In front of an instruction, whose every fault here is.
+    Before,
+    /// Behind one whose sequence has host instructions left: what faults here is no access of the guest's.
+    Behind,
+}
+
+/// Why the thread is to leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// A signal has arrived, or a step is done.
+    Signal,
+    /// The host instruction cannot run.
+    Fault,
+}
+
 /// How the calling thread leaves units from host pc `pc`, where a signal handler has interrupted it; [`enter`] then returns
 /// [`Exit::Interrupted`]. `cpu` is the thread's. Signal-safe as `Blocks::interrupt` is.
-pub fn leave_at(blocks: &Blocks, pc: u64) -> Redirect {
+pub fn leave_at(blocks: &Blocks, pc: u64, cause: Cause) -> Redirect {
     let words = current_words();
     if words.is_null() {
         return Redirect::None;
@@ -460,14 +485,23 @@ pub fn leave_at(blocks: &Blocks, pc: u64) -> Redirect {
     if (address(calque_unit_window)..address(calque_unit_window_end)).contains(&pc) {
         // SAFETY: the area of this thread.
         let sp = unsafe { (*words).host_sp };
-        return Redirect::To { pc: address(calque_unit_abort), sp: Some(sp), register: None };
+        let pc = address(calque_unit_abort);
+        return Redirect::To { pc, sp: Some(sp), back: Back::Nothing, at: Standing::Before };
     }
-    match blocks.interrupt(pc) {
+    let interruption = match blocks.interrupt(pc) {
+        // A stack that was unmapped under the instruction: the rest of it will not run.
+        Interruption::Step { pc } if cause == Cause::Fault => {
+            Interruption::At { pc: Some(pc), away: Away::Nothing, counted: None }
+        }
+        interruption => interruption,
+    };
+    match interruption {
         Interruption::None => Redirect::None,
-        Interruption::Step => Redirect::Step,
-        Interruption::At { pc, spilled, counted } => {
+        Interruption::Step { .. } => Redirect::Step,
+        Interruption::At { pc, away, counted } => {
+            let at = if pc.is_some() { Standing::Before } else { Standing::Behind };
             // SAFETY: the area of this thread, which is inside a unit and so does not look at these words.
-            let register = unsafe {
+            let back = unsafe {
                 if let Some(number) = counted {
                     area::take_back(words, number);
                 }
@@ -475,9 +509,13 @@ pub fn leave_at(blocks: &Blocks, pc: u64) -> Redirect {
                     (*words).rip = pc;
                 }
                 (*words).reason = Leave::Interrupted as u32;
-                spilled.map(|reg| (reg, (*words).spill))
+                match away {
+                    Away::Nothing => Back::Nothing,
+                    Away::Spilled(reg) => Back::Value(reg, (*words).spill),
+                    Away::Rcx => Back::Rcx,
+                }
             };
-            Redirect::To { pc: address(calque_unit_leave), sp: None, register }
+            Redirect::To { pc: address(calque_unit_leave), sp: None, back, at }
         }
     }
 }

@@ -5,16 +5,19 @@
 //! every instruction by construction. (The term and the idea are VMware's: Adams and Agesen, ASPLOS 2006.)
 //!
 //! - `classify`: what becomes of an instruction, one table.
-//! - `unit`: from guest bytes to the host code of one *unit*: a run of guest instructions with one entry.
+//! - `unit`: from guest bytes to the host code of one *unit*: a run of guest instructions.
 //! - `sites`: from a host pc in a unit back to the guest instruction, and what is to be repaired there.
 //! - `blocks`: all units of a process: code memory, links, landings, removal.
 //! - `area`: the words that code reaches through the GS base.
 //! - `enter`: the assembly between the dispatcher and units, and around signal handlers.
 //!
 //! # Registers
-//! Inside units every host register is the guest's, RSP and the FS base included; the GS base is that of the thread's [`Area`].
-//! Instructions that name GS or its base are never copied. What a rewritten sequence needs, it spills to the area, and it
-//! only uses instructions that leave the flags alone.
+//! Inside units every host register is the guest's, RSP and the FS base included, but for R11 and the GS base, which is that of the
+//! thread's [`Area`]. The guest's R11 is in the area at every guest instruction; the host's is free for rewritten sequences, which
+//! so spill nothing: a register that each call and return stored and loaded again would tie them together in one chain of
+//! store forwarding, 7 cycles each. Of a program's instructions 1 % name R11; they are copied with a load in front, unless the unit knows that
+//! the host's holds the guest's, and a store behind. Instructions that name GS or its base are never copied. Rewritten sequences only use
+//! instructions that leave the flags alone.
 //!
 //! # Exits and links
 //! A direct exit is a `jmp` or `jcc` with a 32-bit displacement that leads to its *stub*, which says where it came from and
@@ -23,8 +26,21 @@
 //! (`Area::landings`). A landing belongs to one guest pc for good: it checks the whole pc, then jumps to the unit, or leaves if
 //! there is none; if the pc is another, it goes on to the next landing with that index.
 //!
+//! # Calls and returns
+//! A guest's call is a call of the host, so that the processor's return stack predicts the return. Behind it stands its *return point*; the
+//! call goes over that, puts the guest's return address in the place of the host's, and the return point in the thread's *return
+//! table*, in the slot of the return address's low 8 bits. A return takes the return point from the slot and goes there by a return of the
+//! host. The return point checks the whole pc; whoever came by a slot that is another's goes on through the landings. A return from a stack
+//! that cannot be written to is done when the host's `push` faults, so it goes on as well. The word below the stack pointer, where the
+//! host's address was, gets the guest's again.
+//!
+//! Behind the return point goes on what follows the call, as an entry of its own into the same unit; the call's thunk, with the jump to the
+//! callee, stands at the unit's end. There is one copy of every call (`unit::Entry`): with two, the slot would have the return point of the one and the return stack that
+//! of the other.
+//!
 //! # Removal
-//! A unit is taken out of use by pointing the exits that lead to it back at their stubs, and its landing at the exit. Threads
+//! A unit is taken out of use by pointing the exits that lead to it back at their stubs, and its landing at the exit, and by
+//! having its return points find every return another's. Threads
 //! inside go on until they leave it, and nobody gets in any more: no thread has to be stopped or asked.
 //!
 //! # Counting
@@ -48,5 +64,5 @@ mod unit;
 
 pub use area::Area;
 pub use blocks::{Blocks, Found, Frozen, Made, TranslateError};
-pub use enter::{Exit, Redirect, enter, is_supported, leave_at, resume, signal_entry};
+pub use enter::{Back, Cause, Exit, Redirect, Standing, enter, is_supported, leave_at, resume, signal_entry};
 pub use unit::Counted;

@@ -15,12 +15,21 @@ pub(super) enum Phase {
     Step,
 }
 
+/// A register of the guest's that is not in its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Away {
+    Nothing,
+    /// This general register is in `Area::spill`.
+    Spilled(u8),
+    /// RCX is in R11.
+    Rcx,
+}
+
 /// The state at one host instruction of a sequence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Rule {
     pub(super) phase: Phase,
-    /// A general register whose value is in `Area::spill`.
-    pub(super) spilled: Option<u8>,
+    pub(super) away: Away,
     /// The guest instruction has been counted already.
     pub(super) counted: bool,
 }
@@ -29,19 +38,22 @@ pub(super) struct Rule {
 const COUNTED: u8 = 0x80;
 
 impl Rule {
-    pub(super) const BEFORE: Rule = Rule { phase: Phase::Before, spilled: None, counted: false };
-    pub(super) const STEP: Rule = Rule { phase: Phase::Step, spilled: None, counted: false };
+    pub(super) const BEFORE: Rule = Rule { phase: Phase::Before, away: Away::Nothing, counted: false };
+    pub(super) const STEP: Rule = Rule { phase: Phase::Step, away: Away::Nothing, counted: false };
+    pub(super) const DONE: Rule = Rule { phase: Phase::Done, away: Away::Nothing, counted: false };
+    pub(super) const DONE_RCX_AWAY: Rule = Rule { phase: Phase::Done, away: Away::Rcx, counted: false };
 
     pub(super) fn before_spilled(reg: u8) -> Rule {
-        Rule { phase: Phase::Before, spilled: Some(reg), counted: false }
-    }
-
-    pub(super) fn done_spilled(reg: u8) -> Rule {
-        Rule { phase: Phase::Done, spilled: Some(reg), counted: false }
+        Rule { phase: Phase::Before, away: Away::Spilled(reg), counted: false }
     }
 
     fn encode(self) -> u8 {
-        self.phase as u8 | self.spilled.map_or(0, |reg| (reg + 1) << 2) | if self.counted { COUNTED } else { 0 }
+        let away = match self.away {
+            Away::Nothing => 0,
+            Away::Rcx => 1,
+            Away::Spilled(reg) => 2 + reg,
+        };
+        self.phase as u8 | away << 2 | if self.counted { COUNTED } else { 0 }
     }
 
     fn decode(byte: u8) -> Rule {
@@ -50,7 +62,47 @@ impl Rule {
             1 => Phase::Done,
             _ => Phase::Step,
         };
-        Rule { phase, spilled: ((byte & !COUNTED) >> 2).checked_sub(1), counted: byte & COUNTED != 0 }
+        let away = match (byte & !COUNTED) >> 2 {
+            0 => Away::Nothing,
+            1 => Away::Rcx,
+            reg => Away::Spilled(reg - 2),
+        };
+        Rule { phase, away, counted: byte & COUNTED != 0 }
+    }
+}
+
+/// The host instructions of a sequence as they are written: their lengths and rules.
+#[derive(Default)]
+pub(super) struct Sequence {
+    list: Vec<(usize, Rule)>,
+    /// Offset in the code of what has no rule yet.
+    from: usize,
+}
+
+impl Sequence {
+    /// An empty one, from offset `at` of the code on.
+    pub(super) fn at(at: usize) -> Sequence {
+        Sequence { list: Vec::new(), from: at }
+    }
+
+    /// Starts again, from offset `at` of the code on.
+    pub(super) fn begin(&mut self, at: usize) {
+        self.list.clear();
+        self.from = at;
+    }
+
+    /// What was written up to offset `to` has `rule`.
+    pub(super) fn rule(&mut self, to: usize, rule: Rule) {
+        let len = to - self.from;
+        self.from = to;
+        match self.list.last_mut() {
+            Some((before, same)) if *same == rule && *before + len <= usize::from(u8::MAX) => *before += len,
+            _ => self.list.push((len, rule)),
+        }
+    }
+
+    pub(super) fn list(&self) -> &[(usize, Rule)] {
+        &self.list
     }
 }
 
@@ -126,8 +178,8 @@ mod tests {
     fn finds_each_host_instruction() {
         let mut items = Vec::new();
         put(&mut items, 3, 3);
-        let counted = Rule { counted: true, ..Rule::before_spilled(1) };
-        put_sequence(&mut items, 1, &[(9, Rule::BEFORE), (8, Rule::STEP), (8, Rule::done_spilled(1)), (4, counted)]);
+        let counted = Rule { counted: true, ..Rule::before_spilled(15) };
+        put_sequence(&mut items, 1, &[(9, Rule::BEFORE), (8, Rule::STEP), (8, Rule::DONE_RCX_AWAY), (4, counted)]);
         put_pc(&mut items, 0x9000);
         put(&mut items, 2, 40);
         let at = |offset| find(&items, 0x1000, offset);
@@ -136,8 +188,8 @@ mod tests {
         assert_eq!(at(2), site(0x1000, Rule::BEFORE));
         assert_eq!(at(3), site(0x1003, Rule::BEFORE));
         assert_eq!(at(12), site(0x1003, Rule::STEP));
-        assert_eq!(at(20), site(0x1003, Rule::done_spilled(1)));
-        assert_eq!(at(28), site(0x1003, counted));
+        assert_eq!(at(20), site(0x1003, Rule::DONE_RCX_AWAY));
+        assert_eq!(at(31), site(0x1003, counted));
         assert_eq!(at(32), site(0x9000, Rule::BEFORE));
         assert_eq!(at(71), site(0x9000, Rule::BEFORE));
         assert_eq!(at(72), None);

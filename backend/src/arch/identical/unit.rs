@@ -1,13 +1,14 @@
 //! From guest bytes to the host code of one unit.
 //!
-//! A unit begins at a guest pc and goes on through conditional branches that are not taken and through direct jumps, as long as what is
-//! there has no unit yet, up to [`MAX_INSNS`]. Every way out is a direct exit, a computed jump, or one of the exits that say
+//! A unit begins at a guest pc and goes on through conditional branches that are not taken, through direct jumps and behind calls, as long
+//! as what is there has no unit yet, up to [`MAX_INSNS`]. Calls and what follows them can be come to from elsewhere, too ([`Entry`]). Every way out is a direct exit, a computed jump, or one of the exits that say
 //! what the dispatcher is to do.
 
+use super::area::return_slot;
 use super::classify::{Kind, Kinds};
-use super::emit::{BUDGET, Code, EXIT, RCX, RIP, SPILL, X87_USED, counter};
-use super::sites::{self, Phase, Rule};
-use iced_x86::{Decoder, DecoderOptions, Encoder, Instruction, InstructionInfoFactory, OpKind, Register};
+use super::emit::{BUDGET, Code, EXIT, GUEST_R11, R11, RCX, RIP, SPILL, X87_USED, counter};
+use super::sites::{self, Phase, Rule, Sequence};
+use iced_x86::{Decoder, DecoderOptions, Encoder, Instruction, InstructionInfoFactory, OpAccess, OpKind, Register};
 
 /// Most guest instructions of a unit.
 const MAX_INSNS: u32 = 64;
@@ -23,6 +24,8 @@ pub(super) struct Exits {
     pub(super) syscall: u64,
     pub(super) odd: u64,
     pub(super) stop: u64,
+    /// Behind a return whose return point is another's: to the pc at `Area::rip`, with RCX spilled.
+    pub(super) no_return: u64,
 }
 
 /// Which instructions units count.
@@ -44,9 +47,54 @@ pub(super) struct UnitExit {
     pub(super) target: u64,
 }
 
+/// How control comes to a part of a unit, beside from outside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Way {
+    /// It is the unit's first.
+    Start,
+    /// From the part before.
+    Falls,
+    /// From the return point that ends right before it.
+    Returns,
+}
+
+/// How far before what a return point leads to the displacement of its last JRCXZ is: without it, every return goes on elsewhere.
+pub(super) const BEFORE_POINT: u32 = 9;
+
+/// What becomes of a call behind its host's: see `Pass::push_return`.
+#[derive(Clone, Copy)]
+struct Thunk {
+    /// Offset of what is behind the host's call.
+    point: u32,
+    call: u64,
+    next: u64,
+    to: Callee,
+}
+
+#[derive(Clone, Copy)]
+enum Callee {
+    At(u64),
+    /// At `Area::rip`, whose low 16 bits are in this register, too, if given.
+    Computed(Option<u8>),
+}
+
+/// A guest pc that others can come to inside the unit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Entry {
+    pub(super) pc: u64,
+    pub(super) way: Way,
+    /// Offset in the code, and of its first item.
+    pub(super) at: u32,
+    pub(super) items: u32,
+}
+
 /// The code of one unit.
 #[derive(Default)]
 pub(super) struct Unit {
+    /// Beside its start, in order.
+    pub(super) entries: Vec<Entry>,
+    thunks: Vec<Thunk>,
     pub(super) exits: Vec<UnitExit>,
     /// See `sites`.
     pub(super) items: Vec<u8>,
@@ -104,9 +152,10 @@ impl Translator {
             pc,
             branches: 0,
             x87: false,
+            r11: false,
             start: pc,
             counted: self.counted,
-            list: Vec::new(),
+            sequence: Sequence::default(),
             is_counted: false,
         };
         pass.run(&mut self.window);
@@ -118,6 +167,8 @@ impl Translator {
 impl Unit {
     /// Itself with nothing in it, for its memory.
     fn emptied(mut self) -> Unit {
+        self.entries.clear();
+        self.thunks.clear();
         self.exits.clear();
         self.items.clear();
         self.source.clear();
@@ -135,10 +186,12 @@ struct Pass<'a, 'w> {
     pc: u64,
     branches: u32,
     x87: bool,
+    /// R11 of the host holds the guest's.
+    r11: bool,
     start: u64,
     counted: Counted,
-    /// Lengths and rules of the host instructions of the guest instruction at hand.
-    list: Vec<(usize, Rule)>,
+    /// The host instructions of the guest instruction at hand.
+    sequence: Sequence,
     /// It has been counted.
     is_counted: bool,
 }
@@ -186,10 +239,13 @@ impl Pass<'_, '_> {
             self.leave_odd();
             return Next::End;
         }
+        if matches!(kind, Kind::Call | Kind::CallIndirect) && !self.enter_call() {
+            return Next::End;
+        }
         self.read_from(insn);
         self.unit.insns += 1;
-        self.list.clear();
         self.is_counted = false;
+        self.sequence.begin(self.code.len());
         let is_copied = matches!(kind, Kind::Copy | Kind::CopyX87);
         let counts = match self.counted {
             Counted::Nothing => false,
@@ -199,22 +255,24 @@ impl Pass<'_, '_> {
         if counts {
             self.count();
         }
-        let begin = self.code.len();
         match kind {
-            Kind::Copy => self.copy(insn, bytes, displacement, begin),
+            Kind::Copy => self.copy(insn, bytes, displacement),
             Kind::CopyX87 => {
                 if !self.x87 {
                     self.x87 = true;
                     self.code.store32(X87_USED, 1);
                 }
-                self.copy(insn, bytes, displacement, begin);
+                self.copy(insn, bytes, displacement);
             }
             Kind::Jcc => return self.jcc(insn),
             Kind::ShortOnly => self.short_only(insn, bytes),
             Kind::Jump => return self.jump(insn),
-            Kind::Call => self.call(insn),
+            Kind::Call => {
+                let to = Callee::At(insn.near_branch_target());
+                return self.push_return(insn, to);
+            }
             Kind::JumpIndirect => self.jump_indirect(insn, bytes),
-            Kind::CallIndirect => self.call_indirect(insn, bytes),
+            Kind::CallIndirect => return self.call_indirect(insn, bytes),
             Kind::Return => self.ret(insn),
             Kind::Syscall => self.syscall(insn),
             Kind::Odd | Kind::Unknown | Kind::CopyMaybeMmx => unreachable!("`of` gives none, or handled above"),
@@ -222,50 +280,46 @@ impl Pass<'_, '_> {
         if is_copied { Next::On } else { Next::End }
     }
 
-    /// Notes the host instructions from `begin` on, a part of the guest instruction at hand.
-    fn part(&mut self, begin: usize, rule: Rule) {
+    /// What was written since the last rule, a part of the guest instruction at hand, has this one.
+    fn rule(&mut self, rule: Rule) {
         let counted = self.is_counted && rule.phase == Phase::Before;
-        self.list.push((self.code.len() - begin, Rule { counted, ..rule }));
+        self.sequence.rule(self.code.len(), Rule { counted, ..rule });
     }
 
     /// Ends the guest instruction, of so many bytes.
     fn end(&mut self, guest: usize) {
-        match self.list[..] {
+        match *self.sequence.list() {
             [(host, Rule::BEFORE)] => sites::put(&mut self.unit.items, guest, host),
-            _ => sites::put_sequence(&mut self.unit.items, guest, &self.list),
+            ref list => sites::put_sequence(&mut self.unit.items, guest, list),
         }
     }
 
     /// Counts the instruction at hand, or leaves in front of it if the budget is used up.
     fn count(&mut self) {
         let number = counter((self.world.counter)(self.pc));
-        let (spilled, pc, stop) = (Rule::before_spilled(RCX), self.pc, self.world.exits.stop);
-        self.step(Rule::BEFORE, |code| code.save(SPILL, RCX));
-        self.step(spilled, |code| code.restore(RCX, BUDGET));
+        let spilled = Rule::before_spilled(RCX);
+        self.code.save(SPILL, RCX);
+        self.rule(Rule::BEFORE);
+        self.code.restore(RCX, BUDGET);
         // jrcxz over the jump over what leaves
-        self.step(spilled, |code| code.put(&[0xe3, 2]));
-        self.step(spilled, |code| code.put(&[0xeb, 0]));
+        self.code.put(&[0xe3, 2, 0xeb, 0]);
         let over = self.code.len();
-        self.step(spilled, |code| code.restore(RCX, SPILL));
-        self.step(Rule::BEFORE, |code| {
-            code.store64(RIP, pc);
-            code.jump(stop);
-        });
+        self.code.restore(RCX, SPILL);
+        self.rule(spilled);
+        self.code.store64(RIP, self.pc);
+        self.code.jump(self.world.exits.stop);
+        self.rule(Rule::BEFORE);
         self.code.bytes[over - 1] = (self.code.len() - over) as u8;
-        self.step(spilled, |code| code.add_rcx(u32::MAX));
-        self.step(spilled, |code| code.save(BUDGET, RCX));
-        self.step(Rule::STEP, |code| code.restore(RCX, number));
-        self.step(Rule::STEP, |code| code.add_rcx(1));
-        self.step(Rule::STEP, |code| code.save(number, RCX));
+        self.code.add_rcx(u32::MAX);
+        self.code.save(BUDGET, RCX);
+        self.rule(spilled);
+        self.code.restore(RCX, number);
+        self.code.add_rcx(1);
+        self.code.save(number, RCX);
+        self.rule(Rule::STEP);
         self.is_counted = true;
-        self.step(spilled, |code| code.restore(RCX, SPILL));
-    }
-
-    /// Writes a host instruction, a part of the guest instruction at hand.
-    fn step(&mut self, rule: Rule, write: impl FnOnce(&mut Code)) {
-        let begin = self.code.len();
-        write(self.code);
-        self.part(begin, rule);
+        self.code.restore(RCX, SPILL);
+        self.rule(spilled);
     }
 
     /// Notes that the instruction's bytes are part of the unit.
@@ -276,49 +330,66 @@ impl Pass<'_, '_> {
         }
     }
 
-    fn copy(&mut self, insn: &Instruction, bytes: &[u8], displacement: Option<usize>, begin: usize) {
-        let Some(at) = displacement else {
-            self.code.put(bytes);
-            self.part(begin, Rule::BEFORE);
-            return self.end(bytes.len());
-        };
-        let end = self.code.here() + bytes.len() as u64;
-        let moved = insn.ip_rel_memory_address().wrapping_sub(end) as i64;
-        let short = insn.memory_base() == Register::RIP && moved == i64::from(moved as i32);
-        if short {
-            let start = self.code.len();
-            self.code.put(bytes);
-            self.code.bytes[start + at..start + at + 4].copy_from_slice(&(moved as i32).to_le_bytes());
-            self.part(begin, Rule::BEFORE);
-            self.end(bytes.len());
+    fn copy(&mut self, insn: &Instruction, bytes: &[u8], displacement: Option<usize>) {
+        let r11 = use_of_r11(insn);
+        if r11.reads {
+            self.load_r11();
+        }
+        if self.copied(insn, bytes, displacement) {
+            self.rule(Rule::BEFORE);
         } else {
-            self.far_operand(insn, begin);
+            self.far_operand(insn);
+        }
+        if r11.writes {
+            self.code.save(GUEST_R11, R11);
+            self.rule(Rule::STEP);
+            self.r11 = true;
+        }
+        self.end(insn.len());
+    }
+
+    /// Makes R11 of the host hold the guest's.
+    fn load_r11(&mut self) {
+        if !std::mem::replace(&mut self.r11, true) {
+            self.code.restore(R11, GUEST_R11);
+            self.rule(Rule::BEFORE);
         }
     }
 
+    /// Appends the instruction as it is but for a displacement from RIP; false if that does not reach.
+    fn copied(&mut self, insn: &Instruction, bytes: &[u8], displacement: Option<usize>) -> bool {
+        let Some(at) = displacement else {
+            self.code.put(bytes);
+            return true;
+        };
+        let end = self.code.here() + bytes.len() as u64;
+        let moved = insn.ip_rel_memory_address().wrapping_sub(end) as i64;
+        if insn.memory_base() != Register::RIP || moved != i64::from(moved as i32) {
+            return false;
+        }
+        let start = self.code.len();
+        self.code.put(bytes);
+        self.code.bytes[start + at..start + at + 4].copy_from_slice(&(moved as i32).to_le_bytes());
+        true
+    }
+
     /// An operand that RIP-relative addressing does not reach from here: through a register that the instruction does not use.
-    fn far_operand(&mut self, insn: &Instruction, begin: usize) {
+    fn far_operand(&mut self, insn: &Instruction) {
         let scratch = unused_register(insn);
         let reg = scratch as u8 - Register::RAX as u8;
-        let spilled = Rule::before_spilled(reg);
         self.code.save(SPILL, reg);
-        self.part(begin, Rule::BEFORE);
-        let begin = self.code.len();
+        self.rule(Rule::BEFORE);
         self.code.load_constant(reg, insn.ip_rel_memory_address());
-        self.part(begin, spilled);
         let mut rebased = *insn;
         rebased.set_memory_base(scratch);
         rebased.set_memory_displ_size(0);
         rebased.set_memory_displacement64(0);
         let mut encoder = Encoder::new(64);
         encoder.encode(&rebased, self.code.here()).expect("an instruction with another base encodes");
-        let begin = self.code.len();
         self.code.put(&encoder.take_buffer());
-        self.part(begin, spilled);
-        let begin = self.code.len();
+        self.rule(Rule::before_spilled(reg));
         self.code.restore(reg, SPILL);
-        self.part(begin, Rule::STEP);
-        self.end(insn.len());
+        self.rule(Rule::STEP);
     }
 
     /// The displacement of a patchable branch, with its stub to be made by `stubs`; `opcode` is in front of it.
@@ -349,7 +420,12 @@ impl Pass<'_, '_> {
         self.stubs();
     }
 
+    /// Thunks of calls, then the stubs of exits.
     fn stubs(&mut self) {
+        for i in 0..self.unit.thunks.len() {
+            let thunk = self.unit.thunks[i];
+            self.thunk(&thunk);
+        }
         let first = self.world.first_exit;
         for (i, exit) in self.unit.exits.iter_mut().enumerate() {
             exit.stub = self.code.len() as u32;
@@ -360,10 +436,9 @@ impl Pass<'_, '_> {
     }
 
     fn jcc(&mut self, insn: &Instruction) -> Next {
-        let begin = self.code.len();
         let condition = insn.condition_code() as u8 - 1;
         self.exit(&[0x0f, 0x80 | condition], insn.near_branch_target());
-        self.part(begin, Rule::BEFORE);
+        self.rule(Rule::BEFORE);
         self.end(insn.len());
         self.branches += 1;
         if self.branches < MAX_BRANCHES && !(self.world.known)(insn.next_ip()) {
@@ -381,9 +456,8 @@ impl Pass<'_, '_> {
             self.end(insn.len());
             return Next::At(target);
         }
-        let begin = self.code.len();
         self.exit(&[0xe9], target);
-        self.part(begin, Rule::BEFORE);
+        self.rule(Rule::BEFORE);
         self.end(insn.len());
         self.stubs();
         Next::End
@@ -396,128 +470,210 @@ impl Pass<'_, '_> {
 
     /// JRCXZ, LOOP: the short branch jumps over the exit of the other way.
     fn short_only(&mut self, insn: &Instruction, bytes: &[u8]) {
-        let begin = self.code.len();
         self.code.put(bytes);
-        self.part(begin, Rule::BEFORE);
-        let displacement = self.code.len() - 1;
+        self.rule(Rule::BEFORE);
         let branch = self.code.len();
         self.exit(&[0xe9], insn.next_ip());
-        self.code.bytes[displacement] = (self.code.len() - branch) as u8;
+        self.code.bytes[branch - 1] = (self.code.len() - branch) as u8;
         self.exit(&[0xe9], insn.near_branch_target());
-        self.part(branch, Rule::STEP);
+        self.rule(Rule::STEP);
         self.end(insn.len());
         self.stubs();
     }
 
-    /// Pushes the guest's return address, by instructions of which the first has `rule`.
-    fn push_return(&mut self, pc: u64, rule: Rule) {
-        let begin = self.code.len();
-        self.code.push32(pc as u32);
-        self.part(begin, rule);
-        if pc as i64 != i64::from(pc as i32) {
-            let begin = self.code.len();
-            self.code.store_pushed_high((pc >> 32) as u32);
-            self.part(begin, Rule::STEP);
+    /// Makes the call at hand an entry; ends the unit with a jump to it if it is one elsewhere. There is one copy of every call: the host's
+    /// return stack and the return table agree on its return point only then.
+    fn enter_call(&mut self) -> bool {
+        let here = self.code.len() as u32;
+        if here == 0 || self.unit.entries.last().is_some_and(|entry| entry.at == here) {
+            return true;
         }
-    }
-
-    fn call(&mut self, insn: &Instruction) {
-        self.push_return(insn.next_ip(), Rule::BEFORE);
-        let begin = self.code.len();
-        self.exit(&[0xe9], insn.near_branch_target());
-        self.part(begin, Rule::STEP);
-        self.end(insn.len());
-        self.stubs();
-    }
-
-    /// Ends the unit with a jump to the pc at `Area::rip`; RCX is spilled.
-    fn jump_landing(&mut self, insn: &Instruction) {
-        let done = Rule::done_spilled(RCX);
-        let begin = self.code.len();
-        self.code.load_index();
-        self.part(begin, done);
-        let begin = self.code.len();
-        self.code.jump_landing();
-        self.part(begin, done);
-        self.end(insn.len());
-        self.stubs();
-    }
-
-    fn ret(&mut self, insn: &Instruction) {
-        let begin = self.code.len();
-        self.code.save(SPILL, RCX);
-        self.part(begin, Rule::BEFORE);
-        let begin = self.code.len();
-        self.code.pop_rip();
-        self.part(begin, Rule::BEFORE);
-        if insn.op_count() == 1 {
-            let begin = self.code.len();
-            self.code.adjust_rsp(u32::from(insn.immediate16()));
-            self.part(begin, Rule::STEP);
-        }
-        self.jump_landing(insn);
-    }
-
-    /// Stores the target of a computed jump or call to `Area::rip`; whether RCX has been overwritten.
-    fn target(&mut self, insn: &Instruction, bytes: &[u8]) -> bool {
-        let begin = self.code.len();
-        self.code.save(SPILL, RCX);
-        self.part(begin, Rule::BEFORE);
-        let begin = self.code.len();
-        if insn.op0_kind() == OpKind::Register {
-            self.code.save(RIP, insn.op0_register() as u8 - Register::RAX as u8);
-            self.part(begin, Rule::BEFORE);
+        if self.is_entry(self.pc) {
+            self.leave_to(self.pc);
             return false;
         }
-        self.load_target(insn, bytes);
-        self.part(begin, Rule::BEFORE);
-        let begin = self.code.len();
-        self.code.save(RIP, RCX);
-        self.part(begin, Rule::before_spilled(RCX));
+        self.enter(self.pc, Way::Falls);
         true
     }
 
-    /// `mov rcx, operand`, of the memory operand of a `jmp` or `call` with these bytes.
+    /// Whether there is a way in at `pc`.
+    fn is_entry(&self, pc: u64) -> bool {
+        (self.world.known)(pc) || self.unit.entries.iter().any(|entry| entry.pc == pc)
+    }
+
+    /// Makes what follows, the code of `pc`, an entry.
+    fn enter(&mut self, pc: u64, way: Way) {
+        (self.r11, self.x87) = (false, false);
+        let (at, items) = (self.code.len() as u32, self.unit.items.len() as u32);
+        self.unit.entries.push(Entry { pc, way, at, items });
+    }
+
+    /// A call of the host, so that the host's return stack knows of it, over the point where the guest's return comes back to; behind it goes
+    /// on what follows the guest's call. The rest of the call is a thunk at the end of the unit, which puts the guest's return address in place
+    /// of the host's, and the return point in its slot of the return table.
+    fn push_return(&mut self, insn: &Instruction, to: Callee) -> Next {
+        let next = insn.next_ip();
+        self.code.put(&[0xe8, 0, 0, 0, 0]);
+        self.rule(Rule::BEFORE);
+        self.unit.thunks.push(Thunk { point: self.code.len() as u32, call: insn.ip(), next, to });
+        self.code.move_rcx_away();
+        self.code.restore(RCX, RIP);
+        self.code.store_below_rsp(RCX);
+        self.rule(Rule::STEP);
+        self.code.check_rip(next, self.world.exits.no_return);
+        self.code.move_rcx_back();
+        self.rule(Rule::DONE_RCX_AWAY);
+        self.end(insn.len());
+        if self.unit.insns < MAX_INSNS && !self.is_entry(next) {
+            self.enter(next, Way::Returns);
+            return Next::On;
+        }
+        self.leave_to(next);
+        Next::End
+    }
+
+    fn thunk(&mut self, thunk: &Thunk) {
+        let here = self.code.here();
+        self.code.patch(thunk.point as usize - 4, here);
+        sites::put_pc(&mut self.unit.items, thunk.call);
+        let mut sequence = Sequence::at(self.code.len());
+        self.code.store_pushed(thunk.next);
+        self.code.store64(return_slot(thunk.next), self.code.base + u64::from(thunk.point));
+        let last = match thunk.to {
+            Callee::At(target) => {
+                self.exit(&[0xe9], target);
+                Rule::STEP
+            }
+            Callee::Computed(index) => {
+                sequence.rule(self.code.len(), Rule::STEP);
+                self.take_landing(index);
+                Rule::DONE
+            }
+        };
+        sequence.rule(self.code.len(), last);
+        sites::put_sequence(&mut self.unit.items, 0, sequence.list());
+    }
+
+    fn take_landing(&mut self, index: Option<u8>) {
+        match index {
+            Some(reg) => self.code.take_index(reg),
+            None => self.code.load_index(),
+        }
+        self.code.jump_landing();
+    }
+
+    /// Ends the unit with a jump to the pc at `Area::rip`, whose low 16 bits are in `index` too if given.
+    fn jump_landing(&mut self, insn: &Instruction, index: Option<u8>) {
+        self.take_landing(index);
+        self.rule(Rule::DONE);
+        self.end(insn.len());
+        self.stubs();
+    }
+
+    /// To where the return table says, by a return of the host. The host's address is below RSP for a moment, where the return point puts
+    /// the guest's back.
+    fn ret(&mut self, insn: &Instruction) {
+        self.code.pop_r11();
+        self.rule(Rule::BEFORE);
+        self.code.save(RIP, R11);
+        if insn.op_count() == 1 {
+            self.code.adjust_rsp(u32::from(insn.immediate16()));
+            self.rule(Rule::STEP);
+            return self.jump_landing(insn, Some(R11));
+        }
+        self.rule(Rule::STEP);
+        self.code.take_return_index();
+        self.code.push_return_point();
+        self.rule(Rule::DONE);
+        self.code.ret();
+        self.rule(Rule::STEP);
+        self.end(insn.len());
+        self.stubs();
+    }
+
+    /// Stores the target of a computed jump or call to `Area::rip`; the register that it is in, too.
+    fn target(&mut self, insn: &Instruction, bytes: &[u8]) -> u8 {
+        if use_of_r11(insn).reads {
+            self.load_r11();
+        }
+        let reg = if insn.op0_kind() == OpKind::Register {
+            insn.op0_register() as u8 - Register::RAX as u8
+        } else {
+            self.load_target(insn, bytes);
+            R11
+        };
+        self.code.save(RIP, reg);
+        self.rule(Rule::BEFORE);
+        reg
+    }
+
+    /// `mov r11, operand`, of the memory operand of a `jmp` or `call` with these bytes.
     fn load_target(&mut self, insn: &Instruction, bytes: &[u8]) {
         if insn.is_ip_rel_memory_operand() {
-            let address = insn.ip_rel_memory_address();
-            self.code.load_constant(RCX, address);
-            if insn.segment_prefix() == Register::FS {
-                self.code.put(&[0x64]);
-            }
-            self.code.put(&[0x48, 0x8b, 0x09]);
-            return;
+            return self.code.load_r11_from(insn.ip_rel_memory_address(), insn.segment_prefix() == Register::FS);
         }
-        // FF /4 or /2 becomes REX.W 8B /1, with the operand as it is.
+        // FF /4 or /2 becomes REX.WR 8B /3, with the operand as it is.
         let is_prefix = |b: &u8| matches!(b, 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x66 | 0x67 | 0xf2 | 0xf3);
         let prefixes = bytes.iter().take_while(|b| is_prefix(b)).count();
         self.code.bytes.extend(bytes[..prefixes].iter().filter(|b| matches!(b, 0x64 | 0x67)));
         let rest = &bytes[prefixes..];
         let (rex, rest) = if rest[0] & 0xf0 == 0x40 { (rest[0] & 0x43, &rest[1..]) } else { (0x40, rest) };
-        self.code.put(&[rex | 0x48, 0x8b, rest[1] & !0x38 | RCX << 3]);
+        self.code.put(&[rex | 0x4c, 0x8b, rest[1] & !0x38 | (R11 & 7) << 3]);
         self.code.put(&rest[2..]);
     }
 
     fn jump_indirect(&mut self, insn: &Instruction, bytes: &[u8]) {
-        self.target(insn, bytes);
-        self.jump_landing(insn);
+        let index = self.target(insn, bytes);
+        self.jump_landing(insn, Some(index));
     }
 
-    fn call_indirect(&mut self, insn: &Instruction, bytes: &[u8]) {
-        let overwritten = self.target(insn, bytes);
-        let rule = if overwritten { Rule::before_spilled(RCX) } else { Rule::BEFORE };
-        self.push_return(insn.next_ip(), rule);
-        self.jump_landing(insn);
+    fn call_indirect(&mut self, insn: &Instruction, bytes: &[u8]) -> Next {
+        const RSP: u8 = 4;
+        let index = self.target(insn, bytes);
+        self.push_return(insn, Callee::Computed((index != RSP).then_some(index)))
     }
 
     fn syscall(&mut self, insn: &Instruction) {
-        let begin = self.code.len();
         self.code.store64(RIP, insn.next_ip());
         self.code.jump(self.world.exits.syscall);
-        self.part(begin, Rule::BEFORE);
+        self.rule(Rule::BEFORE);
         self.end(insn.len());
         self.stubs();
     }
+}
+
+/// What an instruction does with R11.
+#[derive(Clone, Copy, Default)]
+struct Use {
+    reads: bool,
+    writes: bool,
+}
+
+fn use_of_r11(insn: &Instruction) -> Use {
+    let is_r11 =
+        |register: Register| matches!(register, Register::R11 | Register::R11D | Register::R11W | Register::R11L);
+    let named = is_r11(insn.op0_register())
+        || is_r11(insn.op1_register())
+        || is_r11(insn.op2_register())
+        || is_r11(insn.memory_base())
+        || is_r11(insn.memory_index());
+    if !named {
+        return Use::default();
+    }
+    let mut info = InstructionInfoFactory::new();
+    let mut found = Use::default();
+    for used in info.info(insn).used_registers().iter().filter(|used| is_r11(used.register())) {
+        let whole = matches!(used.register(), Register::R11 | Register::R11D);
+        match used.access() {
+            OpAccess::Write if whole => found.writes = true,
+            OpAccess::Read | OpAccess::CondRead => found.reads = true,
+            OpAccess::None | OpAccess::NoMemAccess => {}
+            OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite => {
+                found = Use { reads: true, writes: true };
+            }
+        }
+    }
+    found
 }
 
 /// A general register that `insn` does not use, other than RSP.
