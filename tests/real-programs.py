@@ -1,15 +1,29 @@
 #!/usr/bin/env python3
-"""Run real Debian programs natively and under a translator; compare exit code and output.
+"""Run real Debian programs natively and under a translator; compare exit status and output.
 
-usage: real-programs.py [--only NAME,...] [--timeout S] [--json FILE] -- TRANSLATOR [ARG ...]     (no translator: native run only)
-   e.g. tests/real-programs.py -- target/release/calque run --engine auto --
-Pass = same exit status and same stdout as the native run (stderr is shown on failure only); what is not installed is skipped.
-Debian packages: bash coreutils findutils tar gzip perl python3 sqlite3 gcc openssl p7zip-full xz-utils nodejs default-jre-headless luajit golang-go ruby ocaml-nox
+usage: real-programs.py [--all] [--only NAME,...] [--repeat N] [--timeout S] [--json FILE] -- TRANSLATOR [ARG ...]
+       (no translator: native run only)
+   e.g. tests/real-programs.py --only java,node-http --repeat 50 -- target/release/calque run --engine auto --
+
+Pass = same exit status and same standard output as the native run (standard error is shown on failure only). What is not
+installed is skipped. Cases marked SLOW take more than ten seconds under a debug build and run with --all, or where --only names them.
+Programs of more than a line stand in tests/real/. Servers listen on sockets in the case's own directory or on the loopback
+interface, and every process of a case is killed at its end.
+
+Debian packages: bash coreutils findutils tar gzip perl python3 sqlite3 gcc openssl p7zip-full xz-utils nodejs default-jdk-headless
+luajit golang-go ruby ocaml-nox php-cli mono-mcs redis-server redis-tools nginx-light curl postgresql stress-ng ghc chromium
 """
-import argparse, os, shutil, subprocess, sys, tempfile, time, json
+import argparse, glob, json, os, shutil, signal, subprocess, sys, tempfile, time
 
 PY = "/usr/bin/python3"
+REAL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "real")
 C_HELLO = '#include <stdio.h>\nint main(int c,char**v){printf("hello %d\\n",c);return 3;}\n'
+SLOW = True
+
+def script(name): return os.path.join(REAL, name)
+def shell(text): return ["/bin/bash", "-c", text.replace("@", REAL + "/")]
+
+# name, command, what must be installed besides the command's own program, whether it is slow
 CASES = [
  ("ls", ["/bin/ls", "-la", "/usr/include"]),
  ("sort", ["/bin/bash", "-c", "seq 1 20000 | sort -R --random-source=/etc/services | sort -n | md5sum"]),
@@ -26,47 +40,97 @@ CASES = [
  ("7z", ["/bin/bash", "-c", "cd $TMP && head -c 2000000 /usr/bin/perl > in && 7z a -mx=5 -mmt=2 -bd o.7z in >/dev/null && rm in && 7z x -bd o.7z >/dev/null && md5sum < in"]),
  ("xz", ["/bin/bash", "-c", "head -c 1500000 /usr/bin/perl | xz -T2 -3 | xz -d | md5sum"]),
  ("node", ["/usr/bin/node", "-e", "let s=0;for(let i=0;i<3e6;i++){s=(s*31+i)|0}console.log(s,[3,1,2].sort(),JSON.stringify({a:Math.sin(1)}));setTimeout(()=>console.log('later'),5)"]),
- ("java", ["/usr/bin/java", "-version"]),
  ("luajit", ["/usr/bin/luajit", "-e", "local t={} for i=1,2e6 do t[i%1000]=(t[i%1000] or 0)+i*0.5 end print(t[7], string.rep('x',5))"]),
  ("ruby", ["/usr/bin/ruby", "-e", "h=Hash.new(0); 100000.times{|i| h[i%97]+=i}; puts h.values.sum; p 4.times.map{|i| Thread.new{(1..1000).sum+i}}.map(&:value); begin; 1/0; rescue => e; puts e.message; end; trap('USR1'){puts 'usr1'}; Process.kill('USR1',$$); sleep 0.1; pid=fork{exit 3}; Process.wait(pid); p $?.exitstatus"]),
  ("ocaml", ["/bin/bash", "-c", "cd $TMP && printf 'let rec f n = if n < 2 then n else f (n-1) + f (n-2)\nlet () = Printf.printf \"%%d\\n\" (f 24); try ignore (1 / (Sys.opaque_identity 0)) with Division_by_zero -> print_endline \"div\"\n' > t.ml && ocamlc -o t t.ml && ./t"]),
  ("go", ["/bin/bash", "-c", "cd $TMP && mkdir g && cd g && printf 'package main\\nimport (\"fmt\";\"sync\")\\nfunc main(){var w sync.WaitGroup;c:=make(chan int,100);for i:=0;i<50;i++{w.Add(1);go func(i int){defer w.Done();c<-i*i}(i)};w.Wait();close(c);s:=0;for x:=range c{s+=x};defer func(){fmt.Println(recover()!=nil,s)}();var p *int;*p=1}\\n' > m.go && GOCACHE=$TMP/gc GO111MODULE=off go build -o m m.go && ./m"]),
+ ("node-compute", ["/usr/bin/node", script("compute.js")]),
+ ("node-regexp", ["/usr/bin/node", script("regexp.js")]),
+ ("node-workers", ["/usr/bin/node", script("workers.js")]),
+ ("node-http", ["/usr/bin/node", script("http.js")]),
+ ("java", ["/usr/bin/java", script("Torture.java")], "javac", SLOW),
+ ("java-version", ["/usr/bin/java", "-version"]),
+ ("go-faults", shell("cd $TMP && export GOCACHE=$TMP/gc GO111MODULE=off; go build -o m @goroutines.go && ./m"), "go", SLOW),
+ ("go-cgo", shell("cd $TMP && export GOCACHE=$TMP/gc GO111MODULE=off CGO_ENABLED=1; go build -o m @cgo.go && ./m"), "go gcc", SLOW),
+ ("mono", shell("cd $TMP && mcs -out:f.exe @Faults.cs && mono f.exe"), "mcs mono"),
+ ("php-jit", ["/usr/bin/php", "-d", "opcache.enable_cli=1", "-d", "opcache.jit=tracing", "-d", "opcache.jit_buffer_size=32M", script("jit.php")]),
+ ("php-jit-functions", ["/usr/bin/php", "-d", "opcache.enable_cli=1", "-d", "opcache.jit=function", "-d", "opcache.jit_buffer_size=32M", script("jit.php")]),
+ ("python-multiprocessing", [PY, script("multi.py"), "term"]),
+ ("bash-jobs", [PY, script("jobs.py")]),
+ ("rustc", shell(". @rustc.sh"), "rustc", SLOW),
+ ("ghc", shell(". @ghc.sh"), "ghc", SLOW),
+ ("redis", shell(". @redis.sh"), "redis-server redis-benchmark"),
+ ("nginx", shell(". @nginx.sh"), "nginx curl"),
+ ("postgres", shell(". @postgres.sh"), "psql", SLOW),
+ ("stress-ng", shell(". @stress.sh"), "stress-ng", SLOW),
+ ("chromium", shell(". @chromium.sh"), "chromium", SLOW),
 ]
 
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+def missing(cmd, needs):
+    """The first program of a case that is not installed."""
+    programs = cmd[:1] + needs.split()
+    return next((p for p in programs if not shutil.which(p, path=os.environ["PATH"] + ":" + PATH)), None)
+
+def rust_path():
+    """Where the compiler itself is: rustup's stand-in looks for it below $HOME."""
+    rustc = shutil.which("rustc")
+    return os.path.join(subprocess.check_output([rustc, "--print", "sysroot"], text=True).strip(), "bin") if rustc else ""
+
 def run(cmd, timeout, env, cwd):
+    """Exit status, output, errors and seconds of a command in a session of its own, all of which is gone afterwards."""
     t = time.time()
+    p = subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=env, cwd=cwd, start_new_session=True)
     try:
-        p = subprocess.run(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-                           timeout=timeout, env=env, cwd=cwd, start_new_session=True)
-        return p.returncode, p.stdout, p.stderr, time.time() - t
-    except subprocess.TimeoutExpired as e:
-        return "timeout", e.stdout or b"", e.stderr or b"", time.time() - t
+        out, err = p.communicate(timeout=timeout)
+        return p.returncode, out, err, time.time() - t
+    except subprocess.TimeoutExpired:
+        end_all(env["TMP"])
+        out, err = p.communicate()
+        return "timeout", out, err, time.time() - t
+    finally:
+        end_all(env["TMP"])
+
+def end_all(tmp):
+    """Kills what carries the case's directory in its environment."""
+    for path in glob.glob("/proc/[0-9]*/environ"):
+        try:
+            if f"TMP={tmp}".encode() in open(path, "rb").read().split(b"\0"): os.kill(int(path.split("/")[2]), signal.SIGKILL)
+        except (OSError, ValueError): pass
+
+def case(cmd, tr, timeout, rust):
+    tmp = tempfile.mkdtemp(prefix="apps-")
+    env = dict(os.environ, TMP=tmp, TMPDIR=tmp, C_HELLO=C_HELLO, LC_ALL="C.UTF-8", HOME=tmp, PATH=PATH + ":" + rust)
+    result = [x.replace(tmp.encode(), b"$TMP") if isinstance(x, bytes) else x for x in run(tr + cmd, timeout, env, tmp)]
+    shutil.rmtree(tmp, ignore_errors=True)
+    return result
 
 def main():
     ap = argparse.ArgumentParser()
-    ap.add_argument("--only"); ap.add_argument("--timeout", type=float, default=120)
-    ap.add_argument("--json"); ap.add_argument("tr", nargs="*")
+    ap.add_argument("--all", action="store_true"); ap.add_argument("--only"); ap.add_argument("--repeat", type=int, default=1)
+    ap.add_argument("--timeout", type=float, default=120); ap.add_argument("--json"); ap.add_argument("tr", nargs="*")
     a = ap.parse_args()
-    cases = CASES
-    if a.only: cases = [c for c in cases if c[0] in a.only.split(",")]
+    if a.tr: a.tr[0] = os.path.abspath(shutil.which(a.tr[0]))
+    rust = rust_path()
+    os.environ["PATH"] += ":" + rust
     ok = bad = skip = 0; rows = []
-    for name, cmd in cases:
-        res = []
-        for tr in ([], a.tr):
-            tmp = tempfile.mkdtemp(prefix="apps-")
-            env = dict(os.environ, TMP=tmp, TMPDIR=tmp, C_HELLO=C_HELLO, LC_ALL="C.UTF-8", HOME=tmp, PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-            res.append([x.replace(tmp.encode(), b"$TMP") if isinstance(x, bytes) else x for x in run(tr + cmd, a.timeout, env, tmp)])
-            shutil.rmtree(tmp, ignore_errors=True)
-            if not a.tr: break
-        n = res[0]
-        if n[0] == "timeout" or (n[0] not in (0,) and name not in ()):
+    for name, cmd, *rest in CASES:
+        needs, slow = (*rest, "", False)[:2] if len(rest) < 2 else rest
+        if name not in a.only.split(",") if a.only else slow and not a.all: continue
+        absent = missing(cmd, needs)
+        if absent:
+            print(f"skip {name}: no {absent}"); skip += 1; continue
+        n = case(cmd, [], a.timeout, rust)
+        if n[0] == "timeout" or n[0] != 0 and not n[1]:
             print(f"skip {name}: native run gives {n[0]}: {n[2][-150:]!r}"); skip += 1; continue
         if not a.tr:
-            ok += 1; print(f"ok   {name} native {n[3]:.2f}s {n[1][-60:]!r}"); continue
-        g = res[1]; same = g[0] == n[0] and g[1] == n[1]
-        ok += same; bad += not same
-        rows.append(dict(name=name, ok=same, native=n[3], guest=g[3]))
-        print(f"{'ok  ' if same else 'FAIL'} {name} native {n[3]:.2f}s guest {g[3]:.2f}s x{g[3]/max(n[3],1e-3):.1f}" + ("" if same else f" rc={g[0]} out={g[1][-120:]!r} err={g[2][-200:]!r}"), flush=True)
+            ok += 1; print(f"ok   {name} native {n[3]:.2f}s {n[0]} {n[1][-60:]!r}"); continue
+        for _ in range(a.repeat):
+            g = case(cmd, a.tr, a.timeout, rust); same = g[:2] == n[:2]
+            ok += same; bad += not same
+            rows.append(dict(name=name, ok=same, native=n[3], guest=g[3]))
+            print(f"{'ok  ' if same else 'FAIL'} {name} native {n[3]:.2f}s guest {g[3]:.2f}s x{g[3]/max(n[3],1e-3):.1f}" + ("" if same else f" rc={g[0]} out={g[1][-120:]!r} err={g[2][-200:]!r}"), flush=True)
     if a.json: json.dump(rows, open(a.json, "w"))
     print(f"{ok} passed, {bad} failed, {skip} skipped")
     return 0 if bad == 0 else 1
