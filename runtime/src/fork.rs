@@ -1,28 +1,36 @@
-//! `fork` and `vfork`: children in a host process of their own.
+//! `fork`, `vfork` and `clone(CLONE_VM)`: children in a host process of their own.
 //!
 //! **fork.** The host process forks through the C library (its allocator survives that), with the translator at rest:
 //! `Process::before_fork` waits until nobody holds a lock of ours and holds them all. The child has one thread, which
 //! goes on in the very same Rust frame.
 //!
 //! **vfork.** `posix_spawn` and shells rely on what Linux does: the child runs in the parent's memory while the parent's thread sleeps in
-//! the kernel, until the child executes another program or ends. The child gets its own `Thread` (registers,
+//! the kernel, until the child executes another program or ends. The child is a *lodger*: it gets its own `Thread` (registers,
 //! dispositions) and its own host stack, and shares everything else, the thread-local storage of the sleeping host thread included.
+//!
+//! **CLONE_VM alone.** Parent and child run at the same time. So it is a host thread made for the purpose, the *landlord*, that makes the
+//! child by vfork and sleeps in its place; the kernel takes the child for one of the whole process, and its end is told to all of it.
+//!
+//! Emulators make vfork of fork: the child has a copy of the memory, but for the code memory, which is a shared file, and the parent
+//! does not wait. So it is tried once what the host does ([`lodgers_share_memory`]).
 //!
 //! Invariants
 //! 1. No signal is taken between blocking them all and the child's [`attach`](signal::attach)ment to its own inbox.
-//! 2. The child never returns from `child_main`; what it allocated for itself is freed by its parent.
-//! 3. What a child changes in its dispositions stays its own: the table is a copy, as the kernel's is without CLONE_SIGHAND.
+//! 2. A lodger never returns from `child_main`; what it allocated for itself is freed by who slept for it.
+//! 3. What a child changes in its dispositions stays its own: the table is a copy, unless CLONE_SIGHAND wants it shared.
+//! 4. The kernel clears a lodger's tid word (`CLONE_CHILD_CLEARTID`) and walks its robust list: it knows best when a lodger leaves.
 //!
-//! A vfork child that is *killed* while it holds a lock of the translator leaves its parent waiting for it; the windows are
+//! A lodger that is *killed* while it holds a lock of the translator leaves its parent waiting for it; the windows are
 //! as short as those of the C library's allocator, which has the same trouble natively.
 //!
 //! # Safety
-//! Raw `clone`; the vfork child runs beside the other threads of its parent like one more thread.
+//! Raw `clone`; a lodger runs beside the threads of its parent like one more thread.
 
 #![allow(unsafe_code)]
 
 use crate::access;
-use crate::signal::{self, SigSet, ThreadSignals, clone_vfork, host};
+use crate::lockstep;
+use crate::signal::{self, AltStack, SigSet, ThreadSignals, clone_vfork, host};
 use crate::spawn::{CloneArgs, start_registers, store_tids};
 use crate::thread::Thread;
 use calque_ir::GuestAddr;
@@ -31,7 +39,9 @@ use libc::{
 };
 use libc::{c_void, pid_t};
 use nix::errno::Errno;
-use std::sync::Arc;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, mpsc};
 
 /// `CLONE_CLEAR_SIGHAND` (linux/sched.h): handlers become defaults in the child. Only `clone3` has it.
 const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
@@ -42,7 +52,14 @@ const OURS: u64 =
 
 /// Signal state of the child.
 fn child_signals(thread: &Thread, args: &CloneArgs) -> ThreadSignals {
-    let signals = thread.signals.forked();
+    let mut signals = thread.signals.forked();
+    if args.has(CLONE_SIGHAND) {
+        signals.actions = Arc::clone(&thread.signals.actions);
+    }
+    // kernel/fork.c: copy_process.
+    if args.has(CLONE_VM) && !args.has(CLONE_VFORK) {
+        signals.alt = AltStack::NONE;
+    }
     if args.flags & CLONE_CLEAR_SIGHAND != 0 {
         signals.actions.forget_handlers();
     }
@@ -103,58 +120,144 @@ fn become_child(thread: &mut Thread, args: &CloneArgs, signals: ThreadSignals) {
     }
 }
 
-/// Host stack of a vfork child in bytes: as that of a thread.
+/// Host stack of a lodger in bytes: as that of a thread.
 const STACK: usize = 4 << 20;
+/// Of a thread that does nothing but sleep for one.
+const LANDLORD_STACK: usize = 64 << 10;
 
-/// A vfork child on its way.
-struct Birth {
+/// A lodger: what it needs, and what is left of it for who sleeps until it has gone.
+struct Lodger {
     child: Thread,
     args: CloneArgs,
+    stack: Stack,
+    /// Who wants to know that it is born.
+    parent: Option<mpsc::Sender<Result<pid_t, Errno>>>,
+}
+
+impl Lodger {
+    fn new(thread: &Thread, args: &CloneArgs) -> Result<Lodger, Errno> {
+        let mut child = thread.child(args, child_signals(thread, args));
+        child.lodges = true;
+        Ok(Lodger { child, args: *args, stack: Stack::new()?, parent: None })
+    }
+
+    /// Makes the child, and sleeps until it has gone its way. All signals are blocked; the thread's inbox is the child's afterwards.
+    fn host(&mut self) -> Result<pid_t, Errno> {
+        let kept = OURS & !(CLONE_CHILD_CLEARTID as u64);
+        let flags = self.args.flags & !kept | CLONE_VFORK as u64 | self.args.exit_signal as u64;
+        let (top, args) = (self.stack.top(), self.args);
+        // SAFETY: the lodger and its stack outlive the child's use of them, which ends before `clone` returns here.
+        let pid = unsafe { clone_vfork(flags, top, args.pidfd, args.child_tid, child_main, (&raw mut *self).cast()) };
+        self.child.process.code.world.forget(&self.child.cpu.rt.interrupt);
+        self.child.stop_recording();
+        if pid < 0 { Err(Errno::from_raw(-pid as i32)) } else { Ok(pid as pid_t) }
+    }
 }
 
 /// `vfork` and `clone(CLONE_VM | CLONE_VFORK)`. Returns in the parent only, when the child has gone its way.
 pub(crate) fn vfork(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errno> {
-    if args.has(CLONE_SIGHAND) {
-        return Err(Errno::EINVAL);
-    }
-    if crate::lockstep::place().is_some() {
+    check_handlers(args)?;
+    if lockstep::place().is_some() || !lodgers_share_memory() {
         return fork_and_wait(thread, args);
     }
-    let signals = child_signals(thread, args);
-    let mut birth = Birth { child: thread.child(args, signals), args: *args };
-    let mut stack = Stack::new()?;
+    let mut lodger = Lodger::new(thread, args)?;
     let mask = host::block_all();
-    let flags = args.flags & !OURS | args.exit_signal as u64;
-    // SAFETY: the stack and `birth` outlive the child's use of them, which ends before `clone` returns here.
-    let pid = unsafe { clone_vfork(flags, stack.top(), args.pidfd, 0, child_main, (&raw mut birth).cast()) };
-    thread.process.code.world.forget(&birth.child.cpu.rt.interrupt);
-    birth.child.stop_recording();
+    let pid = lodger.host();
     signal::move_inbox(thread);
     host::set_mask_exactly(mask);
-    if pid == -i64::from(libc::EINVAL) {
-        return fork_and_wait(thread, args);
-    }
-    if pid < 0 { Err(Errno::from_raw(-pid as i32)) } else { Ok(pid as pid_t) }
+    pid
 }
 
-/// First function of a vfork child, on its own host stack.
-extern "C" fn child_main(birth: *mut c_void) -> ! {
-    // SAFETY: `vfork`'s, which sleeps.
-    let Birth { child, args } = unsafe { &mut *birth.cast::<Birth>() };
+/// `clone(CLONE_VM)`: a process that runs in the parent's memory beside it.
+pub(crate) fn lodge(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errno> {
+    check_handlers(args)?;
+    if lockstep::place().is_some() || !lodgers_share_memory() {
+        return Err(Errno::EINVAL);
+    }
+    thread.process.require_order();
+    let mut lodger = Lodger::new(thread, args)?;
+    let (sender, receiver) = mpsc::channel();
+    lodger.parent = Some(sender.clone());
+    // The landlord inherits the mask.
+    let mask = host::block_all();
+    let landlord = move || {
+        if let Err(errno) = lodger.host() {
+            // The parent waits for this.
+            let _ = sender.send(Err(errno));
+        }
+    };
+    let spawned = std::thread::Builder::new().stack_size(LANDLORD_STACK).spawn(landlord);
+    let pid = spawned.map_err(|_| Errno::EAGAIN).and_then(|_| receiver.recv().map_err(|_| Errno::EAGAIN)?);
+    host::set_mask_exactly(mask);
+    pid
+}
+
+/// The combinations that the kernel refuses (`copy_process`, `clone3_args_valid`).
+fn check_handlers(args: &CloneArgs) -> Result<(), Errno> {
+    let cleared = args.flags & CLONE_CLEAR_SIGHAND != 0;
+    if args.has(CLONE_SIGHAND) && cleared { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
+/// First function of a lodger, on its own host stack.
+extern "C" fn child_main(lodger: *mut c_void) -> ! {
+    // SAFETY: who made it sleeps.
+    let Lodger { child, args, parent, .. } = unsafe { &mut *lodger.cast::<Lodger>() };
     child.tid = nix::unistd::gettid().as_raw();
     store_tids(args, child.tid);
     mirror_signals(child, args);
     signal::move_inbox(child);
+    if let Some(parent) = parent {
+        // It waits for this.
+        let _ = parent.send(Ok(child.tid));
+    }
     host::set_mask(child.signals.mask());
     let code = child.run();
     // SAFETY: ends the child alone; nothing of the parent's may be torn down.
     unsafe { libc::_exit(code) }
 }
 
-/// vfork where the host refuses a child in its own memory (emulators do): the child has a copy, the parent waits all the
+/// What is known of the host's vfork.
+const UNKNOWN: u8 = 0;
+const SHARES: u8 = 1;
+const COPIES: u8 = 2;
+
+/// Whether children of vfork run in their parent's memory on this host: the first time, by making one that writes there. Threads may
+/// find out at the same time, and a fork may come in between: nobody waits for another.
+fn lodgers_share_memory() -> bool {
+    static KNOWN: AtomicU8 = AtomicU8::new(UNKNOWN);
+    if KNOWN.load(Ordering::Relaxed) == UNKNOWN {
+        KNOWN.store(try_vfork(), Ordering::Relaxed);
+    }
+    KNOWN.load(Ordering::Relaxed) == SHARES
+}
+
+fn try_vfork() -> u8 {
+    extern "C" fn write(shared: *mut c_void) -> ! {
+        // SAFETY: `try_vfork`'s, or a copy of it.
+        unsafe {
+            (*shared.cast::<AtomicU8>()).store(SHARES, Ordering::Relaxed);
+            libc::_exit(0)
+        }
+    }
+    let Ok(mut stack) = Stack::new() else { return UNKNOWN };
+    let mut shared = AtomicU8::new(COPIES);
+    let mask = host::block_all();
+    // No signal at its end: the guest hears nothing of it.
+    let flags = (CLONE_VM | CLONE_VFORK) as u64;
+    // SAFETY: stack and word outlive the child's use of them.
+    let pid = unsafe { clone_vfork(flags, stack.top(), 0, 0, write, (&raw mut shared).cast()) };
+    if pid > 0 {
+        // SAFETY: plain call. Another thread of the guest's may have been faster.
+        while unsafe { libc::waitpid(pid as pid_t, null_mut(), libc::__WALL) } < 0 && Errno::last() == Errno::EINTR {}
+    }
+    host::set_mask_exactly(mask);
+    shared.into_inner()
+}
+
+/// vfork where the host makes no lodgers, or they would be in the way: the child has a copy, the parent waits all the
 /// same until a pipe that only the child holds open closes.
 fn fork_and_wait(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errno> {
-    let args = CloneArgs { flags: args.flags & !((CLONE_VM | CLONE_VFORK) as u64), ..*args };
+    let args = CloneArgs { flags: args.flags & !((CLONE_VM | CLONE_VFORK | CLONE_SIGHAND) as u64), ..*args };
     let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let pid = fork(thread, &args)?;
     if pid == 0 {
@@ -172,6 +275,9 @@ fn fork_and_wait(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errno> 
 
 /// A host stack with a guard page below.
 struct Stack(*mut c_void);
+
+// SAFETY: memory of its own, that of whichever thread has the value.
+unsafe impl Send for Stack {}
 
 /// Bytes of the guard: the largest page size of any host.
 const GUARD: usize = 64 << 10;

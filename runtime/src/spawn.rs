@@ -78,9 +78,7 @@ impl Thread {
         } else if args.has(CLONE_VM) && args.has(CLONE_VFORK) {
             fork::vfork(self, args)
         } else if args.has(CLONE_VM) {
-            // Two processes that run at the same time in one address space would also share the translator's
-            // thread-local storage.
-            Err(Errno::EINVAL)
+            fork::lodge(self, args)
         } else {
             fork::fork(self, args)
         };
@@ -117,6 +115,15 @@ impl Thread {
         let tid = spawned.map_err(|_| Errno::EAGAIN).and_then(|_| receiver.recv().map_err(|_| Errno::EAGAIN));
         host::set_mask_exactly(mask);
         tid
+    }
+
+    /// `set_tid_address`.
+    pub fn set_tid_address(&mut self, word: GuestAddr) {
+        self.clear_child_tid = (word.0 != 0).then_some(word);
+        if self.lodges {
+            // SAFETY: the kernel writes there when this process lets go of the memory, as to any address of the guest's (4 of `fork.rs`).
+            unsafe { libc::syscall(libc::SYS_set_tid_address, word.0) };
+        }
     }
 
     /// Runs the program's first thread on the process's first thread. Its end is that of the process only if no other thread

@@ -19,6 +19,8 @@ pub struct Thread {
     pub signals: ThreadSignals,
     /// Where to store 0 and wake a futex at thread exit (`set_tid_address`, `CLONE_CHILD_CLEARTID`).
     pub clear_child_tid: Option<GuestAddr>,
+    /// It is a process in its parent's memory (`fork.rs`).
+    pub(crate) lodges: bool,
     /// What the dispatcher needs to find code.
     pub(crate) exec: Exec,
     /// For crash reports.
@@ -67,6 +69,7 @@ impl Thread {
             tid: nix::unistd::gettid().as_raw(),
             signals: ThreadSignals::default(),
             clear_child_tid: None,
+            lodges: false,
             exec: Exec::new(),
             recent: Default::default(),
             request: Default::default(),

@@ -22,8 +22,8 @@ pub(crate) struct Member {
     /// What computed jumps of emitted code look into.
     jumps: Option<Arc<JumpCache>>,
     inside: AtomicBool,
-    /// The host thread, if its code has no polls: a signal makes it leave.
-    unpolled: Option<i32>,
+    /// Host process and thread, if its code has no polls: a signal makes it leave. The process may be one that only shares our memory.
+    unpolled: Option<[i32; 2]>,
 }
 
 // SAFETY: the word is atomic, and the pointer valid while registered.
@@ -70,7 +70,7 @@ impl World {
 
     /// Registers the calling thread.
     pub(crate) fn join(&self, interrupt: &AtomicU32, jumps: Option<Arc<JumpCache>>, polls: Polls) -> Membership<'_> {
-        let unpolled = (polls == Polls::None).then(|| nix::unistd::gettid().as_raw());
+        let unpolled = (polls == Polls::None).then(|| [nix::unistd::getpid().as_raw(), nix::unistd::gettid().as_raw()]);
         let member = Arc::new(Member { interrupt, jumps, inside: AtomicBool::new(false), unpolled });
         self.lock().push(Arc::clone(&member));
         Membership { world: self, member }
@@ -124,13 +124,14 @@ impl World {
         }
         self.interrupt_all(bit);
         for round in 0u32.. {
-            let members = self.lock();
-            let mut inside = members.iter().filter(|m| m.inside.load(Ordering::SeqCst)).peekable();
-            if inside.peek().is_none() {
+            let mut members = self.lock();
+            let inside = |m: &Arc<Member>| m.inside.load(Ordering::SeqCst);
+            if !members.iter().any(inside) {
                 break;
             }
             if round % PATIENCE == 0 {
-                inside.filter_map(|m| m.unpolled).for_each(host::kick);
+                // One that was killed with the rest of its process, while another goes on in its memory, never leaves.
+                members.retain(|m| !inside(m) || m.unpolled.is_none_or(host::kick));
             }
             drop(members);
             std::thread::yield_now();

@@ -138,7 +138,7 @@ fn strings(vector: GuestAddr) -> std::result::Result<Vec<CString>, Errno> {
 /// `pid_t set_tid_address(int *word)`.
 pub(crate) fn set_tid_address(call: &mut Call<'_>) -> Result {
     let word = call.addr(0);
-    call.thread.clear_child_tid = (word.0 != 0).then_some(word);
+    call.thread.set_tid_address(word);
     Ok(call.thread.tid as u64)
 }
 

@@ -28,7 +28,7 @@ pub struct ThreadSignals {
     pub(super) mask: SigSet,
     /// Mask to go back to when `mask` is that of a `sigsuspend`-like call (S4).
     pub(super) saved_mask: Option<SigSet>,
-    pub(super) alt: AltStack,
+    pub(crate) alt: AltStack,
     /// Boxed: host handlers know its address.
     inbox: Box<Inbox>,
     /// Synchronous signals that somebody sent while the guest blocks them.

@@ -16,6 +16,7 @@ use super::set::{SYNCHRONOUS, SigSet};
 use crate::fault::{self, Verdict};
 use crate::thread::Thread;
 use libc::{SA_ONSTACK, SA_SIGINFO, SIG_SETMASK, siginfo_t, ucontext_t};
+use nix::errno::Errno;
 use std::cell::{Cell, UnsafeCell};
 use std::io::Write;
 use std::ptr::{null, null_mut};
@@ -122,14 +123,16 @@ static KICK: u8 = 0;
 /// `SI_QUEUE` (asm-generic/siginfo.h).
 const SI_QUEUE: i32 = -1;
 
-/// Makes host thread `tid` of this process leave the unit that it is in. SIGTRAP, because it is never blocked.
-pub fn kick(tid: i32) {
+/// Makes host thread `tid` of process `pid` leave the unit that it is in. SIGTRAP, because it is never blocked. False if there is no such
+/// thread any more.
+pub fn kick([pid, tid]: [i32; 2]) -> bool {
     let mut info: SigInfo = bytemuck::Zeroable::zeroed();
     (info.signo, info.code) = (libc::SIGTRAP, SI_QUEUE);
     // The value behind pid and uid (struct __sifields._rt).
     info.fields[1] = &raw const KICK as u64;
-    // SAFETY: plain calls; `info` has the kernel's layout. A thread that has ended needs no kick.
-    unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, libc::getpid(), tid, info.signo, &raw const info) };
+    // SAFETY: plain call; `info` has the kernel's layout.
+    let sent = unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid, tid, info.signo, &raw const info) };
+    sent == 0 || Errno::last() != Errno::ESRCH
 }
 
 fn is_kick(info: &siginfo_t) -> bool {
