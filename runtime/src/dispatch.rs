@@ -212,19 +212,21 @@ impl Exec {
         }
     }
 
-    /// The entry for `pc`, if it is remembered.
-    pub(crate) fn entry(&self, pc: GuestAddr) -> Option<Arc<Entry>> {
-        self.entries.owner(pc.0).cloned()
+    /// Whether the entry for `pc` is remembered.
+    #[inline]
+    pub(crate) fn knows(&self, pc: u64) -> bool {
+        self.entries.find(pc).is_some()
+    }
+
+    /// The entry for `pc`, if it is remembered, and the interpreter's values.
+    #[inline]
+    pub(crate) fn known(&mut self, pc: u64) -> Option<(&Entry, &mut Frame)> {
+        Some((self.entries.find(pc)?, &mut self.frame))
     }
 
     /// Remembers an entry that has something to run.
     pub(crate) fn remember(&mut self, entry: &Arc<Entry>) {
         self.entries.remember(Arc::clone(entry));
-    }
-
-    /// The interpreter's values.
-    pub(crate) fn frame(&mut self) -> &mut Frame {
-        &mut self.frame
     }
 }
 

@@ -165,9 +165,10 @@ fn redirect(context: &mut libc::ucontext_t, change: Redirect) {
     }
 }
 
-/// Executions of a checked block in the interpreter after which its page is protected again: they take about as long as the faults
-/// that made it checked.
-const TRUSTED_AFTER: u32 = 4096;
+/// Executions of a checked block in the interpreter after which its page is protected again: all that is run of the page until then takes
+/// about as long as the fault and the translations that one write costs. So neither pages that are written often nor such as are
+/// run often cost more than twice what they must.
+const TRUSTED_AFTER: u32 = 128;
 
 /// TF (SDM vol. 1 3.4.3.3): a trap behind the next instruction.
 const TRAP_FLAG: i64 = 1 << 8;
@@ -274,6 +275,10 @@ impl Thread {
         loop {
             let event = match came {
                 Came::FromElsewhere if self.has_way() => self.enter_unit(units, member, None, &mut came),
+                Came::FromElsewhere | Came::ByComputedJump if self.exec.knows(self.cpu.rip) => {
+                    came = Came::FromElsewhere;
+                    self.interpret_odd(units, member)
+                }
                 _ => match self.find_unit(units, came) {
                     Ok(Found::Unit(code)) => self.enter_unit(units, member, Some(code), &mut came),
                     Ok(Found::Odd) => {
@@ -431,36 +436,42 @@ impl Thread {
     }
 
     /// The last instruction of the checked block at `pc`, which is the only one that can be a branch.
-    fn last_of_block(&self, pc: GuestAddr) -> GuestAddr {
-        let entry = self.exec.entry(pc);
-        let block = entry.as_ref().and_then(|entry| entry.cold());
+    fn last_of_block(&mut self, pc: GuestAddr) -> GuestAddr {
+        let block = self.exec.known(pc.0).and_then(|(entry, _)| entry.cold());
         let mut marks = block.into_iter().flat_map(|block| &block.region.insts).filter(|inst| inst.op == Op::Insn);
         marks.next_back().map_or(pc, |inst| GuestAddr(inst.imm()))
     }
 
     /// Runs the instruction at RIP in the interpreter; of a page whose code is checked, a block.
     fn interpret_one(&mut self) -> Option<Event> {
-        let process = Arc::clone(&self.process);
-        stats::add(&process.stats.odd_insns, 1);
+        stats::add(&self.process.stats.odd_insns, 1);
         let pc = GuestAddr(self.cpu.rip);
-        let entry = match self.exec.entry(pc) {
-            Some(entry) => entry,
-            None => {
-                let entry = process.code.entry(pc);
-                if !entry.is_usable() && !process.code.reclaim(&process.mem, &process.stats, &entry) {
-                    return Some(Event::Safepoint);
-                }
-                if entry.cold().is_none() && !process.code.lift_cold(&entry, &process.mem, &process.stats) {
-                    return Some(Event::Safepoint);
-                }
-                self.exec.remember(&entry);
-                entry
-            }
-        };
+        if !self.exec.knows(pc.0)
+            && let Some(event) = self.lift_odd(pc)
+        {
+            return Some(event);
+        }
+        let Thread { exec, cpu, process, .. } = self;
+        let Some((entry, frame)) = exec.known(pc.0) else { return Some(Event::Safepoint) };
         let Some(block) = entry.cold() else { return Some(Event::Safepoint) };
         if entry.count_run() % TRUSTED_AFTER == 0 && entry.is_checked() {
             process.mem.trust(entry.pc);
         }
-        interpret(&mut self.cpu, &process, block, self.exec.frame(), &mut false)
+        interpret(cpu, process, block, frame, &mut false)
+    }
+
+    /// Makes what the interpreter runs at `pc`; an event if that cannot be now.
+    #[cold]
+    fn lift_odd(&mut self, pc: GuestAddr) -> Option<Event> {
+        let process = &self.process;
+        let entry = process.code.entry(pc);
+        if !entry.is_usable() && !process.code.reclaim(&process.mem, &process.stats, &entry) {
+            return Some(Event::Safepoint);
+        }
+        if entry.cold().is_none() && !process.code.lift_cold(&entry, &process.mem, &process.stats) {
+            return Some(Event::Safepoint);
+        }
+        self.exec.remember(&entry);
+        None
     }
 }

@@ -140,20 +140,9 @@ pub(crate) enum CodePage {
     Checked,
 }
 
-/// Writes to a page with code after which its translations are checked instead of its protection changed: the two system calls and
-/// the fault of one write cost as much as some hundred comparisons, and filling a page with functions writes a dozen times.
-pub(crate) const CHECKED_AFTER: u32 = 32;
-
-/// What is known of the writes to a page with code.
-#[derive(Clone, Copy, Default)]
-struct Writes {
-    /// Since the page was last protected after having been checked.
-    count: u32,
-    /// Times it was, which each time takes twice as long (log2).
-    trusted: u32,
-    /// Calls of `trust` since then.
-    asked: u32,
-}
+/// Writes to a page with code after which its translations are checked instead of its protection changed: filling a page with functions
+/// writes a dozen times.
+pub(crate) const CHECKED_AFTER: u32 = 16;
 
 /// A map that nobody else can use for the moment.
 pub(crate) struct Frozen<'a> {
@@ -169,7 +158,7 @@ struct State {
     checked: RangeSet<u64>,
     /// How often a page with code has been written to; forgotten when it is mapped anew. From [`CHECKED_AFTER`] on its translations
     /// compare their bytes, too.
-    writes: BTreeMap<u64, Writes>,
+    writes: BTreeMap<u64, u32>,
     /// Ranges whose translations are no longer valid.
     stale: Vec<GuestRange>,
     /// A process may have been forked that shares what is shared.
@@ -575,18 +564,12 @@ impl GuestMap {
         }
     }
 
-    /// Code of the page of `addr` has been checked for long: its writes count from the start again, so that it is protected and runs
-    /// at full speed until they do come.
+    /// Code of the page of `addr` has been checked for long: it is protected and runs at full speed until the next write.
     pub(crate) fn trust(&self, addr: GuestAddr) {
         let page = addr.page().0;
         let mut state = self.lock();
-        if !state.is_written_often(page) {
-            return;
-        }
-        let writes = state.writes.entry(page).or_default();
-        writes.asked += 1;
-        if writes.asked >> writes.trusted.min(16) != 0 {
-            *writes = Writes { trusted: writes.trusted + 1, ..Writes::default() };
+        if state.is_written_often(page) {
+            state.writes.insert(page, CHECKED_AFTER - 1);
             self.drop_code(&mut state, &(page..page + OFFSET + 1));
         }
     }
@@ -688,11 +671,11 @@ impl State {
 
     /// A page with code has been written to.
     fn count_write(&mut self, page: u64) {
-        self.writes.entry(page).or_default().count += 1;
+        *self.writes.entry(page).or_default() += 1;
     }
 
     fn is_written_often(&self, page: u64) -> bool {
-        self.writes.get(&page).is_some_and(|writes| writes.count >= CHECKED_AFTER)
+        self.writes.get(&page).is_some_and(|writes| *writes >= CHECKED_AFTER)
     }
 
     /// Other memory is mapped in `range`, or none.
