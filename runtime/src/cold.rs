@@ -9,7 +9,7 @@
 //!
 //! **Stale code.** Emitted blocks look at no interrupt word between countdowns. So whoever drops an entry takes its pc out of every
 //! thread's jump cache at once ([`crate::world::World::forget_jump`]), the cells are unlinked by the cache, and a write that makes code stale has
-//! its effect before the next instruction after it that is not of the same block (`fault.rs`, case 1).
+//! its effect before the next block (`fault.rs`, case 1), and blocks of memory that may change end behind stores.
 
 use crate::memory::CodePage;
 use crate::process::Process;

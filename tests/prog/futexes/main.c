@@ -1,5 +1,6 @@
 // What threads wait on in the kernel: PI mutexes with priorities that are inherited, robust ones whose owner dies in each way, requeues,
 // clone3 with its tid words and a pidfd, memory behind a userfaultfd, and a process that ends while others sit in system calls.
+// links: dynamic static
 // needs: a real kernel (emulated ones lack userfaultfd and futex_waitv)
 #define _GNU_SOURCE
 #include <errno.h>

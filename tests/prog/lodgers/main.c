@@ -1,4 +1,5 @@
 // Processes that run in their parent's memory beside it: clone(CLONE_VM) without CLONE_THREAD and CLONE_VFORK.
+// links: dynamic static
 // needs: a real kernel (emulated ones refuse it)
 #define _GNU_SOURCE
 #include <errno.h>
