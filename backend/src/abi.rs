@@ -222,6 +222,9 @@ pub const JUMP_CACHE_ENTRIES: usize = 4096;
 /// most slots to returns.
 pub(crate) const JUMP_CACHE_SHIFT: u32 = 12;
 
+/// Bytes of an entry.
+pub(crate) const JUMP_ENTRY_BYTES: usize = size_of::<JumpEntry>();
+
 #[repr(C)]
 struct JumpEntry {
     pc: AtomicU64,

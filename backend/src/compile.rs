@@ -2,7 +2,7 @@
 
 use crate::abi::FlagsAtEntry;
 use crate::frame;
-use crate::isa::{Arch, HostIsa};
+use crate::isa::HostIsa;
 use crate::link_stub;
 use crate::lower::{self, Lowered};
 use crate::order::{self, NoOrderedForm, Scalars};
@@ -269,10 +269,8 @@ fn finish(
     }
     let mut bytes = code.code_buffer().to_vec();
     respell_all(&mut bytes, &lowered, buffer).map_err(|e| error(region, &e, String::new()))?;
-    let entry = match host.arch {
-        Arch::X86_64 => frame::reduce(&mut bytes, buffer.call_sites().map(|site| site.ret_addr), lowered.calls),
-        Arch::Aarch64 => 0,
-    };
+    let call_ends = buffer.call_sites().map(|site| site.ret_addr);
+    let entry = frame::reduce(host.arch, &mut bytes, call_ends, lowered.calls);
     let mut exits = lowered.exits;
     exits.iter_mut().for_each(|exit| exit.stub = link_stub::append(&mut bytes, host.arch, exit.cell));
     let pcs = buffer.get_srclocs_sorted().iter().filter(|l| !l.loc.is_default());

@@ -40,9 +40,9 @@ const X86_64_V3: &[&str] = &[
 /// What golden files are made for: Armv8.2, as in Neoverse N1 and Cortex-A76, with FEAT_AES and FEAT_PMULL.
 const ARMV8_2: &[&str] = &["has_lse", "aes", "pclmulqdq"];
 
-/// Features that Cranelift does not know: FEAT_LRCPC and FEAT_LRCPC2 (`order.rs`); AES and carry-less products, by
-/// x86's names (`lower/inline.rs`).
-const OWN_FEATURES: &[&str] = &["lrcpc", "lrcpc2", "aes", "pclmulqdq"];
+/// Features that Cranelift does not know: FEAT_LRCPC and FEAT_LRCPC2 (`order.rs`); FEAT_AFP, with which results that are NaN are
+/// x86's (`lower/float.rs`); AES and carry-less products, by x86's names (`lower/inline.rs`).
+const OWN_FEATURES: &[&str] = &["lrcpc", "lrcpc2", "afp", "aes", "pclmulqdq"];
 
 /// Settings of the code generator, the same for every host. Measured: see `docs/ARCHITECTURE.md`, "Cranelift's settings".
 #[rustfmt::skip]
@@ -67,12 +67,21 @@ impl HostIsa {
         match name {
             "x86_64" | "x86-64" => Some(HostIsa { arch: Arch::X86_64, features: X86_64_V3.to_vec() }),
             "aarch64" | "arm64" => Some(HostIsa { arch: Arch::Aarch64, features: ARMV8_2.to_vec() }),
-            // The first version of the architecture, and the ones that brought FEAT_LRCPC and FEAT_LRCPC2.
+            // The first version of the architecture, and the ones that brought FEAT_LRCPC, FEAT_LRCPC2 and FEAT_AFP.
             "aarch64-v8.0" => Some(HostIsa { arch: Arch::Aarch64, features: Vec::new() }),
             "aarch64-v8.3" => Some(HostIsa { arch: Arch::Aarch64, features: vec!["has_lse", "lrcpc"] }),
             "aarch64-v8.4" => Some(HostIsa { arch: Arch::Aarch64, features: vec!["has_lse", "lrcpc", "lrcpc2"] }),
+            "aarch64-v8.7" => {
+                Some(HostIsa { arch: Arch::Aarch64, features: vec!["has_lse", "lrcpc", "lrcpc2", "afp"] })
+            }
             _ => None,
         }
+    }
+
+    /// The same host without a feature: code for it runs wherever code for this one does.
+    pub fn without(mut self, feature: &str) -> HostIsa {
+        self.features.retain(|known| *known != feature);
+        self
     }
 
     /// Whether code for this host runs in this process.

@@ -15,6 +15,7 @@ use calque_ir::CpuState;
 use calque_ir::state::V128;
 use std::arch::{asm, global_asm, is_aarch64_feature_detected};
 use std::mem::offset_of;
+use std::sync::LazyLock;
 
 /// The architecture of this process.
 pub(crate) const NATIVE: Arch = Arch::Aarch64;
@@ -199,12 +200,45 @@ pub(crate) fn sync_other_threads() {
     membarrier(SYNC_CORE);
 }
 
-/// MXCSR's rounding control (bits 13, 14: nearest, down, up, zero) as FPCR.RMode (bits 22, 23: nearest, up, down, zero), and
-/// flush-to-zero (bit 15) or denormals-are-zero (bit 6) as FPCR.FZ (bit 24), which is both.
-fn fpcr_of(mxcsr: u32) -> u64 {
+/// FPCR.AH: NaN results, minimum and maximum are x86's, and FZ is about results only.
+const ALTERNATE: u64 = 1 << 1;
+
+/// MXCSR's rounding control (bits 13, 14: nearest, down, up, zero) as FPCR.RMode (bits 22, 23: nearest, up, down, zero).
+/// Flush-to-zero (bit 15) is FPCR.FZ (bit 24), denormals-are-zero (bit 6) is FPCR.FIZ (bit 0) where the host has FEAT_AFP; elsewhere
+/// FZ is both (Arm ARM C5.2.8).
+fn fpcr_of(mxcsr: u32, alternate: bool) -> u64 {
     let mxcsr = u64::from(mxcsr);
     let rounding = (mxcsr >> 14 & 1) << 22 | (mxcsr >> 13 & 1) << 23;
-    rounding | ((mxcsr >> 15 | mxcsr >> 6) & 1) << 24
+    let (results, operands) = (mxcsr >> 15 & 1, mxcsr >> 6 & 1);
+    match alternate {
+        true => rounding | results << 24 | operands | ALTERNATE,
+        false => rounding | (results | operands) << 24,
+    }
+}
+
+/// Whether the processor has FEAT_AFP. It is asked itself: the kernel's word for it is younger than the feature.
+fn has_alternate_floats() -> bool {
+    static HAS: LazyLock<bool> = LazyLock::new(|| {
+        let host = read_fpcr();
+        let nan: u64;
+        // SAFETY: divides zero by zero with another control register, and puts that back; the invalid flag is nobody's here.
+        unsafe {
+            asm!(
+                "msr fpcr, {alternate}",
+                "fdiv {result:d}, {zero:d}, {zero:d}",
+                "msr fpcr, {host}",
+                "fmov {nan}, {result:d}",
+                alternate = in(reg) host | ALTERNATE,
+                host = in(reg) host,
+                zero = in(vreg) 0.0f64,
+                result = out(vreg) _,
+                nan = out(reg) nan,
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+        nan >> 63 == 1
+    });
+    *HAS
 }
 
 /// FPSR's cumulative flags (IOC DZC OFC UFC IXC at 0..5, IDC at 7) as MXCSR's (IE DE ZE OE UE PE at 0..6).
@@ -239,7 +273,7 @@ fn clear_fpsr() {
 
 /// `cpu.mxcsr` becomes the host's: after the guest wrote it inside a region. Flags raised from now on are counted afresh.
 pub(crate) extern "C" fn load_fp_control(cpu: &mut CpuState) {
-    write_fpcr(fpcr_of(cpu.mxcsr));
+    write_fpcr(fpcr_of(cpu.mxcsr, has_alternate_floats()));
     clear_fpsr();
 }
 
@@ -286,6 +320,7 @@ pub(crate) fn native_features() -> Vec<(&'static str, bool)> {
         ("has_lse", is_aarch64_feature_detected!("lse")),
         ("lrcpc", is_aarch64_feature_detected!("rcpc")),
         ("lrcpc2", is_aarch64_feature_detected!("rcpc2")),
+        ("afp", has_alternate_floats()),
         ("aes", is_aarch64_feature_detected!("aes")),
         ("pclmulqdq", is_aarch64_feature_detected!("pmull")),
     ]

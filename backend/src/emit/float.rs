@@ -2,7 +2,7 @@
 //!
 //! - **Rounding** follows MXCSR because FPCR holds the guest's mode while generated code runs (`abi::enter`).
 //! - **NaN results** (SDM vol. 1 table 4-7) differ from the host's in choice of operand and in the sign of the default: a result that is NaN
-//!   takes a path behind the block.
+//!   takes a path behind the block. They do not where the host has FEAT_AFP.
 //! - **MINSS, MAXSS** are a comparison and a selection.
 //! - **Out of range** conversions give the integer indefinite: the host saturates, and what is not below the limit is replaced.
 //! - A scalar in a vector register may have anything above it; instructions that make scalars clear what is above.
@@ -101,8 +101,11 @@ impl Emitter {
         Ok(())
     }
 
-    /// Takes the cold path if `r` holds a NaN.
+    /// Takes the cold path if `r` holds a NaN that may not be x86's.
     fn look_for_nan(&mut self, ty: Type, r: V, operands: &[V]) {
+        if self.host.has("afp") {
+            return;
+        }
         let double = is_double(ty);
         let count = operands.len() as u8;
         let operands = [0, 1, 2].map(|i| operands.get(i).copied().unwrap_or(V(0)));

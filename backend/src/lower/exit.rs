@@ -16,12 +16,12 @@ use std::mem::offset_of;
 const LINKED: RegSet = RegSet::ALL.without(PASSED).without(DEFERRED);
 
 impl Lowering<'_> {
-    /// The exit of the current block.
-    pub(super) fn exit(&mut self, exit: Exit) {
+    /// The exit of the current block, of which the `late` instructions are still to be lowered.
+    pub(super) fn exit(&mut self, exit: Exit, late: &[u32]) {
         match exit {
             Exit::Goto(target) | Exit::Call { target, .. } => self.goto(target),
             Exit::Branch { cond, taken, fallthrough } => self.branch(cond, taken, fallthrough),
-            Exit::Indirect(v) | Exit::Return(v) | Exit::CallIndirect { target: v, .. } => self.indirect(v),
+            Exit::Indirect(v) | Exit::Return(v) | Exit::CallIndirect { target: v, .. } => self.indirect(v, late),
             Exit::Syscall { next } => self.leave_at(Leave::Syscall as u64, next),
             Exit::Fault { kind, pc } => self.leave_at(abi::leave_fault(kind, 0), pc),
             Exit::None => unreachable!("{} has no exit", self.block),
@@ -123,16 +123,9 @@ impl Lowering<'_> {
 
     /// A jump to a computed pc: straight to its code if the thread's jump cache knows it and it wants no flags. Otherwise
     /// `abi::resolve` goes on, for which they are made ready.
-    fn indirect(&mut self, pc: IrValue) {
+    fn indirect(&mut self, pc: IrValue, late: &[u32]) {
         let pc = self.value(pc);
-        let cache = self.load_state(types::I64, offset_of!(CpuState, rt.jump_cache));
-        let mask = self.iconst(types::I64, abi::JUMP_CACHE_ENTRIES as i64 - 1);
-        let page = self.b.ins().ushr_imm_u(pc, i64::from(abi::JUMP_CACHE_SHIFT));
-        let mixed = self.b.ins().bxor(pc, page);
-        let slot = self.b.ins().band(mixed, mask);
-        let log2 = self.iconst(types::I64, 4);
-        let at = self.b.ins().ishl(slot, log2);
-        let entry = self.b.ins().iadd(cache, at);
+        let entry = self.jump_entry(pc);
         let known = self.b.ins().load(types::I64, STATE, entry, 0);
         let hit = self.b.ins().icmp(IntCC::Equal, known, pc);
         let (to, miss) = (self.b.create_block(), self.b.create_block());
@@ -145,10 +138,23 @@ impl Lowering<'_> {
         self.jump_to(code);
 
         self.b.switch_to_block(miss);
+        late.iter().for_each(|&at| self.lower_inst(at));
         self.store_dirty(STATUS.union(DEFERRED));
         self.store_state(pc, offset_of!(CpuState, rip));
         let code = self.load_cell(RESOLVE_CELL);
         self.jump_to(code);
+    }
+
+    /// The jump cache's entry for `pc` (`JumpCache::slot`). Cranelift is to have it in a register, not to sum it up at each access.
+    fn jump_entry(&mut self, pc: clif::Value) -> clif::Value {
+        const LOG2: i64 = abi::JUMP_ENTRY_BYTES.ilog2() as i64;
+        let cache = self.load_state(types::I64, offset_of!(CpuState, rt.jump_cache));
+        let page = self.b.ins().ushr_imm_u(pc, i64::from(abi::JUMP_CACHE_SHIFT) - LOG2);
+        let low = self.b.ins().ishl_imm_u(pc, LOG2);
+        let mixed = self.b.ins().bxor(page, low);
+        let offset = self.b.ins().band_imm_u(mixed, (abi::JUMP_CACHE_ENTRIES as i64 - 1) << LOG2);
+        let entry = self.b.ins().iadd(cache, offset);
+        self.opaque(entry)
     }
 
     /// Leaves at the region's entry if the thread is wanted elsewhere. Nothing is loaded yet, and the arguments are as they came.

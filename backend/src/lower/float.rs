@@ -4,12 +4,12 @@
 //!   none (`respell.rs`), and one whose result nobody uses is computed all the same. AArch64 has flags of its own (README, Quirks).
 //! - **Rounding** follows MXCSR because the host's control register holds the guest's while generated code runs
 //!   (`abi::enter`); only what CLIF has no dynamic form of (conversion to integers) looks at `cpu.mxcsr`.
-//! - **NaN results** (SDM vol. 1 table 4-7): x86-64 hosts give them by themselves, as long as operands stay in order. Other
-//!   hosts choose another operand or sign, so there a result that is NaN takes a cold path. Looking at each result would more than double
+//! - **NaN results** (SDM vol. 1 table 4-7): x86-64 hosts give them by themselves, as long as operands stay in order, and so do AArch64
+//!   hosts with FEAT_AFP. Others choose another operand or sign, so there a result that is NaN takes a cold path. Looking at each result would more than double
 //!   the work; but a NaN makes every later result a NaN, too. So a result is *raw* until something looks at its bits
 //!   (`Lowering::value` checks it then), and arithmetic and comparisons take raw operands: if the last result of a chain is a number, all
 //!   were. The cold path does the chain again, by the rules.
-//! - **MINSS, MAXSS** are a comparison and a selection; Cranelift knows the pattern.
+//! - **MINSS, MAXSS** are a comparison and a selection; on x86-64 Cranelift knows the pattern, with FEAT_AFP `fmin` is the same.
 //! - **Out of range** conversions give the integer indefinite: saturate, then replace what is not below the limit.
 
 use super::{Lowering, clif_type};
@@ -86,7 +86,8 @@ impl Lowering<'_> {
                     return self.respelled(Respell::RoundQuietly, round);
                 }
                 let r = round(self);
-                self.with_nan(r, &[x])
+                // Both kinds of processor make NaNs quiet.
+                if self.raw_floats.contains_key(&x) { self.defer_check(r, &[x]) } else { r }
             }
             Op::Fmin | Op::Fmax => self.minimum(inst),
             Op::Fcmp | Op::FcmpSignaling => self.compare(inst),
@@ -127,7 +128,11 @@ impl Lowering<'_> {
 
     /// `fmadd` and kin: one instruction where the host has one, else a helper a lane.
     fn fused(&mut self, inst: &Inst) -> clif::Value {
-        let [x, y, z] = [0, 1, 2].map(|slot| self.unchecked(inst, slot));
+        let [mut x, mut y, z] = [0, 1, 2].map(|slot| self.unchecked(inst, slot));
+        if self.host.has("afp") && inst.ty.is_vector() {
+            // Cranelift would exchange them for one that is the same lane throughout.
+            (x, y) = (self.opaque(x), self.opaque(y));
+        }
         let negated = |l: &mut Self, v, by| if by { l.b.ins().fneg(v) } else { v };
         let p = negated(self, x, matches!(inst.op, Op::Fnmadd | Op::Fnmsub));
         let q = negated(self, z, matches!(inst.op, Op::Fmsub | Op::Fnmsub));
@@ -140,6 +145,10 @@ impl Lowering<'_> {
             return self.b.ins().fma(y, p, q);
         }
         let r = self.b.ins().fma(p, y, q);
+        if self.host.has("afp") {
+            // Negation leaves NaNs alone.
+            return self.with_nan(r, &[x, y, z]);
+        }
         // Negation has changed the sign of a NaN, and hosts choose another operand.
         self.defer_check(r, &[x, y, z])
     }
@@ -157,8 +166,13 @@ impl Lowering<'_> {
 
     /// The result `r` of an operation on `operands`, which has the NaN that x86 would give as soon as it is checked.
     fn with_nan(&mut self, r: clif::Value, operands: &[clif::Value]) -> clif::Value {
-        let exact = self.on(Arch::X86_64) && !operands.iter().any(|v| self.raw_floats.contains_key(v));
+        let exact = self.has_x86_nans() && !operands.iter().any(|v| self.raw_floats.contains_key(v));
         if exact { r } else { self.defer_check(r, operands) }
+    }
+
+    /// Whether the host's NaNs are x86's, for fused operations in the order of their operands.
+    fn has_x86_nans(&self) -> bool {
+        self.on(Arch::X86_64) || self.host.has("afp")
     }
 
     /// Notes that `r` is to be checked when something looks at its bits.
@@ -273,6 +287,9 @@ impl Lowering<'_> {
     /// MINSS is `x < y ? x : y`; MAXSS is written with the swapped comparison, which x86-64 has as one instruction.
     fn minimum(&mut self, inst: &Inst) -> clif::Value {
         let (x, y) = (self.operand(inst, 0), self.operand(inst, 1));
+        if self.host.has("afp") {
+            return if inst.op == Op::Fmin { self.b.ins().fmin(x, y) } else { self.b.ins().fmax(x, y) };
+        }
         let less = match inst.op {
             Op::Fmin => self.b.ins().fcmp(FloatCC::LessThan, x, y),
             _ => self.b.ins().fcmp(FloatCC::LessThan, y, x),

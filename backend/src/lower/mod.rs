@@ -13,6 +13,7 @@
 //! | `count.rs`  | counts of executed instructions                                        |
 //! | `exit.rs`   | ways out: links, leaves, faults, polls                                 |
 //! | `keep.rs`   | computations whose results nobody uses, but whose exceptions count    |
+//! | `late.rs`   | flags that are only wanted on a block's rarer way out                 |
 //! | `loops.rs`  | which edges close a loop                                               |
 //!
 //! An IR block is one CLIF block, plus those that an operation with a cold path makes. Values of the IR are CLIF values
@@ -31,6 +32,7 @@ mod float;
 mod inline;
 mod int;
 mod keep;
+mod late;
 mod loops;
 mod memory;
 mod regs;
@@ -189,19 +191,26 @@ impl Lowering<'_> {
         self.raw_floats.clear();
         self.enter_block(id);
         self.mark(block.pc);
+        let late = late::of(self.region, id);
         for at in block.start..block.end {
-            self.at = at as usize;
-            let inst = self.region.insts[self.at];
-            if inst.op.raises() && self.options.state_at_faults == StateAtFaults::PreciseFloats {
-                self.before_access();
-            }
-            self.values[self.at] = self.inst_value(&inst);
-            if let Some(Val::Plain(value)) = self.values[self.at].filter(|_| inst.op.raises()) {
-                self.raising.push(value);
+            if late.binary_search(&at).is_err() {
+                self.lower_inst(at);
             }
         }
         self.at = block.end as usize;
-        self.exit(block.exit);
+        self.exit(block.exit, &late);
+    }
+
+    fn lower_inst(&mut self, at: u32) {
+        self.at = at as usize;
+        let inst = self.region.insts[self.at];
+        if inst.op.raises() && self.options.state_at_faults == StateAtFaults::PreciseFloats {
+            self.before_access();
+        }
+        self.values[self.at] = self.inst_value(&inst);
+        if let Some(Val::Plain(value)) = self.values[self.at].filter(|_| inst.op.raises()) {
+            self.raising.push(value);
+        }
     }
 
     /// What follows belongs to the guest instruction at `pc`.

@@ -312,15 +312,16 @@ fn forms(region: &Region, arch: Arch) -> [Form; Reg::COUNT] {
     }
     let mut uses = [[0u32; 3]; Reg::COUNT];
     for (i, inst) in region.insts.iter().enumerate().filter(|(_, i)| matches!(i.op, Op::Get | Op::Put)) {
-        let scalar = match inst.op {
-            Op::Get if inst.ty.is_vector() && is_base_of_insert(region, i) => continue,
-            Op::Get => inst.ty,
+        let used_as = match inst.op {
+            Op::Get if inst.ty.is_vector() => whole_read(region, i),
+            Op::Get => Some(inst.ty),
             _ => scalar_put(&region.insts[inst.args[0] as usize]),
         };
-        let kind = match scalar {
-            Type::F32 => 0,
-            Type::F64 => 1,
-            _ => 2,
+        let kind = match used_as {
+            None => continue,
+            Some(Type::F32) => 0,
+            Some(Type::F64) => 1,
+            Some(_) => 2,
         };
         uses[inst.aux as usize][kind] += 1;
     }
@@ -333,28 +334,35 @@ fn forms(region: &Region, arch: Arch) -> [Form; Reg::COUNT] {
     })
 }
 
-/// Type of the scalar that a vector value got into its lowest lane; `None` for other vectors.
-fn scalar_put(def: &Inst) -> Type {
+/// As what a `put` of a vector that `def` defines uses a register: as the scalar that is put into the lowest lane, or as a whole. Copies and
+/// constants go with either form.
+fn scalar_put(def: &Inst) -> Option<Type> {
     match def.op {
-        Op::ScalarToVector if def.ty.is_float() => def.ty.lane(),
-        Op::InsertLane if def.ty.is_float() && def.aux == 0 => def.ty.lane(),
-        _ => Type::None,
+        Op::ScalarToVector if def.ty.is_float() => Some(def.ty.lane()),
+        Op::InsertLane if def.ty.is_float() && def.aux == 0 => Some(def.ty.lane()),
+        Op::Get | Op::Vconst => None,
+        _ => Some(def.ty),
     }
 }
 
-/// Whether the vector that instruction `at` reads is only wanted to replace its lowest lane by a float: the next uses say so
-/// within a few instructions, or it counts as a use of the whole.
-fn is_base_of_insert(region: &Region, at: usize) -> bool {
+/// As what the vector that instruction `at` reads is used: as its lowest lane, if a scalar is taken from there; as neither scalar nor vector
+/// if it is only copied, or only wanted to replace its lowest lane by a float. The next uses say so within a few instructions, or it
+/// counts as a use of the whole.
+fn whole_read(region: &Region, at: usize) -> Option<Type> {
     const REACH: usize = 16;
+    let whole = Some(region.insts[at].ty);
     let uses = region.insts[at + 1..].iter().take(REACH).filter(|i| i.uses().any(|v| v.0 as usize == at));
-    let mut found = false;
+    let (mut found, mut scalar) = (false, None);
     for user in uses {
-        if !replaces_low(user, at) {
-            return false;
+        match user.op {
+            Op::ExtractLane if user.ty.is_float() && user.aux == 0 => scalar = Some(user.ty.lane()),
+            Op::Put => {}
+            _ if replaces_low(user, at) => {}
+            _ => return whole,
         }
         found = true;
     }
-    found
+    if found { scalar } else { whole }
 }
 
 /// Whether an instruction puts a float into the lowest lane of vector `v`, and does not use it otherwise.

@@ -3,6 +3,9 @@
 //! Engines poll for signals where a loop closes. In a loop of three instructions that costs as much as the loop itself, and the way
 //! out that a poll needs keeps registers apart that could be one. So a loop of one small block becomes a loop of several copies of
 //! it, of which only the last closes it: one poll for them all. A copy is left as the block itself is; nothing else changes.
+//!
+//! Where the block checks alignments, the first copy stays outside the circle: what it has found need not be checked again
+//! (`ir/src/pass/aligned.rs`).
 
 use calque_ir::{BlockId, Exit, Inst, Op, Region, Target, Value};
 
@@ -17,7 +20,13 @@ pub(super) fn unroll(region: &mut Region) {
     for id in region.block_ids() {
         let guest_insns = region.block_insts(id).iter().filter(|i| i.op == Op::Insn).count();
         if closes_itself(&region.blocks[id.0 as usize].exit, id) && (1..=LONGEST).contains(&guest_insns) {
-            copy(region, id, (TOGETHER / guest_insns).min(MOST));
+            let checks = region.block_insts(id).iter().any(|i| i.op == Op::FaultIf);
+            let rounds = (TOGETHER / guest_insns).min(MOST);
+            if checks {
+                copy(region, id, rounds.max(1), First::Outside)
+            } else {
+                copy(region, id, rounds, First::Inside)
+            }
         }
     }
 }
@@ -28,12 +37,20 @@ fn closes_itself(exit: &Exit, id: BlockId) -> bool {
     matches!(exit, Exit::Branch { taken, fallthrough, .. } if (*taken == own) != (*fallthrough == own))
 }
 
-/// Makes `rounds` of the block, which go round in a circle.
-fn copy(region: &mut Region, id: BlockId, rounds: usize) {
+/// Whether the block itself is part of the circle.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum First {
+    Inside,
+    Outside,
+}
+
+/// Makes a circle of `rounds` of the block.
+fn copy(region: &mut Region, id: BlockId, rounds: usize, place: First) {
     let original = region.blocks[id.0 as usize].clone();
     let first = region.blocks.len() as u32;
     let insts: Vec<Inst> = region.block_insts(id).to_vec();
-    let next = |round: usize| if round == rounds { id } else { BlockId(first + round as u32 - 1) };
+    let (rounds, start) = if place == First::Outside { (rounds + 1, BlockId(first)) } else { (rounds, id) };
+    let next = |round: usize| if round == rounds { start } else { BlockId(first + round as u32 - 1) };
     redirect(&mut region.blocks[id.0 as usize].exit, id, next(1));
     for round in 1..rounds {
         let mut block = original.clone();
@@ -85,6 +102,17 @@ mod tests {
         let circle: Vec<_> = [1, 2, 3, 4].map(next).into_iter().flatten().collect();
         assert_eq!(circle, [2, 3, 4, 1].map(|id| Target::Block(BlockId(id))));
         assert_eq!(region.guest_insns, 3, "the guest's instructions are not more");
+    }
+
+    #[test]
+    fn a_round_that_checks_alignments_stays_outside() {
+        let check = "  v4 = iadd.i64 v2, v3\n  v5 = icmp.i64 ne, v4, v3\n  fault_if gp, v5\n  put.i64 rax, v4\n";
+        let text = LOOP.replace("  v4 = iadd.i64 v2, v3\n  put.i64 rax, v4\n", check).replace("v7", "v9");
+        let mut region = parse_region(&text).unwrap_or_else(|e| panic!("{e}"));
+        unroll(&mut region);
+        let next = |id: u32| region.blocks[id as usize].exit.targets().next();
+        let circle: Vec<_> = [1, 2, 3, 4, 5].map(next).into_iter().flatten().collect();
+        assert_eq!(circle, [2, 3, 4, 5, 2].map(|id| Target::Block(BlockId(id))));
     }
 
     #[test]

@@ -106,9 +106,11 @@ pub(super) struct Fold {
     /// Values that are put into a register: the sum is there anyway, and folding it into an address would keep the old value
     /// alive beside it.
     put: Vec<bool>,
+    /// Values that anything uses.
+    used: Vec<bool>,
     order: Vec<BlockId>,
     regs: [Option<Known>; Reg::COUNT],
-    /// The last comparison of floats in the block, as long as nobody has used it.
+    /// The last comparison of scalars in the block, if nobody uses it and no other has taken its place.
     check: Option<Value>,
 }
 
@@ -118,6 +120,7 @@ impl Default for Fold {
             values: Values::default(),
             renamed: Vec::new(),
             put: Vec::new(),
+            used: Vec::new(),
             order: Vec::new(),
             regs: [None; Reg::COUNT],
             check: None,
@@ -135,6 +138,12 @@ impl Fold {
         self.put.resize(region.insts.len(), false);
         for inst in region.insts.iter().filter(|i| i.op == Op::Put) {
             self.put[inst.args[0] as usize] = true;
+        }
+        self.used.clear();
+        self.used.resize(region.insts.len(), false);
+        let in_exits = region.blocks.iter().filter_map(|b| b.exit.value());
+        for v in region.insts.iter().flat_map(Inst::uses).chain(in_exits) {
+            self.used[v.0 as usize] = true;
         }
         self.order.clear();
         self.order.extend(region.block_ids());
@@ -163,10 +172,10 @@ impl Fold {
                     inst.args[slot] = self.renamed[inst.args[slot] as usize].0;
                 }
             }
-            if self.check.is_some_and(|v| inst.uses().any(|used| used == v)) {
-                self.check = None;
-            }
             self.renamed[i as usize] = self.inst(region, inst, kept);
+            if inst.op.compares_floats() && !inst.ty.is_vector() {
+                self.check = if self.used[i as usize] { None } else { Some(self.renamed[i as usize]) };
+            }
         }
         let block = &mut region.blocks[id.0 as usize];
         (block.start, block.end) = (self.values.block_start, self.values.insts.len() as u32);
@@ -218,9 +227,7 @@ impl Fold {
                 return v;
             }
         }
-        let v = self.values.push(inst);
-        self.check = Some(v);
-        v
+        self.values.push(inst)
     }
 
     fn get(&mut self, inst: Inst) -> Value {

@@ -7,16 +7,19 @@
 //!    without a use. What is live behind an exit comes from [`ExitLiveness`].
 //! 2. `fold` (forward): `get` after `put` becomes the value; constants, identities and conversions are folded;
 //!    sums and shifts move into memory operands.
-//! 3. `dead` again, for what `fold` left unused; then the list is compacted.
+//! 3. `aligned`: checks of alignment that an earlier one implies.
+//! 4. `dead` again, for what they left unused; then the list is compacted.
 //!
 //! # Invariants
-//! - P1: no memory access, fault or fence is removed, duplicated or moved; `insn` marks keep their place.
+//! - P1: no memory access, fault or fence is removed, duplicated or moved, but for a `fault_if` that never faults; `insn` marks
+//!   keep their place.
 //! - P2: at every exit, live registers hold what they held without the passes.
 //! - P3: with [`Precise::Yes`], the same holds at every operation that may fault and at backward edges, for *all*
 //!   registers: a signal handler sees the true state. Without it, registers that the guest itself would never
 //!   look at may be stale there.
 
 mod address;
+mod aligned;
 mod dead;
 mod fold;
 mod liveness;
@@ -80,6 +83,7 @@ impl Optimizer {
     pub fn optimize(&mut self, region: &mut Region, options: &Options<'_>) {
         self.dead.run(region, options);
         self.fold.run(region);
+        aligned::run(region);
         self.dead.run(region, options);
         self.dead.compact(region);
     }

@@ -1,24 +1,14 @@
-//! Takes from x86-64 functions the frame and the saved registers that they do not need.
-//!
-//! Cranelift's x86-64 tail calls ask for frame pointers and its `Tail` convention has callee-saved registers, so a function begins with
+//! x86-64: Cranelift's tail calls ask for frame pointers, too, so a function begins with
 //!
 //! ```text
 //! push rbp; mov rbp, rsp; sub rsp, N; mov [rsp+a], rbx; mov [rsp+b], r12...
 //! ```
 //!
-//! and each tail jump with the opposite. Nobody wants the registers kept: generated code is entered through `abi::enter`, which
-//! saves them all. And between short regions the frame's chain of store and load through RSP is 1.6 to 3.4 times slower than the
-//! work itself. So the saves are dropped; if then nothing is left on the stack and nobody is called, the whole frame is,
-//! too. Functions with and without a frame may jump to each other: each leaves the stack pointer as it found it.
-//!
-//! The rewriting is an argument about bytes, so it checks all of them and leaves the function alone at any doubt:
-//! 1. The prologue is parsed; every epilogue must be exactly its inverse. A store of a callee-saved register to the stack right
-//!    behind the prologue is a save: nothing has defined the register for another purpose.
-//! 2. Each recorded call site is a call of a helper or a tail jump, in the one form that `emit_return_call_common_sequence` produces
-//!    (cranelift-codegen, isa/x64/inst/emit.rs). Generated code has no returns (`abi.rs`).
-//! 3. Whatever the body keeps on the stack is addressed from RSP. It stays where it is if the frame stays, and there is none otherwise:
-//!    the frame is no larger than the saves.
-//! 4. No jump leads into the middle of a prologue or epilogue: each is one instruction to Cranelift.
+//! and each tail jump with the opposite. Between short regions the frame's chain of store and load through RSP is 1.6 to 3.4
+//! times slower than the work itself. So the saves are dropped; if then nothing is left on the stack and nobody is called, the
+//! whole frame is, too. A tail jump has the one form that `emit_return_call_common_sequence` produces (cranelift-codegen,
+//! isa/x64/inst/emit.rs). Of what is on the stack everything stays where it is if the frame stays, and there is none otherwise: the
+//! frame is no larger than the saves.
 
 /// `push rbp; mov rbp, rsp`.
 const PUSH_FRAME: [u8; 4] = [0x55, 0x48, 0x89, 0xe5];
@@ -40,7 +30,7 @@ struct Prologue {
 }
 
 /// Reduces the frame of `code`, whose calls and tail jumps end at `call_ends`. Yields the offset of the entry.
-pub(crate) fn reduce(code: &mut [u8], call_ends: impl Iterator<Item = u32>, calls_helpers: bool) -> u32 {
+pub(super) fn reduce(code: &mut [u8], call_ends: impl Iterator<Item = u32>, calls_helpers: bool) -> u32 {
     let Some(prologue) = Prologue::parse(code) else { return 0 };
     let mut tails = Vec::new();
     for end in call_ends {
