@@ -20,7 +20,8 @@ q -c "select sum(c) from t"
 "$bin/pgbench" -h "$TMP/socket" -U me -i -q postgres >/dev/null 2>&1
 "$bin/pgbench" -h "$TMP/socket" -U me -c 4 -t 50 postgres 2>/dev/null | grep 'actually processed'
 q -c "select count(*) from pgbench_history"
-q -c "select pg_sleep(60)" >sleep.log & sleep 0.5
+q -c "select pg_sleep(60)" >sleep.log &
+for _ in $(seq 200); do [ "$(q -c "select count(*) from pg_stat_activity where query = 'select pg_sleep(60)'")" = 1 ] && break; sleep 0.1; done
 kill -INT $server
 wait $server
 echo "status $?"
