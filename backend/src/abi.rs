@@ -24,6 +24,7 @@
 
 use crate::arch;
 use crate::emit::entry::FROM_TIER0;
+use calque_ir::state::{MXCSR_MASKS, X87_MASKS};
 use calque_ir::{CpuState, FaultKind, GuestAddr, Reg};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -121,8 +122,15 @@ fn decode_leave(word: u64) -> ExitReason {
     }
 }
 
-/// Runs generated code at `code` until it leaves, with the guest's rounding mode and exception masks in the host's
-/// FP control register. Guest registers are in `cpu` before and after.
+/// Whether generated code computes with floats as the guest's control words say. It has no way to stop at an exception, and
+/// not every host has all of MXCSR's control bits; the interpreter does without the host's unit.
+pub fn carries_floats(cpu: &CpuState) -> bool {
+    let masked = cpu.mxcsr & MXCSR_MASKS == MXCSR_MASKS && cpu.x87.control & X87_MASKS == X87_MASKS;
+    masked && arch::expresses(cpu.mxcsr)
+}
+
+/// Runs generated code at `code` until it leaves, with the guest's rounding mode and denormal handling in the host's
+/// FP control register, which [`carries_floats`]. Guest registers are in `cpu` before and after.
 ///
 /// # Safety
 /// The invariants of this file; `code` is an entry of a live translation.

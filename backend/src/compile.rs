@@ -32,8 +32,6 @@ pub enum StateAtFaults {
     PcOnly,
     /// All registers as before the instruction: dirty ones are stored before each access.
     Precise,
-    /// The same also at floating-point operations: where exceptions are unmasked.
-    PreciseFloats,
 }
 
 /// Choices of one compilation.
@@ -234,7 +232,12 @@ fn no_ordered_form(region: &Region, word: u32) -> CompileError {
 }
 
 /// Puts the instructions that were meant in the place of their stand-ins.
-fn respell_all(bytes: &mut [u8], lowered: &Lowered, buffer: &MachBufferFinalized<Final>) -> Result<(), String> {
+fn respell_all(
+    arch: Arch,
+    bytes: &mut [u8],
+    lowered: &Lowered,
+    buffer: &MachBufferFinalized<Final>,
+) -> Result<(), String> {
     if lowered.respelled.is_empty() && !lowered.comis {
         return Ok(());
     }
@@ -243,7 +246,7 @@ fn respell_all(bytes: &mut [u8], lowered: &Lowered, buffer: &MachBufferFinalized
     for range in buffer.get_srclocs_sorted() {
         let place = range.start as usize..range.end as usize;
         if lowered.comis {
-            respell(bytes, place.clone(), Respell::Comis)?;
+            respell(bytes, place.clone(), if arch == Arch::X86_64 { Respell::Comis } else { Respell::Fcmpe })?;
         }
         if let Ok(n) = lowered.respelled.binary_search_by_key(&range.loc.bits(), |(loc, _)| *loc) {
             *found[n].get_or_insert(0) += respell(bytes, place, lowered.respelled[n].1)?;
@@ -268,7 +271,7 @@ fn finish(
         return Err(error(region, "the code is not position-independent", String::new()));
     }
     let mut bytes = code.code_buffer().to_vec();
-    respell_all(&mut bytes, &lowered, buffer).map_err(|e| error(region, &e, String::new()))?;
+    respell_all(host.arch, &mut bytes, &lowered, buffer).map_err(|e| error(region, &e, String::new()))?;
     let call_ends = buffer.call_sites().map(|site| site.ret_addr);
     let entry = frame::reduce(host.arch, &mut bytes, call_ends, lowered.calls);
     let mut exits = lowered.exits;

@@ -14,11 +14,6 @@ pub(crate) enum Own {
     LoadFpControl,
     /// The host's FP control register into `cpu.mxcsr`.
     SaveFpControl,
-    /// The host's FP control register into `cpu.mxcsr` without its flags; the whole of it.
-    BeginFloats,
-    /// Behind a helper that raised flags in `cpu.mxcsr`: adds those of a, which is what `BeginFloats` gave, and loads it; 1 if
-    /// the helper raised an unmasked exception.
-    EndFloats,
     /// Compare-and-swap of the 16 bytes at a: expected in `scratch[0]`, new in `scratch[1]`, the old value into `scratch[0]`.
     Cas128,
 }
@@ -40,28 +35,6 @@ extern "C" fn save_fp_control(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64
     0
 }
 
-/// MXCSR's exception flags, and those that processors look for before they compute (SDM vol. 1 11.5.2).
-const FLAGS: u32 = 0x3f;
-const BEFORE: u32 = 7;
-
-extern "C" fn begin_floats(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
-    arch::save_fp_control(cpu);
-    let whole = cpu.mxcsr;
-    cpu.mxcsr &= !FLAGS;
-    u64::from(whole)
-}
-
-extern "C" fn end_floats(cpu: &mut CpuState, before: u64, _: u64, _: u64) -> u64 {
-    let unmasked = !(cpu.mxcsr >> 7) & FLAGS;
-    let mut raised = cpu.mxcsr & FLAGS;
-    if raised & unmasked & BEFORE != 0 {
-        raised &= BEFORE;
-    }
-    cpu.mxcsr = before as u32 | raised;
-    arch::load_fp_control(cpu);
-    u64::from(raised & unmasked != 0)
-}
-
 extern "C" fn cas128(cpu: &mut CpuState, address: u64, _: u64, _: u64) -> u64 {
     cpu.scratch[0] = arch::cas128(address, cpu.scratch[0], cpu.scratch[1]);
     0
@@ -76,7 +49,7 @@ extern "C" fn missing(_: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
 pub fn table(host: impl Fn(Helper) -> Option<HelperEntry>) -> &'static [HelperEntry] {
     let entry = |h: Helper| arch::accelerated(h).or_else(|| h.entry()).or_else(|| host(h)).unwrap_or(missing);
     let of_ir = Helper::ALL.iter().map(|&h| entry(h));
-    let own = [load_fp_control as HelperEntry, save_fp_control, begin_floats, end_floats, cas128];
+    let own = [load_fp_control as HelperEntry, save_fp_control, cas128];
     Box::leak(of_ir.chain(own).collect())
 }
 

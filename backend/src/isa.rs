@@ -37,12 +37,12 @@ const X86_64_V3: &[&str] = &[
     "has_avx", "has_avx2", "has_fma", "has_bmi1", "has_bmi2", "has_lzcnt", "aes", "pclmulqdq",
 ];
 
-/// What golden files are made for: Armv8.2, as in Neoverse N1 and Cortex-A76, with FEAT_AES and FEAT_PMULL.
-const ARMV8_2: &[&str] = &["has_lse", "aes", "pclmulqdq"];
+/// What golden files are made for: Armv8.2, as in Neoverse N1 and Cortex-A76, with FEAT_AES, FEAT_PMULL and FEAT_SHA256.
+const ARMV8_2: &[&str] = &["has_lse", "aes", "pclmulqdq", "sha2"];
 
 /// Features that Cranelift does not know: FEAT_LRCPC and FEAT_LRCPC2 (`order.rs`); FEAT_AFP, with which results that are NaN are
-/// x86's (`lower/float.rs`); AES and carry-less products, by x86's names (`lower/inline.rs`).
-const OWN_FEATURES: &[&str] = &["lrcpc", "lrcpc2", "afp", "aes", "pclmulqdq"];
+/// x86's (`lower/float.rs`); AES and carry-less products, by x86's names, FEAT_SHA256 (`lower/inline.rs`).
+const OWN_FEATURES: &[&str] = &["lrcpc", "lrcpc2", "afp", "aes", "pclmulqdq", "sha2"];
 
 /// Settings of the code generator, the same for every host. Measured: see `docs/ARCHITECTURE.md`, "Cranelift's settings".
 #[rustfmt::skip]

@@ -6,7 +6,7 @@
 //! exact exception flags. CLIF has no conversion to integers by MXCSR's rounding mode or without checks around it,
 //! no comparison that takes a quiet NaN for an invalid operation, and no rounding that spares the precision flag.
 
-use crate::words::Word;
+use crate::words::{Word, signal_quiet_nans};
 use iced_x86::{Code, Decoder, DecoderOptions, Encoder, EncodingKind, Instruction, Mnemonic, Register};
 use std::ops::Range;
 
@@ -19,6 +19,8 @@ pub(crate) enum Respell {
     Compare { signaling: bool },
     /// UCOMISS and UCOMISD become COMISS and COMISD.
     Comis,
+    /// The same on AArch64.
+    Fcmpe,
     /// A move of a vector register's low word becomes a conversion of the float there.
     ToInt { from_double: bool, to_long: bool, truncate: bool },
     /// CVTTPS2DQ becomes CVTPS2DQ.
@@ -49,6 +51,10 @@ impl Respell {
 pub(crate) fn respell(code: &mut [u8], range: Range<usize>, how: Respell) -> Result<usize, String> {
     if let Respell::Word(word) = how {
         return Ok(word.replace(&mut code[range]));
+    }
+    if how == Respell::Fcmpe {
+        signal_quiet_nans(&mut code[range]);
+        return Ok(1);
     }
     let text = code[range.clone()].to_vec();
     let mut found = 0;

@@ -5,7 +5,7 @@ use crate::End;
 use crate::guest::{Engine, Outcome};
 use crate::pages::DATA;
 use calque_ir::CpuState;
-use iced_x86::{Formatter, Mnemonic, NasmFormatter, OpKind};
+use iced_x86::{Formatter, Mnemonic, NasmFormatter};
 use std::fmt::{self, Write};
 
 /// One side of a comparison.
@@ -44,7 +44,7 @@ const RFLAGS: u64 = 0xcd5;
 /// different states, nor any condition code behind an invalid operation or
 /// a remainder (of special operands; `x87_native.rs` compares the others).
 pub fn compare(case: &Case, engine: Engine, end: End, expected: &Side<'_>, got: &Side<'_>) -> Result<(), Report> {
-    if same(0, expected, got) || fault_either_way(case, engine, expected, got) {
+    if same(0, expected, got) {
         return Ok(());
     }
     let undefined = case.undefined(end);
@@ -53,43 +53,6 @@ pub fn compare(case: &Case, engine: Engine, end: End, expected: &Side<'_>, got: 
     }
     let rows = differences(case, undefined, expected, got);
     if rows.is_empty() { Ok(()) } else { Err(report(case, engine, &rows)) }
-}
-
-/// Whether both ended in a fault of the same instruction, by what Calque does not hold itself to (README, Quirks):
-/// - an x87 exception is pending and the memory operand is missing: the processor looks for the first first;
-/// - compiled code has a 256-bit or horizontal instruction stopped by the part of it that raises an unmasked exception
-///   first; the processor looks at all of it. Of DPPS, every engine looks at products and sums together;
-/// - VCVTPS2PH converts before it finds that its memory is not there.
-fn fault_either_way(case: &Case, engine: Engine, expected: &Side<'_>, got: &Side<'_>) -> bool {
-    let (Outcome::Ended(End::Signal { number, pc, .. }), Outcome::Ended(End::Signal { number: other, pc: at, .. })) =
-        (expected.outcome, got.outcome)
-    else {
-        return false;
-    };
-    if pc != at {
-        return false;
-    }
-    let Some(insn) = case.insns().into_iter().find(|i| i.ip() == *pc) else { return false };
-    match (*number, *other) {
-        (libc::SIGFPE, libc::SIGSEGV) => {
-            insn.op_kinds().any(|kind| kind == OpKind::Memory) && expected.cpu.x87.status & 0x8000 != 0
-        }
-        (libc::SIGFPE, libc::SIGFPE) => in_parts(&insn) && engine.is_compiled() || is_in_steps(&insn),
-        (libc::SIGSEGV, libc::SIGFPE | libc::SIGSEGV) => insn.mnemonic() == Mnemonic::Vcvtps2ph,
-        _ => false,
-    }
-}
-
-/// Whether the processor computes an instruction in steps of its own.
-fn is_in_steps(insn: &iced_x86::Instruction) -> bool {
-    matches!(insn.mnemonic(), Mnemonic::Vcvtps2ph | Mnemonic::Dpps | Mnemonic::Dppd | Mnemonic::Vdpps | Mnemonic::Vdppd)
-}
-
-/// Whether an instruction is several floating-point operations to Calque.
-fn in_parts(insn: &iced_x86::Instruction) -> bool {
-    let name = format!("{:?}", insn.mnemonic()).to_lowercase();
-    let wide = insn.memory_size().size() == 32 || (0..insn.op_count()).any(|n| insn.op_register(n).is_ymm());
-    wide || ["hadd", "hsub", "addsub", "subadd", "dpp"].iter().any(|part| name.contains(part))
 }
 
 /// Whether nothing differs at all: the usual case, without the text.

@@ -508,11 +508,6 @@ impl Generator {
             cpu.set_rflags(cpu.rflags() | 1 << 10);
         }
         self.control(&mut cpu);
-        if insns.iter().any(|insn| stores_converted(insn.mnemonic())) {
-            // An unmasked exception of the conversion keeps the processor from storing, but not Calque (README, Quirks).
-            cpu.x87.control |= 0x3f;
-            cpu.x87.status &= !0x8080;
-        }
         if let [insn] = insns
             && self.rng.u8(..8) == 0
         {
@@ -555,8 +550,7 @@ impl Generator {
             _ => 0,
         };
         let size = memory.memory_size().size().max(1) as i64;
-        // Processors may touch the bytes that a mask leaves out (SDM vol. 2, MASKMOVDQU). What is stored in parts is stored from
-        // the end (README, Quirks).
+        // Processors may touch the bytes that a mask leaves out (SDM vol. 2, MASKMOVDQU).
         // MOVSXD to 16 bits reads 16 or 32 by vendor. XLATB's index would lead into the code.
         let by_vendor = matches!(insn.mnemonic(), Mnemonic::Maskmovdqu | Mnemonic::Maskmovq | Mnemonic::Vmaskmovdqu)
             || insn.mnemonic() == Mnemonic::Movsxd && size == 2;
@@ -564,11 +558,8 @@ impl Generator {
             return;
         }
         let writes = !matches!(memory.access(), OpAccess::Read | OpAccess::CondRead);
-        let masked = matches!(
-            insn.mnemonic(),
-            Mnemonic::Vmaskmovps | Mnemonic::Vmaskmovpd | Mnemonic::Vpmaskmovd | Mnemonic::Vpmaskmovq
-        );
-        let in_parts = writes && (size > 16 || size == 10 || masked);
+        // The images of FNSAVE and kin are stored in parts by processors, too.
+        let in_parts = writes && size > 32;
         let edges = [DATA + DATA_SIZE, DATA + DATA_SIZE + TAIL_SIZE, DATA];
         let edge = self.choose(&edges[..if in_parts { 2 } else { 3 }]);
         let start = edge.wrapping_add_signed(self.rng.i64(-size - 1..=1));
@@ -633,12 +624,6 @@ impl Generator {
         bytes.extend(disp.to_le_bytes());
         bytes
     }
-}
-
-/// x87 stores that convert.
-fn stores_converted(m: Mnemonic) -> bool {
-    use Mnemonic::*;
-    matches!(m, Fst | Fstp | Fist | Fistp | Fisttp | Fbstp)
 }
 
 fn set_register(insn: &mut Instruction, n: u32, register: Register) {

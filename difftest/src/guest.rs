@@ -3,7 +3,7 @@
 use crate::End;
 use crate::jit::Jit;
 use crate::pages::{CODE, DATA, DATA_SIZE, Pages, TAKEN, tail};
-use calque_backend::{StateAtFaults, Translation};
+use calque_backend::{StateAtFaults, Translation, abi};
 use calque_frontend::decode::{Bytes, MAX_INSN};
 use calque_frontend::{CodeReader, LiftOptions, Profile, lift_block, lift_region};
 use calque_ir::interp::{self, Frame, Host, Next, Trap};
@@ -110,11 +110,6 @@ enum Run {
 }
 
 impl Engine {
-    /// Whether any of it is compiled code.
-    pub(crate) fn is_compiled(self) -> bool {
-        (0..2).any(|n| matches!(self.form(n), Form::Precise | Form::Hot | Form::Emitted))
-    }
-
     /// The form of the `n`th block.
     fn form(self, n: usize) -> Form {
         match self {
@@ -159,7 +154,9 @@ impl Guest {
             if pc == TAKEN {
                 return Outcome::Ended(End::Taken);
             }
-            let at = match self.prepare(engine.form(n), code, pc) {
+            // As the dispatcher does.
+            let form = if abi::carries_floats(cpu) { engine.form(n) } else { Form::Plain };
+            let at = match self.prepare(form, code, pc) {
                 Ok(at) => at,
                 Err(problems) => return Outcome::Invalid(problems),
             };
@@ -168,7 +165,7 @@ impl Guest {
                 Run::Interpret(region) => interpret(region, cpu, data, code, &mut self.frame),
             };
             match next {
-                Ok(Next::Pc(to)) => pc = to.0,
+                Ok(Next::Pc(to) | Next::Fault { kind: FaultKind::FloatControl, pc: to }) => pc = to.0,
                 Ok(Next::Fault { kind: FaultKind::Unimplemented, .. } | Next::Syscall { .. }) => {
                     return Outcome::Unimplemented;
                 }
@@ -188,7 +185,7 @@ impl Guest {
         let region = self.translate(form, &reader, pc, remaining(code, pc))?;
         let run = match form {
             Form::Plain | Form::Optimized => Run::Interpret(region),
-            Form::Precise => Run::Enter(self.jit.translate(&region, StateAtFaults::PreciseFloats)?),
+            Form::Precise => Run::Enter(self.jit.translate(&region, StateAtFaults::Precise)?),
             Form::Hot => Run::Enter(self.jit.translate(&region, StateAtFaults::PcOnly)?),
             Form::Emitted => Run::Enter(self.jit.emit(&region)?),
         };
@@ -209,7 +206,7 @@ impl Guest {
         let mut region = lift_block(reader, GuestAddr(pc), &opts);
         check(&region)?;
         if !matches!(form, Form::Plain | Form::Emitted) {
-            let precise = Options { precise: Precise::Floats, ..Options::default() };
+            let precise = Options { precise: Precise::Yes, ..Options::default() };
             self.optimizer.optimize(&mut region, &precise);
             check(&region)?;
         }
@@ -254,7 +251,9 @@ fn signal_of(kind: FaultKind, pc: u64, cpu: &CpuState) -> End {
         FaultKind::GeneralProtection | FaultKind::Fetch | FaultKind::Overflow | FaultKind::Compatibility => {
             (libc::SIGSEGV, 0)
         }
-        FaultKind::Stale | FaultKind::SingleStep => unreachable!("only checked blocks, and code that sets TF"),
+        FaultKind::Stale | FaultKind::SingleStep | FaultKind::FloatControl => {
+            unreachable!("checked blocks, code that sets TF; the last goes on")
+        }
         FaultKind::Breakpoint | FaultKind::Debug => (libc::SIGTRAP, 0),
     };
     End::Signal { number, code, pc }

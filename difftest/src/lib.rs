@@ -126,7 +126,10 @@ fn append(g: &mut Generator, codes: &[Code], len: usize, code: &mut Vec<u8>, mut
             insn.mnemonic(),
             Mnemonic::Pushfq | Mnemonic::Pushf | Mnemonic::Stmxcsr | Mnemonic::Vstmxcsr | Mnemonic::Fldcw
         );
-        if rflags_of(insn.rflags_read()) & undefined != 0 || images || g.writes(&insn, Register::R15) {
+        // Whether an address is looked at whose bytes are masked out is the processor's choice (SDM vol. 2, MASKMOVDQU), and RDI may
+        // point anywhere.
+        let masked = matches!(insn.mnemonic(), Mnemonic::Maskmovq | Mnemonic::Maskmovdqu | Mnemonic::Vmaskmovdqu);
+        if rflags_of(insn.rflags_read()) & undefined != 0 || images || masked || g.writes(&insn, Register::R15) {
             continue;
         }
         undefined = undefined_after(undefined, &insn);

@@ -26,8 +26,8 @@ pub enum HelperEffect {
     Pure,
     /// Reads or writes the x87 state.
     X87,
-    /// Computes under MXCSR and raises its flags: an engine clears these before and looks at them behind, where unmasked ones
-    /// are a fault.
+    /// Computes under MXCSR and raises its flags. An engine that lets exceptions be unmasked clears the flags before and looks at
+    /// them behind.
     Mxcsr,
     /// Asks the host (time, random numbers): goes through the gate for nondeterminism.
     Host,
@@ -155,6 +155,8 @@ helpers! {
     X87StoreBcdHigh "x87_store_bcd_high" () -> I16, X87, Some(x87::store_bcd_high);
     /// Waiting: copies ST(0) to ST(a & 7); a + 256 pops.
     X87StoreSt "x87_store_st" (I32) -> I1, X87, Some(x87::store_st);
+    /// `i1`: whether the conversion that has just been made raises no unmasked exception that keeps the result from memory.
+    X87StoreAllowed "x87_store_allowed" () -> I1, X87, Some(x87::store_allowed);
     /// Behind the store of an `x87_store_*` result: raises what the conversion did; a = 256 pops.
     X87StoreDone "x87_store_done" (I32) -> None, X87, Some(x87::store_done);
     /// Waiting: ST(b & 7) = ST(b & 7) op ST(c), a the `Arith` code; b + 256 pops.

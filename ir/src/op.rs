@@ -104,7 +104,8 @@ pub enum Effect {
     /// Nothing: removable, may be merged with its equal.
     Pure,
     /// May raise exceptions of SSE's floating point: sets MXCSR's flags, and faults where they are unmasked. Never removed, but
-    /// does not count as a place to stop at ([`Op::may_stop`]) except with [`crate::pass::Precise::Floats`].
+    /// does not count as a place to stop at ([`Op::may_stop`]): with unmasked exceptions only the interpreter runs, and what the
+    /// lifter gave it.
     Raises,
     /// Reads a guest register: removable.
     ReadsReg,

@@ -179,6 +179,14 @@ impl Default for CpuState {
     }
 }
 
+/// The exception masks of MXCSR, denormals-are-zero and flush-to-zero (SDM vol. 1 10.2.3).
+pub const MXCSR_MASKS: u32 = 0x1f80;
+pub const MXCSR_DAZ: u32 = 1 << 6;
+pub const MXCSR_FTZ: u32 = 1 << 15;
+
+/// The exception masks of the x87 control word (SDM vol. 1 8.1.5).
+pub const X87_MASKS: u16 = 0x3f;
+
 /// Bits of RFLAGS that live in `flags_rest`: TF (8), NT (14), AC (18), ID (21).
 pub const FLAGS_REST_MASK: u32 = 1 << 8 | 1 << 14 | 1 << 18 | 1 << 21;
 

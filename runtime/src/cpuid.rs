@@ -52,7 +52,6 @@ const LEAF_1_EDX: Features = &[
     (26, "sse2"),
 ];
 
-/// Not SHA (29): it is lifted, but a crypto library's plain code is twice as fast as one helper call for two rounds.
 const LEAF_7_EBX: Features = &[
     (0, "fsgsbase"),
     (3, "bmi1"),
@@ -62,6 +61,7 @@ const LEAF_7_EBX: Features = &[
     (19, "adx"),
     (23, "clflushopt"),
     (24, "clwb"),
+    (29, "sha_ni"),
 ];
 
 const LEAF_7_ECX: Features = &[(2, "umip"), (8, "gfni"), (9, "vaes"), (10, "vpclmulqdq"), (22, "rdpid")];

@@ -50,6 +50,14 @@ pub(crate) enum Event {
 }
 
 impl Event {
+    /// What a fault that code has found means to the dispatcher.
+    fn trap(kind: FaultKind) -> Event {
+        match kind {
+            FaultKind::FloatControl | FaultKind::SingleStep => Event::Safepoint,
+            kind => Event::Fault(GuestFault::Trap(kind)),
+        }
+    }
+
     /// The code at `pc` cannot be fetched.
     pub(crate) fn fetch_fault(process: &Process, pc: GuestAddr) -> Event {
         Event::Fault(memory_fault(process, Fault { addr: pc, access: Access::Execute }))
@@ -281,7 +289,6 @@ impl Thread {
                     }
                 }
                 Event::Fault(GuestFault::Trap(FaultKind::Stale)) => self.translate_anew(),
-                Event::Fault(GuestFault::Trap(FaultKind::SingleStep)) => {}
                 Event::Fault(fault) => self.fault(fault),
                 Event::Step => self.step(),
             }
@@ -365,8 +372,9 @@ impl Thread {
         (self.exec.last_exit, self.exec.sampled) = (LastExit::None, false);
         loop {
             let pc = self.cpu.rip;
-            if self.exec.entries.find(pc).is_none()
-                && let Some(event) = self.prepare(GuestAddr(pc))
+            let compiled = abi::carries_floats(&self.cpu);
+            if !self.exec.entries.find(pc).is_some_and(|entry| compiled || entry.cold().is_some())
+                && let Some(event) = self.prepare(GuestAddr(pc), compiled)
             {
                 return event;
             }
@@ -377,7 +385,7 @@ impl Thread {
             {
                 process.code.sampled(process, entry);
             }
-            let event = match (entry.runnable(), &process.code.jit) {
+            let event = match (entry.runnable().filter(|_| compiled), &process.code.jit) {
                 (Some(code), Some(jit)) => {
                     match exec.last_exit {
                         LastExit::None | LastExit::Fault { .. } => {}
@@ -390,6 +398,7 @@ impl Thread {
                 _ => {
                     exec.last_exit = LastExit::None;
                     if warm
+                        && compiled
                         && process.code.calls_for_action(entry.warm())
                         && let Some(entry) = exec.entries.owner(pc)
                     {
@@ -435,7 +444,7 @@ impl Thread {
     /// Runs the one instruction at RIP, with TF set, and the trap behind it. The exit code, if it was the thread's end.
     fn trace(&mut self) -> Option<i32> {
         match self.interpret_one_alone() {
-            Some(Event::Fault(fault)) if fault != GuestFault::Trap(FaultKind::SingleStep) => {
+            Some(Event::Fault(fault)) => {
                 self.fault(fault);
                 return None;
             }
@@ -472,22 +481,24 @@ impl Thread {
         interpret(&mut self.cpu, &process, &block, &mut self.exec.frame, &mut false)
     }
 
-    /// Finds or makes the entry for `pc`, with code that can run. An event if there is none.
-    fn prepare(&mut self, pc: GuestAddr) -> Option<Event> {
+    /// Finds or makes the entry for `pc`, with code that can run, which is the interpreter's block unless `compiled` code may. An
+    /// event if there is none.
+    fn prepare(&mut self, pc: GuestAddr, compiled: bool) -> Option<Event> {
         let process = &self.process;
         let entry = process.code.entry(pc);
         if !entry.is_usable() && !process.code.reclaim(&process.mem, &process.stats, &entry) {
             return Some(Event::Safepoint);
         }
-        let runs = || entry.runnable().is_some() || entry.cold().is_some();
+        let runs = || compiled && entry.runnable().is_some() || entry.cold().is_some();
         if !runs() {
             if !process.mem.mark_code(pc) {
                 return Some(Event::fetch_fault(process, pc));
             }
-            if process.code.engine == Engine::Jit {
+            if compiled && process.code.engine == Engine::Jit {
                 process.code.request(process, &entry);
             }
-            if let (false, Some(jit), Some(emitter)) = (runs(), &process.code.jit, &mut self.exec.emitter)
+            if compiled
+                && let (false, Some(jit), Some(emitter)) = (runs(), &process.code.jit, &mut self.exec.emitter)
                 && process.code.emit_cold(process, jit, emitter, &entry) == Made::Nothing
             {
                 return Some(Event::Safepoint);
@@ -557,7 +568,7 @@ pub(crate) fn enter(
         ExitReason::Syscall => Some(Event::Syscall),
         ExitReason::Fault(kind) => {
             *last_exit = LastExit::Fault { unreached: abi::counter_ahead(cpu) };
-            Some(Event::Fault(GuestFault::Trap(kind)))
+            Some(Event::trap(kind))
         }
         ExitReason::Interrupt => Some(Event::Safepoint),
         ExitReason::HostFault => {
@@ -594,7 +605,7 @@ pub(crate) fn interpret(
         }
         Ok(Next::Fault { kind, pc }) => {
             cpu.rip = pc.0;
-            Some(Event::Fault(GuestFault::Trap(kind)))
+            Some(Event::trap(kind))
         }
         Err(trap) => {
             cpu.rip = trap.pc.0;

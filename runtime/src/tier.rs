@@ -226,7 +226,7 @@ pub(crate) struct Code {
     interpret: AtomicBool,
     /// Blocks are counted.
     counting: AtomicBool,
-    /// The same where floating-point operations may trap.
+    /// The interpreter's blocks have exact flags also where floating-point operations may trap.
     precise_floats: AtomicBool,
     /// Several threads, or shared memory: accesses keep the guest's order.
     ordered: AtomicBool,
@@ -528,8 +528,8 @@ impl Code {
         }
     }
 
-    /// From now on registers are exact wherever the guest may fault, with `floats` also where floating-point operations trap: drops
-    /// translations that were made without.
+    /// From now on registers are exact wherever the guest may fault, with `floats` also where floating-point operations trap, which they
+    /// do in the interpreter only: drops translations that were made without.
     pub(crate) fn require_precise(&self, floats: bool) {
         let more_floats = floats && !self.precise_floats.swap(true, Ordering::AcqRel);
         if !self.precise.swap(true, Ordering::AcqRel) || more_floats {
@@ -607,7 +607,8 @@ impl Code {
         loop {
             let before = lock(&self.pages).invalidations;
             let code = GuestCode::profiled(map, self.profile.as_ref());
-            let mut region = code.lift_block(entry.pc, &self.lift_options());
+            let precise_floats = self.precise_floats.load(Ordering::Acquire);
+            let mut region = code.lift_block(entry.pc, &LiftOptions { precise_floats, ..self.lift_options() });
             if let Some(profile) = &self.profile {
                 profile.assign(&mut region);
             }
@@ -691,11 +692,10 @@ impl Code {
             profile.assign(&mut region);
         }
         let lifted = process.options.emit.is_some().then(|| region.clone());
-        let (exact, state_at_faults) = match (precise, self.precise_floats.load(Ordering::Acquire)) {
-            (false, _) if self.budget() != Budget::None => (pass::Precise::Edges, StateAtFaults::PcOnly),
-            (false, _) => (pass::Precise::No, StateAtFaults::PcOnly),
-            (true, false) => (pass::Precise::Yes, StateAtFaults::Precise),
-            (true, true) => (pass::Precise::Floats, StateAtFaults::PreciseFloats),
+        let (exact, state_at_faults) = match precise {
+            false if self.budget() != Budget::None => (pass::Precise::Edges, StateAtFaults::PcOnly),
+            false => (pass::Precise::No, StateAtFaults::PcOnly),
+            true => (pass::Precise::Yes, StateAtFaults::Precise),
         };
         pass::optimize_with(&mut region, &pass::Options { precise: exact, ..pass::Options::default() });
         let compile_options = CompileOptions {

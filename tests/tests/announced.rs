@@ -23,6 +23,7 @@ const ANNOUNCED: &[CpuidFeature] = &[
     CpuidFeature::MOVBE,
     CpuidFeature::PCLMULQDQ,
     CpuidFeature::AES,
+    CpuidFeature::SHA,
     CpuidFeature::VAES,
     CpuidFeature::VPCLMULQDQ,
     CpuidFeature::GFNI,

@@ -131,6 +131,15 @@ impl Totals {
             }
         };
         self.counted(&format!("tests on {AARCH64}"), &mut test);
+        self.older_aarch64(args, rust, qemu);
+    }
+
+    /// The tests of generated code on a processor of Armv8.0: `-cpu max`, which the others run on, has all extensions.
+    fn older_aarch64(&mut self, args: &Args, rust: CrossRust, qemu: &Path) {
+        let mut test = rust.cargo("test");
+        test.args(["-p", "calque-backend", "-p", "calque-tests", "--no-fail-fast"]);
+        test.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", qemu).env("QEMU_CPU", "cortex-a72");
+        self.counted(&format!("generated code on {AARCH64}, -cpu cortex-a72"), &mut with_filter(test, args));
     }
 
     /// Runs a test command, shows what it prints, and adds up its `test result:` lines.

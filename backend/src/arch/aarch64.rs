@@ -12,7 +12,7 @@ use crate::abi::{REASON_LEAVE, REASON_LINK};
 use crate::emit::regs::{SLOTS, SLOTS_AT};
 use crate::isa::Arch;
 use calque_ir::CpuState;
-use calque_ir::state::V128;
+use calque_ir::state::{MXCSR_DAZ, MXCSR_FTZ, V128};
 use std::arch::{asm, global_asm, is_aarch64_feature_detected};
 use std::mem::offset_of;
 use std::sync::LazyLock;
@@ -241,10 +241,21 @@ fn has_alternate_floats() -> bool {
     *HAS
 }
 
-/// FPSR's cumulative flags (IOC DZC OFC UFC IXC at 0..5, IDC at 7) as MXCSR's (IE DE ZE OE UE PE at 0..6).
-fn mxcsr_flags_of(fpsr: u64) -> u32 {
+const FPCR_FZ: u64 = 1 << 24;
+
+/// Without FEAT_AFP, FPCR.FZ is denormals-are-zero and flush-to-zero.
+pub(crate) fn expresses(mxcsr: u32) -> bool {
+    (mxcsr & MXCSR_FTZ != 0) == (mxcsr & MXCSR_DAZ != 0) || has_alternate_floats()
+}
+
+/// FPSR's cumulative flags (IOC DZC OFC UFC IXC at 0..5) as MXCSR's (IE, ZE OE UE PE at 2..6), raised while FPCR was `fpcr`. A result
+/// that is flushed to zero is an underflow and, to x86, inexact. IDC (7) tells of an operand that is denormal (DE) where the host has
+/// FEAT_AFP, elsewhere of one that was flushed, which to x86 is nothing.
+fn mxcsr_flags_of(fpsr: u64, fpcr: u64) -> u32 {
     let bit = |from: u32, to: u32| (fpsr >> from & 1) << to;
-    (bit(0, 0) | bit(7, 1) | bit(1, 2) | bit(2, 3) | bit(3, 4) | bit(4, 5)) as u32
+    let flushed = if fpcr & FPCR_FZ != 0 { bit(3, 5) } else { 0 };
+    let denormal = if fpcr & ALTERNATE != 0 { bit(7, 1) } else { 0 };
+    (bit(0, 0) | denormal | bit(1, 2) | bit(2, 3) | bit(3, 4) | bit(4, 5) | flushed) as u32
 }
 
 fn read_fpcr() -> u64 {
@@ -279,7 +290,7 @@ pub(crate) extern "C" fn load_fp_control(cpu: &mut CpuState) {
 
 /// The exception flags raised so far go into `cpu.mxcsr`: before the guest reads it.
 pub(crate) extern "C" fn save_fp_control(cpu: &mut CpuState) {
-    cpu.mxcsr |= mxcsr_flags_of(read_fpsr());
+    cpu.mxcsr |= mxcsr_flags_of(read_fpsr(), read_fpcr());
 }
 
 /// Compare-and-swap of 16 aligned bytes of guest memory. The loaded pair is one access only if the store succeeds (Arm ARM
@@ -323,5 +334,6 @@ pub(crate) fn native_features() -> Vec<(&'static str, bool)> {
         ("afp", has_alternate_floats()),
         ("aes", is_aarch64_feature_detected!("aes")),
         ("pclmulqdq", is_aarch64_feature_detected!("pmull")),
+        ("sha2", is_aarch64_feature_detected!("sha2")),
     ]
 }

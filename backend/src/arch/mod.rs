@@ -6,6 +6,7 @@
 //! - `sync_icache(code, written)`: makes bytes written through one mapping visible to instruction fetch in another.
 //! - `native_features()`: Cranelift's ISA settings that this machine supports.
 //! - `load_fp_control`, `save_fp_control`: the guest's MXCSR into and out of the host's FP control register.
+//! - `expresses(mxcsr)`: whether that register can hold the control bits that MXCSR has, all exceptions being masked.
 //! - `identical`: tier 0 of x86-64 hosts.
 //! - `accelerated(helper)`: an entry point that does the same with instructions of this machine.
 

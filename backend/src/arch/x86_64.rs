@@ -163,6 +163,11 @@ pub(crate) extern "C" fn load_fp_control(cpu: &mut CpuState) {
     unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const cpu.mxcsr, options(nostack, preserves_flags)) }
 }
 
+/// MXCSR is the host's own.
+pub(crate) fn expresses(_: u32) -> bool {
+    true
+}
+
 /// The host's MXCSR, with the exception flags raised so far, becomes `cpu`'s: before the guest reads it.
 pub(crate) extern "C" fn save_fp_control(cpu: &mut CpuState) {
     // SAFETY: stores a control register to a writable word.

@@ -52,11 +52,23 @@ entries! {
         0x10 => _mm_clmulepi64_si128::<0x10>(get(cpu, 0), get(cpu, 1)),
         _    => _mm_clmulepi64_si128::<0x11>(get(cpu, 0), get(cpu, 1)),
     };
+    sha1msg1   "sha" |cpu, _imm| _mm_sha1msg1_epu32(get(cpu, 0), get(cpu, 1));
+    sha1msg2   "sha" |cpu, _imm| _mm_sha1msg2_epu32(get(cpu, 0), get(cpu, 1));
+    sha1nexte  "sha" |cpu, _imm| _mm_sha1nexte_epu32(get(cpu, 0), get(cpu, 1));
+    sha1rnds4  "sha" |cpu, imm| match imm & 3 {
+        0 => _mm_sha1rnds4_epu32::<0>(get(cpu, 0), get(cpu, 1)),
+        1 => _mm_sha1rnds4_epu32::<1>(get(cpu, 0), get(cpu, 1)),
+        2 => _mm_sha1rnds4_epu32::<2>(get(cpu, 0), get(cpu, 1)),
+        _ => _mm_sha1rnds4_epu32::<3>(get(cpu, 0), get(cpu, 1)),
+    };
+    sha256msg1 "sha" |cpu, _imm| _mm_sha256msg1_epu32(get(cpu, 0), get(cpu, 1));
+    sha256msg2 "sha" |cpu, _imm| _mm_sha256msg2_epu32(get(cpu, 0), get(cpu, 1));
+    sha256rnds2 "sha" |cpu, _imm| _mm_sha256rnds2_epu32(get(cpu, 0), get(cpu, 1), get(cpu, 2));
 }
 
 /// The entry point of a helper that this processor accelerates.
 pub(crate) fn accelerated(helper: Helper) -> Option<HelperEntry> {
-    let aes = is_x86_feature_detected!("aes");
+    let (aes, sha) = (is_x86_feature_detected!("aes"), is_x86_feature_detected!("sha"));
     let entry = match helper {
         Helper::Aesenc if aes => aesenc,
         Helper::Aesenclast if aes => aesenclast,
@@ -64,6 +76,13 @@ pub(crate) fn accelerated(helper: Helper) -> Option<HelperEntry> {
         Helper::Aesdeclast if aes => aesdeclast,
         Helper::Aesimc if aes => aesimc,
         Helper::Pclmulqdq if is_x86_feature_detected!("pclmulqdq") => pclmulqdq,
+        Helper::Sha1msg1 if sha => sha1msg1,
+        Helper::Sha1msg2 if sha => sha1msg2,
+        Helper::Sha1nexte if sha => sha1nexte,
+        Helper::Sha1rnds4 if sha => sha1rnds4,
+        Helper::Sha256msg1 if sha => sha256msg1,
+        Helper::Sha256msg2 if sha => sha256msg2,
+        Helper::Sha256rnds2 if sha => sha256rnds2,
         _ => return None,
     };
     Some(entry as HelperEntry)

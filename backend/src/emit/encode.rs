@@ -151,7 +151,7 @@ rows! { Fp:
     FSQRT  = 0x1e21_c000;   FMOV = 0x1e20_4000;
     FRINTN = 0x1e24_4000;   FRINTP = 0x1e24_c000;
     FRINTM = 0x1e25_4000;   FRINTZ = 0x1e25_c000;
-    FRINTX = 0x1e27_4000;
+    FRINTX = 0x1e27_4000;   FRINTI = 0x1e27_c000;
     FCVT_TO_F64 = 0x1e22_c000;
 }
 
@@ -399,6 +399,11 @@ pub(crate) fn fcmp(double: bool, rn: V, rm: V) -> u32 {
 /// `fcmpe`: any NaN is an invalid operation.
 pub(crate) fn fcmpe(double: bool, rn: V, rm: V) -> u32 {
     fcmp(double, rn, rm) | 0x10
+}
+
+/// `fccmp`: where `cond` holds a comparison, else these flags.
+pub(crate) fn fccmp(double: bool, rn: V, rm: V, nzcv: u8, cond: Cond) -> u32 {
+    0x1e20_0400 | (double as u32) << 22 | (cond as u32) << 12 | d_n_m(nzcv, rn.0, rm.0)
 }
 
 pub(crate) fn fcsel(double: bool, rd: V, rn: V, rm: V, cond: Cond) -> u32 {

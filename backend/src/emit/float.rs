@@ -238,22 +238,28 @@ impl Emitter {
             UnorderedOrGreaterThanOrEqual => (LessThan, true),
             cc => (cc, false),
         };
+        let signaling = inst.op == Op::FcmpSignaling;
         match base {
             Equal => self.word(e::vec3(e::FCMEQ, sz, s, x, y)),
-            GreaterThan => self.word(e::vec3(e::FCMGT, sz, s, x, y)),
-            GreaterThanOrEqual => self.word(e::vec3(e::FCMGE, sz, s, x, y)),
-            LessThan => self.word(e::vec3(e::FCMGT, sz, s, y, x)),
-            LessThanOrEqual => self.word(e::vec3(e::FCMGE, sz, s, y, x)),
-            Ordered => {
-                self.word(e::vec3(e::FCMEQ, sz, s, x, x));
-                self.word(e::vec3(e::FCMEQ, sz, t, y, y));
-                self.word(e::vec3(e::VAND, 0, s, s, t));
+            Ordered => self.ordered(sz, s, [x, y], t),
+            OrderedNotEqual => {
+                self.ordered(sz, s, [x, y], t);
+                self.word(e::vec3(e::FCMEQ, sz, t, x, y));
+                self.word(e::vec3(e::VBIC, 0, s, s, t));
             }
+            _ if signaling => self.greater(sz, s, [x, y], base),
+            // Those would take a quiet NaN for an invalid operation, so they see zeros in its place.
             _ => {
-                self.word(e::vec3(e::FCMGT, sz, s, x, y));
-                self.word(e::vec3(e::FCMGT, sz, t, y, x));
-                self.word(e::vec3(e::VORR, 0, s, s, t));
+                let numbers = self.v_scratch();
+                self.ordered(sz, numbers, [x, y], t);
+                self.word(e::vec3(e::VAND, 0, s, x, numbers));
+                self.word(e::vec3(e::VAND, 0, t, y, numbers));
+                self.greater(sz, s, [s, t], base);
+                self.word(e::vec3(e::VAND, 0, s, s, numbers));
             }
+        }
+        if signaling && matches!(base, Equal | Ordered | OrderedNotEqual) {
+            self.word(e::vec3(e::FCMGT, sz, t, x, y)); // for the exception's sake
         }
         let d = self.v_dest()?;
         if negated {
@@ -262,6 +268,24 @@ impl Emitter {
             self.v_mov(d, s);
         }
         Ok(())
+    }
+
+    /// The lanes in which neither is a NaN; `t` is lost.
+    fn ordered(&mut self, sz: u32, d: V, [x, y]: [V; 2], t: V) {
+        self.word(e::vec3(e::FCMEQ, sz, d, x, x));
+        self.word(e::vec3(e::FCMEQ, sz, t, y, y));
+        self.word(e::vec3(e::VAND, 0, d, d, t));
+    }
+
+    /// A comparison by order, to which any NaN is an invalid operation.
+    fn greater(&mut self, sz: u32, d: V, [x, y]: [V; 2], cc: FloatCc) {
+        let (op, x, y) = match cc {
+            FloatCc::GreaterThan => (e::FCMGT, x, y),
+            FloatCc::GreaterThanOrEqual => (e::FCMGE, x, y),
+            FloatCc::LessThan => (e::FCMGT, y, x),
+            _ => (e::FCMGE, y, x),
+        };
+        self.word(e::vec3(op, sz, d, x, y));
     }
 
     fn convert(&mut self, inst: &Inst, a: Value) -> Result<(), EmitError> {
@@ -311,28 +335,46 @@ impl Emitter {
     fn scalar_to_int(&mut self, inst: &Inst, a: Value) -> Result<(), EmitError> {
         let mut x = self.v(a)?;
         let double = self.ty(a) == Type::F64;
+        let (rounded, c) = (self.v_scratch(), self.v_scratch());
         if inst.op == Op::FcvtToSint {
-            let s = self.v_scratch();
-            self.word(e::fp1(e::FRINTX, double, s, x));
-            x = s;
+            self.round(inst.ty, double, rounded, x, c);
+            x = rounded;
         }
-        let r = self.truncate(inst.ty, double, x);
+        let r = self.truncate(inst.ty, double, x, c);
         let d = self.dest()?;
         self.mov(size_of(inst.ty), d, r);
         self.known_zero(inst.ty.bits());
         Ok(())
     }
 
-    /// `x` in range to the integer, everything else to the integer indefinite; in a scratch register.
-    fn truncate(&mut self, to: Type, double: bool, x: V) -> e::X {
+    /// `d` becomes `x` as FPCR rounds it to an integral value, which is inexact only in the integer's range; `c` is lost.
+    fn round(&mut self, to: Type, double: bool, d: V, x: V, c: V) {
+        if !double || to != Type::I32 {
+            // What is out of range has no fraction.
+            self.word(e::fp1(e::FRINTX, double, d, x));
+            return;
+        }
+        const LESS: u8 = 8;
+        self.word(e::fp1(e::FRINTI, double, d, x));
+        self.fp_constant_into(c, double, 2f64.powi(31).to_bits());
+        self.word(e::fcmp(double, d, c));
+        self.fp_constant_into(c, double, (-2f64.powi(31)).to_bits());
+        self.word(e::fccmp(double, d, c, LESS, Cond::Mi));
+        // Out of range: what is integral already.
+        self.word(e::fcsel(double, c, x, d, Cond::Ge));
+        self.word(e::fp1(e::FRINTX, double, c, c));
+    }
+
+    /// `x` in range to the integer, everything else to the integer indefinite; in a scratch register. `c` is lost.
+    fn truncate(&mut self, to: Type, double: bool, x: V, c: V) -> e::X {
         let size = size_of(to);
         let limit = (1u64 << (size.bits() - 1)) as f64;
         let bits = if double { limit.to_bits() } else { u64::from((limit as f32).to_bits()) };
-        let limit = self.fp_constant(double, bits);
+        self.fp_constant_into(c, double, bits);
         let (r, indefinite) = (self.scratch(), self.scratch());
         self.word(e::fcvtzs(size, double, r, x));
         self.mov_imm(indefinite, 1 << (size.bits() - 1));
-        self.word(e::fcmp(double, x, limit));
+        self.word(e::fcmp(double, x, c));
         self.word(e::op_cond(e::CSEL, size, r, r, indefinite, Cond::Mi));
         r
     }
@@ -357,19 +399,16 @@ impl Emitter {
 
     /// `f64x2` to two `i32` lanes, zero above.
     fn low_to_int(&mut self, inst: &Inst, a: Value) -> Result<(), EmitError> {
-        let mut x = self.v(a)?;
-        if inst.op == Op::FcvtLowToSint {
-            let s = self.v_scratch();
-            self.word(e::vec2(e::VFRINTX, 1, s, x));
-            x = s;
-        }
-        let low = self.truncate(Type::I32, true, x);
-        let high_lane = self.v_scratch();
-        self.word(e::scalar_lane(3, high_lane, x, 1));
-        let high = {
-            // The limit is in a register already; one more scratch register is left for it all the same.
-            self.truncate(Type::I32, true, high_lane)
-        };
+        let x = self.v(a)?;
+        let (lane, rounded, c) = (self.v_scratch(), self.v_scratch(), self.v_scratch());
+        let [low, high] = [0, 1].map(|n| {
+            self.word(e::scalar_lane(3, lane, x, n));
+            if inst.op == Op::FcvtLowToSintTrunc {
+                return self.truncate(Type::I32, true, lane, c);
+            }
+            self.round(Type::I32, true, rounded, lane, c);
+            self.truncate(Type::I32, true, rounded, c)
+        });
         let d = self.v_dest()?;
         self.word(e::fmov_from_x(Size::W, d, low));
         self.word(e::ins_x(2, d, 1, high));

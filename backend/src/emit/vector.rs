@@ -364,13 +364,7 @@ impl Emitter {
         Ok(())
     }
 
-    /// A floating-point constant in a scratch register.
-    pub(super) fn fp_constant(&mut self, double: bool, bits: u64) -> V {
-        let s = self.v_scratch();
-        self.fp_constant_into(s, double, bits);
-        s
-    }
-
+    /// `d` becomes a floating-point constant.
     pub(super) fn fp_constant_into(&mut self, d: V, double: bool, bits: u64) {
         let label = self.literal([bits, 0], 8);
         self.branch(e::ldr_literal_fp(double, d, 0), Reach::Bits19, label);

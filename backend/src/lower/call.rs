@@ -3,7 +3,7 @@
 use super::{Lowering, clif_type};
 use crate::helpers::Own;
 use calque_ir::helper::HelperEffect;
-use calque_ir::{CpuState, FaultKind, Helper, Inst, Reg, Type, Value as IrValue};
+use calque_ir::{CpuState, Helper, Inst, Reg, Type, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, AbiParam, InstBuilder, Signature, types};
 use cranelift_codegen::isa::CallConv;
 use std::mem::offset_of;
@@ -24,15 +24,14 @@ impl Lowering<'_> {
         self.result(helper.ret(), result)
     }
 
-    /// Calls a helper. One that computes under MXCSR finds it there without flags, and what it raises is looked at behind.
+    /// Calls a helper. One that computes under MXCSR finds it there with all flags, and what it raises becomes the host's.
     fn call_helper(&mut self, helper: Helper, words: &[clif::Value]) -> clif::Value {
         if helper.effect() != HelperEffect::Mxcsr {
             return self.call_table(helper as usize, words);
         }
-        let before = self.call_table(Own::BeginFloats.index(), &[]);
+        self.call_table(Own::SaveFpControl.index(), &[]);
         let result = self.call_table(helper as usize, words);
-        let traps = self.call_table(Own::EndFloats.index(), &[before]);
-        self.fault_unless_zero(traps, FaultKind::SimdFloat);
+        self.call_table(Own::LoadFpControl.index(), &[]);
         result
     }
 

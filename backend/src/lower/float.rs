@@ -1,9 +1,10 @@
 //! Floating point with x86's rules for NaN, minimum and conversions.
 //!
 //! - **Flags** are the host's, too: every operation is the instruction that x86 has for it, spelled out where Cranelift has
-//!   none (`respell.rs`), and one whose result nobody uses is computed all the same. AArch64 has flags of its own (README, Quirks).
+//!   none (`respell.rs`, `words.rs`), and one whose result nobody uses is computed all the same. What AArch64 raises otherwise is in
+//!   docs/ISA.md.
 //! - **Rounding** follows MXCSR because the host's control register holds the guest's while generated code runs
-//!   (`abi::enter`); only what CLIF has no dynamic form of (conversion to integers) looks at `cpu.mxcsr`.
+//!   (`abi::enter`).
 //! - **NaN results** (SDM vol. 1 table 4-7): x86-64 hosts give them by themselves, as long as operands stay in order, and so do AArch64
 //!   hosts with FEAT_AFP. Others choose another operand or sign, so there a result that is NaN takes a cold path. Looking at each result would more than double
 //!   the work; but a NaN makes every later result a NaN, too. So a result is *raw* until something looks at its bits
@@ -15,7 +16,8 @@
 use super::{Lowering, clif_type};
 use crate::isa::Arch;
 use crate::respell::Respell;
-use calque_ir::{CpuState, FloatCc, Helper, Inst, Op, Reg, Region, Type};
+use crate::words::{self, Shape};
+use calque_ir::{FloatCc, Helper, Inst, Op, Region, Type};
 use cranelift_codegen::ir::condcodes::{CondCode, FloatCC, IntCC};
 use cranelift_codegen::ir::{self as clif, InstBuilder, types};
 
@@ -204,7 +206,7 @@ impl Lowering<'_> {
     /// A condition: `r` is a number, or all its lanes are.
     fn has_no_nan(&mut self, r: clif::Value) -> clif::Value {
         let vector = self.b.func.dfg.value_type(r).is_vector();
-        if self.on(Arch::Aarch64) && self.b.func.dfg.value_type(r) == types::F64X2 {
+        if self.on(Arch::Aarch64) && self.b.func.dfg.value_type(r) == types::F64X2 && !self.out.comis {
             // One comparison looks at both.
             let [low, high] = [0, 1].map(|lane| self.b.ins().extractlane(r, lane));
             return self.b.ins().fcmp(FloatCC::Ordered, low, high);
@@ -290,6 +292,9 @@ impl Lowering<'_> {
         if self.host.has("afp") {
             return if inst.op == Op::Fmin { self.b.ins().fmin(x, y) } else { self.b.ins().fmax(x, y) };
         }
+        if !inst.ty.is_vector() {
+            self.signal_any_nan(x, y);
+        }
         let less = match inst.op {
             Op::Fmin => self.b.ins().fcmp(FloatCC::LessThan, x, y),
             _ => self.b.ins().fcmp(FloatCC::LessThan, y, x),
@@ -303,16 +308,69 @@ impl Lowering<'_> {
         if !inst.ty.is_vector() {
             return self.compare_scalars(inst.op, cc, x, y);
         }
-        if self.on(Arch::X86_64) {
-            let signaling = inst.op == Op::FcmpSignaling;
-            return self.respelled(Respell::Compare { signaling }, |l| l.compare_lanes(cc, x, y));
+        let signaling = inst.op == Op::FcmpSignaling;
+        match self.on(Arch::X86_64) {
+            true => self.respelled(Respell::Compare { signaling }, |l| l.compare_lanes(cc, x, y)),
+            false if signaling => self.compare_lanes_signaling(cc, x, y),
+            false => self.compare_lanes_quietly(cc, x, y),
+        }
+    }
+
+    /// On AArch64, where comparisons by order take any NaN for an invalid operation and those for equality do not.
+    fn compare_lanes_signaling(&mut self, cc: FloatCC, x: clif::Value, y: clif::Value) -> clif::Value {
+        if matches!(cc, FloatCC::Equal | FloatCC::NotEqual | FloatCC::Ordered | FloatCC::Unordered) {
+            let greater = self.b.ins().fcmp(FloatCC::GreaterThan, x, y);
+            self.raising.push(greater);
         }
         self.compare_lanes(cc, x, y)
+    }
+
+    /// The same without that exception: by order, NaNs are seen as zeros.
+    fn compare_lanes_quietly(&mut self, cc: FloatCC, x: clif::Value, y: clif::Value) -> clif::Value {
+        let (cc, negated) = match cc {
+            FloatCC::UnorderedOrEqual
+            | FloatCC::UnorderedOrLessThan
+            | FloatCC::UnorderedOrLessThanOrEqual
+            | FloatCC::UnorderedOrGreaterThan
+            | FloatCC::UnorderedOrGreaterThanOrEqual => (cc.complement(), true),
+            cc => (cc, false),
+        };
+        let result = match cc {
+            FloatCC::Equal | FloatCC::NotEqual | FloatCC::Ordered | FloatCC::Unordered => self.b.ins().fcmp(cc, x, y),
+            FloatCC::OrderedNotEqual => {
+                let ordered = self.b.ins().fcmp(FloatCC::Ordered, x, y);
+                let differ = self.b.ins().fcmp(FloatCC::NotEqual, x, y);
+                self.b.ins().band(ordered, differ)
+            }
+            _ => {
+                let ordered = self.b.ins().fcmp(FloatCC::Ordered, x, y);
+                let shape = self.b.func.dfg.value_type(x);
+                let numbers = [x, y].map(|v| {
+                    let mask = self.view(ordered, shape);
+                    self.b.ins().band(v, mask)
+                });
+                let holds = self.b.ins().fcmp(cc, numbers[0], numbers[1]);
+                self.b.ins().band(ordered, holds)
+            }
+        };
+        if negated { self.b.ins().bnot(result) } else { result }
+    }
+
+    /// On AArch64, CLIF's comparison of scalars is FCMP, to which only signaling NaNs are invalid. Where that is too little and the region's
+    /// are not respelled as a whole, a comparison whose result nobody needs raises the exception.
+    fn signal_any_nan(&mut self, x: clif::Value, y: clif::Value) {
+        if self.on(Arch::Aarch64) && !self.out.comis {
+            let greater = self.respelled(Respell::Word(words::FCMGT), |l| l.b.ins().fmin(x, y));
+            self.raising.push(greater);
+        }
     }
 
     /// On x86-64, CLIF's comparison is UCOMISS, fused with what uses it. Where all of a region's are to be COMISS, its code
     /// is respelled as a whole; else one of them is made into a value of its own.
     fn compare_scalars(&mut self, op: Op, cc: FloatCC, x: clif::Value, y: clif::Value) -> clif::Value {
+        if op == Op::FcmpSignaling {
+            self.signal_any_nan(x, y);
+        }
         if !self.is_materialized(op) {
             return self.b.ins().fcmp(cc, x, y);
         }
@@ -393,7 +451,7 @@ impl Lowering<'_> {
         if self.on(Arch::X86_64) {
             return self.one_float_to_int(x, clif_type(inst.ty), rounding);
         }
-        let x = self.rounded(x, rounding);
+        let x = self.rounded(x, rounding, clif_type(inst.ty));
         self.truncate(x, clif_type(inst.ty))
     }
 
@@ -418,9 +476,9 @@ impl Lowering<'_> {
             let lanes = self.respelled(how, |l| l.b.ins().fvdemote(x));
             return self.view(lanes, types::I32X4);
         }
-        let x = self.rounded(x, rounding);
         let [low, high] = [0u8, 1].map(|lane| {
             let scalar = self.b.ins().extractlane(x, lane);
+            let scalar = self.rounded(scalar, rounding, types::I32);
             self.truncate(scalar, types::I32)
         });
         let result = self.b.ins().scalar_to_vector(types::I32X4, low);
@@ -448,7 +506,7 @@ impl Lowering<'_> {
                 Rounding::Mxcsr => self.respelled(Respell::RoundedLanes, |l| l.b.ins().x86_cvtt2dq(types::I32X4, x)),
             };
         }
-        let x = self.rounded(x, rounding);
+        let x = self.rounded(x, rounding, types::I32X4);
         let saturated = self.b.ins().fcvt_to_sint_sat(types::I32X4, x);
         let limit = self.b.ins().f32const((1u64 << 31) as f32);
         let limit = self.b.ins().splat(types::F32X4, limit);
@@ -457,30 +515,33 @@ impl Lowering<'_> {
         self.b.ins().bitselect(below, saturated, indefinite)
     }
 
-    /// To an integral value: as MXCSR bits 13..15 say (SDM vol. 1 4.8.4), nearest being the usual case.
-    fn rounded(&mut self, x: clif::Value, rounding: Rounding) -> clif::Value {
+    /// To an integral value, as FPCR says on AArch64, on the way to this type: inexact only in its range.
+    fn rounded(&mut self, x: clif::Value, rounding: Rounding, to: clif::Type) -> clif::Value {
         if rounding == Rounding::Truncate {
             return x;
         }
-        let mxcsr = self.load_state(types::I32, CpuState::offset_of(Reg::MXCSR));
-        let control = self.b.ins().band_imm_u(mxcsr, 3 << 13);
-        let nearest = self.b.ins().icmp_imm_u(clif::condcodes::IntCC::Equal, control, 0);
-        self.either(
-            nearest,
-            |l| l.b.ins().nearest(x),
-            |l| {
-                let (down, up, zero) = (l.b.ins().floor(x), l.b.ins().ceil(x), l.b.ins().trunc(x));
-                let is_up = l.b.ins().icmp_imm_u(clif::condcodes::IntCC::Equal, control, 2 << 13);
-                let is_zero = l.b.ins().icmp_imm_u(clif::condcodes::IntCC::Equal, control, 3 << 13);
-                let directed = l.b.ins().select(is_up, up, down);
-                l.b.ins().select(is_zero, zero, directed)
-            },
-        )
+        let from = self.b.func.dfg.value_type(x);
+        let shape = if from.is_vector() { Shape::Lanes } else { Shape::Scalar };
+        if from != types::F64 || to != types::I32 {
+            // What is out of range has no fraction.
+            return self.respelled(Respell::Word(words::frintx(shape)), |l| l.b.ins().nearest(x));
+        }
+        let r = self.respelled(Respell::Word(words::FRINTI), |l| l.b.ins().nearest(x));
+        let [limit, least] = [2f64.powi(31), -2f64.powi(31)].map(|v| self.b.ins().f64const(v));
+        let below = self.b.ins().fcmp(FloatCC::LessThan, r, limit);
+        let above = self.b.ins().fcmp(FloatCC::GreaterThanOrEqual, r, least);
+        let fits = self.b.ins().band(below, above);
+        let inexact = self.b.ins().select(fits, x, r);
+        let inexact = self.respelled(Respell::Word(words::frintx(shape)), |l| l.b.ins().nearest(inexact));
+        self.raising.push(inexact);
+        r
     }
 }
 
-/// Whether a region compares scalars, and always so that any NaN is an invalid operation.
-pub(super) fn all_signaling(region: &Region) -> bool {
-    let mut compared = region.insts.iter().filter(|inst| inst.op.compares_floats() && !inst.ty.is_vector()).peekable();
-    compared.peek().is_some() && compared.all(|inst| inst.op == Op::FcmpSignaling)
+/// Whether a region compares scalars, and always so that any NaN is an invalid operation. On AArch64, a minimum is a comparison, too.
+pub(super) fn all_signaling(region: &Region, arch: Arch) -> bool {
+    let minimum = |op| arch == Arch::Aarch64 && matches!(op, Op::Fmin | Op::Fmax);
+    let compares = |inst: &&Inst| (inst.op.compares_floats() || minimum(inst.op)) && !inst.ty.is_vector();
+    let mut compared = region.insts.iter().filter(compares).peekable();
+    compared.peek().is_some() && compared.all(|inst| inst.op != Op::Fcmp)
 }

@@ -41,6 +41,14 @@ impl Lowering<'_> {
                 let imm = self.as_const(inst.args[2])? as u8;
                 Some(self.carry_less_product(x, y, imm & 1, imm >> 4 & 1))
             }
+            Helper::Sha256msg1 | Helper::Sha256msg2 if self.has_sha() => {
+                let (x, y) = (self.operand_bytes(inst, 0), self.operand_bytes(inst, 1));
+                Some(if helper == Helper::Sha256msg1 { self.tied(SHA256SU0, x, y) } else { self.sha256_msg2(x, y) })
+            }
+            Helper::Sha256rnds2 if self.has_sha() => {
+                let [cdgh, abef, words] = [0, 1, 2].map(|slot| self.operand_bytes(inst, slot));
+                Some(self.sha256_rounds(cdgh, abef, words))
+            }
             Helper::ShiftLanes => {
                 let (x, counts) = (self.operand_bytes(inst, 0), self.operand_bytes(inst, 1));
                 let how = self.as_const(inst.args[2])?;
@@ -101,15 +109,50 @@ impl Lowering<'_> {
             _ => (AESD, None),
         };
         let zero = self.zero();
-        let (zero, state) = (self.view(zero, types::F32X4), self.view(state, types::F32X4));
-        let wanted = Respell::Word(Word { like: Like::Fmla, word: substitute });
-        let s = self.respelled(wanted, |l| l.b.ins().fma(zero, zero, state));
-        let s = self.view(s, types::I8X16);
+        let s = self.tied(substitute, state, zero);
         let s = match columns {
             Some(columns) => self.aes_columns(columns, s),
             None => s,
         };
         self.b.ins().bxor(s, key)
+    }
+
+    /// An AArch64 instruction of two vector registers, of which the first is read and written.
+    fn tied(&mut self, word: u32, d: clif::Value, n: clif::Value) -> clif::Value {
+        let (d, n) = (self.view(d, types::F32X4), self.view(n, types::F32X4));
+        let r = self.respelled(Respell::Word(Word { like: Like::Fmla, word }), |l| l.b.ins().fma(n, n, d));
+        self.view(r, types::I8X16)
+    }
+
+    /// The same of three.
+    fn tied_of_three(&mut self, word: u32, d: clif::Value, n: clif::Value, m: clif::Value) -> clif::Value {
+        let [d, n, m] = [d, n, m].map(|v| self.view(v, types::F32X4));
+        let r = self.respelled(Respell::Word(Word { like: Like::FmlaOfThree, word }), |l| l.b.ins().fma(n, m, d));
+        self.view(r, types::I8X16)
+    }
+
+    /// Whether the host has SHA-256 in a form that can be used.
+    fn has_sha(&self) -> bool {
+        self.on(Arch::Aarch64) && self.host.has("sha2")
+    }
+
+    /// SHA256RNDS2. AArch64's SHA256H makes four rounds, after which half of the state is what it was after two: A and B have become C and
+    /// D, E and F G and H. So what the last two words are does not matter.
+    fn sha256_rounds(&mut self, cdgh: clif::Value, abef: clif::Value, words: clif::Value) -> clif::Value {
+        let [ghcd, efab] = [cdgh, abef].map(|v| self.two_registers(REV64, v));
+        let abcd = self.three_registers(ZIP2, efab, ghcd);
+        let efgh = self.three_registers(ZIP1, efab, ghcd);
+        let new_abcd = self.tied_of_three(SHA256H, abcd, efgh, words);
+        let new_efgh = self.tied_of_three(SHA256H2, efgh, abcd, words);
+        let efab = self.three_registers(ZIP2, new_efgh, new_abcd);
+        self.two_registers(REV64, efab)
+    }
+
+    /// SHA256MSG2: SHA256SU1 without the words that SHA256MSG1's users have added before.
+    fn sha256_msg2(&mut self, x: clif::Value, y: clif::Value) -> clif::Value {
+        let zero = self.zero();
+        let upper = self.three_registers(ZIP2, zero, y);
+        self.tied_of_three(SHA256SU1, x, zero, upper)
     }
 
     /// AESMC, AESIMC.
@@ -247,5 +290,14 @@ const AESE: u32 = 0x4e28_4800;
 const AESD: u32 = 0x4e28_5800;
 const AESMC: u32 = 0x4e28_6800;
 const AESIMC: u32 = 0x4e28_7800;
+const SHA256H: u32 = 0x5e00_4000;
+const SHA256H2: u32 = 0x5e00_5000;
+const SHA256SU0: u32 = 0x5e28_2800;
+const SHA256SU1: u32 = 0x5e00_6000;
+/// Of four lanes.
+const REV64: u32 = 0x4ea0_0800;
+/// Of two lanes.
+const ZIP1: u32 = 0x4ec0_3800;
+const ZIP2: u32 = 0x4ec0_7800;
 const PMULL: u32 = 0x0ee0_e000;
 const PMULL2: u32 = 0x4ee0_e000;

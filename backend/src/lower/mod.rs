@@ -39,7 +39,7 @@ mod regs;
 mod vector;
 
 use crate::abi::ARGUMENTS;
-use crate::compile::{CompileOptions, ExitSite, StateAtFaults};
+use crate::compile::{CompileOptions, ExitSite};
 use crate::isa::{Arch, HostIsa};
 use crate::order::Scalars;
 use crate::respell::Respell;
@@ -115,7 +115,7 @@ pub(crate) fn lower(
         leave: None,
         out: Lowered { exits: Vec::new(), pcs: Vec::new(), calls: false, respelled: Vec::new(), comis: false },
     };
-    lowering.out.comis = lowering.on(Arch::X86_64) && float::all_signaling(region);
+    lowering.out.comis = float::all_signaling(region, host.arch);
     lowering.entry(&arguments);
     for id in region.block_ids() {
         lowering.block(id);
@@ -204,9 +204,6 @@ impl Lowering<'_> {
     fn lower_inst(&mut self, at: u32) {
         self.at = at as usize;
         let inst = self.region.insts[self.at];
-        if inst.op.raises() && self.options.state_at_faults == StateAtFaults::PreciseFloats {
-            self.before_access();
-        }
         self.values[self.at] = self.inst_value(&inst);
         if let Some(Val::Plain(value)) = self.values[self.at].filter(|_| inst.op.raises()) {
             self.raising.push(value);

@@ -218,9 +218,7 @@ fn effects(insts: &[Inst], mode: StateAtFaults) -> Effects {
                 }
                 e.unsaved.insert(register(inst));
             }
-            op if mode != StateAtFaults::PcOnly && accesses_guest(op)
-                || mode == StateAtFaults::PreciseFloats && op.raises() =>
-            {
+            op if mode == StateAtFaults::Precise && accesses_guest(op) => {
                 e.leaving = e.leaving.union(RegSet::ALL.without(e.written));
                 (e.unsaved, e.saves) = (RegSet::default(), true);
             }

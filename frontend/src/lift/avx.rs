@@ -15,7 +15,7 @@ use super::sse_move::Half;
 use super::sse_shuffle::choose;
 use super::vex::{Halves, is_wide, join_low, vec_halves};
 use super::{Insn, Lifter};
-use calque_ir::{BlockId, Cc, Exit, Helper, Mem, Op, RmwOp, Target, Type, Value};
+use calque_ir::{BlockId, Cc, Exit, Helper, Mem, Op, Target, Type, Value};
 use iced_x86::{OpKind, Register};
 
 /// VBROADCASTSS and kin: the lowest lane of the source in every lane; `ty` is the lane.
@@ -202,9 +202,16 @@ pub(super) fn from_half_precision(l: &mut Lifter<'_>, i: &Insn) {
 
 /// VCVTPS2PH: rounded by the immediate, or by MXCSR if its bit 2 is set.
 pub(super) fn to_half_precision(l: &mut Lifter<'_>, i: &Insn) {
+    l.probe_ends(i);
     let a = l.read_halves(i, 1, Alignment::Any);
     let mode = super::sse_float::rounding_mode(l, i);
-    let r = a.map(l, |l, _, a| l.b.call(Helper::F32x4ToHalf, &[a, mode]));
+    // The processor takes a step for each half.
+    let r = a.map(l, |l, half, a| {
+        if half == 1 {
+            l.next_step();
+        }
+        l.b.call(Helper::F32x4ToHalf, &[a, mode])
+    });
     let r = match r.high {
         Some(high) => join_low(l, r.low, high),
         None => r.low,
@@ -412,30 +419,23 @@ pub(super) fn probe_masked_store(
     address: impl Fn(&mut Lifter<'_>) -> Value,
     enabled: impl Fn(&mut Lifter<'_>) -> Value,
 ) {
-    let [probe, store] = std::array::from_fn(|_| l.b.create_block(l.pc));
     let (at, bits) = (address(l), enabled(l));
-    let in_page = l.b.iconst(Type::I64, calque_ir::addr::GUEST_PAGE - 1);
-    let offset = l.b.binary(Op::Band, Type::I64, at, in_page);
-    let last = l.b.iconst(Type::I64, calque_ir::addr::GUEST_PAGE - u64::from(count * ty.bytes()));
-    let crosses = l.b.icmp(Cc::UnsignedGreaterThan, Type::I64, offset, last);
+    let crosses = l.crosses_page(at, count * ty.bytes());
     let any = l.compare_zero(Cc::NotEqual, Type::I32, bits);
     let cond = l.b.binary(Op::Band, Type::I1, crosses, any);
-    l.close(Exit::Branch { cond, taken: Target::Block(probe), fallthrough: Target::Block(store) });
-
-    l.reopen(probe);
-    let (at, bits) = (address(l), enabled(l));
-    let first = l.b.unary(Op::Ctz, Type::I32, bits);
-    let (leading, top) = (l.b.unary(Op::Clz, Type::I32, bits), l.b.iconst(Type::I32, 31));
-    let last = l.b.binary(Op::Isub, Type::I32, top, leading);
-    for element in [first, last] {
-        let by = l.b.iconst(Type::I32, u64::from(ty.bytes().trailing_zeros()));
-        let offset = l.b.binary(Op::Ishl, Type::I32, element, by);
-        let offset = l.b.unary(Op::Uextend, Type::I64, offset);
-        let (at, zero) = (l.b.binary(Op::Iadd, Type::I64, at, offset), l.b.iconst(ty, 0));
-        l.b.rmw(RmwOp::Or, ty, Mem::base(at), zero);
-    }
-    l.close(Exit::Goto(Target::Block(store)));
-    l.reopen(store);
+    l.section(cond, |l| {
+        let (at, bits) = (address(l), enabled(l));
+        let first = l.b.unary(Op::Ctz, Type::I32, bits);
+        let (leading, top) = (l.b.unary(Op::Clz, Type::I32, bits), l.b.iconst(Type::I32, 31));
+        let last = l.b.binary(Op::Isub, Type::I32, top, leading);
+        for element in [first, last] {
+            let by = l.b.iconst(Type::I32, u64::from(ty.bytes().trailing_zeros()));
+            let offset = l.b.binary(Op::Ishl, Type::I32, element, by);
+            let offset = l.b.unary(Op::Uextend, Type::I64, offset);
+            let at = l.b.binary(Op::Iadd, Type::I64, at, offset);
+            l.probe(ty, at);
+        }
+    });
 }
 
 fn branch_if_enabled(l: &mut Lifter<'_>, mask: Halves, lanes: Lanes, lane: u32, yes: BlockId, no: BlockId) {

@@ -24,6 +24,13 @@ impl Lifter<'_> {
         self.b.fault_if(FaultKind::X87Float, pending);
     }
 
+    /// The same before the memory operand of an MMX instruction is touched, which matters where exceptions can be unmasked.
+    pub(super) fn check_mmx_first(&mut self, i: &Insn) {
+        if is_mmx(i) && (0..i.op_count()).any(|op| i.op_kind(op) == OpKind::Memory) {
+            self.check_x87();
+        }
+    }
+
     fn mm_number(&mut self, r: Register) -> Value {
         self.b.iconst(Type::I32, r as u64 - Register::MM0 as u64)
     }

@@ -43,6 +43,7 @@ mod mmx;
 mod mov;
 mod muldiv;
 mod operand;
+mod probe;
 mod region;
 mod selectors;
 mod shift;
@@ -215,6 +216,9 @@ impl<'a> Lifter<'a> {
         }
         self.b.insn(self.pc, i.len() as u32);
         self.count.begun = true;
+        if self.opts.precise_floats {
+            self.check_mmx_first(i);
+        }
         match what {
             // AVX-512 shares mnemonics with AVX.
             Decoded::Insn if i.code().encoding() == EncodingKind::EVEX => self.fault(FaultKind::Unimplemented),
@@ -287,8 +291,34 @@ impl<'a> Lifter<'a> {
     /// Starts another block of the current guest instruction.
     pub(crate) fn reopen(&mut self, block: BlockId) {
         self.open(block);
+        self.next_step();
+    }
+
+    /// Floating-point exceptions of what follows come after those of what stands before in the current instruction.
+    pub(crate) fn next_step(&mut self) {
         self.b.insn(self.pc, (self.next.0 - self.pc.0) as u32);
         self.b.region_mut().guest_insns -= 1;
+    }
+
+    /// A part of the current instruction that is only done if `cond` holds.
+    pub(crate) fn section(&mut self, cond: Value, body: impl FnOnce(&mut Self)) {
+        let [inside, behind] = std::array::from_fn(|_| self.b.create_block(self.pc));
+        self.close(Exit::Branch { cond, taken: Target::Block(inside), fallthrough: Target::Block(behind) });
+        self.reopen(inside);
+        body(self);
+        self.close(Exit::Goto(Target::Block(behind)));
+        self.reopen(behind);
+    }
+
+    /// Behind the current instruction: opens a block there to go on in, unless `cond` holds. Then the dispatcher is to look at
+    /// what has changed, which is `kind`.
+    pub(crate) fn leave_if(&mut self, kind: FaultKind, cond: Value) {
+        self.complete();
+        let [leave, ahead] = std::array::from_fn(|_| self.b.create_block(self.next));
+        self.close(Exit::Branch { cond, taken: Target::Block(leave), fallthrough: Target::Block(ahead) });
+        self.open(leave);
+        self.close(Exit::Fault { kind, pc: self.next });
+        self.open(ahead);
     }
 
     /// Ends the open block: puts the flags that are still read behind it.

@@ -9,7 +9,7 @@ use super::operand::{Alignment, vector_of};
 use super::sse_int::every_other;
 use super::sse_move::has_xmm;
 use super::string::{StringOp, string};
-use super::vex::{first_source, is_vex, second_source, vec_unary_with, vec_with};
+use super::vex::{first_source, is_vex, second_source, sse_alignment, vec_unary_with, vec_with};
 use super::{Insn, Lifter};
 use calque_ir::{FloatCc, Helper, Op, Type, Value};
 
@@ -230,7 +230,8 @@ pub(super) fn horizontal(l: &mut Lifter<'_>, i: &Insn, op: Op, shape: Type) {
     });
 }
 
-/// DPPS, DPPD: the sum of the products that the immediate's upper half chooses, in the lanes that its lower half does.
+/// DPPS, DPPD: the sum of the products that the immediate's upper half chooses, in the lanes that its lower half does. Products and
+/// sums are steps of their own: an unmasked exception in one keeps the next from being made.
 pub(super) fn dot_product(l: &mut Lifter<'_>, i: &Insn, shape: Type) {
     let imm = i.immediate8();
     let (width, lanes) = (shape.lane().bytes() as u8, shape.lanes() as u8);
@@ -242,22 +243,28 @@ pub(super) fn dot_product(l: &mut Lifter<'_>, i: &Insn, shape: Type) {
         })
     };
     let chosen = |bit: u8, lane: u8, there: u8| if imm >> (bit + lane) & 1 != 0 { there } else { lanes };
-    vec_with(l, i, |l, a, b| {
+    let b = l.read_halves(i, second_source(i), sse_alignment(i));
+    let a = l.read_halves(i, first_source(i), Alignment::Any);
+    let mut sum = a.zip(l, b, |l, _, a, b| {
         // Lanes that are not chosen raise nothing.
         let [a, b] = [a, b].map(|v| l.b.shuffle(v, v, by_lane(&|n| chosen(4, n, n))));
-        let mut sum = l.b.binary(Op::Fmul, shape, a, b);
-        // (p0 + p1) + (p2 + p3) in lane 0.
-        let mut step = 1;
-        while step < lanes {
-            let other = l.b.shuffle(sum, sum, by_lane(&|n| n ^ step));
-            sum = l.b.binary(Op::Fadd, shape, sum, other);
-            step *= 2;
-        }
-        match (0..lanes).any(|n| imm >> n & 1 != 0) {
-            true => l.b.shuffle(sum, sum, by_lane(&|n| chosen(0, n, 0))),
-            false => l.b.vconst([0, 0]),
-        }
+        l.b.binary(Op::Fmul, shape, a, b)
     });
+    // (p0 + p1) + (p2 + p3) in lane 0.
+    let mut step = 1;
+    while step < lanes {
+        l.next_step();
+        sum = sum.map(l, |l, _, v| {
+            let other = l.b.shuffle(v, v, by_lane(&|n| n ^ step));
+            l.b.binary(Op::Fadd, shape, v, other)
+        });
+        step *= 2;
+    }
+    let r = sum.map(l, |l, _, v| match (0..lanes).any(|n| imm >> n & 1 != 0) {
+        true => l.b.shuffle(v, v, by_lane(&|n| chosen(0, n, 0))),
+        false => l.b.vconst([0, 0]),
+    });
+    l.write_halves(i, 0, r);
 }
 
 /// The operation for an immediate of ROUNDPS (SDM vol. 2B table 4-18) that names a rounding mode and wants no precision

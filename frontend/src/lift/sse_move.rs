@@ -6,6 +6,7 @@ use super::operand::{Alignment, Gpr, vector_of};
 use super::string::{StringOp, string};
 use super::vex::{first_source, second_source};
 use super::{Insn, Lifter};
+use calque_ir::state::{MXCSR_DAZ, MXCSR_MASKS};
 use calque_ir::{Exit, FaultKind, Mem, Op, Reg, Target, Type, Value};
 use iced_x86::{OpKind, Register};
 
@@ -24,6 +25,9 @@ impl Half {
 
 /// MOVAPS and kin: whole registers, loads and stores.
 pub(super) fn mov_vec(l: &mut Lifter<'_>, i: &Insn, alignment: Alignment) {
+    if i.op_kind(0) != OpKind::Register && alignment == Alignment::Any {
+        l.probe_parts(i);
+    }
     let v = l.read_halves(i, 1, alignment);
     match i.op_kind(0) {
         OpKind::Register => l.write_halves(i, 0, v),
@@ -254,7 +258,30 @@ fn string_destination(l: &mut Lifter<'_>, i: &Insn) -> Value {
 pub(super) fn ldmxcsr(l: &mut Lifter<'_>, i: &Insn) {
     let v = l.read_as(i, 0, Type::I32);
     set_mxcsr(l, v);
+    let unusual = unusual_mxcsr(l, v);
+    l.leave_if_unusual(unusual);
     l.close(Exit::Goto(Target::Pc(l.next)));
+}
+
+/// Not zero (an `i32`) if MXCSR as `v` has it is unusual: see [`FaultKind::FloatControl`].
+pub(super) fn unusual_mxcsr(l: &mut Lifter<'_>, v: Value) -> Value {
+    let from_ftz_to_daz = l.b.iconst(Type::I32, 9);
+    let [masks, daz] = [MXCSR_MASKS, MXCSR_DAZ].map(|bits| l.b.iconst(Type::I32, bits.into()));
+    let ftz = l.b.binary(Op::Ushr, Type::I32, v, from_ftz_to_daz);
+    let differ = l.b.binary(Op::Bxor, Type::I32, v, ftz);
+    let differ = l.b.binary(Op::Band, Type::I32, differ, daz);
+    let unmasked = l.b.unary(Op::Bnot, Type::I32, v);
+    let unmasked = l.b.binary(Op::Band, Type::I32, unmasked, masks);
+    l.b.binary(Op::Bor, Type::I32, unmasked, differ)
+}
+
+impl Lifter<'_> {
+    /// Behind an instruction that has changed the control words of floating point: leaves for the dispatcher if they are
+    /// unusual, which is that this `i32` is not zero.
+    pub(super) fn leave_if_unusual(&mut self, unusual: Value) {
+        let unusual = self.compare_zero(calque_ir::Cc::NotEqual, Type::I32, unusual);
+        self.leave_if(FaultKind::FloatControl, unusual);
+    }
 }
 
 /// Checks and writes MXCSR.

@@ -5,7 +5,7 @@ use super::mov::push_value;
 use super::operand::Gpr;
 use super::operand::gpr::*;
 use super::{Insn, Lifter};
-use calque_ir::{BlockId, Cc, Exit, FaultKind, Helper, Mem, Op, Reg, Target, Type, Value};
+use calque_ir::{Cc, Exit, FaultKind, Helper, Mem, Op, Reg, Type, Value};
 
 /// The state components of XCR0: x87, SSE and AVX (SDM vol. 1 13.3). What XGETBV shows and CPUID leaf 0xd must.
 pub const XCR0: u64 = 0b111;
@@ -61,24 +61,13 @@ pub(super) fn popf(l: &mut Lifter<'_>, _: &Insn, ty: Type) {
     l.write_gpr(Gpr::R64(RSP), new);
     let v = if ty == Type::I64 { v } else { l.b.unary(Op::Uextend, Type::I64, v) };
     set_rflags(l, v, ty);
-    let ahead = l.b.create_block(l.next);
-    l.close(Exit::Goto(Target::Block(ahead)));
-    l.leave_if_traced(ahead);
-}
-
-impl Lifter<'_> {
-    /// Goes on in `ahead`, at the next instruction, unless TF is set: that instruction is to be run alone.
-    fn leave_if_traced(&mut self, ahead: BlockId) {
-        const TF: u64 = 1 << 8;
-        self.open(ahead);
-        self.b.insn(self.next, 0);
-        self.b.region_mut().guest_insns -= 1;
-        let rest = self.b.get(Type::I32, Reg::FLAGS_REST);
-        let (tf, zero) = (self.b.iconst(Type::I32, TF), self.b.iconst(Type::I32, 0));
-        let set = self.b.binary(Op::Band, Type::I32, rest, tf);
-        let traced = self.b.icmp(Cc::NotEqual, Type::I32, set, zero);
-        self.b.fault_if(FaultKind::SingleStep, traced);
-    }
+    // The next instruction is to be run alone if TF is set.
+    const TF: u64 = 1 << 8;
+    let rest = l.b.get(Type::I32, Reg::FLAGS_REST);
+    let tf = l.b.iconst(Type::I32, TF);
+    let traced = l.b.binary(Op::Band, Type::I32, rest, tf);
+    let traced = l.compare_zero(Cc::NotEqual, Type::I32, traced);
+    l.leave_if(FaultKind::SingleStep, traced);
 }
 
 /// Sets the flags that a program may set from an image of type `ty`, zero-extended to 64 bits.

@@ -112,12 +112,12 @@ impl Lifter<'_> {
         }
     }
 
-    /// Stores to the memory operand. The upper half goes first: if only that page is missing, nothing is stored.
+    /// Stores to the memory operand, of which [`Lifter::probe_parts`] has made sure.
     pub(super) fn store_halves(&mut self, i: &Insn, v: Halves, alignment: Alignment) {
         let Some(upper) = v.high else { return self.store_xmm(i, Type::V128, v.low, alignment) };
         let (low, high) = self.halves_in_memory(i, alignment);
-        self.b.store(Type::V128, high, upper);
         self.b.store(Type::V128, low, v.low);
+        self.b.store(Type::V128, high, upper);
     }
 
     fn halves_in_memory(&mut self, i: &Insn, alignment: Alignment) -> (Mem, Mem) {

@@ -3,11 +3,15 @@
 //! "Waiting" instructions raise #MF first if an exception is pending: most by the result of their helper, which
 //! then has done nothing; those that store ask before they compute the value. A store stands between the helper that
 //! converts ST(0) and the one that raises exceptions and pops, so that a page fault finds the unit as it was.
+//!
+//! Only where exceptions can be unmasked (`LiftOptions::precise_floats`) does it matter that a pending exception comes before a
+//! fault of the memory operand, and that a conversion which raises an unmasked exception stores nothing.
 
 use super::flags::{Cond, Flag, FlagSet};
-use super::sse_move::{MXCSR_MASK, set_mxcsr};
+use super::sse_move::{MXCSR_MASK, set_mxcsr, unusual_mxcsr};
 use super::{Insn, Lifter};
 use calque_ir::helper::x87::{Arith, POP, POP_TWICE, QUIET, StackOp};
+use calque_ir::state::X87_MASKS;
 use calque_ir::{Exit, FaultKind, Helper, Mem, Op, Reg, Target, Type, Value};
 use iced_x86::{MemorySize, OpKind, Register};
 
@@ -55,8 +59,22 @@ impl Lifter<'_> {
         self.b.fault_if(FaultKind::X87Float, pending);
     }
 
+    /// Before the memory operand of a waiting instruction is read.
+    fn check_x87_before_memory(&mut self) {
+        if self.opts.precise_floats {
+            self.check_x87();
+        }
+    }
+
+    /// A memory operand as its bits.
+    fn load_bits(&mut self, i: &Insn, ty: Type) -> Value {
+        self.check_x87_before_memory();
+        self.read_as(i, 0, ty)
+    }
+
     /// A memory operand as a sign-extended `i64`.
     fn load_int(&mut self, i: &Insn) -> Value {
+        self.check_x87_before_memory();
         let ty = Type::int(i.memory_size().size() as u32 * 8);
         let v = self.read_as(i, 0, ty);
         if ty == Type::I64 { v } else { self.b.unary(Op::Sextend, Type::I64, v) }
@@ -64,6 +82,7 @@ impl Lifter<'_> {
 
     /// The two parts of an 80-bit memory operand.
     fn load_80(&mut self, i: &Insn) -> (Value, Value) {
+        self.check_x87_before_memory();
         let m = self.roomy_addr(i);
         self.load_80_at(m, 0)
     }
@@ -76,13 +95,32 @@ impl Lifter<'_> {
 
     /// Stores an 80-bit number.
     fn store_80(&mut self, m: Mem, at: i32, (low, high): (Value, Value)) {
-        // The end first: if only that page is missing, nothing is stored.
-        self.b.store(Type::I16, offset(m, at + 8), high);
         self.b.store(Type::I64, offset(m, at), low);
+        self.b.store(Type::I16, offset(m, at + 8), high);
     }
 
-    /// Behind the store: exceptions of the conversion, pop.
-    fn store_done(&mut self, pops: Pops) {
+    /// Stores what `convert` makes of ST(0), raises the exceptions of that, and pops.
+    fn store_converted<T>(
+        &mut self,
+        i: &Insn,
+        pops: Pops,
+        convert: impl Fn(&mut Self) -> T,
+        store: impl FnOnce(&mut Self, T),
+    ) {
+        self.check_x87();
+        self.probe_parts(i);
+        if self.opts.precise_floats {
+            convert(self);
+            let allowed = self.b.call(Helper::X87StoreAllowed, &[]);
+            let store = |l: &mut Self| {
+                let converted = convert(l);
+                store(l, converted);
+            };
+            self.section(allowed, store);
+        } else {
+            let converted = convert(self);
+            store(self, converted);
+        }
         let arg = self.code(pops.code());
         self.b.call(Helper::X87StoreDone, &[arg]);
     }
@@ -122,11 +160,11 @@ pub(super) fn fld(l: &mut Lifter<'_>, i: &Insn) {
     }
     match i.memory_size() {
         MemorySize::Float32 => {
-            let v = l.read_as(i, 0, Type::I32);
+            let v = l.load_bits(i, Type::I32);
             l.call_waiting(Helper::X87LoadF32, &[v]);
         }
         MemorySize::Float64 => {
-            let v = l.read_as(i, 0, Type::I64);
+            let v = l.load_bits(i, Type::I64);
             l.call_waiting(Helper::X87LoadF64, &[v]);
         }
         _ => {
@@ -160,46 +198,37 @@ pub(super) fn fst(l: &mut Lifter<'_>, i: &Insn, pops: Pops) {
         let dst = l.code(st(i, 0) | pops.code());
         return l.call_waiting(Helper::X87StoreSt, &[dst]);
     }
-    l.check_x87();
     match i.memory_size() {
-        MemorySize::Float32 => {
-            let v = l.b.call(Helper::X87StoreF32, &[]);
-            l.write(i, 0, v);
-        }
-        MemorySize::Float64 => {
-            let v = l.b.call(Helper::X87StoreF64, &[]);
-            l.write(i, 0, v);
-        }
-        _ => {
-            let high = l.b.call(Helper::X87StoreF80High, &[]);
-            let low = l.b.call(Helper::X87StoreF80Low, &[]);
-            let m = l.roomy_addr(i);
-            l.store_80(m, 0, (low, high));
-        }
+        MemorySize::Float32 => l.store_converted(i, pops, |l| l.b.call(Helper::X87StoreF32, &[]), |l, v| l.write(i, 0, v)),
+        MemorySize::Float64 => l.store_converted(i, pops, |l| l.b.call(Helper::X87StoreF64, &[]), |l, v| l.write(i, 0, v)),
+        _ => store_pair(l, i, pops, [Helper::X87StoreF80Low, Helper::X87StoreF80High]),
     }
-    l.store_done(pops);
+}
+
+/// Stores the 80 bits of two helpers.
+fn store_pair(l: &mut Lifter<'_>, i: &Insn, pops: Pops, [low, high]: [Helper; 2]) {
+    let convert = |l: &mut Lifter<'_>| (l.b.call(low, &[]), l.b.call(high, &[]));
+    l.store_converted(i, pops, convert, |l, converted| {
+        let m = l.roomy_addr(i);
+        l.store_80(m, 0, converted);
+    });
 }
 
 /// FIST, FISTP, FISTTP.
 pub(super) fn fist(l: &mut Lifter<'_>, i: &Insn, how: ToInt, pops: Pops) {
-    l.check_x87();
     let ty = Type::int(i.memory_size().size() as u32 * 8);
-    let width = l.code(u64::from(ty.bits()));
-    let truncate = l.code(u64::from(how == ToInt::Truncated));
-    let v = l.b.call(Helper::X87StoreInt, &[width, truncate]);
-    let v = if ty == Type::I64 { v } else { l.b.unary(Op::Ireduce, ty, v) };
-    l.write(i, 0, v);
-    l.store_done(pops);
+    let convert = |l: &mut Lifter<'_>| {
+        let width = l.code(u64::from(ty.bits()));
+        let truncate = l.code(u64::from(how == ToInt::Truncated));
+        let v = l.b.call(Helper::X87StoreInt, &[width, truncate]);
+        if ty == Type::I64 { v } else { l.b.unary(Op::Ireduce, ty, v) }
+    };
+    l.store_converted(i, pops, convert, |l, v| l.write(i, 0, v));
 }
 
 /// FBSTP.
 pub(super) fn fbstp(l: &mut Lifter<'_>, i: &Insn) {
-    l.check_x87();
-    let high = l.b.call(Helper::X87StoreBcdHigh, &[]);
-    let low = l.b.call(Helper::X87StoreBcdLow, &[]);
-    let m = l.roomy_addr(i);
-    l.store_80(m, 0, (low, high));
-    l.store_done(Pops::Once);
+    store_pair(l, i, Pops::Once, [Helper::X87StoreBcdLow, Helper::X87StoreBcdHigh]);
 }
 
 /// FADD and kin in all their forms.
@@ -212,11 +241,11 @@ pub(super) fn arith(l: &mut Lifter<'_>, i: &Insn, op: Arith, pops: Pops) {
     }
     match i.memory_size() {
         MemorySize::Float32 => {
-            let v = l.read_as(i, 0, Type::I32);
+            let v = l.load_bits(i, Type::I32);
             l.call_waiting(Helper::X87ArithF32, &[code, v]);
         }
         _ => {
-            let v = l.read_as(i, 0, Type::I64);
+            let v = l.load_bits(i, Type::I64);
             l.call_waiting(Helper::X87ArithF64, &[code, v]);
         }
     }
@@ -244,11 +273,11 @@ pub(super) fn fcom(l: &mut Lifter<'_>, i: &Insn, how: Compare, pops: Pops) {
             l.call_waiting(Helper::X87CompareSt, &[n, kind]);
         }
         Some(MemorySize::Float32) => {
-            let v = l.read_as(i, 0, Type::I32);
+            let v = l.load_bits(i, Type::I32);
             l.call_waiting(Helper::X87CompareF32, &[v, kind]);
         }
         Some(_) => {
-            let v = l.read_as(i, 0, Type::I64);
+            let v = l.load_bits(i, Type::I64);
             l.call_waiting(Helper::X87CompareF64, &[v, kind]);
         }
     }
@@ -317,8 +346,18 @@ pub(super) fn fnstcw(l: &mut Lifter<'_>, i: &Insn) {
 
 /// FLDCW.
 pub(super) fn fldcw(l: &mut Lifter<'_>, i: &Insn) {
-    let v = l.read_as(i, 0, Type::I16);
+    let v = l.load_bits(i, Type::I16);
     l.call_waiting(Helper::X87SetControl, &[v]);
+    let unusual = unusual_x87(l, v);
+    l.leave_if_unusual(unusual);
+}
+
+/// Not zero (an `i32`) if a control word (an `i16`) unmasks an exception: see [`FaultKind::FloatControl`].
+pub(super) fn unusual_x87(l: &mut Lifter<'_>, control: Value) -> Value {
+    let control = l.b.unary(Op::Uextend, Type::I32, control);
+    let masks = l.b.iconst(Type::I32, X87_MASKS.into());
+    let unmasked = l.b.unary(Op::Bnot, Type::I32, control);
+    l.b.binary(Op::Band, Type::I32, unmasked, masks)
 }
 
 /// FNSTSW to AX or memory.
@@ -356,6 +395,8 @@ pub(super) fn fldenv(l: &mut Lifter<'_>, i: &Insn) {
     let m = l.base_of(i);
     let words = load_env(l, m);
     l.b.call(Helper::X87SetEnv, &words);
+    let unusual = unusual_x87(l, words[0]);
+    l.leave_if_unusual(unusual);
 }
 
 /// FNSAVE: environment and registers, then FNINIT.
@@ -374,6 +415,8 @@ pub(super) fn frstor(l: &mut Lifter<'_>, i: &Insn) {
     let registers = load_registers(l, m, ENV_BYTES, 10);
     l.b.call(Helper::X87SetEnv, &words);
     set_registers(l, registers);
+    let unusual = unusual_x87(l, words[0]);
+    l.leave_if_unusual(unusual);
 }
 
 pub(super) fn store_registers(l: &mut Lifter<'_>, m: Mem, first: i32, stride: i32) {
@@ -438,6 +481,10 @@ pub(super) fn fxrstor(l: &mut Lifter<'_>, i: &Insn) {
     for (n, v) in xmm.into_iter().enumerate() {
         l.set_xmm(n, v);
     }
+    let control = l.b.unary(Op::Ireduce, Type::I16, head);
+    let unusual = [unusual_mxcsr(l, mxcsr), unusual_x87(l, control)];
+    let unusual = l.b.binary(Op::Bor, Type::I32, unusual[0], unusual[1]);
+    l.leave_if_unusual(unusual);
     l.close(Exit::Goto(Target::Pc(l.next)));
 }
 

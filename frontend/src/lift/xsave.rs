@@ -4,8 +4,8 @@
 //! asked for. Components always count as in use (XINUSE), as processors may report.
 
 use super::operand::{Gpr, gpr::RAX};
-use super::sse_move::{MXCSR_MASK, set_mxcsr};
-use super::x87::{fxsave, load_registers, offset, set_registers, store_registers};
+use super::sse_move::{MXCSR_MASK, set_mxcsr, unusual_mxcsr};
+use super::x87::{fxsave, load_registers, offset, set_registers, store_registers, unusual_x87};
 use super::{Insn, Lifter};
 use calque_ir::{Cc, Exit, FaultKind, Helper, Mem, Op, Reg, Target, Type, Value};
 
@@ -128,6 +128,11 @@ pub(super) fn xrstor(l: &mut Lifter<'_>, i: &Insn) {
             },
         );
     }
+    let mxcsr = l.b.get(Type::I32, Reg::MXCSR);
+    let control = l.b.call(Helper::X87Control, &[]);
+    let unusual = [unusual_mxcsr(l, mxcsr), unusual_x87(l, control)];
+    let unusual = l.b.binary(Op::Bor, Type::I32, unusual[0], unusual[1]);
+    l.leave_if_unusual(unusual);
     l.close(Exit::Goto(Target::Pc(l.next)));
 }
 
@@ -145,16 +150,11 @@ fn requested(l: &mut Lifter<'_>, components: u64) -> Value {
     l.b.binary(Op::Band, Type::I32, eax, mask)
 }
 
-/// A block that runs if `chosen` (an `i32`) is not zero.
+/// A part that is done if `chosen` (an `i32`) is not zero.
 fn section(l: &mut Lifter<'_>, chosen: impl FnOnce(&mut Lifter<'_>) -> Value, body: impl FnOnce(&mut Lifter<'_>)) {
-    let [inside, behind] = std::array::from_fn(|_| l.b.create_block(l.pc));
     let chosen = chosen(l);
     let cond = l.compare_zero(Cc::NotEqual, Type::I32, chosen);
-    l.close(Exit::Branch { cond, taken: Target::Block(inside), fallthrough: Target::Block(behind) });
-    l.reopen(inside);
-    body(l);
-    l.close(Exit::Goto(Target::Block(behind)));
-    l.reopen(behind);
+    l.section(cond, body);
 }
 
 /// Loads a component or initializes it, if it is asked for.

@@ -14,8 +14,7 @@
 //! 4. A `Store*` helper changes nothing but a scratch slot; exceptions and pop come with `store_done`, behind the store,
 //!    which may fault.
 //!
-//! Quirks: a store whose conversion raises an unmasked exception writes the masked result to memory (the processor
-//! writes nothing); the last instruction and operand pointers stay 0.
+//! Quirk: the last instruction and operand pointers stay 0.
 
 use super::elementary::{self, Angle, Wide};
 pub use super::f80::Arith;
@@ -331,13 +330,22 @@ fn defer(cpu: &mut CpuState, raised: u16, up: bool) {
 /// After the store: raises what the conversion did, then pops as `arg` says, unless an exception other than precision
 /// is unmasked.
 pub(super) fn store_done(cpu: &mut CpuState, arg: u64, _: u64, _: u64) -> u64 {
+    let allowed = store_allowed(cpu, 0, 0, 0) != 0;
     let [raised, up] = cpu.scratch[DEFERRED];
-    let x = &mut cpu.x87;
-    x.raise(raised as u16, up != 0);
-    if raised as u16 & !x.control & (IE | DE | ZE | OE | UE) == 0 {
-        x.pop_as(arg);
+    if allowed {
+        cpu.x87.raise(raised as u16, up != 0);
+        cpu.x87.pop_as(arg);
+    } else {
+        // What is not stored is not inexact either.
+        cpu.x87.raise(raised as u16 & !PE, false);
     }
     0
+}
+
+/// Whether no exception of the conversion but precision is unmasked.
+pub(super) fn store_allowed(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+    let [raised, _] = cpu.scratch[DEFERRED];
+    u64::from(raised as u16 & !cpu.x87.control & (IE | DE | ZE | OE | UE) == 0)
 }
 
 /// Significand of ST(0), for FSTP m80.

@@ -37,14 +37,12 @@ pub enum Precise {
     /// At backward edges only.
     Edges,
     Yes,
-    /// Also at operations that raise floating-point exceptions: where some are unmasked.
-    Floats,
 }
 
 impl Precise {
     /// Whether the registers must be exact at this operation.
     fn at(self, op: crate::op::Op) -> bool {
-        matches!(self, Precise::Yes | Precise::Floats) && op.may_stop() || self == Precise::Floats && op.raises()
+        self == Precise::Yes && op.may_stop()
     }
 }
 

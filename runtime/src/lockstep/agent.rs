@@ -299,7 +299,7 @@ impl Agent<'_> {
             progress.blocks += 1;
             self.moved = true;
             match event {
-                Event::Safepoint | Event::Fault(GuestFault::Trap(FaultKind::SingleStep)) => {}
+                Event::Safepoint => {}
                 Event::Fault(GuestFault::Trap(FaultKind::Stale)) => self.thread.translate_anew(),
                 Event::Step => {
                     let event = self.thread.run_short(self.member, Some(1));

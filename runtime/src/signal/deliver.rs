@@ -397,7 +397,7 @@ impl Exception {
                 FaultKind::Breakpoint => trap(SIGTRAP, SI_KERNEL, 0, 3),
                 FaultKind::InvalidOpcode | FaultKind::Unimplemented => trap(SIGILL, ILL_ILLOPN, rip, 6),
                 FaultKind::SingleStep => trap(SIGTRAP, TRAP_TRACE, rip, 1),
-                FaultKind::Stale => unreachable!("the dispatcher translates anew"),
+                FaultKind::Stale | FaultKind::FloatControl => unreachable!("the dispatcher's own"),
                 FaultKind::Overflow => trap(SIGSEGV, SI_KERNEL, 0, 4),
                 FaultKind::GeneralProtection | FaultKind::Compatibility => trap(SIGSEGV, SI_KERNEL, 0, 13),
                 FaultKind::Fetch => trap(SIGSEGV, SEGV_MAPERR, rip, 14),
