@@ -109,6 +109,9 @@ enum Run {
     Enter(Arc<Translation>),
 }
 
+/// Whether code for this host needs [`LiftOptions::flushing`] where MXCSR has DAZ set.
+const FLUSHES_APART: bool = cfg!(target_arch = "aarch64");
+
 impl Engine {
     /// The form of the `n`th block.
     fn form(self, n: usize) -> Form {
@@ -196,13 +199,20 @@ impl Guest {
     /// The region of this form at `pc`.
     fn translate(&mut self, form: Form, reader: &Code<'_>, pc: u64, block_insns: u32) -> Result<Region, String> {
         if form == Form::Hot {
-            let mut region = lift_region(reader, GuestAddr(pc), reader, &LiftOptions::default());
+            let opts = LiftOptions { flushing: FLUSHES_APART, ..LiftOptions::default() };
+            let mut region = lift_region(reader, GuestAddr(pc), reader, &opts);
             check(&region)?;
             self.optimizer.optimize(&mut region, &Options::default());
             check(&region)?;
             return Ok(region);
         }
-        let opts = LiftOptions { precise: true, precise_floats: true, block_insns, ..LiftOptions::default() };
+        let opts = LiftOptions {
+            precise: true,
+            precise_floats: true,
+            flushing: FLUSHES_APART,
+            block_insns,
+            ..LiftOptions::default()
+        };
         let mut region = lift_block(reader, GuestAddr(pc), &opts);
         check(&region)?;
         if !matches!(form, Form::Plain | Form::Emitted) {

@@ -149,7 +149,7 @@ named_codes! {
         /// TF has just been set: from here on each instruction traps behind itself (#DB: SIGTRAP, TRAP_TRACE).
         SingleStep "step",
         /// A control word of floating point has just been set to something unusual: an exception is not masked, or denormals are
-        /// flushed as operands and not as results, or the other way round. No fault, but another engine may have to go on at the pc.
+        /// flushed. No fault, but other code or another engine may have to go on at the pc.
         FloatControl "float_control",
     }
 }

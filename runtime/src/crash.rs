@@ -147,10 +147,15 @@ pub(crate) fn length(pc: GuestAddr) -> u64 {
     Window::<32>::new().one(&Memory, pc).1.len() as u64
 }
 
+/// The instruction at `pc`, if there is one.
+pub(crate) fn decoded(pc: GuestAddr) -> Option<iced_x86::Instruction> {
+    let (what, insn) = Window::<32>::new().one(&Memory, pc);
+    (what == Decoded::Insn).then_some(insn)
+}
+
 /// Whether the instruction at `pc` is a string instruction that repeats.
 pub(crate) fn repeats(pc: GuestAddr) -> bool {
-    let (what, insn) = Window::<32>::new().one(&Memory, pc);
-    what == Decoded::Insn && insn.is_string_instruction() && (insn.has_rep_prefix() || insn.has_repne_prefix())
+    decoded(pc).is_some_and(|i| i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix()))
 }
 
 fn registers(out: &mut String, cpu: &CpuState) -> std::fmt::Result {

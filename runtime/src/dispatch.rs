@@ -28,6 +28,7 @@ use crate::world::{Member, Polls};
 use calque_backend::{CodeKind, Emitter, ExitReason, FlagsAtEntry, HostCode, JumpCache, abi};
 use calque_frontend::{LiftOptions, lift_block};
 use calque_ir::interp::{self, Frame, Next};
+use calque_ir::state::MXCSR_DAZ;
 use calque_ir::{CpuState, FaultKind, GuestAddr};
 use std::ptr::null;
 use std::sync::Arc;
@@ -373,6 +374,9 @@ impl Thread {
         loop {
             let pc = self.cpu.rip;
             let compiled = abi::carries_floats(&self.cpu);
+            if self.cpu.mxcsr & MXCSR_DAZ != 0 && !self.process.code.require_flushing() {
+                return Event::Safepoint;
+            }
             if !self.exec.entries.find(pc).is_some_and(|entry| compiled || entry.cold().is_some())
                 && let Some(event) = self.prepare(GuestAddr(pc), compiled)
             {

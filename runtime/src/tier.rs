@@ -228,6 +228,8 @@ pub(crate) struct Code {
     counting: AtomicBool,
     /// The interpreter's blocks have exact flags also where floating-point operations may trap.
     precise_floats: AtomicBool,
+    /// MXCSR has been seen with DAZ set.
+    flushing: AtomicBool,
     /// Several threads, or shared memory: accesses keep the guest's order.
     ordered: AtomicBool,
     pub(crate) engine: Engine,
@@ -379,6 +381,7 @@ impl Code {
             interpret: AtomicBool::new(false),
             counting: AtomicBool::new(false),
             precise_floats: AtomicBool::new(false),
+            flushing: AtomicBool::new(false),
             ordered: AtomicBool::new(false),
             emits: arch::EMITS && matches!(engine, Engine::Tier0 | Engine::Auto) && jit.is_some(),
             engine,
@@ -537,6 +540,16 @@ impl Code {
         }
     }
 
+    /// From now on code is such that denormals may be flushed as operands; whether it was already.
+    pub(crate) fn require_flushing(&self) -> bool {
+        let foreign = self.jit.as_ref().is_some_and(|jit| jit.host.arch != Arch::X86_64);
+        let required = !foreign || self.flushing.swap(true, Ordering::AcqRel);
+        if !required {
+            self.drop_all();
+        }
+        required
+    }
+
     /// From now on memory accesses keep the order that x86-64 promises between threads.
     #[inline]
     pub(crate) fn require_order(&self) {
@@ -595,6 +608,7 @@ impl Code {
         let block_insns = if self.running_units().is_some() { 1 } else { default.block_insns };
         LiftOptions {
             precise: self.precise.load(Ordering::Acquire),
+            flushing: self.flushing.load(Ordering::Acquire),
             profile: self.profile.is_some(),
             count: self.counting.load(Ordering::Relaxed),
             block_insns,

@@ -205,13 +205,7 @@ pub(super) fn to_half_precision(l: &mut Lifter<'_>, i: &Insn) {
     l.probe_ends(i);
     let a = l.read_halves(i, 1, Alignment::Any);
     let mode = super::sse_float::rounding_mode(l, i);
-    // The processor takes a step for each half.
-    let r = a.map(l, |l, half, a| {
-        if half == 1 {
-            l.next_step();
-        }
-        l.b.call(Helper::F32x4ToHalf, &[a, mode])
-    });
+    let r = a.map(l, |l, _, a| l.b.call(Helper::F32x4ToHalf, &[a, mode]));
     let r = match r.high {
         Some(high) => join_low(l, r.low, high),
         None => r.low,

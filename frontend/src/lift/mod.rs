@@ -81,6 +81,8 @@ pub struct LiftOptions {
     pub precise: bool,
     /// The same at instructions that compute with floats: where exceptions are unmasked.
     pub precise_floats: bool,
+    /// Minima and maxima flush denormals where comparisons do: for hosts that choose an operand as it is, where MXCSR has DAZ set.
+    pub flushing: bool,
     /// Count executed guest instructions (`Op::Count`), and tell of calls, returns and jumps (`Helper::ProfileCall`...).
     pub profile: bool,
     /// Count blocks as profiles do, and tell of nothing.
@@ -103,6 +105,7 @@ impl Default for LiftOptions {
         Self {
             precise: false,
             precise_floats: false,
+            flushing: false,
             profile: false,
             count: false,
             end_at_stores: false,

@@ -2,7 +2,7 @@
 //! cannot be written.
 //!
 //! What the IR stores in parts, and what raises floating-point exceptions before it stores, first makes sure of both pages, by
-//! adding zero bits to what is there. So it is only done where somebody may look ([`super::LiftOptions::precise`]), and at operands
+//! adding zero to what is there. So it is only done where somebody may look ([`super::LiftOptions::precise`]), and at operands
 //! in parts only in a block for those that cross a page.
 
 use super::{Insn, Lifter};
@@ -22,7 +22,7 @@ impl Lifter<'_> {
     /// Faults if the value of this type at `at` cannot be written.
     pub(super) fn probe(&mut self, ty: Type, at: Value) {
         let zero = self.b.iconst(ty, 0);
-        self.b.rmw(RmwOp::Or, ty, Mem::base(at), zero);
+        self.b.rmw(RmwOp::Add, ty, Mem::base(at), zero);
     }
 
     /// Before the memory operand is stored in parts, from its start on: the second page. The first part finds the first one.
@@ -39,11 +39,16 @@ impl Lifter<'_> {
         let crosses = self.crosses_page(at, bytes);
         self.section(crosses, |l| {
             let at = address(l);
-            let last = l.add_imm(at, i64::from(bytes) - 1);
-            let page = l.b.iconst(Type::I64, !(GUEST_PAGE - 1));
-            let second = l.b.binary(Op::Band, Type::I64, last, page);
+            let second = l.last_page(at, bytes);
             l.probe(Type::I8, second);
         });
+    }
+
+    /// The start of the page that the last of `bytes` bytes at `at` is in.
+    fn last_page(&mut self, at: Value, bytes: u32) -> Value {
+        let last = self.add_imm(at, i64::from(bytes) - 1);
+        let page = self.b.iconst(Type::I64, !(GUEST_PAGE - 1));
+        self.b.binary(Op::Band, Type::I64, last, page)
     }
 
     /// Before anything is computed that the memory operand is to hold, if there is one: its pages.
@@ -53,7 +58,9 @@ impl Lifter<'_> {
         }
         let m = self.addr(i);
         let at = self.addr_value(m);
-        let last = self.add_imm(at, i.memory_size().size() as i64 - 1);
+        let page = self.last_page(at, i.memory_size().size() as u32);
+        let second = self.b.icmp(Cc::UnsignedGreaterThan, Type::I64, page, at);
+        let last = self.b.select(Type::I64, second, page, at);
         self.probe(Type::I8, at);
         self.probe(Type::I8, last);
     }

@@ -21,6 +21,40 @@ pub(super) fn scalar(l: &mut Lifter<'_>, i: &Insn, op: Op, ty: Type) {
     l.write_xmm_low(i, ty, r);
 }
 
+/// MINPS and kin.
+pub(super) fn minimum(l: &mut Lifter<'_>, i: &Insn, op: Op, shape: Type) {
+    let ones_below_sign = if shape.lane() == Type::F32 { [0x7fff_ffff_7fff_ffff; 2] } else { [i64::MAX as u64; 2] };
+    vec_with(l, i, |l, a, b| {
+        let r = l.b.binary(op, shape, a, b);
+        if !l.opts.flushing {
+            return r;
+        }
+        let (zero, magnitude) = (l.b.vconst([0, 0]), l.b.vconst(ones_below_sign));
+        let flushed = l.b.compare_floats(Op::Fcmp, FloatCc::Equal, shape, r, zero);
+        let lost = l.b.binary(Op::Band, Type::V128, flushed, magnitude);
+        let kept = l.b.unary(Op::Bnot, Type::V128, lost);
+        l.b.binary(Op::Band, Type::V128, r, kept)
+    });
+}
+
+/// MINSS and kin.
+pub(super) fn scalar_minimum(l: &mut Lifter<'_>, i: &Insn, op: Op, ty: Type) {
+    let b = l.read_xmm_low_or_mem(i, second_source(i), ty);
+    let a = l.read_xmm_low_or_mem(i, first_source(i), ty);
+    let mut r = l.b.binary(op, ty, a, b);
+    if l.opts.flushing {
+        let int = Type::int(ty.bits());
+        let (zero, sign) = (l.b.iconst(int, 0), l.b.iconst(int, 1 << (ty.bits() - 1)));
+        let zero = l.b.unary(Op::Bitcast, ty, zero);
+        let flushed = l.b.compare_floats(Op::Fcmp, FloatCc::Equal, ty, r, zero);
+        let bits = l.b.unary(Op::Bitcast, int, r);
+        let sign = l.b.binary(Op::Band, int, bits, sign);
+        let bits = l.b.select(int, flushed, sign, bits);
+        r = l.b.unary(Op::Bitcast, ty, bits);
+    }
+    l.write_xmm_low(i, ty, r);
+}
+
 /// SQRTSS, SQRTSD.
 pub(super) fn scalar_sqrt(l: &mut Lifter<'_>, i: &Insn, ty: Type) {
     let a = l.read_xmm_low_or_mem(i, second_source(i), ty);

@@ -6,7 +6,7 @@ use super::operand::{Alignment, Gpr, vector_of};
 use super::string::{StringOp, string};
 use super::vex::{first_source, second_source};
 use super::{Insn, Lifter};
-use calque_ir::state::{MXCSR_DAZ, MXCSR_MASKS};
+use calque_ir::state::{MXCSR_DAZ, MXCSR_FTZ, MXCSR_MASKS};
 use calque_ir::{Exit, FaultKind, Mem, Op, Reg, Target, Type, Value};
 use iced_x86::{OpKind, Register};
 
@@ -265,14 +265,10 @@ pub(super) fn ldmxcsr(l: &mut Lifter<'_>, i: &Insn) {
 
 /// Not zero (an `i32`) if MXCSR as `v` has it is unusual: see [`FaultKind::FloatControl`].
 pub(super) fn unusual_mxcsr(l: &mut Lifter<'_>, v: Value) -> Value {
-    let from_ftz_to_daz = l.b.iconst(Type::I32, 9);
-    let [masks, daz] = [MXCSR_MASKS, MXCSR_DAZ].map(|bits| l.b.iconst(Type::I32, bits.into()));
-    let ftz = l.b.binary(Op::Ushr, Type::I32, v, from_ftz_to_daz);
-    let differ = l.b.binary(Op::Bxor, Type::I32, v, ftz);
-    let differ = l.b.binary(Op::Band, Type::I32, differ, daz);
-    let unmasked = l.b.unary(Op::Bnot, Type::I32, v);
-    let unmasked = l.b.binary(Op::Band, Type::I32, unmasked, masks);
-    l.b.binary(Op::Bor, Type::I32, unmasked, differ)
+    let usual = l.b.iconst(Type::I32, MXCSR_MASKS.into());
+    let control = l.b.iconst(Type::I32, (MXCSR_MASKS | MXCSR_DAZ | MXCSR_FTZ).into());
+    let differs = l.b.binary(Op::Bxor, Type::I32, v, usual);
+    l.b.binary(Op::Band, Type::I32, differs, control)
 }
 
 impl Lifter<'_> {

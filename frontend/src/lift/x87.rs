@@ -5,7 +5,7 @@
 //! converts ST(0) and the one that raises exceptions and pops, so that a page fault finds the unit as it was.
 //!
 //! Only where exceptions can be unmasked (`LiftOptions::precise_floats`) does it matter that a pending exception comes before a
-//! fault of the memory operand, and that a conversion which raises an unmasked exception stores nothing.
+//! fault of the memory operand, and that a conversion which raises an unmasked exception stores nothing, where it could.
 
 use super::flags::{Cond, Flag, FlagSet};
 use super::sse_move::{MXCSR_MASK, set_mxcsr, unusual_mxcsr};
@@ -108,8 +108,8 @@ impl Lifter<'_> {
         store: impl FnOnce(&mut Self, T),
     ) {
         self.check_x87();
-        self.probe_parts(i);
         if self.opts.precise_floats {
+            self.probe_ends(i);
             convert(self);
             let allowed = self.b.call(Helper::X87StoreAllowed, &[]);
             let store = |l: &mut Self| {
@@ -118,6 +118,7 @@ impl Lifter<'_> {
             };
             self.section(allowed, store);
         } else {
+            self.probe_parts(i);
             let converted = convert(self);
             store(self, converted);
         }

@@ -215,7 +215,9 @@ fn run_from<H: Host>(
                 match $v {
                     Ok(v) => v,
                     Err(fault) => {
-                        cpu.mxcsr = floats.mxcsr; // what the instruction has raised so far never happened
+                        if !floats.collecting {
+                            cpu.mxcsr = floats.mxcsr; // what the instruction has raised so far never happened
+                        }
                         return Err((at, Stop::Host(fault)));
                     }
                 }

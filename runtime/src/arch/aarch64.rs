@@ -503,6 +503,12 @@ fn context_record(context: &libc::ucontext_t, wanted: u32) -> Option<*const u8> 
 }
 
 pub(crate) fn context_is_write(context: &libc::ucontext_t) -> bool {
+    // SAFETY: the pc of code that has just been executed.
+    let word = unsafe { (context.uc_mcontext.pc as *const u32).read() };
+    // An atomic access that could not even read is a write to x86 (SDM vol. 3 4.7), and a read in the syndrome.
+    if a64::decode(word).is_some_and(|insn| !matches!(insn.op, Ordered::Load(_))) {
+        return true;
+    }
     let Some(record) = context_record(context, ESR_MAGIC) else { return false };
     // SAFETY: inside the kernel's record.
     let syndrome = unsafe { record.wrapping_add(8).cast::<u64>().read_unaligned() };

@@ -5,6 +5,7 @@
 //! stands at its instruction again.
 
 use super::actions::{SA_RESTORER, SIG_DFL, SIG_IGN};
+use super::error_code;
 use super::frame::{FpImage, FpLayout, KernelSigaction, Placement, RtSigFrame, SigContext, UContext, reset_fp};
 use super::host::{self, Inbox};
 use super::set::{HARMLESS, SYNCHRONOUS};
@@ -399,7 +400,10 @@ impl Exception {
                 FaultKind::SingleStep => trap(SIGTRAP, TRAP_TRACE, rip, 1),
                 FaultKind::Stale | FaultKind::FloatControl => unreachable!("the dispatcher's own"),
                 FaultKind::Overflow => trap(SIGSEGV, SI_KERNEL, 0, 4),
-                FaultKind::GeneralProtection | FaultKind::Compatibility => trap(SIGSEGV, SI_KERNEL, 0, 13),
+                FaultKind::GeneralProtection => {
+                    Exception { error: error_code::of_protection(cpu), ..trap(SIGSEGV, SI_KERNEL, 0, 13) }
+                }
+                FaultKind::Compatibility => trap(SIGSEGV, SI_KERNEL, 0, 13),
                 FaultKind::Fetch => trap(SIGSEGV, SEGV_MAPERR, rip, 14),
                 FaultKind::X87Float => {
                     trap(SIGFPE, calque_ir::state::float_code(u32::from(cpu.x87.status & !cpu.x87.control)), rip, 16)

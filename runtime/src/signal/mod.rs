@@ -52,6 +52,7 @@ mod actions;
 mod arch;
 mod calls;
 mod deliver;
+mod error_code;
 pub mod frame;
 pub mod host;
 pub mod inherit;
