@@ -200,8 +200,12 @@ pub(super) fn fst(l: &mut Lifter<'_>, i: &Insn, pops: Pops) {
         return l.call_waiting(Helper::X87StoreSt, &[dst]);
     }
     match i.memory_size() {
-        MemorySize::Float32 => l.store_converted(i, pops, |l| l.b.call(Helper::X87StoreF32, &[]), |l, v| l.write(i, 0, v)),
-        MemorySize::Float64 => l.store_converted(i, pops, |l| l.b.call(Helper::X87StoreF64, &[]), |l, v| l.write(i, 0, v)),
+        MemorySize::Float32 => {
+            l.store_converted(i, pops, |l| l.b.call(Helper::X87StoreF32, &[]), |l, v| l.write(i, 0, v))
+        }
+        MemorySize::Float64 => {
+            l.store_converted(i, pops, |l| l.b.call(Helper::X87StoreF64, &[]), |l, v| l.write(i, 0, v))
+        }
         _ => store_pair(l, i, pops, [Helper::X87StoreF80Low, Helper::X87StoreF80High]),
     }
 }

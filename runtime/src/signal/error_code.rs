@@ -36,7 +36,8 @@ fn selector(insn: &Instruction, cpu: &CpuState) -> Option<u16> {
             access::read(address(insn, operand, cpu)?.wrapping_add(offset)).ok()
         }
         Mnemonic::Retf | Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq => {
-            let offset = insn.stack_pointer_increment().unsigned_abs() / if insn.mnemonic() == Mnemonic::Retf { 2 } else { 5 };
+            let offset =
+                insn.stack_pointer_increment().unsigned_abs() / if insn.mnemonic() == Mnemonic::Retf { 2 } else { 5 };
             access::read(rsp.wrapping_add(u64::from(offset))).ok()
         }
         _ => None,

@@ -37,9 +37,11 @@ static void on_fault(int s, siginfo_t *info, void *context) {
 #define ACROSS(name, bytes, edge, instruction)                                                    \
     do {                                                                                          \
         static unsigned char zero[8192];                                                          \
-        int faults = 0, changed = 0, right = 0;                                                   \
-        for (long by = 1; by < (bytes); by++) {                                                   \
-            unsigned char *at = (unsigned char *)(edge) - by;                                     \
+        static volatile int by, faults, changed, right;                                           \
+        static unsigned char *volatile at;                                                        \
+        faults = changed = right = 0;                                                             \
+        for (by = 1; by < (bytes); by++) {                                                        \
+            at = (unsigned char *)(edge) - by;                                                    \
             if (sigsetjmp(back, 1) == 0) {                                                        \
                 __asm__ volatile("fldpi\n\tvpcmpeqd %%xmm0, %%xmm0, %%xmm0\n\tvinsertf128 $1, %%xmm0, %%ymm0, %%ymm0\n\t" \
                                  instruction : : "a"(at) : "xmm0", "memory");                     \
