@@ -2,7 +2,7 @@
 
 use crate::abi::FlagsAtEntry;
 use crate::frame;
-use crate::isa::HostIsa;
+use crate::isa::{Arch, HostIsa};
 use crate::link_stub;
 use crate::lower::{self, Lowered};
 use crate::order::{self, NoOrderedForm, Scalars};

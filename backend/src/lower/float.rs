@@ -493,7 +493,9 @@ impl Lowering<'_> {
             types::F32 => self.b.ins().f32const(limit as f32),
             _ => self.b.ins().f64const(limit),
         };
-        let below = self.b.ins().fcmp(FloatCC::LessThan, x, limit);
+        // With FEAT_AFP, a comparison tells of denormals, which conversions do not.
+        let compared = if self.host.has("afp") { self.b.ins().trunc(x) } else { x };
+        let below = self.b.ins().fcmp(FloatCC::LessThan, compared, limit);
         let indefinite = self.iconst(to, 1 << (to.bits() - 1));
         self.b.ins().select(below, saturated, indefinite)
     }
