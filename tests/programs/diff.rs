@@ -3,6 +3,7 @@
 use crate::command::{Outcome, calque, emulated, run};
 use libtest_mimic::{Failed, Trial};
 use std::path::Path;
+use std::process::Command;
 
 /// Exit code, and texts in standard error.
 type Expected = (&'static str, &'static [&'static str]);
@@ -23,6 +24,15 @@ const CASES: &[(&str, &str, &str, Expected)] = &[
     ("ls_auto_against", "--branches|2000|--against|interp|--|/bin/ls|/",    "/bin/ls", SAME),
     ("perl_alarm",    "--branches|100000|--|/usr/bin/perl|-e|$SIG{ALRM} = sub { $n = 1 }; alarm 1; 1 until $n; print $n",
                       "/usr/bin/perl", ("exit 0", &["calque: same: ", " 1 signals", "both exited with 0"])),
+    ("sort",          "--|/usr/bin/sort|-n|/etc/services",                  "/usr/bin/sort", SAME),
+    ("python",        "--|/usr/bin/python3|-S|-c|print(sorted(str(i) for i in range(300))[::50])", "/usr/bin/python3", SAME),
+    ("sqlite3",       "--|/usr/bin/sqlite3|:memory:|create table t(a,b); with recursive c(x) as (select 1 union all select x+1 from c where x<300) insert into t select x,x*x%109 from c; select b,sum(a)/3.0 from t group by b limit 5",
+                      "/usr/bin/sqlite3", SAME),
+    ("gzip",          "--|/bin/gzip|-c|/bin/ls",                            "/bin/gzip", SAME),
+    ("gzip_jit",      "--engine|jit|--|/bin/gzip|-c|/etc/services",         "/bin/gzip", SAME),
+    ("xz",            "--|/usr/bin/xz|-c0|/etc/services",                   "/usr/bin/xz", SAME),
+    ("openssl",       "--|/usr/bin/openssl|dgst|-sha256|/etc/services",     "/usr/bin/openssl", SAME),
+    ("forks_auto",    "--follow-forks|--|/bin/bash|-c|ls / | sort -r; (exit 3); echo $?", "/bin/bash", SAME),
     ("perl_auto",     "--|/usr/bin/perl|-e|print map { $_ * 1.5, q( ) } 1 .. 9", "/usr/bin/perl", SAME),
     ("fault_handled", "--engine|interp|--|/usr/bin/python3|-S|-c|import faulthandler, ctypes; faulthandler.enable(); ctypes.string_at(0)",
                       "/usr/bin/python3", ("exit 0", &["1 faults", "ended by SIGSEGV"])),
@@ -31,7 +41,7 @@ const CASES: &[(&str, &str, &str, Expected)] = &[
     ("no_program",    "--|/nonexistent",                                     "/bin/ls", ("exit 2", &["No such file"])),
     ("wrong_flag",    "--engine|interp|--break|flag|--|/bin/ls|/",           "/bin/ls", ("exit 1", &["first at 0x", "* flags ", "reproduce: "])),
     ("wrong_flag_jit", "--engine|jit|--break|flag|--|/bin/ls|/",             "/bin/ls", ("exit 1", &["first at 0x", "* flags ", "--- host"])),
-    ("wrong_flag_auto", "--break|flag|--|/bin/ls|/",                         "/bin/ls", ("exit 1", &["first at 0x", "* flags ", "reproduce: "])),
+    ("wrong_flag_auto", "--break|flag|--|/bin/ls|/",                         "/bin/ls", ("exit 1", &["first at 0x", "* flags ", "--- host: the unit", "reproduce: "])),
     ("lost_store_auto", "--break|store|--|/bin/ls|/",                        "/bin/ls", ("exit 1", &["first at 0x", "* [0x"])),
     ("lost_store_jit", "--engine|jit|--break|store|--|/bin/ls|/",            "/bin/ls", ("exit 1", &["first at 0x", "* [0x"])),
     ("wrong_rounding_auto", "--break|rounding|--|/usr/bin/perl|-e|print int(2.75 * 3)",
@@ -68,6 +78,22 @@ pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
         }
         trials.push(Trial::test(format!("diff::{name}"), move || check(args, expected)));
     }
+    match cc1() {
+        Some(cc1) => trials.push(Trial::test("diff::cc1", move || compiler(&cc1))),
+        None => skipped.push("diff::cc1: no gcc here".into()),
+    }
+}
+
+/// gcc's compiler proper, which the driver would run as a child.
+fn cc1() -> Option<String> {
+    let out = Command::new("gcc").arg("-print-prog-name=cc1").output().ok()?;
+    let path = String::from_utf8(out.stdout).ok()?.trim().to_owned();
+    Path::new(&path).exists().then_some(path)
+}
+
+fn compiler(cc1: &str) -> Result<(), Failed> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/profile/calls.c");
+    check(&format!("--|{cc1}|-quiet|-O1|{}|-o|/dev/null", source.display()), &SAME)
 }
 
 /// What `calque diff` says with these arguments. `|` inside the last one, behind `-c`, is the shell's.

@@ -7,7 +7,7 @@ use crate::thread::Thread;
 use crate::tier::Code;
 use crate::world::Member;
 use calque_backend::CacheError;
-use calque_ir::{CpuState, GuestRange};
+use calque_ir::{CpuState, GuestAddr, GuestRange};
 use std::io;
 
 /// Does not exist.
@@ -110,5 +110,9 @@ impl UnitThread {
 impl Thread {
     pub(crate) fn run_units(&mut self, units: &Units, _: &Member) -> Event {
         match *units {}
+    }
+
+    pub(crate) fn unit_listing(&mut self, _: GuestAddr) -> Option<String> {
+        None
     }
 }

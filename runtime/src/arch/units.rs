@@ -28,7 +28,7 @@ use calque_backend::identical::{
 };
 use calque_frontend::decode::{Decoded, Window};
 use calque_ir::{CpuState, GuestAddr, GuestRange, Op};
-use iced_x86::Mnemonic;
+use iced_x86::{Decoder, DecoderOptions, Mnemonic};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -327,6 +327,21 @@ impl Thread {
             area.set_landing(self.cpu.rip, landing);
         }
         Ok(found.expect("found or made"))
+    }
+
+    /// The host code of the unit at `pc`, an instruction a line.
+    pub(crate) fn unit_listing(&mut self, pc: GuestAddr) -> Option<String> {
+        let process = Arc::clone(&self.process);
+        let units = process.code.running_units()?;
+        let rip = std::mem::replace(&mut self.cpu.rip, pc.0);
+        // What cannot be translated is the interpreter's, and has no host code.
+        let _ = units.blocks.find(pc.0).map_or_else(|| self.translate_unit(units), Ok);
+        self.cpu.rip = rip;
+        let (start, len) = units.blocks.place(pc.0)?;
+        // SAFETY: the code of a unit; memory is only reset by threads of this process, which has one.
+        let code = unsafe { std::slice::from_raw_parts(start as *const u8, len) };
+        let insns = Decoder::with_ip(64, code, start, DecoderOptions::NONE);
+        Some(insns.into_iter().map(|insn| format!("{:#x}  {insn}\n", insn.ip())).collect())
     }
 
     /// Makes the unit at RIP.

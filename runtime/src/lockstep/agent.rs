@@ -288,8 +288,9 @@ impl Agent<'_> {
                     None => break Event::Safepoint,
                 }
             }
-            // What is due waits for a good place.
-            self.thread.cpu.rt.interrupt.fetch_and(!(CODE_CHANGED | ASK | host::SIGNAL), Ordering::Relaxed);
+            // What is due waits for a good place; what has come since the look is looked at next time.
+            let seen = if progress.due { CODE_CHANGED | ASK | host::SIGNAL } else { CODE_CHANGED | ASK };
+            self.thread.cpu.rt.interrupt.fetch_and(!seen, Ordering::Relaxed);
             self.thread.settle();
             let event = if stepping {
                 self.one_block(target.map(|target| target.pc))

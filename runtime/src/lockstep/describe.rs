@@ -8,8 +8,10 @@ use calque_backend::{CompileOptions, Compiler, HostIsa};
 use calque_frontend::{LiftOptions, lift_block};
 use calque_ir::{GuestAddr, pass};
 
-/// Place and disassembly on the first two lines, IR and host code of the instruction alone on the following ones.
-pub(super) fn describe(thread: &Thread, pc: GuestAddr) -> String {
+/// Place and disassembly on the first two lines, IR and host code of the instruction alone on the following ones; where instructions are copied,
+/// the host code of a unit.
+pub(super) fn describe(thread: &mut Thread, pc: GuestAddr) -> String {
+    let unit = thread.unit_listing(pc);
     let place = Symbols::new(&thread.process.mem).place(pc);
     let mut text = format!("{place}\n{}\n", crate::crash::instruction(pc));
     let options = LiftOptions { block_insns: 1, ..LiftOptions::default() };
@@ -19,8 +21,12 @@ pub(super) fn describe(thread: &Thread, pc: GuestAddr) -> String {
     pass::optimize(&mut optimised);
     let source = assembly(&code, pc, 1);
     let mut compiler = Compiler::new(HostIsa::native());
-    let forms = [Form::Opt, Form::Host];
-    let body = sections(&forms, &source, &lifted, &optimised, &mut compiler, &CompileOptions::default());
+    let forms: &[Form] = if unit.is_some() { &[Form::Opt] } else { &[Form::Opt, Form::Host] };
+    let body = sections(forms, &source, &lifted, &optimised, &mut compiler, &CompileOptions::default());
     text.push_str(&body.unwrap_or_else(|e| e));
+    if let Some(unit) = unit {
+        text.push_str("--- host: the unit that begins here\n");
+        text.push_str(&unit);
+    }
     text
 }

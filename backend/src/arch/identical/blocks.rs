@@ -286,6 +286,13 @@ impl Blocks {
         state.by_pc.get(pc, &state.records).map(|i| self.found(&state.records[i as usize]))
     }
 
+    /// Host address and bytes of the code of the unit at `pc`, if there is one.
+    pub fn place(&self, pc: u64) -> Option<(u64, usize)> {
+        let state = self.lock();
+        let record = state.by_pc.get(&pc).map(|&i| &state.records[i as usize])?;
+        (record.kind == Kind::Unit).then(|| (self.memory.base() + u64::from(record.start), record.len as usize))
+    }
+
     fn found(&self, record: &Record) -> Found {
         match record.kind {
             Kind::Odd => Found::Odd,
