@@ -289,8 +289,11 @@ impl Blocks {
     /// Host address and bytes of the code of the unit at `pc`, if there is one.
     pub fn place(&self, pc: u64) -> Option<(u64, usize)> {
         let state = self.lock();
-        let record = state.by_pc.get(&pc).map(|&i| &state.records[i as usize])?;
-        (record.kind == Kind::Unit).then(|| (self.memory.base() + u64::from(record.start), record.len as usize))
+        let i = state.by_pc.get(pc, &state.records)? as usize;
+        let (record, next) = (&state.records[i], state.records.get(i + 1));
+        let end = next.map_or(self.memory.peek(), |next| next.start as usize);
+        let start = record.start as usize;
+        (record.kind == Kind::Unit).then(|| (self.memory.base() + start as u64, end - start))
     }
 
     fn found(&self, record: &Record) -> Found {
