@@ -64,6 +64,10 @@ const LEAF_7_EBX: Features = &[
     (29, "sha_ni"),
 ];
 
+/// More of EBX where instructions are copied. Elsewhere they are lifted, but a crypto library's plain code is twice as fast as one helper
+/// call for two rounds.
+const LEAF_7_EBX_COPIED: Features = &[(29, "sha_ni")];
+
 const LEAF_7_ECX: Features = &[(2, "umip"), (8, "gfni"), (9, "vaes"), (10, "vpclmulqdq"), (22, "rdpid")];
 
 const EXTENDED_1_ECX: Features = &[(0, "lahf_lm"), (5, "abm"), (8, "3dnowprefetch")];
@@ -87,9 +91,13 @@ fn bits(features: Features) -> u32 {
     features.iter().fold(0, |bits, (bit, _)| bits | 1 << bit)
 }
 
+fn copied_features() -> Features {
+    if crate::arch::copies_sha() { LEAF_7_EBX_COPIED } else { &[] }
+}
+
 /// Names of all features, in the order of `/proc/cpuinfo`'s words.
 pub fn feature_names() -> impl Iterator<Item = &'static str> {
-    [LEAF_1_EDX, EXTENDED_1_EDX, LEAF_1_ECX, EXTENDED_1_ECX, LEAF_7_EBX, LEAF_7_ECX]
+    [LEAF_1_EDX, EXTENDED_1_EDX, LEAF_1_ECX, EXTENDED_1_ECX, LEAF_7_EBX, copied_features(), LEAF_7_ECX]
         .into_iter()
         .flat_map(|features| features.iter().map(|(_, name)| *name))
 }
@@ -109,7 +117,7 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
         // "See leaf 4."
         2 => [0x00ff_ff01, 0, 0, 0],
         4 => cache(subleaf),
-        7 if subleaf == 0 => [0, bits(LEAF_7_EBX), bits(LEAF_7_ECX), 0],
+        7 if subleaf == 0 => [0, bits(LEAF_7_EBX) | bits(copied_features()), bits(LEAF_7_ECX), 0],
         0xd => extended_state(subleaf),
         0x15 => crate::arch::TSC_HZ.map_or([0; 4], |hz| [1, 1, hz, 0]),
         0x4000_0000 => {

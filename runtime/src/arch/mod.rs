@@ -72,9 +72,9 @@ pub(crate) use host::context_is_write;
 /// that is not what has happened. `may` says whether the guest has that access there.
 pub(crate) use host::emulate_unaligned;
 
-/// Identical translation: `Units` of a process, `UnitThread` of a thread, `Thread::run_units`; and
-/// `signal_entry(handler) -> usize`, what the kernel gets as the address of a signal's handler.
-pub(crate) use units::{Counted, FrozenUnits, UnitThread, Units, signal_entry};
+/// Identical translation: `Units` of a process, `UnitThread` of a thread, `Thread::run_units`;
+/// `signal_entry(handler) -> usize`, what the kernel gets as the address of a signal's handler; and `copies_sha() -> bool`.
+pub(crate) use units::{Counted, FrozenUnits, UnitThread, Units, copies_sha, signal_entry};
 
 /// `fn context_trap(&ucontext_t) -> Option<u64>`: the vector of the exception, where the host says so.
 pub(crate) use host::context_trap;

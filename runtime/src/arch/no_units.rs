@@ -87,6 +87,10 @@ pub(crate) fn signal_entry(handler: usize) -> usize {
     handler
 }
 
+pub(crate) fn copies_sha() -> bool {
+    false
+}
+
 impl UnitThread {
     pub(crate) fn prepare(&mut self, units: &Units, _: &mut CpuState) -> io::Result<()> {
         match *units {}

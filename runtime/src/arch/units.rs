@@ -198,6 +198,11 @@ pub(crate) fn signal_entry(handler: usize) -> usize {
     if Units::is_supported() { identical::signal_entry(handler) } else { handler }
 }
 
+/// Whether SHA instructions run as they are on this host, by default.
+pub(crate) fn copies_sha() -> bool {
+    Units::is_supported() && std::arch::is_x86_feature_detected!("sha")
+}
+
 impl UnitThread {
     /// Makes ready to run units on the calling thread, with the guest's registers in `cpu`.
     pub(crate) fn prepare(&mut self, units: &Units, cpu: &mut CpuState) -> io::Result<()> {
