@@ -1,4 +1,4 @@
-// The calls that x86-64 has and newer architectures do not, made directly; for vfork see spawning, which needs a real kernel.
+// The calls that x86-64 has and newer architectures do not, made directly.
 // links: dynamic static
 #define _GNU_SOURCE
 #include <errno.h>
@@ -136,6 +136,10 @@ static void times_and_processes(void) {
     int status;
     printf("wait4 %d", syscall(SYS_wait4, child, &status, 0, NULL) == child);
     printf(" status %x\n", status);
+    child = vfork();
+    if (child == 0) _exit(6);
+    waitpid(child, &status, 0);
+    printf("vfork status %x\n", status);
 }
 
 int main(void) {
