@@ -75,8 +75,8 @@ pub(crate) const LEAVE_PASSING_CELL: u32 = 7;
 /// The cell that holds `exit_link`, for the stubs of unlinked cells (`link_stub.rs`).
 pub(crate) const LINK_CELL: u32 = 8;
 
-/// Cells that are no exit's.
-pub(crate) const FIXED_CELLS: u32 = 9;
+/// Cells that are no exit's: the last of them is `Stub::Resolve`'s.
+pub(crate) const FIXED_CELLS: u32 = 10;
 
 /// How code takes and leaves the guest's registers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]

@@ -73,12 +73,8 @@ pub struct Compiled {
     pub code: Vec<u8>,
     /// Offset of the entry in `code`.
     pub entry: u32,
-    /// Of tier-0 code: bytes before the code that is rarely needed.
-    pub hot_bytes: u32,
     /// Direct exits.
     pub exits: Vec<ExitSite>,
-    /// Of tier-0 code: offset of each exit's branch, which may be replaced by one to the exit's target; `u32::MAX` for none.
-    pub branches: Vec<u32>,
     /// (code offset, guest pc): from this offset on code belongs to the guest instruction at that pc. Sorted.
     pub pcs: Vec<(u32, GuestAddr)>,
     /// Offsets of the instructions that access guest memory: where a host fault is a guest fault. Sorted.
@@ -288,8 +284,6 @@ fn finish(
         code: bytes,
         entry,
         exits,
-        branches: Vec::new(),
-        hot_bytes: 0,
         pcs,
         accesses,
         source: region.source.clone(),

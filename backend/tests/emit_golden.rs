@@ -28,12 +28,12 @@ fn emitted_code_is_as_reviewed() {
             let mut emitter = Emitter::new(HostIsa::parse(host).expect("a host"));
             let code =
                 emitter.emit(&region, &EmitOptions { memory_order, first_cell: 8 }).unwrap_or_else(|e| panic!("{e}"));
-            let words = a64::words(&code.code);
+            let words = code.code.to_vec();
             let title = format!(
                 "; {host}, {memory_order:?}: {} guest instructions, {} words, {} of them before what is rarely needed",
                 region.guest_insns,
                 words.len(),
-                code.hot_bytes / 4
+                code.hot_words
             );
             sections.push((title, words));
         }

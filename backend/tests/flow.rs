@@ -130,8 +130,8 @@ fn linked_regions_run_without_the_dispatcher() {
     if cfg!(target_arch = "x86_64") {
         assert_ne!(code[0].code, code[0].host_range().0, "small regions need no frame");
     }
-    runner.cache.link(code[0].exits[0].cell, &code[1]);
-    runner.cache.link(code[1].exits[0].cell, &code[2]);
+    runner.cache.link(code[0].cells.start, &code[1]);
+    runner.cache.link(code[1].cells.start, &code[2]);
     // SAFETY: code of this cache, with its tables.
     let enter = |cpu: &mut CpuState| unsafe { abi::enter(cpu, code[0].code) };
     let ExitReason::Link { cell } = enter(&mut cpu) else { panic!("the last exit is not linked") };
@@ -160,7 +160,7 @@ fn indirect_jumps_use_the_jump_cache() {
     let mut enter = || unsafe { abi::enter(&mut cpu, jump.code) };
     assert_eq!(enter(), ExitReason::Indirect);
     runner.jump_cache().insert(GuestAddr(0x5010), target.code, FlagsAtEntry::Dead);
-    assert_eq!(enter(), ExitReason::Link { cell: target.exits[0].cell });
+    assert_eq!(enter(), ExitReason::Link { cell: target.cells.start });
     runner.jump_cache().remove(GuestAddr(0x5010));
     assert_eq!(enter(), ExitReason::Indirect);
     assert_eq!((cpu.rip, cpu.gpr[0]), (0x5010, 1));

@@ -6,6 +6,7 @@ mod common;
 
 use calque_backend::abi::FlagsAtEntry;
 use calque_backend::{CodeKind, Emitter, ExitReason, HostIsa, Translation, abi};
+use calque_ir::deferred::{Setter, kind_of};
 use calque_ir::{Builder, Exit, GuestAddr, Op, Reg, Region, Target, Type};
 use common::{Random, Runner};
 use std::sync::Arc;
@@ -54,7 +55,7 @@ fn both_kinds_of_code_are_linked() {
         let code: Vec<_> =
             (0..4).map(|n| make(&mut runner, kind(n), &step(0x1000 + 16 * n, |_| to(0x1010 + 16 * n)))).collect();
         for n in 0..3 {
-            runner.cache.link(code[n].exits[0].cell, &code[n + 1]);
+            runner.cache.link(code[n].cells.start, &code[n + 1]);
         }
         let ExitReason::Link { cell } = runner.run(&mut cpu, &code[0]) else { panic!("the last exit is not linked") };
         assert_eq!(runner.cache.cell_target(cell), GuestAddr(0x1040));
@@ -84,8 +85,60 @@ fn computed_jumps_use_the_jump_cache() {
         assert_eq!((cpu.rip, cpu.gpr[0]), (0x0001_2345_5010, 1));
         let entry = runner.cache.entry_from(&target, CodeKind::Tier0).expect("room");
         runner.tier0_jumps().insert(GuestAddr(0x0001_2345_5010), entry, FlagsAtEntry::Dead);
-        assert_eq!(runner.run(&mut cpu, &jump), ExitReason::Link { cell: target.exits[0].cell });
+        assert_eq!(runner.run(&mut cpu, &jump), ExitReason::Link { cell: target.cells.start });
         assert_eq!(cpu.gpr[0], 3);
+    }
+}
+
+/// Defers the flags of 5 - 5 and jumps to RDX.
+fn deferring(pc: u64) -> Region {
+    let mut b = Builder::new();
+    let id = b.create_block(GuestAddr(pc));
+    b.switch_to(id);
+    b.insn(GuestAddr(pc), 4);
+    let kind = b.iconst(Type::I32, u64::from(kind_of(Setter::Sub, Type::I32)));
+    b.put(Reg::FLAGS_KIND, kind);
+    let five = b.iconst(Type::I64, 5);
+    b.put(Reg::FLAGS_A, five);
+    b.put(Reg::FLAGS_B, five);
+    let target = b.get(Type::I64, Reg::RDX);
+    b.exit(Exit::Indirect(target));
+    b.finish()
+}
+
+/// RBX = ZF.
+fn asking(pc: u64) -> Region {
+    let mut b = Builder::new();
+    let id = b.create_block(GuestAddr(pc));
+    b.switch_to(id);
+    b.insn(GuestAddr(pc), 4);
+    let zf = b.get(Type::I1, Reg::ZF);
+    let wide = b.unary(Op::Uextend, Type::I64, zf);
+    b.put(Reg::RBX, wide);
+    b.exit(to(pc + 4));
+    b.finish()
+}
+
+#[test]
+fn deferred_flags_are_settled_for_whoever_wants_them() {
+    for (flags, expected) in [(FlagsAtEntry::Wanted, 1), (FlagsAtEntry::Dead, 0)] {
+        let mut runner = Runner::new();
+        let mut cpu = runner.state(&mut Random::new(1));
+        (cpu.gpr[2], cpu.flags) = (0x5020, [0; 8]);
+        let before = (cpu.gpr, cpu.xmm);
+        let jump = make(&mut runner, CodeKind::Tier0, &deferring(0x5000));
+        let target = make(&mut runner, CodeKind::Tier0, &asking(0x5020));
+        runner.tier0_jumps().insert(GuestAddr(0x5020), target.code, flags);
+        assert_eq!(runner.run(&mut cpu, &jump), ExitReason::Link { cell: target.cells.start });
+        assert_eq!(cpu.gpr[3], expected, "{flags:?}");
+        assert_eq!(cpu.flags[3], 1, "settled at the latest when code is left");
+        assert_eq!((&cpu.gpr[..3], &cpu.gpr[4..], cpu.xmm), (&before.0[..3], &before.0[4..], before.1));
+        // Nobody knows the target: the dispatcher is asked.
+        cpu.gpr[2] = 0x6000;
+        assert_eq!((runner.run(&mut cpu, &jump), cpu.rip), (ExitReason::Indirect, 0x6000));
+        // Nor does a known one matter once the countdown has ended.
+        (cpu.gpr[2], cpu.rt.countdown) = (0x5020, 0);
+        assert_eq!((runner.run(&mut cpu, &jump), cpu.rip), (ExitReason::Indirect, 0x5020));
     }
 }
 
@@ -95,8 +148,8 @@ fn endless_loops_end_with_the_countdown() {
     let mut cpu = runner.state(&mut Random::new(1));
     cpu.gpr[0] = 0;
     let body = make(&mut runner, CodeKind::Tier0, &step(0x1000, |_| to(0x1000)));
-    runner.cache.link(body.exits[0].cell, &body);
+    runner.cache.link(body.cells.start, &body);
     cpu.rt.countdown = 99;
-    assert_eq!(runner.run(&mut cpu, &body), ExitReason::Link { cell: body.exits[0].cell });
+    assert_eq!(runner.run(&mut cpu, &body), ExitReason::Link { cell: body.cells.start });
     assert_eq!((cpu.gpr[0], cpu.rt.countdown), (100, -1));
 }

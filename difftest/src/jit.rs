@@ -83,8 +83,8 @@ impl Jit {
         self.regions += 1;
         let first_cell = self.cache.reserve_cells(Emitter::cells_needed(region), CodeKind::Tier0).expect("cells");
         let options = EmitOptions { first_cell, ..EmitOptions::default() };
-        let compiled = self.emitter.emit(region, &options).map_err(|e| format!("{e}\n{region}"))?;
-        self.cache.publish(compiled, CodeKind::Tier0).map_err(|e| e.to_string())
+        let emitted = self.emitter.emit(region, &options).map_err(|e| format!("{e}\n{region}"))?;
+        self.cache.publish_emitted(&emitted).map_err(|e| e.to_string())
     }
 
     /// Runs code until control leaves it.

@@ -13,4 +13,4 @@ pub mod elf;
 pub mod lift;
 
 pub use decode::CodeReader;
-pub use lift::{LiftOptions, Profile, lift_block, lift_checked, lift_region};
+pub use lift::{LiftOptions, Lifted, Profile, lift_block, lift_checked, lift_region};

@@ -20,6 +20,16 @@ impl Builder {
         Self::default()
     }
 
+    /// An empty region in the memory of another.
+    pub fn reusing(mut region: Region) -> Self {
+        region.blocks.clear();
+        region.insts.clear();
+        region.pool.clear();
+        region.source.clear();
+        (region.guest_insns, region.flags_dead) = (0, false);
+        Self { region, current: None }
+    }
+
     /// Reserves a block, so that exits can name it before it is filled. The first one is the entry.
     pub fn create_block(&mut self, pc: GuestAddr) -> BlockId {
         self.region.blocks.push(Block { pc, start: 0, end: 0, exit: Exit::None });
@@ -39,6 +49,7 @@ impl Builder {
     }
 
     /// The block being filled, if any.
+    #[inline]
     pub fn current(&self) -> Option<BlockId> {
         self.current
     }
@@ -52,11 +63,13 @@ impl Builder {
     }
 
     /// The region so far.
+    #[inline]
     pub fn region(&self) -> &Region {
         &self.region
     }
 
     /// The region so far, for its `source` and `guest_insns`.
+    #[inline]
     pub fn region_mut(&mut self) -> &mut Region {
         &mut self.region
     }
@@ -68,6 +81,7 @@ impl Builder {
     }
 
     /// Appends any instruction; the value is meaningful if the operation has a result.
+    #[inline]
     pub fn inst(&mut self, op: Op, ty: Type, aux: u16, args: [u32; 4]) -> Value {
         debug_assert!(self.current.is_some(), "no open block");
         self.region.insts.push(Inst { op, ty, aux, args });
@@ -75,28 +89,33 @@ impl Builder {
     }
 
     /// Type of a value.
+    #[inline]
     pub fn ty(&self, v: Value) -> Type {
         self.region.insts[v.0 as usize].result_type()
     }
 
     /// The instruction that defines a value.
+    #[inline]
     pub fn def(&self, v: Value) -> &Inst {
         &self.region.insts[v.0 as usize]
     }
 
     /// The constant that a value is, if `iconst` defines it.
+    #[inline]
     pub fn as_const(&self, v: Value) -> Option<u64> {
         let def = self.def(v);
         (def.op == Op::Iconst).then(|| def.imm())
     }
 
     /// Marks the start of a guest instruction.
+    #[inline]
     pub fn insn(&mut self, pc: GuestAddr, len: u32) {
         self.region.guest_insns += 1;
         self.inst(Op::Insn, Type::None, len as u16, Inst::imm_args(pc.0));
     }
 
     /// Integer constant, truncated to `ty`.
+    #[inline]
     pub fn iconst(&mut self, ty: Type, imm: u64) -> Value {
         let imm = if ty.bits() < 64 { imm & ((1 << ty.bits()) - 1) } else { imm };
         self.inst(Op::Iconst, ty, 0, Inst::imm_args(imm))
@@ -118,32 +137,38 @@ impl Builder {
     }
 
     /// Reads a register, whole or (see `Op::Get`) its low part.
+    #[inline]
     pub fn get(&mut self, ty: Type, reg: Reg) -> Value {
         self.inst(Op::Get, ty, reg.index() as u16, [0; 4])
     }
 
     /// Writes a register with a value of its type, or a general register with an `i32`.
+    #[inline]
     pub fn put(&mut self, reg: Reg, v: Value) {
         let ty = self.ty(v);
         self.inst(Op::Put, ty, reg.index() as u16, [v.0, 0, 0, 0]);
     }
 
     /// An operation with one value operand.
+    #[inline]
     pub fn unary(&mut self, op: Op, ty: Type, a: Value) -> Value {
         self.inst(op, ty, 0, [a.0, 0, 0, 0])
     }
 
     /// An operation with two value operands.
+    #[inline]
     pub fn binary(&mut self, op: Op, ty: Type, a: Value, b: Value) -> Value {
         self.inst(op, ty, 0, [a.0, b.0, 0, 0])
     }
 
     /// An operation with three value operands.
+    #[inline]
     pub fn ternary(&mut self, op: Op, ty: Type, a: Value, b: Value, c: Value) -> Value {
         self.inst(op, ty, 0, [a.0, b.0, c.0, 0])
     }
 
     /// Integer comparison; `ty` is the operands' type or shape.
+    #[inline]
     pub fn icmp(&mut self, cc: Cc, ty: Type, a: Value, b: Value) -> Value {
         self.inst(Op::Icmp, ty, cc as u16, [a.0, b.0, 0, 0])
     }
@@ -185,12 +210,14 @@ impl Builder {
     }
 
     /// Load from guest memory.
+    #[inline]
     pub fn load(&mut self, ty: Type, m: Mem) -> Value {
         let [base, index, disp] = Self::mem_args(m);
         self.inst(Op::Load, ty, u16::from(m.scale), [base, index, disp, 0])
     }
 
     /// Store to guest memory.
+    #[inline]
     pub fn store(&mut self, ty: Type, m: Mem, v: Value) {
         let [base, index, disp] = Self::mem_args(m);
         self.inst(Op::Store, ty, u16::from(m.scale), [base, index, disp, v.0]);

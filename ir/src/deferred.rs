@@ -3,10 +3,11 @@
 //! (`Reg::DEFERRED`), and [`CpuState::settle_flags`] computes them where somebody may look.
 //!
 //! Invariants:
-//! 1. While `FLAGS_KIND` is not 0, all six status flags are what it says, whatever their own registers hold.
-//! 2. `FLAGS_KIND` is 0 when a region is entered, and everywhere outside the engines: whoever leaves a region settles.
-//! 3. Within a region flags are only deferred where no code of the region, nor a known target outside it, reads them before they are
-//!    set again (`frontend/src/lift/flow.rs`). So a `get` of a flag never needs to look at `FLAGS_KIND`.
+//! 1. While `FLAGS_KIND` is not 0, all six status flags are what it says, whatever their own registers hold, or they are dead.
+//! 2. `FLAGS_KIND` is 0 everywhere outside the engines (whoever leaves a region settles) and where code is entered that may read a flag, or
+//!    change some of them and let others live, before all six are overwritten.
+//! 3. Flags are only deferred where no code of the region, nor a known target outside it, does that
+//!    (`frontend/src/lift/flow.rs`, `ahead.rs`). So a `get` of a flag never needs to look at `FLAGS_KIND`.
 
 use crate::state::CpuState;
 use crate::types::Type;
@@ -32,9 +33,16 @@ pub enum Setter {
     Sub = 2,
     /// A logic operation with result a: CF = OF = AF = 0.
     Logic = 3,
+    /// a + b + the carry of [`CARRY_SHIFT`].
+    Adc = 4,
+    /// a - b - the carry of [`CARRY_SHIFT`].
+    Sbb = 5,
 }
 
-/// The value of `FLAGS_KIND` for an operation on integers of type `ty`: bits 0..8 the setter, 8..16 the width.
+/// Bit of `FLAGS_KIND` that holds a carry in.
+pub const CARRY_SHIFT: u32 = 16;
+
+/// The value of `FLAGS_KIND` for an operation on integers of type `ty`: bits 0..8 the setter, 8..16 the width, 16 the carry in.
 pub fn kind_of(setter: Setter, ty: Type) -> u32 {
     setter as u32 | ty.bits() << 8
 }
@@ -42,13 +50,22 @@ pub fn kind_of(setter: Setter, ty: Type) -> u32 {
 impl Deferred {
     /// CF PF AF ZF SF OF, each 0 or 1 (SDM vol. 1 3.4.3.1); `None` if nothing is deferred.
     fn flags(&self) -> Option<[u8; 6]> {
-        let bits = self.kind >> 8;
+        let bits = self.kind >> 8 & 0xff;
         let shift = 64u32.checked_sub(bits)?;
         // Operands at the upper end of a word, so that carries and signs are the word's.
         let (a, b) = (self.a << shift, self.b << shift);
+        let c = u64::from(self.kind >> CARRY_SHIFT & 1) << shift;
+        let overflows = |r: i128| i64::try_from(r).is_err();
         let (r, carry, overflow) = match self.kind & 0xff {
-            1 => (a.wrapping_add(b), a.checked_add(b).is_none(), (a as i64).checked_add(b as i64).is_none()),
-            2 => (a.wrapping_sub(b), a < b, (a as i64).checked_sub(b as i64).is_none()),
+            1 | 4 => {
+                let (wide, signed) =
+                    (u128::from(a) + u128::from(b) + u128::from(c), i128::from(a as i64) + i128::from(b as i64));
+                (wide as u64, wide >> 64 != 0, overflows(signed + i128::from(c)))
+            }
+            2 | 5 => {
+                let (taken, signed) = (u128::from(b) + u128::from(c), i128::from(a as i64) - i128::from(b as i64));
+                (a.wrapping_sub(taken as u64), u128::from(a) < taken, overflows(signed - i128::from(c)))
+            }
             3 => (a, false, false),
             _ => return None,
         };
@@ -100,6 +117,20 @@ mod tests {
         (Setter::Logic, Type::I32, 1 << 31,  0,     [0, 1, 0, 0, 1, 0]),
         (Setter::Logic, Type::I8,  0x100,    0,     [0, 1, 0, 1, 0, 0]),
     ];
+
+    #[test]
+    fn with_a_carry() {
+        let flags =
+            |setter, ty, a, b, c: u32| Deferred { a, b, kind: kind_of(setter, ty) | c << CARRY_SHIFT }.flags().unwrap();
+        //                                                           CF PF AF ZF SF OF
+        assert_eq!(flags(Setter::Adc, Type::I8, 0xff, 0, 1), [1, 1, 1, 1, 0, 0]);
+        assert_eq!(flags(Setter::Adc, Type::I8, 0x7f, 0, 1), [0, 0, 1, 0, 1, 1]);
+        assert_eq!(flags(Setter::Adc, Type::I64, u64::MAX, u64::MAX, 1), [1, 1, 1, 0, 1, 0]);
+        assert_eq!(flags(Setter::Sbb, Type::I32, 0, 0, 1), [1, 1, 1, 0, 1, 0]);
+        assert_eq!(flags(Setter::Sbb, Type::I64, 0, u64::MAX, 1), [1, 1, 1, 1, 0, 0]);
+        assert_eq!(flags(Setter::Sbb, Type::I16, 0x8000, 0, 1), [0, 1, 1, 0, 0, 1]);
+        assert_eq!(flags(Setter::Sbb, Type::I32, 5, 4, 0), [0, 0, 0, 0, 0, 0]);
+    }
 
     #[test]
     fn as_the_manual_says() {

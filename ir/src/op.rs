@@ -65,10 +65,16 @@ macro_rules! ops {
             pub fn name(self) -> &'static str { match self { $( Op::$variant => $name, )* } }
 
             /// Operand layout.
-            pub fn format(self) -> Format { match self { $( Op::$variant => Format::$format, )* } }
+            #[inline]
+            pub const fn format(self) -> Format { Self::FORMATS[self as usize] }
 
             /// Whether the operation may be removed when its result is unused.
-            pub fn effect(self) -> Effect { match self { $( Op::$variant => Effect::$effect, )* } }
+            #[inline]
+            pub const fn effect(self) -> Effect { Self::EFFECTS[self as usize] }
+
+            // Tables, because translators ask often.
+            const FORMATS: &'static [Format] = &[ $( Format::$format, )* ];
+            const EFFECTS: &'static [Effect] = &[ $( Effect::$effect, )* ];
 
             /// One-line meaning, for the documentation.
             pub fn doc(self) -> &'static str { match self { $( Op::$variant => concat!($($doc),*), )* } }
@@ -83,16 +89,19 @@ impl Op {
     }
 
     /// Whether a guest instruction may end in this operation: with a fault of its own or of the memory it touches.
+    #[inline]
     pub fn may_stop(self) -> bool {
         matches!(self.effect(), Effect::Faults | Effect::Memory) && self != Op::Fence
     }
 
     /// Whether it may raise exceptions of SSE's floating point.
+    #[inline]
     pub fn raises(self) -> bool {
         self.effect() == Effect::Raises
     }
 
     /// Whether it is a comparison of floats.
+    #[inline]
     pub fn compares_floats(self) -> bool {
         matches!(self, Op::Fcmp | Op::FcmpSignaling)
     }

@@ -98,24 +98,28 @@ const REST_NAMES: [&str; 14] = [
 
 impl Reg {
     /// General register `n`, 0..16.
+    #[inline]
     pub fn gpr(n: usize) -> Reg {
         assert!(n < 16);
         Reg(n as u8)
     }
 
     /// Low half of vector register `n`, 0..16.
+    #[inline]
     pub fn xmm(n: usize) -> Reg {
         assert!(n < 16);
         Reg(Self::XMM0 + n as u8)
     }
 
     /// High half of vector register `n`, 0..16.
+    #[inline]
     pub fn ymmh(n: usize) -> Reg {
         assert!(n < 16);
         Reg(Self::YMMH0 + n as u8)
     }
 
     /// The register with this [`Reg::index`].
+    #[inline]
     pub fn from_index(i: usize) -> Option<Reg> {
         (i < Self::COUNT).then_some(Reg(i as u8))
     }
@@ -126,6 +130,7 @@ impl Reg {
     }
 
     /// 0..COUNT, dense.
+    #[inline]
     pub fn index(self) -> usize {
         self.0 as usize
     }
@@ -136,6 +141,7 @@ impl Reg {
     }
 
     /// Kind and number within it.
+    #[inline]
     pub fn kind(self) -> RegKind {
         match self.0 {
             n @ 0..16 => RegKind::Gpr(n as usize),
@@ -147,6 +153,7 @@ impl Reg {
     }
 
     /// The type of the whole register.
+    #[inline]
     pub fn ty(self) -> Type {
         match self.kind() {
             RegKind::Gpr(_) => Type::I64,

@@ -23,6 +23,7 @@ impl Value {
     pub const NONE: Value = Value(u32::MAX);
 
     /// `None` for [`Value::NONE`].
+    #[inline]
     pub fn expand(self) -> Option<Value> {
         (self != Self::NONE).then_some(self)
     }
@@ -72,7 +73,8 @@ macro_rules! named_codes {
             pub fn name(self) -> &'static str { match self { $( $ty::$variant => $name, )* } }
 
             /// The code with this discriminant.
-            pub fn from_code(code: u16) -> $ty { Self::ALL[code as usize] }
+            #[inline]
+    pub fn from_code(code: u16) -> $ty { Self::ALL[code as usize] }
 
             /// The code with this text form.
             pub fn from_name(name: &str) -> Option<$ty> { Self::ALL.iter().copied().find(|c| c.name() == name) }
@@ -178,6 +180,7 @@ pub struct Mem {
 
 impl Mem {
     /// `[base]`.
+    #[inline]
     pub fn base(base: Value) -> Mem {
         Mem { base: Some(base), index: None, scale: 0, disp: 0 }
     }
@@ -185,16 +188,19 @@ impl Mem {
 
 impl Inst {
     /// The 64-bit immediate of [`Format::Imm`] and the pc of [`Format::Insn`].
+    #[inline]
     pub fn imm(&self) -> u64 {
         u64::from(self.args[0]) | u64::from(self.args[1]) << 32
     }
 
     /// Splits a 64-bit immediate into operand slots.
+    #[inline]
     pub fn imm_args(imm: u64) -> [u32; 4] {
         [imm as u32, (imm >> 32) as u32, 0, 0]
     }
 
     /// What a `count` counts: number of guest instructions, counter, guest pc of the first.
+    #[inline]
     pub fn counted(&self) -> (u32, u32, GuestAddr) {
         let [n, counter, low, high] = self.args;
         (n, counter, GuestAddr(u64::from(low) | u64::from(high) << 32))
@@ -206,6 +212,7 @@ impl Inst {
     }
 
     /// The memory operand of `load`, `store`, `rmw` and `cas`.
+    #[inline]
     pub fn mem(&self) -> Mem {
         match self.op.format() {
             Format::Cas => Mem { base: Some(Value(self.args[0])), index: None, scale: 0, disp: self.args[2] as i32 },
@@ -224,38 +231,97 @@ impl Inst {
     }
 
     /// The operand slots of `args` that hold values, in order (bit i = slot i); absent optional ones included.
+    #[inline]
     pub fn value_slots(&self) -> u8 {
-        match self.op.format() {
-            Format::Nullary | Format::Imm | Format::Pool | Format::Get | Format::Insn | Format::Count => 0,
-            Format::Put | Format::Unary | Format::Extract | Format::FaultIf => 0b0001,
-            Format::Binary | Format::Compare | Format::Shuffle | Format::Insert | Format::Load => 0b0011,
-            Format::Ternary | Format::Call => 0b0111,
-            Format::Store | Format::Rmw | Format::Cas => 0b1011,
-        }
+        SLOTS[self.op as usize]
     }
 
     /// The values used.
+    #[inline]
     pub fn uses(&self) -> impl Iterator<Item = Value> + '_ {
-        let slots = self.value_slots();
-        (0..4).filter(move |i| slots >> i & 1 != 0).filter_map(|i| Value(self.args[i]).expand())
+        let mut slots = self.value_slots();
+        std::iter::from_fn(move || {
+            while slots != 0 {
+                let v = Value(self.args[slots.trailing_zeros() as usize & 3]);
+                slots &= slots - 1;
+                if v != Value::NONE {
+                    return Some(v);
+                }
+            }
+            None
+        })
     }
 
     /// Type of the value that this instruction defines, `Type::None` if it defines none.
+    #[inline]
     pub fn result_type(&self) -> Type {
-        use Op::*;
-        match self.op {
-            Nop | Insn | Count | Put | Store | Fence | FaultIf => Type::None,
-            Icmp | Fcmp | FcmpSignaling if self.ty.is_vector() => Type::V128,
-            Icmp | Fcmp | FcmpSignaling | Parity | UaddOverflow | SaddOverflow | SsubOverflow | UmulOverflow
-            | SmulOverflow | UaddOverflowCin | SaddOverflowCin | UsubOverflowBin | SsubOverflowBin | HalfCarry => {
-                Type::I1
-            }
-            ExtractLane => self.ty.lane(),
-            HighBits => Type::I32,
-            _ => self.ty.value_type(),
+        match RESULTS[self.op as usize] {
+            Yields::Own => self.ty.value_type(),
+            Yields::None => Type::None,
+            Yields::Condition => Type::I1,
+            Yields::Comparison if self.ty.is_vector() => Type::V128,
+            Yields::Comparison => Type::I1,
+            Yields::Lane => self.ty.lane(),
+            Yields::Bits => Type::I32,
         }
     }
 }
+
+/// What an operation yields.
+#[derive(Clone, Copy)]
+enum Yields {
+    None,
+    /// A value of its type.
+    Own,
+    Condition,
+    /// A condition, or lane masks.
+    Comparison,
+    /// A lane of its shape.
+    Lane,
+    /// The lanes' top bits.
+    Bits,
+}
+
+const fn result(op: Op) -> Yields {
+    use Op::*;
+    match op {
+        Nop | Insn | Count | Put | Store | Fence | FaultIf => Yields::None,
+        Icmp | Fcmp | FcmpSignaling => Yields::Comparison,
+        Parity | UaddOverflow | SaddOverflow | SsubOverflow | UmulOverflow | SmulOverflow | UaddOverflowCin
+        | SaddOverflowCin | UsubOverflowBin | SsubOverflowBin | HalfCarry => Yields::Condition,
+        ExtractLane => Yields::Lane,
+        HighBits => Yields::Bits,
+        _ => Yields::Own,
+    }
+}
+
+const fn slots(format: Format) -> u8 {
+    match format {
+        Format::Nullary | Format::Imm | Format::Pool | Format::Get | Format::Insn | Format::Count => 0,
+        Format::Put | Format::Unary | Format::Extract | Format::FaultIf => 0b0001,
+        Format::Binary | Format::Compare | Format::Shuffle | Format::Insert | Format::Load => 0b0011,
+        Format::Ternary | Format::Call => 0b0111,
+        Format::Store | Format::Rmw | Format::Cas => 0b1011,
+    }
+}
+
+/// [`slots`] and [`result`] of each operation: translators ask for both of every instruction.
+static SLOTS: [u8; Op::ALL.len()] = {
+    let (mut table, mut n) = ([0; Op::ALL.len()], 0);
+    while n < table.len() {
+        table[n] = slots(Op::ALL[n].format());
+        n += 1;
+    }
+    table
+};
+static RESULTS: [Yields; Op::ALL.len()] = {
+    let (mut table, mut n) = ([Yields::None; Op::ALL.len()], 0);
+    while n < table.len() {
+        table[n] = result(Op::ALL[n]);
+        n += 1;
+    }
+    table
+};
 
 /// Where control goes: a block of the same region, or a guest pc outside it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -289,6 +355,7 @@ pub enum Exit {
 
 impl Exit {
     /// Known targets, in order.
+    #[inline]
     pub fn targets(&self) -> impl Iterator<Item = Target> {
         let (a, b) = match *self {
             Exit::Goto(t) | Exit::Call { target: t, .. } => (Some(t), None),
@@ -311,6 +378,7 @@ impl Exit {
     }
 
     /// The value that decides or names the target.
+    #[inline]
     pub fn value(&self) -> Option<Value> {
         match *self {
             Exit::Branch { cond: v, .. } | Exit::Indirect(v) | Exit::Return(v) => Some(v),
@@ -358,6 +426,7 @@ pub struct Region {
 
 impl Region {
     /// Guest pc of the entry.
+    #[inline]
     pub fn pc(&self) -> GuestAddr {
         self.blocks[0].pc
     }

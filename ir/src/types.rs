@@ -57,6 +57,7 @@ impl Type {
     }
 
     /// Size in bits of the whole value: 1 for `i1`, 128 for every vector shape, 0 for `none`.
+    #[inline]
     pub fn bits(self) -> u32 {
         match self {
             Type::None => 0,
@@ -70,26 +71,31 @@ impl Type {
     }
 
     /// Size in bytes in guest memory; an `i1` has none.
+    #[inline]
     pub fn bytes(self) -> u32 {
         self.bits() / 8
     }
 
     /// Whether a value of this type is a 128-bit vector.
+    #[inline]
     pub fn is_vector(self) -> bool {
         self.bits() == 128
     }
 
     /// Whether this is `f32`, `f64` or a vector of them.
+    #[inline]
     pub fn is_float(self) -> bool {
         matches!(self, Type::F32 | Type::F64 | Type::F32x4 | Type::F64x2)
     }
 
     /// Whether this is a scalar integer of at least 8 bits.
+    #[inline]
     pub fn is_int(self) -> bool {
         matches!(self, Type::I8 | Type::I16 | Type::I32 | Type::I64)
     }
 
     /// Type of one lane of a vector shape; scalars are their own lane. `v128` has none.
+    #[inline]
     pub fn lane(self) -> Type {
         match self {
             Type::I8x16 => Type::I8,
@@ -104,11 +110,13 @@ impl Type {
     }
 
     /// Number of lanes: 2 to 16 for shapes, 1 for scalars.
+    #[inline]
     pub fn lanes(self) -> u32 {
         if self.is_vector() && self != Type::V128 { 128 / self.lane().bits() } else { 1 }
     }
 
     /// The type of the *value* that an operation of this type yields: shapes collapse to `v128`.
+    #[inline]
     pub fn value_type(self) -> Type {
         if self.is_vector() { Type::V128 } else { self }
     }
@@ -117,6 +125,7 @@ impl Type {
     ///
     /// # Panics
     /// For any other width.
+    #[inline]
     pub fn int(bits: u32) -> Type {
         match bits {
             8 => Type::I8,

@@ -11,12 +11,14 @@
 //! thread's jump cache at once ([`crate::world::World::forget_jump`]), the cells are unlinked by the cache, and a write that makes code stale has
 //! its effect before the next block (`fault.rs`, case 1), and blocks of memory that may change end behind stores.
 
-use crate::memory::CodePage;
+use crate::memory::{CodePage, GuestMap};
 use crate::process::Process;
 use crate::smc::GuestCode;
 use crate::stats;
 use crate::tier::{Code, ColdBlock, Entry, Jit};
-use calque_backend::{CacheError, CodeKind, EmitOptions, Emitter, MemoryOrder};
+use calque_backend::{CacheError, CodeKind, EmitOptions, Emitter, FlagsAtEntry, HostIsa, MemoryOrder};
+use calque_frontend::{LiftOptions, Lifted};
+use calque_ir::GuestAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -35,6 +37,8 @@ pub(crate) enum Made {
     Runnable,
     /// The entry was dropped, or the cache is full: back to a safepoint.
     Nothing,
+    /// The guest may not execute what is there.
+    Unfetchable,
 }
 
 /// Arrivals at an entry of emitted code after which its region is compiled.
@@ -55,53 +59,85 @@ fn made(entry: &Entry, admitted: bool) -> Option<Made> {
     }
 }
 
+/// What makes emitted code: one for each thread.
+pub(crate) struct ColdMaker {
+    emitter: Emitter,
+    lifted: Lifted,
+    /// The page that was read last, and the number of invalidations before that.
+    marked: Option<((GuestAddr, CodePage), u64)>,
+}
+
+impl ColdMaker {
+    pub(crate) fn new(host: HostIsa) -> Self {
+        Self { emitter: Emitter::new(host), lifted: Lifted::default(), marked: None }
+    }
+}
+
 impl Code {
+    /// Whether the emitted block at `pc` may read the flags that it is entered with.
+    pub(crate) fn flags_at(&self, map: &GuestMap, pc: GuestAddr) -> FlagsAtEntry {
+        let takes = GuestCode::new(map).takes_deferred(pc, &self.lift_options());
+        if takes { FlagsAtEntry::Dead } else { FlagsAtEntry::Wanted }
+    }
+
     /// Makes code for the block at `entry`, unless it has some.
-    pub(crate) fn emit_cold(&self, process: &Process, jit: &Jit, emitter: &mut Emitter, entry: &Arc<Entry>) -> Made {
-        let start = Instant::now();
+    pub(crate) fn emit_cold(&self, process: &Process, jit: &Jit, maker: &mut ColdMaker, entry: &Arc<Entry>) -> Made {
+        // Asking for the time costs as much as translating an instruction.
+        let start = process.options.stats.then(Instant::now);
         let _compiling = jit.compiling();
         let made = loop {
-            if let Some(made) = self.try_emit(process, jit, emitter, entry) {
+            if let Some(made) = self.try_emit(process, jit, maker, entry) {
                 break made;
             }
         };
-        stats::add(&process.stats.emit_ns, start.elapsed().as_nanos() as u64);
+        if let Some(start) = start {
+            stats::add(&process.stats.emit_ns, start.elapsed().as_nanos() as u64);
+        }
         made
     }
 
     /// One attempt; `None` if guest code changed meanwhile.
-    fn try_emit(&self, process: &Process, jit: &Jit, emitter: &mut Emitter, entry: &Arc<Entry>) -> Option<Made> {
+    fn try_emit(&self, process: &Process, jit: &Jit, maker: &mut ColdMaker, entry: &Arc<Entry>) -> Option<Made> {
         let before = self.invalidations();
         if !entry.is_usable() {
             return Some(Made::Nothing);
         }
-        let code = GuestCode::new(&process.mem);
-        let region = code.lift_block(entry.pc, &self.lift_options());
-        let origin = code.origin(&region);
-        let Some(first_cell) = jit.cache.reserve_cells(Emitter::cells_needed(&region), CodeKind::Tier0) else {
+        let known = maker.marked.filter(|&(_, then)| then == before && !process.mem.any_stale());
+        let code = GuestCode::marked(&process.mem, known.map(|(marked, _)| marked));
+        if !code.may_run(entry.pc) {
+            return Some(Made::Unfetchable);
+        }
+        let ColdMaker { emitter, lifted, marked } = maker;
+        code.lift_block(lifted, entry.pc, &LiftOptions { defers: true, ..self.lift_options() });
+        *marked = code.last_marked().map(|page| (page, before));
+        let region = lifted.region();
+        let origin = code.origin(region);
+        let Some(first_cell) = jit.cache.reserve_cells(Emitter::cells_needed(region), CodeKind::Tier0) else {
             return Some(self.cache_full(jit));
         };
         let memory_order = if self.is_ordered() { MemoryOrder::Tso } else { MemoryOrder::Plain };
-        let compiled = match emitter.emit(&region, &EmitOptions { memory_order, first_cell }) {
-            Ok(compiled) => compiled,
+        let emitted = match emitter.emit(region, &EmitOptions { memory_order, first_cell }) {
+            Ok(emitted) => emitted,
             Err(error) => {
                 stats::add(&process.stats.emit_failures, 1);
                 if process.options.stats {
                     eprintln!("calque: block at {}: {error}", entry.pc);
                 }
-                let block = ColdBlock::new(region);
-                return made(entry, self.admit(&process.mem, entry, origin, before, || entry.set_cold(block)));
+                let region = lifted.take();
+                let source = region.source.clone();
+                let publish = || entry.set_cold(ColdBlock::new(region));
+                return made(entry, self.admit(&process.mem, entry, &source, origin, before, publish));
             }
         };
-        let insns = u64::from(compiled.guest_insns);
-        let translation = match jit.cache.publish(compiled, CodeKind::Tier0) {
+        let insns = u64::from(emitted.guest_insns);
+        let translation = match jit.cache.publish_emitted(&emitted) {
             Ok(translation) => translation,
             Err(CacheError::Full) => return Some(self.cache_full(jit)),
             Err(error) => unreachable!("publishing fails for lack of room only: {error}"),
         };
         stats::add(&process.stats.checked_blocks, u64::from(origin.kind() == CodePage::Checked));
         let publish = || entry.set_tier0(Arc::clone(&translation));
-        let made = made(entry, self.admit(&process.mem, entry, origin, before, publish));
+        let made = made(entry, self.admit(&process.mem, entry, &region.source, origin, before, publish));
         if made == Some(Made::Runnable) {
             if let Some(perf) = &self.perf {
                 let (start, len) = translation.host_range();

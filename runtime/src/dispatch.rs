@@ -10,7 +10,7 @@
 
 use crate::access::{Fault, GuestMemory};
 use crate::arch::UnitThread;
-use crate::cold::{self, Made};
+use crate::cold::{self, ColdMaker, Made};
 use crate::crash;
 use crate::fault::{self, Pending};
 use crate::lockstep;
@@ -25,7 +25,7 @@ use crate::syscall::Outcome;
 use crate::thread::{Access, GuestFault, MemoryCause, Thread};
 use crate::tier::{ColdBlock, Entry, Jit};
 use crate::world::{Member, Polls};
-use calque_backend::{CodeKind, Emitter, ExitReason, FlagsAtEntry, HostCode, JumpCache, abi};
+use calque_backend::{CodeKind, ExitReason, HostCode, JumpCache, abi};
 use calque_frontend::{LiftOptions, lift_block};
 use calque_ir::interp::{self, Frame, Next};
 use calque_ir::state::MXCSR_DAZ;
@@ -74,7 +74,7 @@ pub(crate) struct Exec {
     /// The same for emitted code.
     tier0_jumps: Option<Arc<JumpCache>>,
     /// Makes emitted code.
-    emitter: Option<Emitter>,
+    maker: Option<ColdMaker>,
     /// A countdown has ended on the way to RIP.
     sampled: bool,
     /// How generated code was left last: what to improve once the target is known.
@@ -198,7 +198,7 @@ impl Exec {
             frame: Frame::default(),
             jumps: None,
             tier0_jumps: None,
-            emitter: None,
+            maker: None,
             sampled: false,
             last_exit: LastExit::None,
             epoch: 0,
@@ -207,18 +207,18 @@ impl Exec {
     }
 
     /// Remembers where the computed jump goes that has missed its cache.
-    fn remember_jump(&self, from: CodeKind, jit: &Jit, entry: &Entry) {
+    fn remember_jump(&self, from: CodeKind, process: &Process, jit: &Jit, entry: &Entry) {
         let Some(translation) = entry.translation() else { return };
         let Some(code) = jit.cache.entry_from(&translation, from) else { return };
-        match from {
-            CodeKind::Tail => {
-                self.jumps.iter().for_each(|jumps| jumps.insert(entry.pc, code, translation.flags_at_entry));
-            }
-            // Code of tier 0 leaves no flags behind.
-            CodeKind::Tier0 => {
-                self.tier0_jumps.iter().for_each(|jumps| jumps.insert(entry.pc, code, FlagsAtEntry::Dead));
-            }
-        }
+        let flags = match translation.kind {
+            CodeKind::Tail => translation.flags_at_entry,
+            CodeKind::Tier0 => process.code.flags_at(&process.mem, entry.pc),
+        };
+        let jumps = match from {
+            CodeKind::Tail => self.jumps.as_ref(),
+            CodeKind::Tier0 => self.tier0_jumps.as_deref(),
+        };
+        jumps.inspect(|jumps| jumps.insert(entry.pc, code, flags));
     }
 
     /// Whether the entry for `pc` is remembered.
@@ -246,7 +246,7 @@ impl Thread {
         let process = Arc::clone(&self.process);
         let _attachment = signal::attach(self);
         if let Some(jit) = process.code.jit.as_ref().filter(|_| process.code.emits) {
-            self.exec.emitter.get_or_insert_with(|| Emitter::new(jit.host.clone()));
+            self.exec.maker.get_or_insert_with(|| ColdMaker::new(jit.host.clone()));
             self.cpu.rt.tier0_jumps = self.exec.tier0_jumps.get_or_insert_default().address();
         }
         let polls = if process.code.units.is_some() { Polls::None } else { Polls::EachCycle };
@@ -394,7 +394,7 @@ impl Thread {
                     match exec.last_exit {
                         LastExit::None | LastExit::Fault { .. } => {}
                         LastExit::Cell(cell) => link(process, jit, cell, entry),
-                        LastExit::Indirect(from) => exec.remember_jump(from, jit, entry),
+                        LastExit::Indirect(from) => exec.remember_jump(from, process, jit, entry),
                     }
                     warm = true;
                     enter(cpu, process, jit, member, code, exec)
@@ -495,17 +495,19 @@ impl Thread {
         }
         let runs = || compiled && entry.runnable().is_some() || entry.cold().is_some();
         if !runs() {
-            if !process.mem.mark_code(pc) {
+            let maker = self.exec.maker.as_mut().filter(|_| compiled);
+            if maker.is_none() && !process.mem.mark_code(pc) {
                 return Some(Event::fetch_fault(process, pc));
             }
             if compiled && process.code.engine == Engine::Jit {
                 process.code.request(process, &entry);
             }
-            if compiled
-                && let (false, Some(jit), Some(emitter)) = (runs(), &process.code.jit, &mut self.exec.emitter)
-                && process.code.emit_cold(process, jit, emitter, &entry) == Made::Nothing
-            {
-                return Some(Event::Safepoint);
+            if let (Some(jit), Some(maker)) = (&process.code.jit, maker) {
+                match process.code.emit_cold(process, jit, maker, &entry) {
+                    Made::Runnable => {}
+                    Made::Nothing => return Some(Event::Safepoint),
+                    Made::Unfetchable => return Some(Event::fetch_fault(process, pc)),
+                }
             }
             if !runs() && !process.code.lift_cold(&entry, &process.mem, &process.stats) {
                 return Some(Event::Safepoint);

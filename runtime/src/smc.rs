@@ -38,14 +38,14 @@ use crate::profile::{Bounds, Profile};
 use crate::stats::{self, Stats};
 use crate::tier::{Code, Entry};
 use calque_frontend::decode::MAX_INSN;
-use calque_frontend::lift::Profile as Executed;
-use calque_frontend::{CodeReader, LiftOptions, lift_block, lift_checked, lift_region};
+use calque_frontend::lift::{Profile as Executed, takes_deferred};
+use calque_frontend::{CodeReader, LiftOptions, Lifted, lift_checked, lift_region};
 use calque_ir::addr::GUEST_PAGE;
 use calque_ir::{GuestAddr, GuestRange, Region};
 use hashbrown::HashMap;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Executable guest memory, for the lifter. Marks what it reads.
 pub(crate) struct GuestCode<'a> {
@@ -73,13 +73,30 @@ impl<'a> GuestCode<'a> {
     /// How the page of `pc` may change, if it is executable; marks it.
     fn mark(&self, pc: GuestAddr) -> Option<CodePage> {
         let page = pc.page();
-        if let Some((_, kind)) = self.marked.get().filter(|(marked, _)| *marked == page) {
-            return Some(kind);
-        }
-        let kind = self.map.code_page(page)?;
+        let kind = match self.marked.get() {
+            Some((marked, kind)) if marked == page => kind,
+            _ => self.map.code_page(page)?,
+        };
         self.marked.set(Some((page, kind)));
         self.worst.set(self.worst.get().max(kind));
         Some(kind)
+    }
+
+    /// The same, where a page is marked already: as long as nothing has become stale since that was found out, it still is.
+    pub(crate) fn marked(map: &'a GuestMap, marked: Option<(GuestAddr, CodePage)>) -> Self {
+        let code = Self::new(map);
+        code.marked.set(marked);
+        code
+    }
+
+    /// The page that was read last.
+    pub(crate) fn last_marked(&self) -> Option<(GuestAddr, CodePage)> {
+        self.marked.get()
+    }
+
+    /// Whether the guest may execute what is at `pc`.
+    pub(crate) fn may_run(&self, pc: GuestAddr) -> bool {
+        self.mark(pc).is_some()
     }
 
     /// Reads within the page of `pc`.
@@ -105,24 +122,30 @@ impl<'a> GuestCode<'a> {
         if self.worst.get() == CodePage::Checked { read.min(left) } else { read }
     }
 
-    /// Lifts the interpreter's block at `pc` as its page demands.
-    pub(crate) fn lift_block(&self, pc: GuestAddr, options: &LiftOptions) -> Region {
-        let mut region = self.block(pc, options);
-        lockstep::lifted(&mut region);
-        region
+    /// Lifts the block at `pc`, for the interpreter or the emitter, as its page demands.
+    pub(crate) fn lift_block(&self, lifted: &mut Lifted, pc: GuestAddr, options: &LiftOptions) {
+        lockstep::lifted(self.block(lifted, pc, options));
     }
 
-    fn block(&self, pc: GuestAddr, options: &LiftOptions) -> Region {
+    fn block<'l>(&self, lifted: &'l mut Lifted, pc: GuestAddr, options: &LiftOptions) -> &'l mut Region {
         let kind = self.mark(pc);
         if kind == Some(CodePage::Checked) {
             let block_insns = LiftOptions::default().block_insns;
-            return lift_checked(self, pc, &LiftOptions { block_insns, ..*options });
+            return lifted.set(lift_checked(self, pc, &LiftOptions { block_insns, ..*options }));
         }
         let writable = kind == Some(CodePage::Writable);
         let options = LiftOptions { end_at_stores: writable, ..*options };
-        let region = lift_block(self, pc, &options);
+        lifted.block(self, pc, &options);
         // Over a page's edge into a checked one.
-        if self.worst.get() == CodePage::Checked { lift_checked(self, pc, &options) } else { region }
+        if self.worst.get() == CodePage::Checked {
+            lifted.set(lift_checked(self, pc, &options));
+        }
+        lifted.region_mut()
+    }
+
+    /// Whether code at `pc` may be arrived at with the flags deferred: not if what it does may change unnoticed.
+    pub(crate) fn takes_deferred(&self, pc: GuestAddr, options: &LiftOptions) -> bool {
+        takes_deferred(self, pc, options) && self.worst.get() != CodePage::Checked
     }
 
     /// Lifts the region at `pc` as its pages demand; whether its registers must be exact.
@@ -152,6 +175,10 @@ impl<'a> GuestCode<'a> {
 
     /// What `region`, lifted from here, depends on, as it stands now. To be asked for before stale ranges are drained (I1).
     pub(crate) fn origin(&self, region: &Region) -> Origin {
+        let kind = self.worst.get();
+        if kind == CodePage::Fixed {
+            return Origin { partly_fixed: true, ..Origin::default() };
+        }
         let mut ranges = region.source.clone();
         ranges.extend(self.ranges.take());
         ranges.sort_unstable();
@@ -163,10 +190,9 @@ impl<'a> GuestCode<'a> {
             }
             joins
         });
-        let kind = self.worst.get();
         let copy = |&(start, len): &(GuestAddr, u32)| Copied { start, bytes: read(start, len) };
-        let copies = if kind == CodePage::Fixed { Vec::new() } else { ranges.iter().map(copy).collect() };
-        Origin { kind, ranges, copies, partly_fixed: kind == CodePage::Fixed }
+        let copies = ranges.iter().map(copy).collect();
+        Origin { kind, ranges, copies, partly_fixed: false }
     }
 }
 
@@ -182,8 +208,8 @@ fn read(start: GuestAddr, len: u32) -> Box<[u8]> {
 /// What translations of one entry were made from.
 pub(crate) struct Origin {
     kind: CodePage,
+    /// What was read of pages that may change, and the bytes.
     ranges: Vec<(GuestAddr, u32)>,
-    /// The bytes, unless they are fixed.
     copies: Vec<Copied>,
     /// Some of the translations were made from fixed bytes, of which there is no copy.
     partly_fixed: bool,
@@ -202,6 +228,13 @@ impl Default for Origin {
 }
 
 impl Origin {
+    /// That of entries whose bytes are fixed: the same for all.
+    pub(crate) fn fixed() -> Arc<Origin> {
+        static FIXED: LazyLock<Arc<Origin>> =
+            LazyLock::new(|| Arc::new(Origin { partly_fixed: true, ..Origin::default() }));
+        Arc::clone(&FIXED)
+    }
+
     /// This, and what another translation of the entry was made from.
     pub(crate) fn with(&self, other: Origin) -> Origin {
         let kind = self.kind.max(other.kind);
@@ -276,11 +309,14 @@ const RECENT: usize = 256;
 impl Pages {
     /// Registers what was translated from `ranges`.
     pub(crate) fn register(&mut self, entry: &Arc<Entry>, ranges: &[(GuestAddr, u32)]) {
-        let mut last = None;
+        let (mut last, again) = (None, entry.register());
         for page in ranges.iter().flat_map(|&(start, len)| pages(start, len)) {
+            if last == Some(page) {
+                continue;
+            }
             let known = self.entries.entry(page.0).or_default();
             // Of an entry on several pages, some may never have been stale.
-            if last != Some(page) && !known.iter().any(|e| Arc::ptr_eq(e, entry)) {
+            if !again || !known.iter().any(|e| Arc::ptr_eq(e, entry)) {
                 known.push(Arc::clone(entry));
             }
             last = Some(page);
@@ -350,22 +386,24 @@ impl Pages {
 }
 
 impl Code {
-    /// Publishes a translation of `entry`, made since there were `before` invalidations, by `publish`; false if what it was made of has
-    /// changed (I1).
+    /// Publishes a translation of `entry` from the guest bytes `source`, made since there were `before` invalidations, by `publish`; false
+    /// if what it was made of has changed (I1).
     pub(crate) fn admit(
         &self,
         map: &GuestMap,
         entry: &Arc<Entry>,
+        source: &[(GuestAddr, u32)],
         origin: Origin,
         before: u64,
         publish: impl FnOnce(),
     ) -> bool {
+        let ranges = if origin.kind() == CodePage::Fixed { source } else { origin.ranges() };
         let mut pages = self.pages();
         pages.drain_stale(map, self);
-        if !entry.is_usable() || pages.changed_since(before, origin.ranges()) {
+        if !entry.is_usable() || pages.changed_since(before, ranges) {
             return false;
         }
-        pages.register(entry, origin.ranges());
+        pages.register(entry, ranges);
         entry.made_from(origin);
         publish();
         true

@@ -23,8 +23,8 @@ use calque_backend::{
     Arch, Budget, CacheError, CodeCache, CodeKind, CompileOptions, Compiler, HostCode, HostIsa, MemoryOrder,
     StateAtFaults, Translation,
 };
-use calque_frontend::LiftOptions;
 use calque_frontend::lift::{self, EveryBlock};
+use calque_frontend::{LiftOptions, Lifted};
 use calque_ir::helper::HelperEntry;
 use calque_ir::pass;
 use calque_ir::{CpuState, Exit, GuestAddr, Helper, Region};
@@ -54,7 +54,9 @@ pub(crate) struct Entry {
     emitted: OnceLock<Arc<Translation>>,
     /// What its translations are made from may have changed (`smc.rs`).
     shelved: AtomicBool,
-    origin: Mutex<Arc<Origin>>,
+    /// Whether `Pages` may know it.
+    registered: AtomicBool,
+    origin: Mutex<Option<Arc<Origin>>>,
 }
 
 const IDLE: u8 = 0;
@@ -103,6 +105,7 @@ impl Entry {
             request: AtomicU8::new(IDLE),
             dropped: AtomicBool::new(false),
             shelved: AtomicBool::new(false),
+            registered: AtomicBool::new(false),
             origin: Mutex::default(),
         }
     }
@@ -201,13 +204,26 @@ impl Entry {
 
     /// What its translations were made from.
     pub(crate) fn origin(&self) -> Arc<Origin> {
-        Arc::clone(&lock(&self.origin))
+        lock(&self.origin).clone().unwrap_or_default()
     }
 
     /// Notes what one more translation was made from.
     pub(crate) fn made_from(&self, origin: Origin) {
         let mut known = lock(&self.origin);
-        *known = Arc::new(known.with(origin));
+        *known = Some(match &*known {
+            None if origin.kind() == CodePage::Fixed => Origin::fixed(),
+            None => Arc::new(origin),
+            Some(known) => Arc::new(known.with(origin)),
+        });
+    }
+
+    /// Notes that `Pages` may know it from now on; whether that is so already.
+    pub(crate) fn register(&self) -> bool {
+        // Under the lock of `Pages`.
+        self.registered.load(Ordering::Relaxed) || {
+            self.registered.store(true, Ordering::Relaxed);
+            false
+        }
     }
 }
 
@@ -622,7 +638,9 @@ impl Code {
             let before = lock(&self.pages).invalidations;
             let code = GuestCode::profiled(map, self.profile.as_ref());
             let precise_floats = self.precise_floats.load(Ordering::Acquire);
-            let mut region = code.lift_block(entry.pc, &LiftOptions { precise_floats, ..self.lift_options() });
+            let mut lifted = Lifted::default();
+            code.lift_block(&mut lifted, entry.pc, &LiftOptions { precise_floats, ..self.lift_options() });
+            let mut region = lifted.take();
             if let Some(profile) = &self.profile {
                 profile.assign(&mut region);
             }
@@ -630,7 +648,7 @@ impl Code {
             let checked = origin.kind() == CodePage::Checked;
             // Another thread may have been faster: then its block is the same.
             let publish = || drop(entry.cold.set(ColdBlock::new(region.clone())));
-            if self.admit(map, entry, origin, before, publish) {
+            if self.admit(map, entry, &region.source, origin, before, publish) {
                 stats::add(&stats.cold_blocks, 1);
                 stats::add(&stats.cold_insns, u64::from(region.guest_insns));
                 stats::add(&stats.checked_blocks, u64::from(checked));
@@ -769,7 +787,7 @@ impl Code {
             *lock(&entry.translation) = Some(Arc::clone(&translation));
             entry.code.store(translation.code.0, Ordering::Release);
         };
-        if !self.admit(map, entry, origin, before, publish) {
+        if !self.admit(map, entry, &translation.source, origin, before, publish) {
             jit.cache.remove(&translation);
             entry.put_off();
         }

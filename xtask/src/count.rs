@@ -3,7 +3,8 @@
 //! The kernels of `bench/guests` are built for x86-64 and, as a yardstick, for AArch64, both static. Counted are the x86-64
 //! program (guest instructions), Calque for AArch64 running it (host instructions, with everything that Calque does:
 //! start-up, interpretation, compiling), and gcc's AArch64 program. A kernel by itself is what a run of it takes beyond
-//! a run without any kernel. On x86-64 machines qemu-x86_64 has no place in the table: it would have to run under emulation, too.
+//! a run without any kernel. Two more figures: start-up of programs that do next to nothing, and translation alone, which callgrind counts on
+//! any machine, because the emitter makes AArch64 code everywhere. On x86-64 machines qemu-x86_64 has no place in the table: it would have to run under emulation, too.
 
 use crate::counting::{Counters, Emulated};
 use crate::setup::{self, CrossRust, Tools};
@@ -14,8 +15,21 @@ use std::path::{Path, PathBuf};
 /// What to count.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only kernels whose name contains this; the report is then printed, not written
+    /// Only kernels whose name contains this ("start": start-up and translation); the report is then printed, not written
     only: Option<String>,
+    /// Engine of Calque's to count; the report is only written for "auto"
+    #[arg(long, default_value = "auto")]
+    engine: String,
+}
+
+impl Args {
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|part| name.contains(part.as_str()))
+    }
+
+    fn writes(&self) -> bool {
+        self.only.is_none() && self.engine == "auto"
+    }
 }
 
 /// A program of `bench/guests` and its kernels.
@@ -46,7 +60,7 @@ pub(crate) fn count(args: &Args) -> bool {
     match report(args) {
         Ok(text) => {
             println!("{text}");
-            args.only.is_some() || fs::write(REPORT, text).is_ok()
+            !args.writes() || fs::write(REPORT, text).is_ok()
         }
         Err(why) => {
             println!("count: {why}");
@@ -56,15 +70,21 @@ pub(crate) fn count(args: &Args) -> bool {
 }
 
 fn report(args: &Args) -> Result<String, String> {
-    let tools = Tools::fetch();
-    let calque = build_calque(tools.aarch64.clone()?)?;
-    let session = Session { counters: Counters::build()?, calque };
+    let (tools, counters) = (Tools::fetch(), Counters::build()?);
+    let session = Session { counters, calque: build_calque(tools.aarch64.clone()?)?, engine: args.engine.clone() };
     let mut text = HEADER.to_string();
     for mix in &MIXES {
-        text += &session.mix(mix, args.only.as_deref())?;
+        text += &session.mix(mix, args)?;
+    }
+    if args.wants(START) {
+        text += &session.start_up(tools.sysroot.as_ref().ok())?;
+        text += &translation()?;
     }
     Ok(text)
 }
+
+/// What the command line calls start-up and translation.
+const START: &str = "start";
 
 const HEADER: &str = "# Executed instructions\n\n\
     Written by `cargo xtask count`: AArch64 instructions that Calque executes, and that gcc's own AArch64 program executes, for each \
@@ -82,6 +102,7 @@ fn build_calque(rust: CrossRust) -> Result<PathBuf, String> {
 struct Session {
     counters: Counters,
     calque: PathBuf,
+    engine: String,
 }
 
 /// Instructions of the three runs.
@@ -109,20 +130,52 @@ impl Counts {
 }
 
 impl Session {
-    fn mix(&self, mix: &Mix, only: Option<&str>) -> Result<String, String> {
-        let guest = compile("x86_64-linux-gnu-gcc", mix.source, "x86-64")?;
-        let native = compile("aarch64-linux-gnu-gcc", mix.source, "aarch64")?;
+    fn mix(&self, mix: &Mix, args: &Args) -> Result<String, String> {
+        let wanted: Vec<_> = mix.kernels.iter().filter(|kernel| args.wants(kernel)).collect();
+        if wanted.is_empty() {
+            return Ok(String::new());
+        }
+        let guest = compile("x86_64-linux-gnu-gcc", mix.source, "x86-64", STATIC)?;
+        let native = compile("aarch64-linux-gnu-gcc", mix.source, "aarch64", STATIC)?;
         let mut text = format!(
             "## {}\n\n| kernel | 10^6 guest instructions | calque | gcc |\n|---|---|---|---|\n",
             mix.title.chars().next().map_or(String::new(), |c| c.to_uppercase().to_string()) + &mix.title[1..]
         );
         let nothing = self.run(&guest, &native, Some("none"))?;
-        for kernel in mix.kernels.iter().filter(|k| only.is_none_or(|part| k.contains(part))) {
+        for kernel in wanted {
             text += &self.run(&guest, &native, Some(kernel))?.minus(nothing).row(kernel);
         }
         text += &nothing.row("none: start-up");
-        if only.is_none() {
+        if args.only.is_none() {
             text += &self.run(&guest, &native, None)?.row("**all, whole run**");
+        }
+        Ok(text + "\n")
+    }
+
+    /// A program that prints a line, linked both ways.
+    fn start_up(&self, sysroot: Option<&PathBuf>) -> Result<String, String> {
+        let mut text = String::from(
+            "## Start-up\n\n| program | 10^3 guest instructions | 10^6 instructions of Calque |\n|---|---|---|\n",
+        );
+        let linked: [(&str, &[&str], Option<&PathBuf>); 2] =
+            [("static", &["-static"], None), ("dynamic", &[], sysroot)];
+        for (name, flags, root) in linked {
+            if name == "dynamic" && root.is_none() {
+                continue;
+            }
+            let program = compile("x86_64-linux-gnu-gcc", "hello", name, flags)?;
+            let root = root.map_or(String::new(), |root| root.display().to_string());
+            let prefix = |option: &str| if root.is_empty() { vec![] } else { vec![option.to_string(), root.clone()] };
+            let words = |words: &[Vec<String>]| words.concat().into_iter().chain([program.display().to_string()]);
+            let guest: Vec<_> = words(&[vec!["-cpu".into(), "max".into()], prefix("-L")]).collect();
+            let (guest, expected) = self.counters.count(Emulated::X86_64, &guest)?;
+            let run = vec![self.calque.display().to_string(), "run".into(), "--engine".into(), self.engine.clone()];
+            let translated: Vec<_> = words(&[run, prefix("--sysroot"), vec!["--".into()]]).collect();
+            let (calque, output) = self.counters.count(Emulated::Aarch64, &translated)?;
+            if output != expected {
+                return Err(format!("{translated:?} prints something else than the program itself"));
+            }
+            text += &format!("| {name} hello | {:.0} | {:.1} |\n", guest as f64 / 1e3, calque as f64 / 1e6);
         }
         Ok(text + "\n")
     }
@@ -135,7 +188,8 @@ impl Session {
             first.chain([program.to_path_buf()]).chain(kernel.iter().map(|k| k.to_path_buf())).collect()
         };
         let mut translated = vec![self.calque.clone()];
-        translated.extend(words(&["run", "--"], guest));
+        translated.extend(["run".into(), "--engine".into(), PathBuf::from(&self.engine)]);
+        translated.extend(words(&["--"], guest));
         // `max` has what Calque's own processor announces: the C library takes the same paths in both.
         let (guest, expected) = self.counters.count(Emulated::X86_64, &words(&["-cpu", "max"], guest))?;
         let (calque, output) = self.counters.count(Emulated::Aarch64, &translated)?;
@@ -147,12 +201,38 @@ impl Session {
     }
 }
 
-/// Builds a program of `bench/guests`.
-fn compile(compiler: &str, source: &str, machine: &str) -> Result<PathBuf, String> {
+/// Flags of a kernel's program.
+const STATIC: &[&str] = &["-static"];
+
+/// Builds a program of `bench/guests`; `variant` tells its builds apart.
+fn compile(compiler: &str, source: &str, variant: &str, flags: &[&str]) -> Result<PathBuf, String> {
     let dir = target().join("bench");
     fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-    let program = dir.join(format!("{source}-{machine}"));
-    let mut gcc = command(compiler, ["-O2", "-ffp-contract=off", "-static", "-o"]);
-    gcc.arg(&program).arg(format!("bench/guests/{source}.c")).arg("-lm");
+    let program = dir.join(format!("{source}-{variant}"));
+    let mut gcc = command(compiler, ["-O2", "-ffp-contract=off"]);
+    gcc.args(flags).arg("-o").arg(&program).arg(format!("bench/guests/{source}.c")).arg("-lm");
     if run(&mut gcc) { Ok(program) } else { Err(format!("{compiler} cannot compile {source}.c")) }
+}
+
+/// Host instructions of this machine that lifting and emitting a guest instruction takes.
+fn translation() -> Result<String, String> {
+    let program = compile("x86_64-linux-gnu-gcc", "hello", "static", STATIC)?;
+    if !run(&mut crate::shell::cargo(&["build", "--release", "-p", "calque-bench", "--bin", "translate"])) {
+        return Err("translate does not build".into());
+    }
+    let counted = |rounds: &str| -> Result<(u64, u64), String> {
+        let mut valgrind = command("valgrind", ["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+        valgrind.arg(target().join("release/translate")).arg(&program).arg(rounds);
+        let out = valgrind.output().map_err(|e| format!("valgrind: {e}"))?;
+        let text = String::from_utf8_lossy(&out.stderr);
+        let events = text.lines().find_map(|line| line.split("Collected :").nth(1)?.trim().parse().ok());
+        let insns = String::from_utf8_lossy(&out.stdout).trim().parse().ok();
+        events.zip(insns).ok_or_else(|| format!("valgrind counts nothing: {text}"))
+    };
+    let ((one, insns), (two, _)) = (counted("1")?, counted("2")?);
+    let each = (two - one) as f64 / insns as f64;
+    Ok(format!(
+        "## Translation\n\nLifting and emitting the {insns} instructions of a static hello's blocks: {each:.0} host instructions each \
+         (callgrind, x86-64).\n"
+    ))
 }

@@ -10,13 +10,14 @@
 //! | `link`     | x17 number of a cell                              | to the caller of `enter`, `ExitReason::Link`        |
 //! | `leave`    | x16 guest pc, x17 leave word                      | to the caller of `enter`                            |
 //! | `call`     | x8 helper, x16 x17 x0 arguments, x30 return       | back, result in x16                                 |
+//! | `resolve`  | x16 guest pc, x8 its slot in the jump cache       | to code that wants flags there, or as `leave` does  |
 //!
 //! # Safety
 //! The stubs run on the stack of `calque_enter`, whose frame `arch/aarch64.rs` describes: SP is `cpu.rt.host_sp` in generated code, so
 //! that leaving is a jump to `calque_fault_return`. Tier-0 code uses all registers that `calque_enter` saves.
 #![allow(unsafe_code)]
 
-use crate::abi::{REASON_LEAVE, REASON_LINK};
+use crate::abi::{Leave, REASON_LEAVE, REASON_LINK};
 use crate::emit::entry::{FROM_TIER0, Stub};
 use calque_ir::CpuState;
 use std::arch::global_asm;
@@ -134,9 +135,62 @@ global_asm!(
     "ldr x9, [x2, #{cells}]",
     "ret",
     ".size calque_tier0_call, . - calque_tier0_call",
+    ".p2align 4",
+    ".globl calque_tier0_resolve",
+    ".hidden calque_tier0_resolve",
+    ".type calque_tier0_resolve, %function",
+    "calque_tier0_resolve:",
+    // The countdown has ended?
+    "tbnz w1, #31, 4f",
+    "ldr w17, [x2, #{kind}]",
+    "cbnz w17, 5f",
+    "3:",
+    "ldp x17, x0, [x8]",
+    "eor x17, x17, #0x8000000000000000",
+    "cmp x17, x16",
+    "b.ne 4f",
+    "br x0",
+    "4:",
+    "mov x17, #{indirect}",
+    "b calque_tier0_leave",
+    "5:",
+    "stp x8, x16, [sp, #-336]!",
+    "stp x1, x2, [sp, #16]",
+    "stp x3, x4, [sp, #32]",
+    "stp x5, x6, [sp, #48]",
+    "str x7, [sp, #64]",
+    "stp q16, q17, [sp, #80]",
+    "stp q18, q19, [sp, #112]",
+    "stp q20, q21, [sp, #144]",
+    "stp q22, q23, [sp, #176]",
+    "stp q24, q25, [sp, #208]",
+    "stp q26, q27, [sp, #240]",
+    "stp q28, q29, [sp, #272]",
+    "stp q30, q31, [sp, #304]",
+    "mov x0, x2",
+    "bl {settle}",
+    "ldp q30, q31, [sp, #304]",
+    "ldp q28, q29, [sp, #272]",
+    "ldp q26, q27, [sp, #240]",
+    "ldp q24, q25, [sp, #208]",
+    "ldp q22, q23, [sp, #176]",
+    "ldp q20, q21, [sp, #144]",
+    "ldp q18, q19, [sp, #112]",
+    "ldp q16, q17, [sp, #80]",
+    "ldr x7, [sp, #64]",
+    "ldp x5, x6, [sp, #48]",
+    "ldp x3, x4, [sp, #32]",
+    "ldp x1, x2, [sp, #16]",
+    "ldp x8, x16, [sp], #336",
+    "ldr x9, [x2, #{cells}]",
+    "b 3b",
+    ".size calque_tier0_resolve, . - calque_tier0_resolve",
     gpr = const offset_of!(CpuState, gpr),
     xmm = const offset_of!(CpuState, xmm),
     rip = const offset_of!(CpuState, rip),
+    kind = const offset_of!(CpuState, deferred.kind),
+    settle = sym settle,
+    indirect = const Leave::Indirect as u64,
     countdown = const offset_of!(CpuState, rt.countdown),
     jumps = const offset_of!(CpuState, rt.tier0_jumps),
     cells = const offset_of!(CpuState, rt.cells),
@@ -146,12 +200,18 @@ global_asm!(
     leave = const REASON_LEAVE | FROM_TIER0,
 );
 
+/// Computes deferred flags for code that wants them.
+extern "C" fn settle(cpu: &mut CpuState) {
+    cpu.settle_flags();
+}
+
 unsafe extern "C" {
     fn calque_tier0_enter();
     fn calque_tier0_to_tail();
     fn calque_tier0_link();
     fn calque_tier0_leave();
     fn calque_tier0_call();
+    fn calque_tier0_resolve();
 }
 
 /// Address of a stub.
@@ -162,6 +222,7 @@ pub(crate) fn tier0_stub(stub: Stub) -> usize {
         Stub::Call => calque_tier0_call,
         Stub::Enter => calque_tier0_enter,
         Stub::ToTail => calque_tier0_to_tail,
+        Stub::Resolve => calque_tier0_resolve,
     };
     stub as usize
 }

@@ -71,14 +71,11 @@ impl Cells {
         (word != 0).then_some((word as u32, (word >> 32) as u32))
     }
 
-    /// Notes where the exit of this cell goes, and what it jumps to until it is linked: code at `stub`, or tier 0's own stub.
+    /// Notes where the exit of this cell goes, and what it jumps to until it is linked.
     pub(super) fn prepare(&self, cell: u32, pc: GuestAddr, stub: HostCode) {
-        let (tier0, stub) = match self.kind(cell) {
-            CodeKind::Tail => (0, stub.0),
-            CodeKind::Tier0 => (TIER0, arch::tier0_stub(Stub::Link)),
-        };
+        let tier0 = self.targets.words[cell as usize].load(Ordering::Relaxed) & TIER0;
         self.targets.words[cell as usize].store(pc.0 & !TIER0 | tier0, Ordering::Relaxed);
-        self.stubs.words[cell as usize].store(stub as u64, Ordering::Relaxed);
+        self.stubs.words[cell as usize].store(stub.0 as u64, Ordering::Relaxed);
         self.unlink(cell);
     }
 

@@ -4,7 +4,7 @@
 //! 1. Both mappings cover the same `size` bytes of the file for the life of the `CodeMemory`.
 //! 2. Bytes are written only into ranges handed out by `allocate` and not yet published, by the thread that got them; what
 //!    is published is never written again before `reset`, which needs every thread to be outside generated code, except for
-//!    single branches ([`CodeMemory::patch`] on x86-64, [`CodeMemory::replace_branch`] on AArch64).
+//!    single branches (`patch` and `clear_byte` of `arch/identical/memory.rs`, [`CodeMemory::replace_branch`] on AArch64).
 //! 3. After `fork` the child shares the file with its parent until it has called `unshare`.
 #![allow(unsafe_code)]
 
@@ -24,8 +24,8 @@ const ALIGNMENT: usize = 32;
 const MFD_EXEC: libc::c_uint = 0x10;
 
 pub(crate) struct CodeMemory {
-    executable: NonNull<u8>,
-    writable: NonNull<u8>,
+    pub(crate) executable: NonNull<u8>,
+    pub(crate) writable: NonNull<u8>,
     size: usize,
     used: AtomicUsize,
 }
@@ -38,23 +38,21 @@ unsafe impl Sync for CodeMemory {}
 impl CodeMemory {
     /// Reserves `size` bytes; pages are allocated as they are written.
     pub(crate) fn new(size: usize) -> Result<Self, CacheError> {
-        Self::executable_at(None, size)
+        Self::with_executable(size, |_, _| None)
     }
 
-    /// The same, with the executable mapping at `place` if nothing is there.
-    pub(crate) fn near(place: usize, size: usize) -> Result<Self, CacheError> {
-        Self::executable_at(NonNull::new(place as *mut u8), size)
-    }
-
-    fn executable_at(place: Option<NonNull<u8>>, size: usize) -> Result<Self, CacheError> {
+    /// The same, with the executable mapping where `place` puts it, given the size and the file; anywhere if it yields `None`.
+    pub(crate) fn with_executable(
+        size: usize,
+        place: impl FnOnce(usize, &OwnedFd) -> Option<NonNull<u8>>,
+    ) -> Result<Self, CacheError> {
         let limit = FileLimit::raised()?;
         let size = size.min(limit.hard()) & !(PAGE - 1);
         let file = memory_file(size)?;
         let writable = map(None, size, libc::PROT_READ | libc::PROT_WRITE, &file).map_err(CacheError::Map)?;
-        let runs = libc::PROT_READ | libc::PROT_EXEC;
-        let executable = match place.and_then(|place| map_free(place, size, runs, &file)) {
+        let executable = match place(size, &file) {
             Some(executable) => executable,
-            None => map(None, size, runs, &file).map_err(CacheError::ExecRefused)?,
+            None => map(None, size, RUNS, &file).map_err(CacheError::ExecRefused)?,
         };
         Ok(Self { executable, writable, size, used: AtomicUsize::new(0) })
     }
@@ -86,6 +84,12 @@ impl CodeMemory {
         arch::sync_icache(executable.as_ptr(), written.as_ptr(), code.len());
     }
 
+    /// The same for instruction words of AArch64.
+    pub(crate) fn write_words(&self, offset: usize, code: &[u32]) {
+        // SAFETY: the bytes of a slice; AArch64's instructions are little-endian as both hosts' data are.
+        self.write_here(offset, unsafe { std::slice::from_raw_parts(code.as_ptr().cast(), size_of_val(code)) });
+    }
+
     /// Replaces the branch at `offset`, one of AArch64's `b`, by another: one store, and one of the instructions that may be changed
     /// while other threads run them (Arm ARM B2.2.5). They see it at once or soon; [`arch::sync_other_threads`] makes it at once.
     pub(crate) fn replace_branch(&self, offset: usize, word: u32) {
@@ -97,34 +101,6 @@ impl CodeMemory {
             (self.executable.add(offset), written)
         };
         arch::sync_icache(executable.as_ptr(), written.as_ptr(), 4);
-    }
-
-    /// Where the next `allocate` begins.
-    pub(crate) fn peek(&self) -> usize {
-        self.used()
-    }
-
-    /// Host address of offset 0.
-    pub(crate) fn base(&self) -> u64 {
-        self.executable.as_ptr() as u64
-    }
-
-    /// Makes the 32-bit displacement at offset `at`, the end of an instruction, lead to offset `to`: one store, which threads that run the code
-    /// see whole, because the displacement lies in an aligned 8-byte word (SDM vol. 3 9.1.1). Beside `clear_byte` the one write to published code.
-    pub(crate) fn patch(&self, at: u32, to: u32) {
-        assert!(at as usize + 4 <= self.used() && at % 8 <= 4);
-        let displacement = to.wrapping_sub(at + 4);
-        // SAFETY: inside the mapping; a misaligned store as the processor makes it, not as an atomic of Rust's.
-        unsafe { self.writable.add(at as usize).cast::<u32>().write_unaligned(displacement) };
-    }
-
-    /// Clears the byte at offset `at`, the displacement of a JRCXZ, which then leads to the next instruction: one store of a byte.
-    pub(crate) fn clear_byte(&self, at: u32) {
-        assert!((at as usize) < self.used());
-        // SAFETY: inside the mapping.
-        unsafe {
-            self.writable.add(at as usize).cast::<std::sync::atomic::AtomicU8>().as_ref().store(0, Ordering::Release)
-        };
     }
 
     /// Where code at `offset` runs.
@@ -162,8 +138,7 @@ impl CodeMemory {
             return Err(CacheError::Map(io::ErrorKind::WriteZero.into()));
         }
         map(Some(self.writable), self.size, libc::PROT_READ | libc::PROT_WRITE, &file).map_err(CacheError::Map)?;
-        map(Some(self.executable), self.size, libc::PROT_READ | libc::PROT_EXEC, &file)
-            .map_err(CacheError::ExecRefused)?;
+        map(Some(self.executable), self.size, RUNS, &file).map_err(CacheError::ExecRefused)?;
         Ok(())
     }
 
@@ -181,6 +156,9 @@ impl Drop for CodeMemory {
         }
     }
 }
+
+/// Protection of the mapping that is executed.
+pub(crate) const RUNS: i32 = libc::PROT_READ | libc::PROT_EXEC;
 
 /// Largest page of any host, in bytes.
 const PAGE: usize = 64 << 10;
@@ -232,24 +210,6 @@ fn memory_file(size: usize) -> Result<OwnedFd, CacheError> {
     let file = unsafe { OwnedFd::from_raw_fd(fd) };
     nix::unistd::ftruncate(&file, size as i64).map_err(|e| CacheError::Map(e.into()))?;
     Ok(file)
-}
-
-/// Maps the whole file at `at`, if nothing is there.
-fn map_free(at: NonNull<u8>, size: usize, protection: i32, file: &OwnedFd) -> Option<NonNull<u8>> {
-    let flags = libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE;
-    // SAFETY: a new mapping, which replaces none. Kernels before 4.17 take the address as a hint; then the mapping is not what
-    // was asked for, and goes again.
-    unsafe {
-        let p = libc::mmap(at.as_ptr().cast(), size, protection, flags, file.as_raw_fd(), 0);
-        if p == libc::MAP_FAILED {
-            return None;
-        }
-        if p.cast() != at.as_ptr() {
-            libc::munmap(p, size);
-            return None;
-        }
-    }
-    Some(at)
 }
 
 /// Maps the whole file, over `at` if given.

@@ -18,11 +18,12 @@
 
 mod cells;
 mod index;
-mod memory;
+pub(crate) mod memory;
 
 use crate::abi::{CodeKind, FIXED_CELLS, FlagsAtEntry, HostCode};
 use crate::arch;
-use crate::compile::{CompileError, CompileOptions, Compiled, Compiler, ExitSite};
+use crate::compile::{CompileError, CompileOptions, Compiled, Compiler};
+use crate::emit::Emitted;
 use crate::emit::encode;
 use crate::emit::entry::{self, Stub};
 use calque_ir::{GuestAddr, Region};
@@ -30,6 +31,7 @@ use cells::Cells;
 use index::Index;
 pub(crate) use memory::CodeMemory;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -60,19 +62,19 @@ pub struct Translation {
     pub code: HostCode,
     /// How it takes the guest's registers.
     pub kind: CodeKind,
-    /// The guest bytes that were translated.
-    pub source: Vec<(GuestAddr, u32)>,
+    /// The guest bytes that a compiled region was made of.
+    pub source: Box<[(GuestAddr, u32)]>,
     /// Number of guest instructions.
     pub guest_insns: u32,
-    /// What the jump cache has to know.
+    /// What the jump cache has to know of a compiled region; nothing is known of an emitted block.
     pub flags_at_entry: FlagsAtEntry,
-    /// Direct exits with their cells.
-    pub exits: Vec<ExitSite>,
+    /// Cells of its direct exits.
+    pub cells: Range<u32>,
     /// First byte of the code in the executable mapping, and number of bytes.
     start: HostCode,
     len: usize,
     /// (code offset, guest pc): from this offset on code belongs to the guest instruction at that pc. Sorted.
-    pcs: Vec<(u32, GuestAddr)>,
+    pcs: Box<[(u32, GuestAddr)]>,
     removed: AtomicBool,
     /// Where code of the other kind enters, once there is such code.
     adapter: OnceLock<HostCode>,
@@ -175,7 +177,7 @@ impl CodeCache {
     ) -> Result<Arc<Translation>, CacheError> {
         let first_cell = self.reserve_cells(compiler.cells_needed(region), CodeKind::Tail).ok_or(CacheError::Full)?;
         let compiled = compiler.compile(region, &CompileOptions { first_cell, ..*options })?;
-        self.publish(compiled, CodeKind::Tail)
+        self.publish(compiled, first_cell)
     }
 
     /// Reserves cells for [`CompileOptions::first_cell`]; `None` if the cache is full.
@@ -183,41 +185,70 @@ impl CodeCache {
         self.cells.reserve(count, kind)
     }
 
-    /// Puts compiled code where it can run.
-    pub fn publish(&self, compiled: Compiled, kind: CodeKind) -> Result<Arc<Translation>, CacheError> {
+    /// Puts a compiled region where it can run.
+    fn publish(&self, compiled: Compiled, first_cell: u32) -> Result<Arc<Translation>, CacheError> {
         let _guard = self.locked();
         let offset = self.memory.allocate(compiled.code.len()).ok_or(CacheError::Full)?;
-        match kind {
-            CodeKind::Tail => self.memory.write(offset, &compiled.code),
-            CodeKind::Tier0 => self.memory.write_here(offset, &compiled.code),
-        }
-        for (exit, &branch) in compiled.exits.iter().zip(&compiled.branches).filter(|(_, branch)| **branch != u32::MAX)
-        {
-            let word = compiled.code[branch as usize..][..4].try_into().map_or(0, u32::from_le_bytes);
-            self.cells.set_branch(exit.cell, offset as u32 + branch, word);
-        }
+        self.memory.write(offset, &compiled.code);
         let start = self.memory.address(offset);
         for exit in &compiled.exits {
             self.cells.prepare(exit.cell, exit.target, HostCode(start.0 + exit.stub as usize));
         }
-        let translation = Arc::new(Translation {
+        Ok(self.published(Translation {
             pc: compiled.pc,
             code: HostCode(start.0 + compiled.entry as usize),
-            kind,
-            source: compiled.source,
+            kind: CodeKind::Tail,
+            source: compiled.source.into(),
             guest_insns: compiled.guest_insns,
             flags_at_entry: compiled.flags_at_entry,
-            exits: compiled.exits,
+            cells: first_cell..first_cell + compiled.exits.len() as u32,
             start,
             len: compiled.code.len(),
-            pcs: compiled.pcs,
+            pcs: compiled.pcs.into(),
             removed: AtomicBool::new(false),
             adapter: OnceLock::new(),
             incoming: Mutex::default(),
-        });
+        }))
+    }
+
+    /// Puts an emitted block where it can run.
+    pub fn publish_emitted(&self, emitted: &Emitted<'_>) -> Result<Arc<Translation>, CacheError> {
+        let _guard = self.locked();
+        let len = 4 * emitted.code.len();
+        let offset = self.memory.allocate(len).ok_or(CacheError::Full)?;
+        self.memory.write_words(offset, emitted.code);
+        let cells = emitted.first_cell..emitted.first_cell + emitted.exits.len() as u32;
+        let way_out = HostCode(arch::tier0_stub(Stub::Link));
+        for (cell, exit) in cells.clone().zip(emitted.exits) {
+            if let Some(branch) = exit.branch {
+                self.cells.set_branch(cell, offset as u32 + 4 * branch, emitted.code[branch as usize]);
+            }
+            self.cells.prepare(cell, exit.target, way_out);
+        }
+        let start = self.memory.address(offset);
+        Ok(self.published(Translation {
+            pc: emitted.pc,
+            code: start,
+            kind: CodeKind::Tier0,
+            source: Box::default(),
+            guest_insns: emitted.guest_insns,
+            flags_at_entry: FlagsAtEntry::Wanted,
+            cells,
+            start,
+            len,
+            pcs: emitted.pcs.into(),
+            removed: AtomicBool::new(false),
+            adapter: OnceLock::new(),
+            incoming: Mutex::default(),
+        }))
+    }
+
+    /// With the publish lock held.
+    fn published(&self, translation: Translation) -> Arc<Translation> {
+        let translation = Arc::new(translation);
         self.index.push(translation.clone());
         self.counters.published.fetch_add(1, Ordering::Relaxed);
-        Ok(translation)
+        translation
     }
 
     /// Guest pc that the exit of `cell` goes to.
@@ -323,8 +354,8 @@ impl CodeCache {
                 changed |= self.lead_out(cell);
             }
         }
-        for exit in &translation.exits {
-            self.lead_out(exit.cell);
+        for cell in translation.cells.clone() {
+            self.lead_out(cell);
         }
         if changed {
             arch::sync_other_threads();

@@ -18,11 +18,13 @@ pub(crate) enum Stub {
     Enter,
     /// The other way.
     ToTail,
+    /// A computed jump that has not found its target by itself.
+    Resolve = 9,
 }
 
 impl Stub {
     /// Every stub.
-    pub(crate) const ALL: [Stub; 5] = [Stub::Link, Stub::Leave, Stub::Call, Stub::Enter, Stub::ToTail];
+    pub(crate) const ALL: [Stub; 6] = [Stub::Link, Stub::Leave, Stub::Call, Stub::Enter, Stub::ToTail, Stub::Resolve];
 
     /// Its cell.
     pub(crate) const fn cell(self) -> u32 {

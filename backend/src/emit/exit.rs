@@ -1,7 +1,8 @@
 //! Ways out of a block: to other blocks, to the dispatcher, to a fault.
 //!
 //! A direct exit is a branch to its *way out* behind the block, which goes on through the exit's cell; once the target is known and near, the
-//! cache makes the branch itself go there (`cache`, I5). Computed jumps probe the thread's jump cache.
+//! cache makes the branch itself go there (`cache`, I5). Computed jumps probe the thread's jump cache, which knows code that takes deferred
+//! flags; the way out of a probe that fails looks for code that wants them ready.
 //!
 //! Every cycle of guest code passes a **countdown**: backward jumps, calls, computed jumps and returns decrement a register and take the
 //! slow way out when it turns negative. So an interrupted thread gets to a safepoint soon without looking at memory each time,
@@ -10,9 +11,8 @@
 use super::encode::{self as e, Cond, Size, V, X};
 use super::entry::Stub;
 use super::regs::{CELLS, COUNTDOWN, JUMPS, Loc};
-use super::{Cold, EmitError, Emitter, Label, Reach};
+use super::{Cold, EmitError, EmittedExit, Emitter, Label, Reach};
 use crate::abi::{self, Leave};
-use crate::compile::ExitSite;
 use calque_ir::{Exit, FaultKind, GuestAddr, Inst, Op, Target, Type, Value};
 
 /// What stands behind the block.
@@ -20,8 +20,8 @@ use calque_ir::{Exit, FaultKind, GuestAddr, Inst, Op, Target, Type, Value};
 pub(super) enum ColdPath {
     /// To the dispatcher with this word, at the path's pc.
     Leave(u64),
-    /// The same, at the pc in this register.
-    LeaveAt(u64, X),
+    /// To where a computed jump's target, in this register, is looked for.
+    Resolve(X),
     /// Out through an exit's cell.
     Link(u32),
     /// To the dispatcher with the number of an exit's cell, linked or not.
@@ -73,8 +73,7 @@ impl Emitter {
             self.word(e::op_imm(e::SUB_IMM, Size::W, X(COUNTDOWN), X(COUNTDOWN), 1).expect("one"));
             let start = self.block_label(0);
             self.branch(e::tb(false, X(COUNTDOWN), 31, 0), Reach::Bits14, start);
-            self.exits.push(ExitSite { cell, target: pc, stub: 0 });
-            self.branches.push(u32::MAX);
+            self.exits.push(EmittedExit { target: pc, branch: None });
             self.tick(cell);
             return;
         }
@@ -84,8 +83,7 @@ impl Emitter {
             self.branch(e::b_cond(Cond::Mi, 0), Reach::Bits19, tick);
         }
         let way_out = self.cold(ColdPath::Link(cell));
-        self.exits.push(ExitSite { cell, target: pc, stub: 0 });
-        self.branches.push(4 * self.code.len() as u32);
+        self.exits.push(EmittedExit { target: pc, branch: Some(self.code.len() as u32) });
         self.branch(e::b(0), Reach::Bits26, way_out);
     }
 
@@ -204,7 +202,7 @@ impl Emitter {
     fn indirect(&mut self, v: Value) -> Result<(), EmitError> {
         let pc = self.x(v)?;
         let (s, t) = if pc == X(16) { (X(17), X(0)) } else { (X(16), X(17)) };
-        let miss = self.cold(ColdPath::LeaveAt(Leave::Indirect as u64, pc));
+        let miss = self.cold(ColdPath::Resolve(pc));
         self.word(e::op_imm(e::SUBS_IMM, Size::W, X(COUNTDOWN), X(COUNTDOWN), 1).expect("one"));
         self.branch(e::b_cond(Cond::Mi, 0), Reach::Bits19, miss);
         self.word(e::op3_lsr(e::EOR, Size::X, s, pc, pc, abi::JUMP_CACHE_SHIFT));
@@ -283,11 +281,11 @@ impl Emitter {
             self.place(cold.label);
             match cold.what {
                 ColdPath::Leave(word) => self.leave_at(word, cold.pc)?,
-                ColdPath::LeaveAt(word, pc) => {
+                ColdPath::Resolve(pc) => {
                     if pc != X(16) {
                         self.mov(Size::X, X(16), pc);
                     }
-                    self.leave(word);
+                    self.through(Stub::Resolve.cell());
                 }
                 ColdPath::Link(cell) => {
                     let (number, code) = (X(17), X(16));

@@ -4,19 +4,22 @@
 //! that looks at more than its type's bits (comparison, right shift, widening) cleans its operands first.
 
 use super::encode::{self as e, Size, Widen, X};
-use super::regs::Loc;
+use super::regs::{Loc, Val};
 use super::{EmitError, Emitter, size_of};
 use calque_ir::{Inst, Op, Type, Value};
 
 impl Emitter {
+    /// `Op::Iconst`: no code.
+    #[inline]
+    pub(super) fn constant(&mut self, inst: &Inst) {
+        let zx = (64 - inst.imm().leading_zeros()) as u8;
+        self.regs.values[self.at] = Val { loc: Loc::Imm(inst.imm()), zx };
+    }
+
     /// Operations on integers and conditions.
     pub(super) fn int(&mut self, inst: &Inst) -> Result<(), EmitError> {
         let [a, b, c] = [inst.args[0], inst.args[1], inst.args[2]].map(Value);
         match inst.op {
-            Op::Iconst => {
-                self.define(Loc::Imm(inst.imm()), (64 - inst.imm().leading_zeros()) as u8);
-                Ok(())
-            }
             Op::Uextend => self.uextend(inst, a),
             Op::Sextend => self.sextend(inst, a),
             Op::Ireduce => self.ireduce(inst, a),
@@ -218,6 +221,11 @@ impl Emitter {
             }
         }
         let x = self.x(a)?;
+        if k == 0 {
+            let zx = self.val(a).zx;
+            self.alias(a, zx);
+            return Ok(());
+        }
         let d = self.dest()?;
         self.add_sized(size_of(inst.ty), d, x, k);
         self.known_zero(size_of(inst.ty).bits());

@@ -1,4 +1,4 @@
-//! Accesses to guest memory. Each is one instruction, whose offset goes into the list of accesses.
+//! Accesses to guest memory. Each is one instruction.
 //!
 //! **Order.** Plain accesses promise the host's order. In total store order a load is a load-acquire (of the weaker kind, and with a displacement,
 //! where the host has it: `docs/MEMORY-MODEL.md`) and a store a store-release; floats
@@ -18,7 +18,7 @@ impl Emitter {
         if self.pcs.last().is_none_or(|&(_, pc)| pc != self.pc) {
             self.pcs.push((at, self.pc));
         }
-        self.accesses.push(at);
+        self.last_access = Some(self.code.len());
         self.word(word);
     }
 

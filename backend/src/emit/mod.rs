@@ -45,8 +45,7 @@ pub mod regs;
 mod state;
 mod vector;
 
-use crate::abi::FlagsAtEntry;
-use crate::compile::{Compiled, ExitSite, MemoryOrder};
+use crate::compile::MemoryOrder;
 use crate::isa::HostIsa;
 use calque_ir::{GuestAddr, Inst, Op, Region, Type};
 use encode::{self as e, Size, V, X};
@@ -76,6 +75,34 @@ pub struct EmitOptions {
     pub memory_order: MemoryOrder,
     /// First of the cells in a row that the exits use.
     pub first_cell: u32,
+}
+
+/// A block's code, ready to be published. It is in the emitter's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Emitted<'a> {
+    /// Guest pc of the block.
+    pub pc: GuestAddr,
+    /// Position-independent machine code with its constants; the entry is its first word.
+    pub code: &'a [u32],
+    /// Number of words before the code that is rarely needed.
+    pub hot_words: u32,
+    /// First of the cells in a row that the exits use.
+    pub first_cell: u32,
+    /// Direct exits.
+    pub exits: &'a [EmittedExit],
+    /// (code offset, guest pc): from this offset on accesses belong to the guest instruction at that pc. Sorted.
+    pub pcs: &'a [(u32, GuestAddr)],
+    /// Number of guest instructions.
+    pub guest_insns: u32,
+}
+
+/// A direct exit; its cell is that of its place in the list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EmittedExit {
+    /// Where it goes.
+    pub target: GuestAddr,
+    /// Place in the code of the branch that may be replaced by one to the target; `None` for an exit that is left only to be counted.
+    pub branch: Option<u32>,
 }
 
 /// A place in the code that branches go to.
@@ -134,11 +161,10 @@ pub struct Emitter {
     fixups: Vec<Fixup>,
     literals: Vec<Literal>,
     cold: Vec<Cold>,
-    exits: Vec<ExitSite>,
-    /// Byte offset of the branch that each exit leaves through; `u32::MAX` for one that only leaves to be counted.
-    branches: Vec<u32>,
+    exits: Vec<EmittedExit>,
     pcs: Vec<(u32, GuestAddr)>,
-    accesses: Vec<u32>,
+    /// Place of the guest access emitted last.
+    last_access: Option<usize>,
     /// Index of the instruction being emitted, and where its block starts.
     at: usize,
     block_start: usize,
@@ -170,9 +196,8 @@ impl Emitter {
             literals: Vec::new(),
             cold: Vec::new(),
             exits: Vec::new(),
-            branches: Vec::new(),
             pcs: Vec::new(),
-            accesses: Vec::new(),
+            last_access: None,
             at: 0,
             block_start: 0,
             block_end: 0,
@@ -190,8 +215,8 @@ impl Emitter {
         targets.filter(|t| matches!(t, calque_ir::Target::Pc(_))).count() as u32
     }
 
-    /// Emits one guest block. The result's `state` is always precise: see invariant 1.
-    pub fn emit(&mut self, region: &Region, options: &EmitOptions) -> Result<Compiled, EmitError> {
+    /// Emits one guest block. The state at faults is always exact: see invariant 1.
+    pub fn emit(&mut self, region: &Region, options: &EmitOptions) -> Result<Emitted<'_>, EmitError> {
         self.start(region, options);
         for (n, block) in region.blocks.iter().enumerate() {
             self.plan.block(region, block);
@@ -202,10 +227,19 @@ impl Emitter {
             for at in block.start..block.end {
                 self.at = at as usize;
                 let inst = self.insts[self.at];
-                if self.plan.is_dead(self.at, &inst) {
-                    continue;
+                match inst.op {
+                    // A third of all instructions are marks and constants, which take no code.
+                    Op::Insn => {
+                        self.pc = GuestAddr(inst.imm());
+                        continue;
+                    }
+                    Op::Iconst => {
+                        self.constant(&inst);
+                        continue;
+                    }
+                    _ if self.plan.is_dead(self.at, &inst) => continue,
+                    _ => self.regs.next_inst(),
                 }
-                self.regs.next_inst();
                 self.inst(&inst)?;
                 self.end_inst();
             }
@@ -217,26 +251,18 @@ impl Emitter {
         if self.regs.exhausted {
             return Err(EmitError::Registers);
         }
-        let hot_bytes = 4 * self.code.len() as u32;
+        let hot_words = self.code.len() as u32;
         self.finish_cold()?;
         self.finish_literals();
         self.fill_in()?;
-        let mut bytes = Vec::with_capacity(4 * self.code.len());
-        for word in &self.code {
-            bytes.extend_from_slice(&word.to_le_bytes());
-        }
-        Ok(Compiled {
+        Ok(Emitted {
             pc: region.pc(),
-            code: bytes,
-            entry: 0,
-            hot_bytes,
-            exits: self.exits.clone(),
-            branches: self.branches.clone(),
-            pcs: self.pcs.clone(),
-            accesses: self.accesses.clone(),
-            source: region.source.clone(),
+            code: &self.code,
+            hot_words,
+            first_cell: options.first_cell,
+            exits: &self.exits,
+            pcs: &self.pcs,
             guest_insns: region.guest_insns,
-            flags_at_entry: FlagsAtEntry::Wanted,
         })
     }
 
@@ -251,9 +277,8 @@ impl Emitter {
         self.literals.clear();
         self.cold.clear();
         self.exits.clear();
-        self.branches.clear();
         self.pcs.clear();
-        self.accesses.clear();
+        self.last_access = None;
         self.labels.clear();
         self.labels.resize(region.blocks.len(), u32::MAX);
         self.block_pcs.clear();
@@ -270,10 +295,6 @@ impl Emitter {
         }
         match inst.op {
             Op::Nop => Ok(()),
-            Op::Insn => {
-                self.pc = GuestAddr(inst.imm());
-                Ok(())
-            }
             Op::Count => {
                 self.count(inst);
                 Ok(())
@@ -375,7 +396,16 @@ impl Emitter {
     }
 
     /// `rd = imm`, in at most two instructions, else from memory behind the code.
+    #[inline]
     fn mov_imm(&mut self, rd: X, imm: u64) {
+        if imm < 0x1_0000 {
+            return self.word(e::mov_imm(e::Mov::Z, Size::W, rd, imm as u16, 0));
+        }
+        self.mov_wide(rd, imm);
+    }
+
+    /// The same for what does not fit 16 bits.
+    fn mov_wide(&mut self, rd: X, imm: u64) {
         let halves = [0u32, 1, 2, 3].map(|n| (imm >> (16 * n)) as u16);
         let size = if imm >> 32 == 0 { Size::W } else { Size::X };
         let zeros = halves.iter().filter(|&&h| h != 0).count();
@@ -390,14 +420,10 @@ impl Emitter {
             return self.word(word);
         }
         if zeros <= 2 {
-            let mut first = true;
+            let mut op = e::Mov::Z;
             for n in (0..4).filter(|&n| halves[n as usize] != 0) {
-                let op = if first { e::Mov::Z } else { e::Mov::K };
                 self.word(e::mov_imm(op, size, rd, halves[n as usize], n));
-                first = false;
-            }
-            if first {
-                self.word(e::mov_imm(e::Mov::Z, Size::W, rd, 0, 0));
+                op = e::Mov::K;
             }
             return;
         }

@@ -35,68 +35,121 @@ const NEW: Fate = Fate { last: 0, user: 0, uses: 0, home: NO_HOME, deferred: fal
 #[derive(Default)]
 pub(super) struct Plan {
     pub(super) fates: Vec<Fate>,
+    homes: Homes,
 }
 
-/// Values that wait for their definition with a home: one slot a guest register, general ones first.
+/// Bit of a home: it is a vector register.
+const VECTOR: u8 = 0x80;
+
+/// Values that wait for their definition with a home, by the home's [`slot_of`]; of the others `value` is stale.
 struct Homes {
-    value: [u32; 32],
-    waiting: u32,
+    value: [u32; 64],
+    waiting: u64,
+}
+
+impl Default for Homes {
+    fn default() -> Self {
+        Self { value: [0; 64], waiting: 0 }
+    }
 }
 
 impl Homes {
-    fn clear(&mut self, slot: usize, fates: &mut [Fate]) {
+    fn clear(&mut self, home: u8, fates: &mut [Fate]) {
+        let slot = slot_of(home);
         if self.waiting >> slot & 1 != 0 {
             fates[self.value[slot] as usize].home = NO_HOME;
             self.waiting &= !(1 << slot);
         }
     }
 
-    /// Value `v` has a home and may be where its operand is: that is computed there, too.
-    fn pass_on(&mut self, v: u32, operand: u32, fates: &mut [Fate]) {
-        let home = fates[v as usize].home;
-        let slot = self.value.iter().position(|&value| value == v);
-        if let Some(slot) = slot.filter(|_| fates[operand as usize].home == NO_HOME) {
-            fates[operand as usize].home = home;
-            self.value[slot] = operand;
-            self.waiting |= 1 << slot;
+    /// Value `v` is to be computed in `home`.
+    fn wait(&mut self, home: u8, v: u32, fates: &mut [Fate]) {
+        fates[v as usize].home = home;
+        self.value[slot_of(home)] = v;
+        self.waiting |= 1 << slot_of(home);
+    }
+
+    /// Value `v`, whose home is `home`, is defined here.
+    fn arrive(&mut self, home: u8, v: u32) {
+        let slot = slot_of(home);
+        if self.value[slot] == v {
+            self.waiting &= !(1 << slot);
         }
     }
 
     fn clear_all(&mut self, fates: &mut [Fate]) {
         while self.waiting != 0 {
-            self.clear(self.waiting.trailing_zeros() as usize, fates);
+            let slot = self.waiting.trailing_zeros() as usize;
+            fates[self.value[slot] as usize].home = NO_HOME;
+            self.waiting &= self.waiting - 1;
         }
     }
 }
 
-/// Slot in [`Homes`] and host register.
-fn slot_of(reg: Reg) -> Option<(usize, u8)> {
-    match reg.kind() {
-        RegKind::Gpr(n) => Some((n, GPR_HOME[n])),
-        RegKind::Xmm(n) => Some((16 + n, XMM_HOME + n as u8)),
+/// Place of a home in [`Homes`].
+fn slot_of(home: u8) -> usize {
+    usize::from(home & 31 | (home & VECTOR) >> 2)
+}
+
+/// The home of what is put into a register, if that lives in a host register.
+fn home_of(reg: usize) -> Option<u8> {
+    match Reg::from_index(reg)?.kind() {
+        RegKind::Gpr(n) => Some(GPR_HOME[n]),
+        RegKind::Xmm(n) => Some((XMM_HOME + n as u8) | VECTOR),
         _ => None,
     }
 }
 
-/// Whether an instruction may be left out if nobody uses its result.
-fn removable(inst: &Inst) -> bool {
-    match inst.op.effect() {
-        Effect::Pure | Effect::ReadsReg => true,
-        Effect::Helper => Helper::from_code(inst.aux).effect() == calque_ir::helper::HelperEffect::Pure,
-        _ => false,
+/// What the scan asks of an operation, by its number: bits of `Traits`.
+static TRAITS: [u8; Op::ALL.len()] = {
+    let (mut table, mut n) = ([0; Op::ALL.len()], 0);
+    while n < table.len() {
+        table[n] = traits(Op::ALL[n]);
+        n += 1;
     }
+    table
+};
+
+/// May be left out if nobody uses its result.
+const REMOVABLE: u8 = 1 << 0;
+/// A condition that is made by an instruction that sets the flags, unless its type is a vector's; or a test of bits.
+const DEFERRABLE: u8 = 1 << 1;
+/// No home may wait across it.
+const STOPS: u8 = 1 << 2;
+/// Where the result is, the operand may be.
+const PASSES_ON: u8 = 1 << 3;
+/// Reads or writes a guest register.
+const REGISTER: u8 = 1 << 4;
+/// A helper call, which says itself whether it is removable.
+const HELPER: u8 = 1 << 5;
+
+const fn traits(op: Op) -> u8 {
+    use Op::*;
+    let effect = match op.effect() {
+        Effect::Pure => REMOVABLE,
+        Effect::ReadsReg => REMOVABLE | REGISTER,
+        Effect::WritesReg => REGISTER,
+        Effect::Faults => STOPS,
+        Effect::Memory if !matches!(op, Fence) => STOPS,
+        Effect::Helper => STOPS | HELPER,
+        _ => 0,
+    };
+    let more = match op {
+        Icmp | Fcmp | FcmpSignaling | UaddOverflow | SaddOverflow | SsubOverflow | UmulOverflow | SmulOverflow
+        | UaddOverflowCin | SaddOverflowCin | UsubOverflowBin | SsubOverflowBin | HalfCarry | Parity | Bnot | Band => {
+            DEFERRABLE
+        }
+        Uextend | Sextend | Ireduce | ScalarToVector => PASSES_ON,
+        _ => 0,
+    };
+    effect | more
 }
 
-/// Conditions that are made by an instruction that sets the flags.
-fn sets_flags(inst: &Inst) -> bool {
-    use Op::*;
-    match inst.op {
-        Icmp | Fcmp | FcmpSignaling => !inst.ty.is_vector(),
-        UaddOverflow | SaddOverflow | SsubOverflow | UmulOverflow | SmulOverflow | UaddOverflowCin
-        | SaddOverflowCin | UsubOverflowBin | SsubOverflowBin | HalfCarry | Parity => true,
-        Bnot => inst.ty == Type::I1,
-        _ => false,
-    }
+/// Whether an instruction may be left out if nobody uses its result.
+fn removable(inst: &Inst) -> bool {
+    let traits = TRAITS[inst.op as usize];
+    traits & REMOVABLE != 0
+        || traits & HELPER != 0 && Helper::from_code(inst.aux).effect() == calque_ir::helper::HelperEffect::Pure
 }
 
 /// Whether an operation takes its first operand as host flags.
@@ -132,74 +185,68 @@ impl Plan {
 
     /// Looks at one block.
     pub(super) fn block(&mut self, region: &Region, block: &Block) {
-        let fates = &mut self.fates;
-        let mut homes = Homes { value: [0; 32], waiting: 0 };
+        let Plan { fates, homes } = self;
+        homes.waiting = 0;
         if let Some(Value(v)) = block.exit.value() {
             use_value(fates, v, block.end, block.end);
         }
         for i in (block.start..block.end).rev() {
             let inst = &region.insts[i as usize];
+            if inst.op == Op::Insn {
+                continue;
+            }
             let fate = fates[i as usize];
             if fate.home != NO_HOME {
-                let slot = homes.value.iter().position(|&v| v == i).filter(|&s| homes.waiting >> s & 1 != 0);
-                if let Some(slot) = slot {
-                    homes.waiting &= !(1 << slot);
-                }
+                homes.arrive(fate.home, i);
             }
+            let traits = TRAITS[inst.op as usize];
             if fate.uses == 0 && removable(inst) {
                 continue;
             }
-            let passes_on = matches!(inst.op, Op::Uextend | Op::Sextend | Op::Ireduce)
-                || inst.op == Op::ScalarToVector && inst.ty.is_float();
-            if fate.home != NO_HOME && passes_on {
-                homes.pass_on(i, inst.args[0], fates);
+            // It may be where its operand is: that is computed there, too.
+            if fate.home != NO_HOME
+                && traits & PASSES_ON != 0
+                && (inst.op != Op::ScalarToVector || inst.ty.is_float())
+                && fates[inst.args[0] as usize].home == NO_HOME
+            {
+                homes.wait(fate.home, inst.args[0], fates);
             }
             let mut until = i;
-            if fate.uses == 1 && (sets_flags(inst) || inst.op == Op::Band) {
-                let at_exit = fate.user == block.end;
-                let user = region.insts.get(fate.user as usize);
-                let takes = if inst.op == Op::Band {
-                    !at_exit && user.is_some_and(|u| tests_bits(u, region)) && fates[fate.user as usize].deferred
-                } else {
-                    at_exit && matches!(block.exit, calque_ir::Exit::Branch { .. })
-                        || !at_exit
-                            && user.is_some_and(|u| {
-                                takes_flags(u)
-                                    && u.args[0] == i
-                                    && (u.op != Op::Bnot || fates[fate.user as usize].deferred)
-                            })
-                };
-                if takes && !inst.ty.is_vector() {
-                    fates[i as usize].deferred = true;
-                    until = fate.last;
-                }
+            if traits & DEFERRABLE != 0 && fate.uses == 1 && waits(region, block, fates, i) {
+                fates[i as usize].deferred = true;
+                until = fate.last;
             }
-            if inst.op.may_stop() || inst.op == Op::Call {
+            if traits & STOPS != 0 {
                 homes.clear_all(fates);
             }
-            match inst.op {
-                Op::Get => {
-                    if let Some((slot, _)) = Reg::from_index(inst.aux as usize).and_then(slot_of) {
-                        homes.clear(slot, fates);
-                    }
+            if traits & REGISTER != 0
+                && let Some(home) = home_of(inst.aux as usize)
+            {
+                homes.clear(home, fates);
+                if inst.op == Op::Put && fates[inst.args[0] as usize].home == NO_HOME {
+                    homes.wait(home, inst.args[0], fates);
                 }
-                Op::Put => {
-                    if let Some((slot, home)) = Reg::from_index(inst.aux as usize).and_then(slot_of) {
-                        homes.clear(slot, fates);
-                        let v = inst.args[0] as usize;
-                        if fates[v].home == NO_HOME {
-                            fates[v].home = home | u8::from(slot >= 16) << 7;
-                            homes.value[slot] = v as u32;
-                            homes.waiting |= 1 << slot;
-                        }
-                    }
-                }
-                _ => {}
             }
             for Value(v) in inst.uses() {
                 use_value(fates, v, i, until);
             }
         }
+    }
+}
+
+/// Whether the condition or test of bits `i`, which is used once, is made where it is used.
+fn waits(region: &Region, block: &Block, fates: &[Fate], i: u32) -> bool {
+    let (inst, fate) = (&region.insts[i as usize], fates[i as usize]);
+    if inst.ty.is_vector() || inst.op == Op::Bnot && inst.ty != Type::I1 {
+        return false;
+    }
+    if fate.user == block.end {
+        return inst.op != Op::Band && matches!(block.exit, calque_ir::Exit::Branch { .. });
+    }
+    let (user, deferred) = (&region.insts[fate.user as usize], fates[fate.user as usize].deferred);
+    match inst.op {
+        Op::Band => deferred && tests_bits(user, region),
+        _ => takes_flags(user) && user.args[0] == i && (user.op != Op::Bnot || deferred),
     }
 }
 

@@ -111,10 +111,12 @@ impl Regs {
     }
 
     /// Forgets what belonged to the instruction before.
+    #[inline]
     pub(super) fn next_inst(&mut self) {
         (self.x_pins, self.v_pins, self.scratch, self.v_scratch, self.released) = (0, 0, 0, 0, false);
     }
 
+    #[inline]
     fn retain(&mut self, loc: Loc) {
         match loc {
             Loc::X(r) | Loc::Sum(r, _) => self.x_refs[r.0 as usize] += 1,
@@ -124,6 +126,7 @@ impl Regs {
         }
     }
 
+    #[inline]
     fn release(&mut self, loc: Loc) {
         match loc {
             Loc::X(r) | Loc::Sum(r, _) => self.x_refs[r.0 as usize] -= 1,
@@ -327,10 +330,11 @@ impl Emitter {
         if std::mem::replace(&mut self.regs.released, true) {
             return;
         }
-        let at = self.at;
-        let inst = self.insts[at];
+        let (at, inst) = (self.at, self.insts[self.at]);
         for Value(v) in inst.uses() {
-            self.release_value(v as usize);
+            if self.plan.fates[v as usize].last as usize <= at {
+                self.release_value(v as usize);
+            }
         }
     }
 
@@ -503,6 +507,7 @@ impl Emitter {
     }
 
     /// Type of a value.
+    #[inline]
     pub(super) fn ty(&self, v: Value) -> Type {
         self.insts[v.0 as usize].result_type()
     }

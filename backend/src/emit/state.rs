@@ -139,11 +139,10 @@ impl Emitter {
     /// Makes the access emitted last, at `[home]` or `[home, #disp]`, write its address back, if it is one that can: PUSH and POP.
     fn fold_index(&mut self, home: X, base: X, disp: i32) -> bool {
         let last = self.code.len().wrapping_sub(1);
-        if home != base || !(-256..256).contains(&disp) || last < self.barrier || last >= self.code.len() {
+        if home != base || !(-256..256).contains(&disp) || last < self.barrier || self.last_access != Some(last) {
             return false;
         }
-        let Some(&access) = self.accesses.last().filter(|&&a| a as usize == 4 * last) else { return false };
-        let word = self.code[(access / 4) as usize];
+        let word = self.code[last];
         let own = |word: u32| (word >> 5 & 31) as u8 == home.0;
         let vector = word >> 26 & 1 != 0;
         // The value moved must not be the base (Arm ARM, LDR/STR immediate: constrained unpredictable).

@@ -25,11 +25,6 @@ pub(crate) fn disassemble(words: &[u32]) -> Option<Vec<String>> {
     Some(lines.collect()).filter(|lines: &Vec<String>| lines.len() == words.len())
 }
 
-/// The words of position-independent code.
-pub(crate) fn words(code: &[u8]) -> Vec<u32> {
-    code.as_chunks::<4>().0.iter().map(|w| u32::from_le_bytes(*w)).collect()
-}
-
 /// A listing: words, and beside them what `texts` says they are.
 pub(crate) fn listing(words: &[u32], texts: Option<&[String]>) -> String {
     let mut out = String::new();

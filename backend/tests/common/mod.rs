@@ -148,8 +148,8 @@ impl Runner {
         };
         let cells = self.cache.reserve_cells(Emitter::cells_needed(region), CodeKind::Tier0).expect("cells");
         let options = EmitOptions { memory_order: self.options.memory_order, first_cell: cells };
-        let compiled = emitter.emit(region, &options).map_err(|e| e.to_string())?;
-        self.cache.publish(compiled, CodeKind::Tier0).map_err(|e| e.to_string())
+        let emitted = emitter.emit(region, &options).map_err(|e| e.to_string())?;
+        self.cache.publish_emitted(&emitted).map_err(|e| e.to_string())
     }
 
     /// Runs code.

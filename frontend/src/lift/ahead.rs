@@ -9,22 +9,32 @@
 //! In precise mode an instruction that may fault reads all flags: a signal handler sees them.
 
 use super::flags::FlagSet;
+use super::flow::{Live, UNKNOWN};
+use super::glance::{Glance, Next, glance};
 use super::{Insn, LiftOptions};
-use crate::decode::{CodeReader, Decoded, Window};
+use crate::decode::{CodeReader, MAX_INSN};
 use calque_ir::GuestAddr;
-use iced_x86::{CpuidFeature, FlowControl, Mnemonic, OpKind, Register, RflagsBits};
+use iced_x86::{
+    CpuidFeature, Decoder, DecoderOptions, FlowControl, MemorySize, Mnemonic, OpKind, Register, RflagsBits,
+};
 
 /// Instructions decoded per path; the flags of most blocks die within four.
 const DEPTH: u32 = 24;
 
 /// The flags that may be read from `pc` on before they are overwritten.
-pub(super) fn live_at(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) -> FlagSet {
-    Ahead { code, precise: opts.precise, floats: opts.precise_floats, window: Window::new() }.live_at(pc, DEPTH)
+pub(super) fn live_at(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) -> Live {
+    Ahead::new(code, opts).live_at(pc, DEPTH)
 }
 
 /// The same for the target of a call.
-pub(super) fn live_at_call(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) -> FlagSet {
-    Ahead { code, precise: opts.precise, floats: opts.precise_floats, window: Window::new() }.live_at_call(pc, DEPTH)
+pub(super) fn live_at_call(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) -> Live {
+    Ahead::new(code, opts).live_at_call(pc, DEPTH)
+}
+
+/// Whether code at `pc` may be arrived at with the flags deferred: nothing reads them before they are all overwritten, or left to an
+/// unknown place as they are.
+pub fn takes_deferred(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) -> bool {
+    Ahead::new(code, opts).live_at(pc, DEPTH).read.is_empty()
 }
 
 struct Ahead<'a> {
@@ -32,66 +42,108 @@ struct Ahead<'a> {
     precise: bool,
     /// Floating-point instructions may fault, too.
     floats: bool,
-    window: Window<32>,
+    bytes: Bytes,
 }
 
-/// Where a path goes on.
-enum Next {
-    Unknown,
-    At(GuestAddr),
-    Called(GuestAddr),
-    Both(GuestAddr, GuestAddr),
+/// Bytes that have been read: the path's next instructions are often among them.
+struct Bytes {
+    start: GuestAddr,
+    len: usize,
+    bytes: [u8; 32],
 }
 
-impl Ahead<'_> {
-    /// Flags that are read on some path from `pc` before being overwritten, as far as `depth` instructions show.
-    fn live_at(&mut self, pc: GuestAddr, depth: u32) -> FlagSet {
-        let (mut live, mut killed) = (FlagSet::NONE, FlagSet::NONE);
-        let (mut left, mut next) = (depth, Next::Unknown);
-        let (code, precise, floats) = (self.code, self.precise, self.floats);
-        self.window.walk(code, pc, |what, i| {
-            if what != Decoded::Insn || left == 0 || precise && may_fault(i) || floats && may_raise(i) {
-                return false;
-            }
-            left -= 1;
-            live = live.or(from_rflags(i.rflags_read()).without(killed));
-            killed = killed.or(kills(i));
-            if live.or(killed) == FlagSet::ALL {
-                return false;
-            }
-            next = successor(i);
-            i.flow_control() == FlowControl::Next
-        });
-        if live.or(killed) == FlagSet::ALL {
-            return live;
+impl Bytes {
+    /// What has been read from `pc` on; at least an instruction's bytes, if there are so many.
+    fn from(&mut self, code: &dyn CodeReader, pc: GuestAddr) -> &[u8] {
+        let known = pc.0.wrapping_sub(self.start.0);
+        if known.saturating_add(MAX_INSN as u64) > self.len as u64 {
+            (self.start, self.len) = (pc, code.read_run(pc, &mut self.bytes));
+            return &self.bytes[..self.len];
         }
+        &self.bytes[known as usize..self.len]
+    }
+}
+
+impl<'a> Ahead<'a> {
+    fn new(code: &'a dyn CodeReader, opts: &LiftOptions) -> Self {
+        let bytes = Bytes { start: GuestAddr(0), len: 0, bytes: [0; 32] };
+        Self { code, precise: opts.precise, floats: opts.precise_floats, bytes }
+    }
+
+    /// Flags that are read on some path from `pc` before being overwritten, as far as `depth` instructions show. Those that live up to
+    /// a computed jump are unknown if no instruction on the way changes others, as in `flow.rs`.
+    fn live_at(&mut self, mut pc: GuestAddr, depth: u32) -> Live {
+        let (mut live, mut killed, mut changed) = (FlagSet::NONE, FlagSet::NONE, false);
+        let mut left = depth;
+        let next = loop {
+            let Some(insn) = self.at(pc).filter(|_| left > 0) else { break Next::Outside };
+            left -= 1;
+            live = live.or(insn.reads.without(killed));
+            killed = killed.or(insn.kills);
+            changed |= insn.changes;
+            if live.or(killed) == FlagSet::ALL {
+                return Live::read(live);
+            }
+            pc = pc.wrapping_add(insn.len as u64);
+            if insn.next != Next::Behind {
+                break insn.next;
+            }
+        };
         let rest = match next {
             Next::At(pc) if left > 0 => self.live_at(pc, left),
             Next::Called(pc) if left > 0 => self.live_at_call(pc, left),
             Next::Both(a, b) if left > 1 => self.live_at(a, left / 2).or(self.live_at(b, left / 2)),
-            _ => FlagSet::ALL,
+            Next::Computed => UNKNOWN,
+            _ => Live::read(FlagSet::ALL),
         };
-        live.or(rest.without(killed))
+        let rest = if changed { Live::read(rest.read.or(rest.unknown)) } else { rest };
+        Live { read: live.or(rest.read.without(killed)), unknown: rest.unknown }
     }
 
-    fn live_at_call(&mut self, pc: GuestAddr, depth: u32) -> FlagSet {
-        let mut stub = false;
-        self.window.walk(self.code, pc, |what, i| {
-            stub = what == Decoded::Insn && i.mnemonic() == Mnemonic::Jmp && i.is_ip_rel_memory_operand();
-            what == Decoded::Insn && i.mnemonic() == Mnemonic::Endbr64
-        });
-        if stub && !self.precise { FlagSet::NONE } else { self.live_at(pc, depth) }
+    /// The instruction at `pc`; `None` for one at which nothing is known of what follows.
+    fn at(&mut self, pc: GuestAddr) -> Option<Glance> {
+        let bytes = self.bytes.from(self.code, pc);
+        if !self.precise
+            && !self.floats
+            && let Some(known) = glance(bytes, pc)
+        {
+            return Some(known);
+        }
+        let mut decoder = Decoder::with_ip(64, bytes, pc.0, DecoderOptions::NONE);
+        let insn = decoder.decode();
+        let may_stop = self.precise && may_fault(&insn) || self.floats && may_raise(&insn);
+        (!insn.is_invalid() && !may_stop).then(|| look(&insn))
+    }
+
+    fn live_at_call(&mut self, pc: GuestAddr, depth: u32) -> Live {
+        const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
+        const JMP_RIP: &[u8] = &[0xff, 0x25];
+        let bytes = self.bytes.from(self.code, pc);
+        let jump = bytes.strip_prefix(ENDBR64).unwrap_or(bytes);
+        // BND, or REX.W as padding.
+        let jump = jump.strip_prefix(&[0xf2]).or(jump.strip_prefix(&[0x48])).unwrap_or(jump);
+        if jump.starts_with(JMP_RIP) && !self.precise { Live::default() } else { self.live_at(pc, depth) }
     }
 }
 
-fn successor(i: &Insn) -> Next {
+/// The same of a decoded instruction.
+pub(super) fn look(i: &Insn) -> Glance {
+    let changes = !from_rflags(i.rflags_modified()).is_empty();
+    Glance { len: i.len(), reads: from_rflags(i.rflags_read()), kills: kills(i), changes, next: successor(i) }
+}
+
+pub(super) fn successor(i: &Insn) -> Next {
     let near = i.op0_kind() == OpKind::NearBranch64;
+    let far = matches!(i.memory_size(), MemorySize::SegPtr16 | MemorySize::SegPtr32 | MemorySize::SegPtr64);
     let target = GuestAddr(i.near_branch_target());
     match i.flow_control() {
+        FlowControl::Next | FlowControl::XbeginXabortXend => Next::Behind,
         FlowControl::UnconditionalBranch if near => Next::At(target),
         FlowControl::Call if near => Next::Called(target),
         FlowControl::ConditionalBranch if near => Next::Both(target, GuestAddr(i.next_ip())),
-        _ => Next::Unknown,
+        FlowControl::IndirectBranch | FlowControl::IndirectCall if !far => Next::Computed,
+        FlowControl::Return if i.mnemonic() == Mnemonic::Ret => Next::Computed,
+        _ => Next::Outside,
     }
 }
 
@@ -163,7 +215,19 @@ mod tests {
     fn live(bytes: &[u8], precise: bool) -> FlagSet {
         let pc = GuestAddr(0x1000);
         let opts = LiftOptions { precise, ..LiftOptions::default() };
-        live_at(&Bytes { pc, bytes }, pc, &opts)
+        live_at(&Bytes { pc, bytes }, pc, &opts).all()
+    }
+
+    #[test]
+    fn what_lives_up_to_a_return_is_unknown() {
+        let at = |bytes: &[u8]| {
+            let pc = GuestAddr(0x1000);
+            live_at(&Bytes { pc, bytes }, pc, &LiftOptions::default())
+        };
+        assert_eq!(at(&[0x5b, 0xc3]), UNKNOWN); // pop rbx; ret
+        assert_eq!(at(&[0x48, 0xff, 0xc3, 0xc3]), Live::read(FlagSet::CF)); // inc rbx; ret
+        assert_eq!(at(&[0x74, 0x01, 0x90, 0xc3]), Live { read: FlagSet::ZF, ..UNKNOWN }); // je +1; nop; ret
+        assert_eq!(at(&[0x0f, 0x05]), Live::read(FlagSet::ALL)); // syscall
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub fn lift_checked(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) ->
         compare(&mut l, pc, &bytes[..len]);
     }
     l.b.exit(Exit::Goto(Target::Block(body)));
-    let end = l.lift_run(&mut Window::new(), pc, body, opts.block_insns, |_| false);
+    let end = l.lift_run(&mut Window::<128>::new(), pc, body, opts.block_insns, |_| false);
     l.finish(vec![(pc, end)])
 }
 

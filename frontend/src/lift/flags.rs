@@ -167,7 +167,8 @@ pub(crate) enum Recipe {
     /// Comparison of floats as UCOMISS leaves it (SDM vol. 2 UCOMISD): ZF PF CF, the others 0.
     Float { a: Value, b: Value },
     /// The last recipe if `is_zero` is 0, else the flags as they were: a shift whose count may be zero.
-    Unless { is_zero: Value, then: usize, old: [Source; 6] },
+    /// `then` is a recipe's index, `old` that of the sources before.
+    Unless { is_zero: Value, then: u32, old: u32 },
 }
 
 /// Where a flag's value comes from.
@@ -181,7 +182,7 @@ pub(crate) enum Source {
     /// An `i1` value.
     Known(Value),
     /// A recipe, by index.
-    Recipe(usize),
+    Recipe(u32),
     /// Nothing: undefined, the register is as good as anything.
     Undefined,
 }
@@ -192,14 +193,28 @@ pub(crate) struct Flags {
     sources: [Source; 6],
     dirty: FlagSet,
     recipes: Vec<(Recipe, Type)>,
+    /// Sources that flags may still come from, where a recipe only counts sometimes.
+    kept: Vec<[Source; 6]>,
 }
 
 impl Flags {
+    /// The same with the memory of another block's recipes.
+    pub(crate) fn reusing(mut recipes: Vec<(Recipe, Type)>) -> Flags {
+        recipes.clear();
+        Flags { recipes, ..Flags::default() }
+    }
+
+    /// Gives the memory back.
+    pub(crate) fn into_recipes(self) -> Vec<(Recipe, Type)> {
+        self.recipes
+    }
+
     /// All flags in their registers: the state at the start of a block.
     pub(crate) fn reset(&mut self) {
         self.sources = [Source::Stored; 6];
         self.dirty = FlagSet::NONE;
         self.recipes.clear();
+        self.kept.clear();
     }
 
     /// Flags whose registers are out of date.
@@ -213,8 +228,8 @@ impl Flags {
     }
 
     /// A recipe and its operands' type.
-    pub(crate) fn recipe(&self, k: usize) -> (Recipe, Type) {
-        self.recipes[k]
+    pub(crate) fn recipe(&self, k: u32) -> (Recipe, Type) {
+        self.recipes[k as usize]
     }
 
     fn set(&mut self, flags: FlagSet, source: Source) {
@@ -227,9 +242,9 @@ impl Flags {
         };
     }
 
-    fn push(&mut self, recipe: Recipe, ty: Type) -> usize {
+    fn push(&mut self, recipe: Recipe, ty: Type) -> u32 {
         self.recipes.push((recipe, ty));
-        self.recipes.len() - 1
+        self.recipes.len() as u32 - 1
     }
 }
 
@@ -249,6 +264,17 @@ impl Recipe {
         }
     }
 }
+
+/// What flags that are deferred can be computed from.
+struct Deferrable {
+    setter: Setter,
+    ty: Type,
+    a: Value,
+    b: Option<Value>,
+    carry: Option<Value>,
+}
+
+const CARRY: u64 = deferred::CARRY_SHIFT as u64;
 
 /// Setting flags.
 impl Lifter<'_> {
@@ -275,7 +301,8 @@ impl Lifter<'_> {
     pub(crate) fn set_flags_unless(&mut self, is_zero: Value, recipe: Recipe, ty: Type) {
         let (defined, _) = recipe.writes();
         let then = self.flags.push(recipe, ty);
-        let old = self.flags.sources;
+        let old = self.flags.kept.len() as u32;
+        self.flags.kept.push(self.flags.sources);
         let k = self.flags.push(Recipe::Unless { is_zero, then, old }, ty);
         self.flags.set(defined, Source::Recipe(k));
     }
@@ -303,7 +330,7 @@ impl Lifter<'_> {
             self.b.put(f.reg(), v);
             self.flags.dirty = self.flags.dirty.without(f.set());
         }
-        if !flags.is_empty() && self.flow.is_some() {
+        if !flags.is_empty() && self.defers() {
             let none = self.b.iconst(Type::I32, 0);
             self.b.put(Reg::FLAGS_KIND, none);
         }
@@ -314,8 +341,13 @@ impl Lifter<'_> {
         let deferred = live.unknown.and(self.flags.dirty).without(live.read);
         let setter = if deferred.is_empty() { None } else { self.deferrable() };
         self.flush_flags(if setter.is_some() { live.read } else { live.read.or(live.unknown) });
-        if let Some((setter, ty, a, b)) = setter {
-            let kind = self.b.iconst(Type::I32, u64::from(deferred::kind_of(setter, ty)));
+        if let Some(Deferrable { setter, ty, a, b, carry }) = setter {
+            let mut kind = self.b.iconst(Type::I32, u64::from(deferred::kind_of(setter, ty)));
+            if let Some(carry) = carry {
+                let (wide, n) = (self.b.unary(Op::Uextend, Type::I32, carry), self.b.iconst(Type::I32, CARRY));
+                let carry = self.b.binary(Op::Ishl, Type::I32, wide, n);
+                kind = self.b.binary(Op::Bor, Type::I32, carry, kind);
+            }
             self.b.put(Reg::FLAGS_KIND, kind);
             self.put_operand(Reg::FLAGS_A, ty, a);
             if let Some(b) = b {
@@ -325,7 +357,7 @@ impl Lifter<'_> {
     }
 
     /// How the six flags can be deferred, if they come from one recipe that can be.
-    fn deferrable(&self) -> Option<(Setter, Type, Value, Option<Value>)> {
+    fn deferrable(&self) -> Option<Deferrable> {
         let mut common = None;
         for source in self.flags.sources {
             match source {
@@ -334,13 +366,16 @@ impl Lifter<'_> {
                 _ => return None,
             }
         }
-        let (recipe, ty) = self.flags.recipes[common?];
-        match recipe {
-            Recipe::Add { a, b, .. } => Some((Setter::Add, ty, a, Some(b))),
-            Recipe::Sub { a, b, .. } | Recipe::Cmp { a, b } => Some((Setter::Sub, ty, a, Some(b))),
-            Recipe::Logic { r } => Some((Setter::Logic, ty, r, None)),
-            _ => None,
-        }
+        let (recipe, ty) = self.flags.recipe(common?);
+        let (setter, a, b, carry) = match recipe {
+            Recipe::Add { a, b, .. } => (Setter::Add, a, Some(b), None),
+            Recipe::Sub { a, b, .. } | Recipe::Cmp { a, b } => (Setter::Sub, a, Some(b), None),
+            Recipe::Logic { r } => (Setter::Logic, r, None, None),
+            Recipe::Adc { a, b, c, .. } => (Setter::Adc, a, Some(b), Some(c)),
+            Recipe::Sbb { a, b, c, .. } => (Setter::Sbb, a, Some(b), Some(c)),
+            _ => return None,
+        };
+        Some(Deferrable { setter, ty, a, b, carry })
     }
 
     fn put_operand(&mut self, reg: Reg, ty: Type, v: Value) {
@@ -372,11 +407,11 @@ impl Lifter<'_> {
         }
     }
 
-    fn flag_of_recipe(&mut self, k: usize, flag: Flag) -> Value {
-        let (recipe, ty) = self.flags.recipes[k];
+    fn flag_of_recipe(&mut self, k: u32, flag: Flag) -> Value {
+        let (recipe, ty) = self.flags.recipe(k);
         if let Recipe::Unless { is_zero, then, old } = recipe {
             let new = self.flag_of_recipe(then, flag);
-            let old = self.flag_from(old[flag as usize], flag);
+            let old = self.flag_from(self.flags.kept[old as usize][flag as usize], flag);
             return self.b.select(Type::I1, is_zero, old, new);
         }
         match flag {
@@ -579,7 +614,7 @@ impl Lifter<'_> {
                 _ => return None,
             }
         }
-        common.map(|k| self.flags.recipes[k])
+        common.map(|k| self.flags.recipe(k))
     }
 
     fn cond_of_recipe(&mut self, cond: Cond, recipe: Recipe, ty: Type) -> Option<Value> {

@@ -9,13 +9,13 @@
 //! A block that changes some flags and lets others through has the others put before it: deferred flags are all six or none, so it
 //! could not defer again. That makes invariant 3 of `deferred.rs` hold.
 
+use super::LiftOptions;
 use super::ahead;
 use super::flags::FlagSet;
-use super::{Insn, LiftOptions};
+use super::glance::Next;
 use crate::decode::{CodeReader, Decoded, Window};
 use calque_ir::GuestAddr;
 use hashbrown::HashMap;
-use iced_x86::{FlowControl, MemorySize, Mnemonic, OpKind};
 
 /// Flags that are live at a place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -30,6 +30,11 @@ impl Live {
         Live { read: flags, unknown: FlagSet::NONE }
     }
 
+    /// All of them.
+    pub(super) fn all(self) -> FlagSet {
+        self.read.or(self.unknown)
+    }
+
     /// Whatever is alive in one of two places.
     pub(super) fn or(self, other: Live) -> Live {
         Live { read: self.read.or(other.read), unknown: self.unknown.or(other.unknown) }
@@ -41,7 +46,7 @@ impl Live {
     }
 
     pub(super) fn is_empty(self) -> bool {
-        self.read.or(self.unknown).is_empty()
+        self.all().is_empty()
     }
 }
 
@@ -59,18 +64,6 @@ struct Summary {
     next: Next,
 }
 
-/// Where a block goes on.
-#[derive(Clone, Copy)]
-enum Next {
-    /// At one of these.
-    At(GuestAddr, Option<GuestAddr>),
-    Call(GuestAddr),
-    /// At a computed pc.
-    Computed,
-    /// In the kernel, or in a signal handler.
-    Outside,
-}
-
 /// The flags that are live at the region's block starts and at the places that its exits lead to.
 pub(super) struct FlagFlow {
     live: HashMap<GuestAddr, Live>,
@@ -86,19 +79,21 @@ impl FlagFlow {
             starts.iter().map(|&start| summary(code, &mut window, start, &flow.live, opts.block_insns)).collect();
         for s in &summaries {
             match s.next {
-                Next::At(a, b) => {
-                    for pc in std::iter::once(a).chain(b) {
-                        flow.live.entry(pc).or_insert_with(|| Live::read(ahead::live_at(code, pc, opts)));
-                    }
+                Next::At(a) => flow.meet(code, a, opts),
+                Next::Both(a, b) => [a, b].into_iter().for_each(|pc| flow.meet(code, pc, opts)),
+                Next::Called(pc) => {
+                    flow.called.entry(pc).or_insert_with(|| Live::read(ahead::live_at_call(code, pc, opts).all()));
                 }
-                Next::Call(pc) => {
-                    flow.called.entry(pc).or_insert_with(|| Live::read(ahead::live_at_call(code, pc, opts)));
-                }
-                Next::Computed | Next::Outside => {}
+                Next::Computed | Next::Outside | Next::Behind => {}
             }
         }
         while flow.step(starts, &summaries) {}
         flow
+    }
+
+    /// Asks the look-ahead about a place that is no block's start.
+    fn meet(&mut self, code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) {
+        self.live.entry(pc).or_insert_with(|| Live::read(ahead::live_at(code, pc, opts).all()));
     }
 
     /// One round of the equations; whether anything changed.
@@ -106,10 +101,11 @@ impl FlagFlow {
         let mut changed = false;
         for (start, s) in starts.iter().zip(summaries).rev() {
             let out = match s.next {
-                Next::At(a, b) => b.map_or(self.live[&a], |b| self.live[&a].or(self.live[&b])),
-                Next::Call(pc) => self.called[&pc],
+                Next::At(a) => self.live[&a],
+                Next::Both(a, b) => self.live[&a].or(self.live[&b]),
+                Next::Called(pc) => self.called[&pc],
                 Next::Computed => UNKNOWN,
-                Next::Outside => Live::read(FlagSet::ALL),
+                Next::Outside | Next::Behind => Live::read(FlagSet::ALL),
             };
             let through = if s.changes { Live::read(out.read.or(out.unknown)) } else { out };
             let live = Live { read: s.reads.or(through.read.without(s.kills)), unknown: through.unknown };
@@ -141,39 +137,23 @@ fn summary(
     window.walk(code, start, |what, i| {
         let at = GuestAddr(i.ip());
         if n > 0 && (n == limit || what == Decoded::Unfetchable || starts.contains_key(&at)) {
-            s.next = Next::At(at, None);
+            s.next = Next::At(at);
             return false;
         }
         if what != Decoded::Insn {
             return false;
         }
         n += 1;
-        s.reads = s.reads.or(ahead::from_rflags(i.rflags_read()).without(s.kills));
-        s.kills = s.kills.or(ahead::kills(i));
-        s.changes |= !ahead::from_rflags(i.rflags_modified()).is_empty();
-        match next(i) {
-            Some(next) => s.next = next,
-            None => return true,
+        let insn = ahead::look(i);
+        s.reads = s.reads.or(insn.reads.without(s.kills));
+        s.kills = s.kills.or(insn.kills);
+        s.changes |= insn.changes;
+        if insn.next != Next::Behind {
+            s.next = insn.next;
         }
-        false
+        insn.next == Next::Behind
     });
     s
-}
-
-/// Where an instruction that ends a block goes on; `None` for the others.
-fn next(i: &Insn) -> Option<Next> {
-    let near = i.op0_kind() == OpKind::NearBranch64;
-    let far = matches!(i.memory_size(), MemorySize::SegPtr16 | MemorySize::SegPtr32 | MemorySize::SegPtr64);
-    let target = GuestAddr(i.near_branch_target());
-    Some(match i.flow_control() {
-        FlowControl::Next | FlowControl::XbeginXabortXend => return None,
-        FlowControl::UnconditionalBranch if near => Next::At(target, None),
-        FlowControl::ConditionalBranch if near => Next::At(target, Some(GuestAddr(i.next_ip()))),
-        FlowControl::Call if near => Next::Call(target),
-        FlowControl::IndirectBranch | FlowControl::IndirectCall if !far => Next::Computed,
-        FlowControl::Return if i.mnemonic() == Mnemonic::Ret => Next::Computed,
-        _ => Next::Outside,
-    })
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! | `operand.rs`| operands, register widths, addresses                       |
 //! | `flags.rs`  | deferred flags and conditions                              |
 //! | `ahead.rs`  | which flags are still read behind an exit                  |
+//! | `glance.rs` | what plain instructions do to flags, from their bytes      |
 //! | `flow.rs`   | the same, exact for the blocks of a region                 |
 //! | `edge.rs`   | flags that only one side of a branch reads                 |
 //! | `region.rs` | discovery of a region's blocks                             |
@@ -39,6 +40,7 @@ mod control;
 mod edge;
 mod flags;
 mod flow;
+mod glance;
 mod mmx;
 mod mov;
 mod muldiv;
@@ -60,6 +62,7 @@ mod vex;
 mod x87;
 mod xsave;
 
+pub use ahead::takes_deferred;
 pub use check::lift_checked;
 pub use region::{EveryBlock, Profile, lift_region};
 pub use system::XCR0;
@@ -97,6 +100,9 @@ pub struct LiftOptions {
     pub max_blocks: u32,
     /// A region goes on behind its calls: the return addresses are blocks of it.
     pub through_calls: bool,
+    /// Flags that a single block leaves to an unknown place are deferred, as those of a region are: whoever runs it must know
+    /// which places take them so ([`takes_deferred`]).
+    pub defers: bool,
 }
 
 impl Default for LiftOptions {
@@ -113,16 +119,59 @@ impl Default for LiftOptions {
             max_insns: 800,
             max_blocks: 100,
             through_calls: false,
+            defers: false,
         }
     }
 }
 
 /// Lifts the guest block at `pc`: up to the first instruction that transfers control.
 pub fn lift_block(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) -> Region {
-    let mut l = Lifter::new(code, opts);
-    let block = l.b.create_block(pc);
-    let end = l.lift_run(&mut Window::new(), pc, block, opts.block_insns, |_| false);
-    l.finish(vec![(pc, end)])
+    let mut lifted = Lifted::default();
+    lifted.block(code, pc, opts);
+    lifted.take()
+}
+
+/// A lifted block, whose memory the next one reuses: many blocks are lifted only to be emitted.
+#[derive(Default)]
+pub struct Lifted {
+    region: Region,
+    recipes: Vec<(flags::Recipe, Type)>,
+}
+
+impl Lifted {
+    /// Lifts the guest block at `pc`, as [`lift_block`] does.
+    pub fn block(&mut self, code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) {
+        let mut l = Lifter::new(code, opts);
+        l.b = Builder::reusing(std::mem::take(&mut self.region));
+        l.flags = Flags::reusing(std::mem::take(&mut self.recipes));
+        let block = l.b.create_block(pc);
+        // A block is seldom longer.
+        let end = l.lift_run(&mut Window::<64>::new(), pc, block, opts.block_insns, |_| false);
+        self.recipes = l.flags.into_recipes();
+        self.region = l.b.finish();
+        self.region.source.push((pc, (end.0 - pc.0) as u32));
+    }
+
+    /// The block lifted last.
+    pub fn region(&self) -> &Region {
+        &self.region
+    }
+
+    /// The same, to be changed.
+    pub fn region_mut(&mut self) -> &mut Region {
+        &mut self.region
+    }
+
+    /// The same for good.
+    pub fn take(&mut self) -> Region {
+        std::mem::take(&mut self.region)
+    }
+
+    /// Instead, a block that was lifted otherwise.
+    pub fn set(&mut self, region: Region) -> &mut Region {
+        self.region = region;
+        &mut self.region
+    }
 }
 
 /// State of lifting one region.
@@ -152,11 +201,8 @@ struct Uncounted {
 
 impl<'a> Lifter<'a> {
     fn new(code: &'a dyn CodeReader, opts: &'a LiftOptions) -> Self {
-        let mut b = Builder::new();
-        // A typical block's worth, so that the list doesn't grow in steps.
-        b.region_mut().insts.reserve(32);
         Self {
-            b,
+            b: Builder::new(),
             regs: RegCache::default(),
             flags: Flags::default(),
             opts,
@@ -184,9 +230,9 @@ impl<'a> Lifter<'a> {
 
     /// Fills `block` with the instructions from `pc` to the first that transfers control, at most `limit`, stopping
     /// before the first for which `stop` holds. Yields the pc behind the last.
-    fn lift_run(
+    fn lift_run<const N: usize>(
         &mut self,
-        window: &mut Window,
+        window: &mut Window<N>,
         pc: GuestAddr,
         block: BlockId,
         limit: u32,
@@ -338,27 +384,40 @@ impl<'a> Lifter<'a> {
         }
         if let Exit::Branch { cond, taken: Target::Pc(taken), fallthrough: Target::Pc(other) } = exit {
             let live = [taken, other].map(|pc| self.live_at(pc).and(dirty));
+            if live.iter().all(|side| side.is_empty()) {
+                return self.end_block(exit);
+            }
             return self.close_branch(cond, [taken, other], live);
         }
         let live = match exit {
             Exit::Goto(Target::Pc(pc)) => self.live_at(pc),
             Exit::Call { target: Target::Pc(pc), .. } => self.live_at_call(pc),
-            Exit::Return(_) | Exit::Indirect(_) | Exit::CallIndirect { .. } if self.flow.is_some() => flow::UNKNOWN,
+            Exit::Return(_) | Exit::Indirect(_) | Exit::CallIndirect { .. } if self.defers() => flow::UNKNOWN,
             _ => Live::read(FlagSet::ALL),
         };
         self.put_flags(live);
         self.end_block(exit);
     }
 
+    /// Whether flags that only an unknown place may read are deferred.
+    fn defers(&self) -> bool {
+        self.flow.is_some() || self.opts.defers
+    }
+
     /// The flags that are live at a place that the open block may go on at.
     fn live_at(&self, pc: GuestAddr) -> Live {
         let known = self.flow.as_ref().and_then(|flow| flow.at(pc));
-        known.unwrap_or_else(|| Live::read(ahead::live_at(self.code, pc, self.opts)))
+        known.unwrap_or_else(|| self.outside(ahead::live_at(self.code, pc, self.opts)))
     }
 
     fn live_at_call(&self, pc: GuestAddr) -> Live {
         let known = self.flow.as_ref().and_then(|flow| flow.at_call(pc));
-        known.unwrap_or_else(|| Live::read(ahead::live_at_call(self.code, pc, self.opts)))
+        known.unwrap_or_else(|| self.outside(ahead::live_at_call(self.code, pc, self.opts)))
+    }
+
+    /// What the look-ahead says of a place outside. A single block may leave to it with deferred flags: whatever is there lets them through.
+    fn outside(&self, live: Live) -> Live {
+        if self.opts.defers { live } else { Live::read(live.all()) }
     }
 
     /// Ends the open block as it is.

@@ -85,7 +85,7 @@ pub fn lift_region(code: &dyn CodeReader, pc: GuestAddr, profile: &dyn Profile, 
         l.b.region_mut().flags_dead = flow.at(pc).is_some_and(Live::is_empty);
         l.flow = Some(flow);
     }
-    let mut window = Window::new();
+    let mut window = Window::<128>::new();
     let ids: HashMap<GuestAddr, BlockId> = starts.iter().map(|pc| (*pc, l.b.create_block(*pc))).collect();
     let runs = starts
         .iter()

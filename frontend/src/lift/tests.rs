@@ -44,6 +44,38 @@ fn flags_are_put_where_they_may_be_read() {
     assert!(Reg::STATUS.iter().all(|f| put.contains(&f.index())), "{put:?}");
 }
 
+/// The registers that a block puts, lifted to be emitted.
+fn puts(bytes: &[u8]) -> Vec<usize> {
+    let mut lifted = Lifted::default();
+    lifted.block(&Bytes { pc: PC, bytes }, PC, &LiftOptions { defers: true, ..LiftOptions::default() });
+    lifted.region().insts.iter().filter(|i| i.op == Op::Put).map(|i| i.aux as usize).collect()
+}
+
+#[test]
+fn flags_that_only_unknown_places_may_read_are_deferred() {
+    let deferred = [Reg::FLAGS_KIND, Reg::FLAGS_A, Reg::FLAGS_B].map(Reg::index);
+    assert_eq!(puts(&[0x48, 0x39, 0xd8, 0xff, 0xe1]), deferred); // cmp rax,rbx; jmp rcx
+    assert_eq!(puts(&[0x48, 0x39, 0xd8, 0xeb, 0x00, 0x90, 0xff, 0xe1]), deferred); // cmp rax,rbx; jmp +0; nop; jmp rcx
+    // cmp rax,rbx; jmp +0; setb al; jmp rcx: CF is read, so it is put as well.
+    let read = puts(&[0x48, 0x39, 0xd8, 0xeb, 0x00, 0x0f, 0x92, 0xc0, 0xff, 0xe1]);
+    assert!(read.contains(&Reg::CF.index()), "{read:?}");
+    // cmp rax,rbx; sbb ecx,ecx; jmp rdx: CF comes from elsewhere than the others.
+    let mixed = puts(&[0x48, 0x39, 0xd8, 0x19, 0xc9, 0xff, 0xe2]);
+    assert!(Reg::STATUS.iter().all(|f| mixed.contains(&f.index())), "{mixed:?}");
+}
+
+#[test]
+fn memory_is_reused_from_block_to_block() {
+    let code = Bytes { pc: PC, bytes: &[0x48, 0x01, 0xd8, 0xc3, 0x90, 0xeb, 0x00] }; // add rax,rbx; ret; nop; jmp +0
+    let options = LiftOptions::default();
+    let mut lifted = Lifted::default();
+    for at in [0, 4, 0] {
+        let pc = GuestAddr(PC.0 + at);
+        lifted.block(&code, pc, &options);
+        assert_eq!(*lifted.region(), lift_block(&code, pc, &options));
+    }
+}
+
 #[test]
 fn unknown_and_invalid_end_the_block() {
     let kind = |bytes: &[u8]| match lift(bytes).blocks[0].exit {

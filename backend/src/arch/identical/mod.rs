@@ -8,6 +8,7 @@
 //! - `unit`: from guest bytes to the host code of one *unit*: a run of guest instructions.
 //! - `sites`: from a host pc in a unit back to the guest instruction, and what is to be repaired there.
 //! - `blocks`: all units of a process: code memory, links, landings, removal.
+//! - `memory`: code memory near the guest's programs.
 //! - `area`: the words that code reaches through the GS base.
 //! - `enter`: the assembly between the dispatcher and units, and around signal handlers.
 //!
@@ -59,6 +60,7 @@ mod blocks;
 mod classify;
 mod emit;
 mod enter;
+mod memory;
 mod sites;
 mod unit;
 
