@@ -102,7 +102,7 @@ int main(void) {
     for (int i = 0; i < 20; i++)
       sum = sum * 31 + switches(100) + r11(100) + flags(1000) + partial(100) + many(i) + deep(200);
     printf("%lx %lx %lx\n", (long)sum, (long)r11(100), (long)partial(100));
-    for (uint64_t i = 0; storm && i < 1000; i++)
+    for (uint64_t i = 0; storm && i < 200; i++)
       if (r11(100) != r11(100) || flags(1000) != flags(1000) || partial(100) != partial(100) || below() || many(i) != many(i))
         printf("differs\n");
   }
