@@ -13,6 +13,7 @@ use crate::arch::UnitThread;
 use crate::cold::{self, ColdMaker, Made};
 use crate::crash;
 use crate::fault::{self, Pending};
+use crate::fork;
 use crate::lockstep;
 use crate::memory::Prot;
 use crate::options::Engine;
@@ -348,7 +349,10 @@ impl Thread {
                 None
             }
             Outcome::ExitThread(code) => Some(code),
-            Outcome::ExitProcess(code) => self.process.exit(code),
+            Outcome::ExitProcess(code) => {
+                fork::before_exit(self);
+                self.process.exit(code)
+            }
         }
     }
 

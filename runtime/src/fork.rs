@@ -20,8 +20,10 @@
 //! 3. What a child changes in its dispositions stays its own: the table is a copy, unless CLONE_SIGHAND wants it shared.
 //! 4. The kernel clears a lodger's tid word (`CLONE_CHILD_CLEARTID`) and walks its robust list: it knows best when a lodger leaves.
 //!
-//! A lodger that is *killed* while it holds a lock of the translator leaves its parent waiting for it; the windows are
-//! as short as those of the C library's allocator, which has the same trouble natively.
+//! A lodger that is *killed* while it holds a lock of the translator leaves its parent waiting for it, and a parent that is killed its
+//! lodgers; the windows are as short as those of the C library's allocator, which has the same trouble natively. A parent that *exits*
+//! would take its compile thread with it in the middle of something: it waits until its children of vfork have gone their way, which
+//! they nearly always do at once ([`before_exit`]).
 //!
 //! # Safety
 //! Raw `clone`; a lodger runs beside the threads of its parent like one more thread.
@@ -40,8 +42,9 @@ use libc::{
 use libc::{c_void, pid_t};
 use nix::errno::Errno;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 /// `CLONE_CLEAR_SIGHAND` (linux/sched.h): handlers become defaults in the child. Only `clone3` has it.
 const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
@@ -110,6 +113,8 @@ fn host_fork(args: &CloneArgs) -> Result<pid_t, Errno> {
 /// Turns the forked copy of the parent's `Thread` into the child's.
 fn become_child(thread: &mut Thread, args: &CloneArgs, signals: ThreadSignals) {
     thread.tid = nix::unistd::gettid().as_raw();
+    thread.lodges = false;
+    VFORKED.store(0, Ordering::SeqCst);
     thread.signals.become_forked(signals);
     mirror_signals(thread, args);
     signal::move_inbox(thread);
@@ -162,10 +167,25 @@ pub(crate) fn vfork(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errn
     }
     let mut lodger = Lodger::new(thread, args)?;
     let mask = host::block_all();
+    VFORKED.fetch_add(1, Ordering::SeqCst);
     let pid = lodger.host();
+    VFORKED.fetch_sub(1, Ordering::SeqCst);
     signal::move_inbox(thread);
     host::set_mask_exactly(mask);
     pid
+}
+
+/// Children of vfork in this process's memory.
+static VFORKED: AtomicU32 = AtomicU32::new(0);
+/// How long the end of a process waits for them: one that waits for its parent's end is not to wait for ever.
+const LAST_MOMENTS: Duration = Duration::from_secs(1);
+
+/// Before `thread` ends its process: waits for the children of vfork that run in its memory.
+pub(crate) fn before_exit(thread: &Thread) {
+    let start = Instant::now();
+    while !thread.lodges && VFORKED.load(Ordering::SeqCst) != 0 && start.elapsed() < LAST_MOMENTS {
+        std::thread::sleep(Duration::from_micros(100));
+    }
 }
 
 /// `clone(CLONE_VM)`: a process that runs in the parent's memory beside it.
