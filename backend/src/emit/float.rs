@@ -184,19 +184,40 @@ impl Emitter {
         } else {
             let sz = u32::from(double);
             if matches!(inst.op, Op::Fmsub | Op::Fnmsub) {
-                self.word(e::vec2(e::VFNEG, sz, d, z));
+                self.negate_lanes(double, d, z);
             } else {
                 self.v_mov(d, z);
             }
             let mut p = x;
             if matches!(inst.op, Op::Fnmadd | Op::Fnmsub) {
-                p = V(0);
-                self.word(e::vec2(e::VFNEG, sz, p, x));
+                p = self.v_scratch();
+                self.negate_lanes(double, p, x);
             }
             self.word(e::vec3(e::VFMLA, sz, d, p, y));
         }
         self.look_for_nan(inst.ty, d, &[x, y, z]);
         Ok(())
+    }
+
+    /// `d` = -`v` in each lane; `d` is another register. Where NaNs are not looked for, they are left alone: FNEG of vectors may change their
+    /// sign also under FPCR.AH (it does in qemu 11), and a comparison of floats would raise flags.
+    fn negate_lanes(&mut self, double: bool, d: V, v: V) {
+        let sz = u32::from(double);
+        if !self.host.has("afp") {
+            return self.word(e::vec2(e::VFNEG, sz, d, v));
+        }
+        let log2 = 2 + sz;
+        let every = |high: u32| {
+            let high = u64::from(high) << 32;
+            if double { [high; 2] } else { [high | high >> 32; 2] }
+        };
+        let numbers = self.v_scratch();
+        self.word(e::vec3(e::VADD, log2, d, v, v));
+        self.v_constant(numbers, every(if double { 0xffe0_0000 } else { 0xff00_0000 }));
+        self.word(e::vec3(e::CMHS, log2, numbers, numbers, d));
+        self.v_constant(d, every(0x8000_0000));
+        self.word(e::vec3(e::VAND, 0, numbers, numbers, d));
+        self.word(e::vec3(e::VEOR, 0, d, v, numbers));
     }
 
     /// MINSS is `x < y ? x : y`, MAXSS `x > y ? x : y`.

@@ -147,11 +147,12 @@ impl Lowering<'_> {
             return self.b.ins().fma(y, p, q);
         }
         let r = self.b.ins().fma(p, y, q);
-        if self.host.has("afp") {
+        if self.host.has("afp") && (inst.op == Op::Fmadd || !inst.ty.is_vector()) {
             // Negation leaves NaNs alone.
             return self.with_nan(r, &[x, y, z]);
         }
-        // Negation has changed the sign of a NaN, and hosts choose another operand.
+        // Negation has changed the sign of a NaN (that of vectors does so also with FEAT_AFP, in qemu 11 at least), and hosts choose another
+        // operand.
         self.defer_check(r, &[x, y, z])
     }
 
