@@ -22,7 +22,7 @@ use crate::dispatch::CODE_CHANGED;
 use crate::memory::Prot;
 use crate::stats;
 use crate::thread::Access;
-use calque_backend::{CodeKind, abi};
+use calque_backend::{CodeKind, Translation, abi};
 use calque_ir::{CpuState, GuestAddr};
 use std::cell::Cell;
 use std::ptr::null_mut;
@@ -131,10 +131,22 @@ fn leave_generated_code(signo: i32, info: &libc::siginfo_t, context: &mut libc::
     let pc = arch::context_pc(context) as usize;
     let jit = crate::process::current().and_then(|process| process.code.jit.as_ref());
     let Some((translation, guest_pc)) = jit.and_then(|jit| jit.cache.find_by_host_pc(pc)) else { return false };
-    if signo == libc::SIGBUS && info.si_code == libc::BUS_ADRALN && arch::emulate_unaligned(context, may_access) {
-        return true;
+    let region = translation.code.0;
+    let of_itself = Cell::new(false);
+    if signo == libc::SIGBUS && info.si_code == libc::BUS_ADRALN {
+        let may = |addr: u64, bytes: usize, access| {
+            let ends = [addr, addr.wrapping_add(bytes as u64 - 1)];
+            of_itself
+                .set(access != Access::Read && ends.into_iter().any(|end| is_made_from(translation, GuestAddr(end))));
+            !of_itself.get() && may_access(addr, bytes, access)
+        };
+        if arch::emulate_unaligned(context, may) {
+            leave_what_is_stale(cpu, context);
+            return true;
+        }
     }
-    PENDING.set(Some(Pending { region: translation.code.0, ..pending }));
+    let pending = if of_itself.get() { Pending { signo: SELF_MODIFIED, ..pending } } else { pending };
+    PENDING.set(Some(Pending { region, ..pending }));
     if translation.kind == CodeKind::Tier0 {
         // SAFETY: the registers of this thread, which is inside emitted code.
         arch::take_emitted_registers(context, unsafe { &mut *cpu });
@@ -152,16 +164,31 @@ fn leave_if_modified(addr: GuestAddr, context: &mut libc::ucontext_t) {
     let Some(code) = crate::process::current().map(|process| &process.code).filter(|_| !cpu.is_null()) else { return };
     let Some(jit) = &code.jit else { return };
     let Some((translation, pc)) = jit.cache.find_by_host_pc(arch::context_pc(context) as usize) else { return };
+    if is_made_from(translation, addr) {
+        let region = translation.code.0;
+        PENDING.set(Some(Pending { signo: SELF_MODIFIED, code: 0, addr, access: Access::Write, vector: None, region }));
+        leave(cpu, pc, context);
+    }
+}
+
+/// Whether a region is made from the page of `addr`, to which it could write. Elsewhere registers are not exact, and such code is not of a page that
+/// could be written to when it was made. Emitted blocks of such pages end behind their stores.
+fn is_made_from(translation: &Translation, addr: GuestAddr) -> bool {
     let of_page = |&(start, len): &(GuestAddr, u32)| {
         let last = start.wrapping_add(u64::from(len.max(1)) - 1);
         start.page() <= addr && addr.page() <= last.page()
     };
-    // Elsewhere registers are not exact, and such code is not of a page that could be written to when it was made.
-    let tail = translation.kind == CodeKind::Tail;
-    if tail && translation.source.iter().any(of_page) && code.is_of_writable_page(translation.pc) {
-        let region = translation.code.0;
-        PENDING.set(Some(Pending { signo: SELF_MODIFIED, code: 0, addr, access: Access::Write, vector: None, region }));
-        leave(cpu, pc, context);
+    translation.kind == CodeKind::Tail
+        && translation.source.iter().any(of_page)
+        && crate::process::current().is_some_and(|process| process.code.is_of_writable_page(translation.pc))
+}
+
+/// Behind a write that the handler has carried out in place of generated code, which goes on.
+fn leave_what_is_stale(cpu: *mut CpuState, context: &mut libc::ucontext_t) {
+    if crate::process::current().is_some_and(|process| process.mem.any_stale()) {
+        // SAFETY: points to the thread's registers while it runs guest code; the word is atomic.
+        unsafe { (*cpu).rt.interrupt.fetch_or(CODE_CHANGED, Ordering::Relaxed) };
+        drop_stale_at_once(context);
     }
 }
 

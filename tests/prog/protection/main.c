@@ -64,7 +64,6 @@ static void protection(void) {
     PROTECTED("pop fs", "push $0x1230\n\tpop %%fs\n\t" : :);
     PROTECTED("lgs", "lgs %0, %%eax" : : "m"(far) : "rax");
     PROTECTED("hlt", "hlt");
-    PROTECTED("non-canonical", "mov %%al, (%0)" : : "r"(0x8000000000001000));
     PROTECTED("misaligned", "movaps %%xmm0, 1(%%rsp)" : :);
 }
 
