@@ -1,8 +1,8 @@
 //! Cold code by the emitter (`backend::emit`): what AArch64 hosts run before Cranelift, and beside it.
 //!
 //! A block is lifted and emitted when the dispatcher first arrives at it, and published beside compiled regions in the same code cache.
-//! It stays when a region is compiled at its pc: jump caches may still lead to it. Exits of either kind of code are linked to either kind
-//! of target.
+//! It stays when a region is compiled at its pc, for whoever is on the way there; exits lead to the region then, and jump caches forget the pc.
+//! Exits of either kind of code are linked to either kind of target.
 //!
 //! **Heat.** Emitted code counts no executions. Its countdown (`emit/exit.rs`) brings each thread back once in [`period`] backward jumps,
 //! calls and returns; the place it was about to go to has then run about as often as the period is long.

@@ -71,7 +71,7 @@ pub(crate) struct Exec {
     entries: EntryCache,
     frame: Frame,
     /// What indirect jumps in generated code look into; made when first needed.
-    jumps: Option<JumpCache>,
+    jumps: Option<Arc<JumpCache>>,
     /// The same for emitted code.
     tier0_jumps: Option<Arc<JumpCache>>,
     /// Makes emitted code.
@@ -177,15 +177,14 @@ impl Exec {
     /// Empties the caches: they may hold what has been dropped since.
     fn forget(&mut self, epoch: u64) {
         self.entries.clear();
-        self.jumps.iter().for_each(JumpCache::clear);
-        self.tier0_jumps.iter().for_each(|jumps| jumps.clear());
+        self.jumps.iter().chain(&self.tier0_jumps).for_each(|jumps| jumps.clear());
         self.last_exit = LastExit::None;
         self.epoch = epoch;
     }
 
     /// Computed jumps come back to the dispatcher, all of them.
     pub(crate) fn forget_jumps(&self) {
-        self.jumps.iter().for_each(JumpCache::clear);
+        self.jumps.iter().for_each(|jumps| jumps.clear());
     }
 
     /// What comes next has nothing to do with how generated code was left last.
@@ -216,7 +215,7 @@ impl Exec {
             CodeKind::Tier0 => process.code.flags_at(&process.mem, entry.pc),
         };
         let jumps = match from {
-            CodeKind::Tail => self.jumps.as_ref(),
+            CodeKind::Tail => self.jumps.as_deref(),
             CodeKind::Tier0 => self.tier0_jumps.as_deref(),
         };
         jumps.inspect(|jumps| jumps.insert(entry.pc, code, flags));
@@ -250,14 +249,15 @@ impl Thread {
             self.exec.maker.get_or_insert_with(|| ColdMaker::new(jit.host.clone()));
             self.cpu.rt.tier0_jumps = self.exec.tier0_jumps.get_or_insert_default().address();
         }
-        let polls = if process.code.units.is_some() { Polls::None } else { Polls::EachCycle };
-        let membership = process.code.world.join(&self.cpu.rt.interrupt, self.exec.tier0_jumps.clone(), polls);
         if let Some(jit) = &process.code.jit {
             let jumps = self.exec.jumps.get_or_insert_default();
             self.cpu.rt.jump_cache = jumps.address();
             self.cpu.rt.cells = jit.cache.cells_address();
             self.cpu.rt.helpers = jit.helpers.as_ptr() as u64;
         }
+        let polls = if process.code.units.is_some() { Polls::None } else { Polls::EachCycle };
+        let jumps = self.exec.jumps.iter().chain(&self.exec.tier0_jumps).cloned().collect();
+        let membership = process.code.world.join(&self.cpu.rt.interrupt, jumps, polls);
         self.start_recording();
         if let Some(units) = &process.code.units
             && let Err(error) = self.exec.units.prepare(units, &mut self.cpu)
@@ -445,7 +445,7 @@ impl Thread {
         let (process, pc) = (&self.process, GuestAddr(self.cpu.rip));
         process.code.recheck(&process.mem, &process.stats, pc);
         self.exec.entries.remove(pc.0);
-        self.exec.jumps.iter_mut().for_each(|jumps| jumps.remove(pc));
+        self.exec.jumps.iter().for_each(|jumps| jumps.remove(pc));
         self.exec.last_exit = LastExit::None;
     }
 

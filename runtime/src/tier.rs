@@ -790,6 +790,9 @@ impl Code {
         if !self.admit(map, entry, &translation.source, origin, before, publish) {
             jit.cache.remove(&translation);
             entry.put_off();
+        } else if entry.emitted.get().is_some() {
+            // Computed jumps would go on to what was emitted, from regions through a change of all registers each time.
+            self.world.forget_jump(entry.pc);
         }
     }
 

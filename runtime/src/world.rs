@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// One guest thread.
 pub(crate) struct Member {
     interrupt: *const AtomicU32,
-    /// What computed jumps of emitted code look into.
-    jumps: Option<Arc<JumpCache>>,
+    /// What its computed jumps look into.
+    jumps: Vec<Arc<JumpCache>>,
     inside: AtomicBool,
     /// Host process and thread, if its code has no polls: a signal makes it leave. The process may be one that only shares our memory.
     unpolled: Option<[i32; 2]>,
@@ -69,7 +69,7 @@ impl World {
     }
 
     /// Registers the calling thread.
-    pub(crate) fn join(&self, interrupt: &AtomicU32, jumps: Option<Arc<JumpCache>>, polls: Polls) -> Membership<'_> {
+    pub(crate) fn join(&self, interrupt: &AtomicU32, jumps: Vec<Arc<JumpCache>>, polls: Polls) -> Membership<'_> {
         let unpolled = (polls == Polls::None).then(|| [nix::unistd::getpid().as_raw(), nix::unistd::gettid().as_raw()]);
         let member = Arc::new(Member { interrupt, jumps, inside: AtomicBool::new(false), unpolled });
         self.lock().push(Arc::clone(&member));
@@ -95,9 +95,9 @@ impl World {
         }
     }
 
-    /// Takes `pc` out of the jump caches of emitted code: no computed jump goes there any more.
+    /// Takes `pc` out of all jump caches: computed jumps there come back to the dispatcher once.
     pub(crate) fn forget_jump(&self, pc: GuestAddr) {
-        self.lock().iter().filter_map(|member| member.jumps.as_ref()).for_each(|jumps| jumps.remove(pc));
+        self.lock().iter().flat_map(|member| &member.jumps).for_each(|jumps| jumps.remove(pc));
     }
 
     /// The calling thread, `member`, is about to run generated code. False: the world is to stop; do not.
