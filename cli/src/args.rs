@@ -68,6 +68,10 @@ pub(crate) struct EngineArgs {
     /// Let Linux's perf name translated code: /tmp/perf-PID.map and /tmp/jit-PID.dump
     #[arg(long)]
     perf: bool,
+    /// Where separate debug files are, for the names of functions: directories as in gdb's debug-file-directory, with colons between them
+    /// [default: /usr/lib/debug]
+    #[arg(long, value_name = "DIRS", env = "CALQUE_DEBUG_DIR", hide_env_values = true)]
+    debug_dir: Option<OsString>,
     /// Print no report when the program dies by a fault
     #[arg(long)]
     no_crash_report: bool,
@@ -274,6 +278,10 @@ impl EngineArgs {
             cache_budget: self.cache_size.unwrap_or(default.cache_budget),
             emit: self.emit.clone().map(|emit| Emit { to: self.emit_to.clone(), ..emit }),
             perf: self.perf,
+            debug_dirs: self
+                .debug_dir
+                .as_ref()
+                .map_or(default.debug_dirs, |dirs| std::env::split_paths(dirs).collect()),
             profile: None,
         }
     }
@@ -387,6 +395,7 @@ mod tests {
             cache_budget: 1 << 20,
             emit: Some(Emit { to: Some("/dump".into()), ..Emit::parse("ir,host=main").unwrap() }),
             perf: true,
+            debug_dirs: vec!["/debug".into(), "/more".into()],
             profile: None,
         };
         let mut words: Vec<OsString> = vec!["calque".into(), "run".into()];

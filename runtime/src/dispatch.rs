@@ -18,7 +18,7 @@ use crate::lockstep;
 use crate::memory::Prot;
 use crate::options::Engine;
 use crate::process::Process;
-use crate::profile::Profile;
+use crate::profile::{Profile, Recording};
 use crate::signal;
 use crate::smc::GuestCode;
 use crate::stats;
@@ -258,13 +258,13 @@ impl Thread {
         let polls = if process.code.units.is_some() { Polls::None } else { Polls::EachCycle };
         let jumps = self.exec.jumps.iter().chain(&self.exec.tier0_jumps).cloned().collect();
         let membership = process.code.world.join(&self.cpu.rt.interrupt, jumps, polls);
-        self.start_recording();
         if let Some(units) = &process.code.units
             && let Err(error) = self.exec.units.prepare(units, &mut self.cpu)
         {
             eprintln!("calque: no memory for a thread: {error}");
             process.exit(EXIT_NO_MEMORY);
         }
+        self.start_recording();
         if let (Some(units), Some(_)) = (&process.code.units, lockstep::place()) {
             units.gate();
         }
@@ -414,11 +414,10 @@ impl Thread {
                     }
                     let Some(block) = entry.cold() else { return Event::Safepoint };
                     entry.count_run();
-                    let guard = Thread::recorder_guard(recording.as_ref());
-                    let event = interpret(cpu, process, block, &mut exec.frame, &mut warm);
-                    drop(guard);
-                    if let (Some(Event::Fault(_)), Some(profile)) = (&event, &process.code.profile) {
-                        let unreached = profile.counter_in(&block.region, GuestAddr(cpu.rip));
+                    let recording = recording.as_ref();
+                    let (event, unreached) =
+                        interpret_recorded(cpu, process, recording, block, &mut exec.frame, &mut warm);
+                    if unreached != 0 {
                         exec.last_exit = LastExit::Fault { unreached };
                     }
                     event
@@ -591,6 +590,26 @@ pub(crate) fn enter(
             Some(Event::Fault(host_fault(process, pending)))
         }
     }
+}
+
+/// As `interpret`, of a thread that may record; also the counter of what a fault has left in the middle, or 0.
+#[inline]
+pub(crate) fn interpret_recorded(
+    cpu: &mut CpuState,
+    process: &Process,
+    recording: Option<&Arc<Recording>>,
+    block: &ColdBlock,
+    frame: &mut Frame,
+    warm: &mut bool,
+) -> (Option<Event>, u32) {
+    let guard = Thread::recorder_guard(recording);
+    let event = interpret(cpu, process, block, frame, warm);
+    drop(guard);
+    let unreached = match (&event, &process.code.profile) {
+        (Some(Event::Fault(_)), Some(profile)) => profile.counter_in(&block.region, GuestAddr(cpu.rip)),
+        _ => 0,
+    };
+    (event, unreached)
 }
 
 /// Runs the interpreter's block; `None` goes on at RIP, `warm` says whether as a loop head or function entry.

@@ -39,16 +39,17 @@ impl Engine {
 
     /// The engine that runs: what `Auto` stands for with these options on this host. An error if the host does not have it.
     pub(crate) fn resolve(self, options: &RunOptions) -> io::Result<Engine> {
+        // What is shown is made of IR; what is counted, too, but for units.
+        let is_plain = options.emit.is_none() && (Units::is_supported() || options.profile.is_none());
         match self {
-            // What is shown or counted is made of IR.
-            Engine::Auto if Units::is_supported() && options.is_plain() => Ok(Engine::Tier0),
+            Engine::Auto if Units::is_supported() && is_plain => Ok(Engine::Tier0),
             // There `Auto` is an engine of its own: emitted code first, then compiled regions.
-            Engine::Auto if arch::EMITS && options.is_plain() => Ok(Engine::Auto),
+            Engine::Auto if arch::EMITS && is_plain => Ok(Engine::Auto),
             Engine::Auto => Ok(Engine::Tiered),
             Engine::Tier0 if !Units::is_supported() && !arch::EMITS => Err(io::Error::other(
                 "this machine cannot run --engine tier0, which needs an x86-64 processor with AVX and FSGSBASE; use --engine auto",
             )),
-            Engine::Tier0 if !options.is_plain() => Err(io::Error::other(
+            Engine::Tier0 if !is_plain => Err(io::Error::other(
                 "tier0 does not show or count what it runs, as --emit and profiles ask; use another --engine",
             )),
             engine => Ok(engine),
@@ -78,6 +79,8 @@ pub struct RunOptions {
     pub emit: Option<Emit>,
     /// Tell Linux's `perf` of translations.
     pub perf: bool,
+    /// Where separate debug files are.
+    pub debug_dirs: Vec<PathBuf>,
     /// Count what the guest executes, and write a profile in the end.
     pub profile: Option<ProfileOptions>,
 }
@@ -95,17 +98,13 @@ impl Default for RunOptions {
             cache_budget: 256 << 20,
             emit: None,
             perf: false,
+            debug_dirs: vec!["/usr/lib/debug".into()],
             profile: None,
         }
     }
 }
 
 impl RunOptions {
-    /// Whether nothing is asked of translations but to run.
-    fn is_plain(&self) -> bool {
-        self.emit.is_none() && self.profile.is_none()
-    }
-
     /// The command of `calque` that children go on under.
     pub fn command(&self) -> &'static CStr {
         if self.profile.is_some() { c"profile" } else { c"run" }
@@ -148,6 +147,12 @@ impl RunOptions {
         if let Some(sysroot) = &self.sysroot {
             args.push("--sysroot".into());
             args.push(sysroot.into());
+        }
+        if self.debug_dirs != default.debug_dirs
+            && let Ok(dirs) = std::env::join_paths(&self.debug_dirs)
+        {
+            args.push("--debug-dir".into());
+            args.push(dirs);
         }
         if self.perf {
             args.push("--perf".into());

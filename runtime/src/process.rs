@@ -127,9 +127,9 @@ impl Process {
 
     /// Waits until no other thread is inside the map or the translations, and keeps them out: for `fork`.
     pub(crate) fn before_fork(&self) -> Quiet<'_> {
-        let profile = self.code.profile.as_ref().map(profile::Profile::freeze);
         let perf = self.code.perf.as_ref().map(profile::perf::Perf::freeze);
         let code = self.code.freeze();
+        let profile = self.code.profile.as_ref().map(profile::Profile::freeze);
         Quiet { _profile: profile, _perf: perf, _code: code, _mem: self.mem.freeze() }
     }
 

@@ -406,7 +406,7 @@ impl Code {
             jit,
             world: World::default(),
             profile: Profile::new(options),
-            perf: options.perf.then(Perf::new),
+            perf: options.perf.then(|| Perf::new(options.debug_dirs.clone())),
         })
     }
 

@@ -3,6 +3,8 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -76,6 +78,31 @@ __attribute__((noipa)) static void children(const char *self) {
     while (wait(0) > 0) {}
 }
 
+static volatile int ticks;
+static char *closed;
+
+__attribute__((noipa)) static void tick(int signo) { ticks += signo; }
+
+__attribute__((noipa)) static void repair(int signo) { mprotect(closed, 4096, PROT_READ | PROT_WRITE); }
+
+__attribute__((noipa)) static int climb(int n) { return n < 2 ? n : climb(n - 1) + climb(n - 2); }
+
+// What this and `climb` execute is the same with the timer and without.
+__attribute__((noipa)) static void storm(int timer) {
+    signal(SIGALRM, tick);
+    signal(SIGSEGV, repair);
+    struct itimerval often = {{0, 50}, {0, timer ? 50 : 0}};
+    setitimer(ITIMER_REAL, &often, 0);
+    for (int i = 0; i < 8; i++) {
+        closed = mmap(0, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        sink += climb(22);
+        sink ^= 3;
+        closed[i] = sink;
+        sink += closed[i];
+    }
+    setitimer(ITIMER_REAL, &(struct itimerval){}, 0);
+}
+
 static void *ends(void *unused) {
     work(500);
     _exit(5);
@@ -101,6 +128,8 @@ int main(int argc, char **argv) {
     if (!strcmp(what, "signals")) interrupted();
     if (!strcmp(what, "threads")) threads();
     if (!strcmp(what, "children")) children(argv[0]);
+    if (!strcmp(what, "storm")) storm(1);
+    if (!strcmp(what, "calm")) storm(0);
     if (argc > 2) dies(argv[2]);
     return 0;
 }

@@ -15,7 +15,7 @@ const DEMO: u64 = 17_694_989;
 const LAST_BLOCK: u64 = 3;
 
 /// Engines that count.
-const ENGINES: [&str; 3] = ["interp", "jit", "tiered"];
+const ENGINES: [&str; 4] = ["interp", "jit", "tiered", "auto"];
 
 /// All tests of this file.
 pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
@@ -31,10 +31,17 @@ pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
     add("engines", engines);
     add("formats", formats);
     add("perf", perf);
+    if ["objcopy", "readelf", "xz"].iter().all(|tool| Command::new(tool).arg("--version").output().is_ok()) {
+        add("separate_names", separate_names);
+        add("compressed_names", compressed_names);
+    } else {
+        skipped.push("names from separate debug files: no binutils or xz here".into());
+    }
     add("rep", rep);
     add("longjmp", longjmp);
     add("tail_calls", tail_calls);
     add("signals", signals);
+    add("storm", storm);
     add("threads", threads);
     add("exceptions", exceptions);
     add("deaths", deaths);
@@ -89,7 +96,8 @@ fn profile(options: &[&str], output: &Path, guest: &Path, args: &[&str]) -> Resu
 }
 
 fn json(options: &[&str], guest: &Path, args: &[&str]) -> Result<Value, Failed> {
-    let file = scratch(&format!("{}.json", args.concat() + &options.concat().replace('=', "-")));
+    let file =
+        scratch(&format!("{}.json", args.concat().replace('/', "-") + &options.concat().replace(['=', '/', ':'], "-")));
     let file = file.with_file_name(format!(
         "{}-{}",
         guest.file_name().unwrap_or_default().to_string_lossy(),
@@ -156,12 +164,22 @@ fn stable(mut report: Value) -> Value {
 /// The same report, down to the last number, from every engine.
 fn engines() -> Result<(), Failed> {
     // Programs of one thread: what a thread that waits executes depends on when the other one is done.
-    for guest in [guest("calls", &[])?, guest("integers", &[])?] {
-        let reports = ENGINES.map(|engine| json(&["--engine", engine], &guest, &[]));
-        let [interp, jit, tiered] = reports;
-        let (interp, jit, tiered) = (stable(interp?), stable(jit?), stable(tiered?));
-        check(interp["instructions"].as_u64() > Some(200_000), &interp["instructions"])?;
-        check(interp == jit && interp == tiered, (&guest, "see the reports beside it"))?;
+    let stacks = guest("stacks", &[])?;
+    let mut cases: Vec<(PathBuf, &[&str])> = vec![(guest("calls", &[])?, &[]), (guest("integers", &[])?, &[])];
+    cases.extend([&["jumps"], &["tail"], &["signals"]].map(|args| (stacks.clone(), &args[..])));
+    let dynamic = Path::new("/bin/ls");
+    if cfg!(target_arch = "x86_64") && dynamic.exists() {
+        // Linkage stubs, functions without names.
+        cases.push((dynamic.to_owned(), &["/usr"]));
+    }
+    for (guest, args) in cases {
+        let reports = ENGINES.map(|engine| json(&["--engine", engine], &guest, args));
+        let [interp, others @ ..] = reports;
+        let interp = stable(interp?);
+        check(interp["instructions"].as_u64() > Some(40_000), &interp["instructions"])?;
+        for (other, engine) in others.into_iter().zip(&ENGINES[1..]) {
+            check(interp == stable(other?), (&guest, engine, "see the reports beside it"))?;
+        }
         consistent(&interp)?;
     }
     Ok(())
@@ -203,6 +221,67 @@ fn formats() -> Result<(), Failed> {
     Ok(())
 }
 
+fn must(command: &mut Command) -> Result<String, Failed> {
+    let out = command.output()?;
+    if !out.status.success() {
+        return Err(format!("{}: {}", line(command), String::from_utf8_lossy(&out.stderr)).into());
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+/// `calls` with a build-id, and beside it in `dir` without symbols.
+fn stripped(dir: &Path) -> Result<(PathBuf, PathBuf), Failed> {
+    let _ = fs::remove_dir_all(dir);
+    fs::create_dir_all(dir)?;
+    let (whole, bare) = (guest("calls", &["-Wl,--build-id=sha1"])?, dir.join("bare"));
+    must(Command::new("objcopy").arg("--strip-all").args([&whole, &bare]))?;
+    Ok((whole, bare))
+}
+
+/// The names of the functions in a profile of `guest`, and whether lines of `calls.c` are in it.
+fn names(options: &[&str], guest: &Path) -> Result<(Vec<String>, bool), Failed> {
+    let report = json(options, guest, &[])?;
+    let functions = report["functions"].as_array().into_iter().flatten();
+    let names = functions.filter_map(|function| Some(function["name"].as_str()?.to_owned())).collect();
+    let mut lines = report["lines"].as_array().into_iter().flatten();
+    Ok((names, lines.any(|line| line["file"].as_str().is_some_and(|file| file.ends_with("calls.c")))))
+}
+
+/// Functions and lines come from the separate debug file that the build-id names.
+fn separate_names() -> Result<(), Failed> {
+    let dir = scratch("separate");
+    let (whole, bare) = stripped(&dir)?;
+    let notes = must(Command::new("readelf").arg("-n").arg(&whole))?;
+    let id = notes.lines().find_map(|line| line.trim().strip_prefix("Build ID: ")).ok_or("no build-id")?;
+    let debug = dir.join("debug/.build-id").join(&id[..2]).join(format!("{}.debug", &id[2..]));
+    fs::create_dir_all(debug.parent().expect("a directory"))?;
+    must(Command::new("objcopy").arg("--only-keep-debug").args([&whole, &debug]))?;
+    let linked = dir.join("linked");
+    must(Command::new("objcopy").arg(format!("--add-gnu-debuglink={}", debug.display())).args([&bare, &linked]))?;
+    let without = names(&[], &linked)?;
+    check(without.0.iter().all(|name| name != "fib") && !without.1, &without)?;
+    let dirs = format!("--debug-dir=/none:{}", dir.join("debug").display());
+    let with = names(&[&dirs], &linked)?;
+    check(["fib", "sort", "_start"].iter().all(|name| with.0.iter().any(|n| n == name)) && with.1, &with)?;
+    let mut command = calque(["profile"]);
+    let got = run(command.env("CALQUE_DEBUG_DIR", dir.join("debug")).arg(&linked));
+    check(got.stderr.contains(" sort [linked]") && got.stderr.contains("calls.c:"), got.stderr)
+}
+
+/// Functions come from the compressed symbol table in the file.
+fn compressed_names() -> Result<(), Failed> {
+    let dir = scratch("compressed");
+    let (whole, bare) = stripped(&dir)?;
+    let [mini, linked] = ["mini", "linked"].map(|name| dir.join(name));
+    must(Command::new("objcopy").args(["--only-keep-debug"]).args([&whole, &mini]))?;
+    must(Command::new("strip").args(["--strip-debug"]).arg(&mini))?;
+    must(Command::new("xz").arg(&mini))?;
+    let section = format!("--add-section=.gnu_debugdata={}.xz", mini.display());
+    must(Command::new("objcopy").arg(section).args([&bare, &linked]))?;
+    let with = names(&[], &linked)?;
+    check(["fib", "sort", "_start"].iter().all(|name| with.0.iter().any(|n| n == name)), &with)
+}
+
 /// What `perf` is told names the guest's functions.
 fn perf() -> Result<(), Failed> {
     for engine in ["jit", "tiered", "auto"] {
@@ -220,9 +299,64 @@ fn perf_with(engine: &str) -> Result<(), Failed> {
     let [map, dump] = files.each_ref().map(fs::read);
     files.iter().for_each(|file| drop(fs::remove_file(file)));
     let (map, dump) = (String::from_utf8_lossy(&map?).into_owned(), dump?);
-    check(map.lines().any(|line| line.ends_with(" fib [calls]")), map)?;
-    let named = dump.windows(12).any(|bytes| bytes == b"fib [calls]\0");
-    check(dump.starts_with(&0x4a69_5444u32.to_ne_bytes()) && named, "the dump")
+    check(map.lines().any(|line| line.ends_with(" fib [calls]")), &map)?;
+    let loads = jitdump(&dump, pid).map_err(|what| format!("{engine}: {what}"))?;
+    check(loads.iter().any(|load| load.name == "fib [calls]"), &loads)?;
+    // The map says the same.
+    let lines: Vec<String> = loads.iter().map(|l| format!("{:x} {:x} {}", l.start, l.len, l.name)).collect();
+    check(map.lines().eq(lines.iter()), (map, lines))
+}
+
+/// A record of code in a dump for `perf inject`.
+#[derive(Debug)]
+struct Load {
+    start: u64,
+    len: u64,
+    name: String,
+}
+
+/// Reads a dump as `tools/perf/Documentation/jitdump-specification.txt` in Linux describes it, to its last byte.
+fn jitdump(dump: &[u8], pid: u32) -> Result<Vec<Load>, String> {
+    fn word(bytes: &mut &[u8]) -> Result<u32, String> {
+        let (word, rest) = bytes.split_first_chunk().ok_or("it ends in a word")?;
+        *bytes = rest;
+        Ok(u32::from_ne_bytes(*word))
+    }
+    fn long(bytes: &mut &[u8]) -> Result<u64, String> {
+        let (word, rest) = bytes.split_first_chunk().ok_or("it ends in a word")?;
+        *bytes = rest;
+        Ok(u64::from_ne_bytes(*word))
+    }
+    let machine = if cfg!(target_arch = "x86_64") { 62 } else { 183 };
+    let mut rest = dump;
+    let header: Vec<u32> = (0..6).map(|_| word(&mut rest)).collect::<Result<_, _>>()?;
+    // Magic, version, its size, machine, padding, process.
+    if header != [0x4a69_5444, 1, 40, machine, 0, pid] {
+        return Err(format!("header {header:x?}"));
+    }
+    let (mut time, flags) = (long(&mut rest)?, long(&mut rest)?);
+    if flags != 0 {
+        return Err(format!("flags {flags:#x}"));
+    }
+    let mut loads = Vec::new();
+    while !rest.is_empty() {
+        let whole = rest;
+        let (kind, size, stamp) = (word(&mut rest)?, word(&mut rest)? as usize, long(&mut rest)?);
+        let (process, _thread) = (word(&mut rest)?, word(&mut rest)?);
+        let [vma, start, len, index] = [long(&mut rest)?, long(&mut rest)?, long(&mut rest)?, long(&mut rest)?];
+        if (kind, process, vma, index) != (0, pid, start, loads.len() as u64) || stamp < time {
+            return Err(format!("record {:x?}", &whole[..56]));
+        }
+        let name = rest.split(|b| *b == 0).next().unwrap_or_default();
+        let code = name.len() + 1..name.len() + 1 + len as usize;
+        if size != 56 + code.end || rest.len() < code.end || len == 0 || rest[code.clone()].iter().all(|b| *b == 0) {
+            return Err(format!("a record of {size} bytes with {len} of code"));
+        }
+        let name = String::from_utf8(name.to_vec()).map_err(|e| e.to_string())?;
+        loads.push(Load { start, len, name });
+        (time, rest) = (stamp, &rest[code.end..]);
+    }
+    Ok(loads)
 }
 
 /// What a `callgrind.out` says: instructions by function, and calls and instructions by caller and callee.
@@ -340,6 +474,35 @@ fn signals() -> Result<(), Failed> {
     check(handlers > 50, &stacks)?;
     check(below(&stacks, "main;interrupted;work") > 300, &stacks)?;
     check(!stacks.keys().any(|stack| stack.contains("raise;handler") || stack.contains("escape;work;")), &stacks)
+}
+
+/// Signals that come at any time, and faults that are repaired, change nothing of what they interrupt.
+fn storm() -> Result<(), Failed> {
+    let guest = guest("stacks", &[])?;
+    let calls = |report: &Value, caller: &str, callee: &str| -> Vec<(u64, u64)> {
+        let named =
+            |index: &Value, name: &str| report["functions"][index.as_u64().unwrap_or(0) as usize]["name"] == name;
+        let all = report["calls"].as_array().into_iter().flatten();
+        let these = all.filter(|call| named(&call["caller"], caller) && named(&call["callee"], callee));
+        these.map(|call| (call["calls"].as_u64().unwrap_or(0), call["instructions"].as_u64().unwrap_or(0))).collect()
+    };
+    let own = |report: &Value, name: &str| -> Option<u64> {
+        let all = report["functions"].as_array()?;
+        all.iter().find(|function| function["name"] == name)?["self"].as_u64()
+    };
+    let calm = json(&["--engine", "interp"], &guest, &["calm"])?;
+    for engine in ["jit", "tiered", "auto"] {
+        let report = json(&["--engine", engine], &guest, &["storm"])?;
+        check(own(&report, "tick") > Some(0) && own(&calm, "tick").is_none(), (engine, "no signals"))?;
+        for (caller, callee) in [("storm", "climb"), ("climb", "climb"), ("main", "storm")] {
+            let [got, expected] = [&report, &calm].map(|report| calls(report, caller, callee));
+            check(!got.is_empty() && got == expected, (engine, caller, callee, got, expected))?;
+        }
+        for name in ["storm", "climb"] {
+            check(own(&report, name) == own(&calm, name), (engine, name, own(&report, name), own(&calm, name)))?;
+        }
+    }
+    Ok(())
 }
 
 fn threads() -> Result<(), Failed> {

@@ -74,7 +74,7 @@ pub(crate) use host::emulate_unaligned;
 
 /// Identical translation: `Units` of a process, `UnitThread` of a thread, `Thread::run_units`;
 /// `signal_entry(handler) -> usize`, what the kernel gets as the address of a signal's handler; and `copies_sha() -> bool`.
-pub(crate) use units::{Counted, FrozenUnits, UnitThread, Units, copies_sha, signal_entry};
+pub(crate) use units::{Counted, FrozenUnits, Transfer, UnitThread, Units, copies_sha, signal_entry};
 
 /// `fn context_trap(&ucontext_t) -> Option<u64>`: the vector of the exception, where the host says so.
 pub(crate) use host::context_trap;

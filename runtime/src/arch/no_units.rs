@@ -16,6 +16,15 @@ pub(crate) enum Units {}
 /// Nothing.
 pub(crate) type FrozenUnits<'a> = &'a Units;
 
+/// What units would log.
+#[derive(Clone, Copy)]
+pub(crate) struct Transfer {
+    pub(crate) insns: u64,
+    pub(crate) sp: u64,
+    pub(crate) target: u64,
+    pub(crate) number: u32,
+}
+
 /// What units would count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(dead_code, reason = "there are no units")]
@@ -94,6 +103,10 @@ pub(crate) fn copies_sha() -> bool {
 impl UnitThread {
     pub(crate) fn prepare(&mut self, units: &Units, _: &mut CpuState) -> io::Result<()> {
         match *units {}
+    }
+
+    pub(crate) fn counters(&self) -> Option<*mut u64> {
+        None
     }
 
     pub(crate) fn counts(&mut self, _: Counted) {}

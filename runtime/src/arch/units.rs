@@ -11,23 +11,25 @@
 
 use super::FaultOf;
 use crate::crash;
-use crate::dispatch::{Event, interpret};
+use crate::dispatch::{Event, interpret_recorded};
 use crate::fault;
 use crate::lockstep;
 use crate::memory::CodePage;
 use crate::options::RunOptions;
+use crate::profile::{Counters, Profile};
 use crate::smc::GuestCode;
 use crate::stats;
 use crate::thread::Thread;
 use crate::tier::Code;
 use crate::world::Member;
 use calque_backend::CacheError;
-pub(crate) use calque_backend::identical::Counted;
 use calque_backend::identical::{
-    self, Area, Back, Blocks, Cause, Exit, Found, Made, Redirect, Standing, TranslateError,
+    self, Area, Back, Blocks, Cause, Exit, Found, MOST_COUNTERS, Made, Profiler, Redirect, Standing, TransferKind,
+    TranslateError,
 };
-use calque_frontend::decode::{Decoded, Window};
-use calque_ir::{CpuState, GuestAddr, GuestRange, Op};
+pub(crate) use calque_backend::identical::{Counted, Transfer};
+use calque_frontend::decode::{CodeReader, Decoded, Window};
+use calque_ir::{CpuState, GuestAddr, GuestRange, Helper, Op};
 use iced_x86::{Decoder, DecoderOptions, Mnemonic};
 use std::io;
 use std::sync::Arc;
@@ -203,6 +205,31 @@ pub(crate) fn copies_sha() -> bool {
     Units::is_supported() && std::arch::is_x86_feature_detected!("sha")
 }
 
+/// What a profile knows of the code that units are made from.
+struct Parts<'a> {
+    profile: &'a Profile,
+    code: &'a GuestCode<'a>,
+}
+
+impl Profiler for Parts<'_> {
+    fn counter(&mut self, pc: u64, lengths: &[u8]) -> u32 {
+        self.profile.counter_of_part(GuestAddr(pc), lengths)
+    }
+
+    fn transfer(&mut self, kind: TransferKind, site: u64, target: Option<u64>) -> u32 {
+        let event = match kind {
+            TransferKind::Call => Helper::ProfileCall,
+            TransferKind::Return => Helper::ProfileReturn,
+            TransferKind::Jump => Helper::ProfileJump,
+        };
+        self.profile.transfer(event, site, target)
+    }
+
+    fn leaves(&mut self, from: u64, to: u64) -> bool {
+        self.code.leaves_function(GuestAddr(from), GuestAddr(to))
+    }
+}
+
 impl UnitThread {
     /// Makes ready to run units on the calling thread, with the guest's registers in `cpu`.
     pub(crate) fn prepare(&mut self, units: &Units, cpu: &mut CpuState) -> io::Result<()> {
@@ -213,6 +240,12 @@ impl UnitThread {
             area.install(cpu);
         }
         Ok(())
+    }
+
+    /// Room for the counters of a profile.
+    pub(crate) fn counters(&self) -> Option<*mut u64> {
+        const _: () = assert!(Counters::MOST as usize == MOST_COUNTERS);
+        self.area.as_ref().map(Area::counters)
     }
 
     /// What is counted of the instructions that the interpreter runs in between.
@@ -356,7 +389,8 @@ impl Thread {
         if !process.mem.mark_code(pc) {
             return Err(Event::fetch_fault(&process, pc));
         }
-        let code = GuestCode::new(&process.mem);
+        let profile = process.code.profile.as_ref();
+        let code = GuestCode::profiled(&process.mem, profile);
         if process.mem.code_page(pc) == Some(CodePage::Checked) {
             return Ok(Found::Odd);
         }
@@ -367,7 +401,9 @@ impl Thread {
         };
         // I1: nothing is taken out of use while the pages are locked, and what changes after the look is found registered.
         let pages = process.code.lock_pages(&process.mem);
-        let made = units.blocks.translate(pc.0, &mut read, &mut || !process.mem.any_stale());
+        let mut profiler = profile.map(|profile| Parts { profile, code: &code });
+        let profiler = profiler.as_mut().map(|parts| -> &mut dyn Profiler { parts });
+        let made = units.blocks.translate(pc.0, profiler, &mut read, &mut || !process.mem.any_stale());
         drop(pages);
         match made {
             Ok(Some(Made { found, insns, len })) => {
@@ -389,7 +425,7 @@ impl Thread {
     /// Runs units from `code` on, or from where computed jumps to RIP go; `None` goes on at RIP.
     fn enter_unit(&mut self, units: &Units, member: &Member, code: Option<u64>, came: &mut Came) -> Option<Event> {
         *came = Came::FromElsewhere;
-        let Thread { exec, cpu, process, .. } = self;
+        let Thread { exec, cpu, process, recording, .. } = self;
         let UnitThread { area: Some(area), generation, .. } = &mut exec.units else { return Some(Event::Safepoint) };
         if !process.code.world.enter(member) {
             std::thread::yield_now();
@@ -411,6 +447,14 @@ impl Thread {
                 None => identical::resume(area, cpu),
             }
         };
+        if let Some(recording) = recording {
+            // SAFETY: the thread still counts as inside generated code.
+            unsafe { recording.replay(area.take_log(), &mut cpu.rt.insns) };
+            if let Some((counter, n)) = area.take_interrupted() {
+                self.left_after(counter, n);
+            }
+        }
+        let process = &self.process;
         process.code.world.leave(member);
         match exit {
             Exit::Link(exit) => {
@@ -471,13 +515,18 @@ impl Thread {
         {
             return Some(event);
         }
-        let Thread { exec, cpu, process, .. } = self;
+        let Thread { exec, cpu, process, recording, .. } = self;
         let Some((entry, frame)) = exec.known(pc.0) else { return Some(Event::Safepoint) };
         let Some(block) = entry.cold() else { return Some(Event::Safepoint) };
         if entry.count_run() % TRUSTED_AFTER == 0 && entry.is_checked() {
             process.mem.trust(entry.pc);
         }
-        interpret(cpu, process, block, frame, &mut false)
+        let recording = recording.as_ref();
+        let (event, unreached) = interpret_recorded(cpu, process, recording, block, frame, &mut false);
+        if unreached != 0 {
+            self.left_early(unreached, GuestAddr(self.cpu.rip));
+        }
+        event
     }
 
     /// Makes what the interpreter runs at `pc`; an event if that cannot be now.

@@ -57,6 +57,11 @@ impl Blocks {
         }
     }
 
+    /// The counter of the instructions of these lengths from `pc` on.
+    pub(crate) fn counter(&mut self, pc: GuestAddr, lengths: &[u8], place: Place) -> u32 {
+        self.number(Block { pc: pc.0, place, lengths: lengths.into() })
+    }
+
     fn number(&mut self, block: Block) -> u32 {
         if let Some(number) = self.numbers.get(&block) {
             return *number;

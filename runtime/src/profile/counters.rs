@@ -1,10 +1,10 @@
 //! The memory of a thread's counters: one 8-byte word a counted block, at the address that `cpu.rt.counters` holds.
 //!
 //! Each thread has room for every counter there can be, as memory that costs nothing until touched: so a counter is a constant offset in
-//! generated code, and nothing ever moves.
+//! generated code, and nothing ever moves. Where units run, the room is part of what they reach anyway (`backend::identical::Area`).
 //!
 //! # Safety
-//! The mapping is private to this value. Words are only added to by the owning thread, in generated code or through
+//! The mapping is private to this value, or lent to it. Words are only added to by the owning thread, in generated code or through
 //! [`bump`]; others read them while that thread stands still.
 
 #![allow(unsafe_code)]
@@ -21,7 +21,10 @@ pub(super) const CAPACITY: usize = 1 << 22;
 const BYTES: usize = 8 * CAPACITY;
 
 /// The counters of one thread.
-pub(crate) struct Counters(*mut u64);
+pub(crate) struct Counters {
+    words: *mut u64,
+    is_lent: bool,
+}
 
 // SAFETY: the memory belongs to this value, which any thread may own.
 unsafe impl Send for Counters {}
@@ -35,32 +38,42 @@ impl Counters {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new mapping.
         let base = unsafe { libc::mmap(null_mut(), BYTES, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
-        if base == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(Counters(base.cast())) }
+        if base == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(Counters { words: base.cast(), is_lent: false }) }
+    }
+
+    /// Counters at the [`Counters::MOST`] words from `words` on, which are zero.
+    ///
+    /// # Safety
+    /// They lie at the start of a private anonymous page, live as long as this value, and nobody else counts there.
+    pub(super) unsafe fn lent(words: *mut u64) -> Counters {
+        Counters { words, is_lent: true }
     }
 
     /// For `cpu.rt.counters`.
     pub(crate) fn address(&self) -> u64 {
-        self.0 as u64
+        self.words as u64
     }
 
     /// The value of counter `i`.
     pub(crate) fn get(&self, i: usize) -> u64 {
         assert!(i < CAPACITY);
         // SAFETY: inside the mapping. Volatile: generated code writes there.
-        unsafe { self.0.add(i).read_volatile() }
+        unsafe { self.words.add(i).read_volatile() }
     }
 
     /// Sets all to zero: in the child of a fork.
     pub(crate) fn clear(&self) {
         // SAFETY: private anonymous pages of our own, which read as zeros from now on.
-        unsafe { libc::madvise(self.0.cast(), BYTES, libc::MADV_DONTNEED) };
+        unsafe { libc::madvise(self.words.cast(), BYTES, libc::MADV_DONTNEED) };
     }
 }
 
 impl Drop for Counters {
     fn drop(&mut self) {
-        // SAFETY: our mapping; the thread that counted there has stopped.
-        unsafe { libc::munmap(self.0.cast(), BYTES) };
+        if !self.is_lent {
+            // SAFETY: our mapping; the thread that counted there has stopped.
+            unsafe { libc::munmap(self.words.cast(), BYTES) };
+        }
     }
 }
 

@@ -7,9 +7,6 @@ use std::path::{Path, PathBuf};
 
 type Elf<'a> = object::read::elf::ElfFile64<'a>;
 
-/// Where separate debug files are.
-const DEBUG_DIR: &str = "/usr/lib/debug";
-
 /// A function of a file; addresses are the file's.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Symbol {
@@ -33,13 +30,13 @@ pub struct ModuleSymbols {
 }
 
 impl ModuleSymbols {
-    /// Of the file at `path`; nothing if it cannot be read.
-    pub fn load(path: &Path) -> ModuleSymbols {
+    /// Of the file at `path` and its separate debug file in one of `debug_dirs`; nothing if it cannot be read.
+    pub fn load(path: &Path, debug_dirs: &[PathBuf]) -> ModuleSymbols {
         let Ok(bytes) = std::fs::read(path) else { return ModuleSymbols::default() };
-        Self::parse(&bytes).unwrap_or_default()
+        Self::parse(&bytes, debug_dirs).unwrap_or_default()
     }
 
-    fn parse(bytes: &[u8]) -> Option<ModuleSymbols> {
+    fn parse(bytes: &[u8], debug_dirs: &[PathBuf]) -> Option<ModuleSymbols> {
         let elf = Elf::parse(bytes).ok()?;
         let mut out = ModuleSymbols { end: elf.segments().map(|s| s.address() + s.size()).max()?, ..Self::default() };
         let is_stub = |name: &str| name.starts_with(".plt") || name == ".iplt";
@@ -51,7 +48,7 @@ impl ModuleSymbols {
         if let Some(inner) = elf.section_by_name(".gnu_debugdata").and_then(|s| decompress(s.data().ok()?)) {
             Elf::parse(&*inner).iter().for_each(|inner| collect(inner, &mut found));
         }
-        out.debug_file = elf.build_id().ok().flatten().and_then(debug_file);
+        out.debug_file = elf.build_id().ok().flatten().and_then(|id| debug_file(id, debug_dirs));
         if let Some(bytes) = out.debug_file.as_ref().and_then(|path| std::fs::read(path).ok()) {
             Elf::parse(&*bytes).iter().for_each(|debug| collect(debug, &mut found));
         }
@@ -146,10 +143,10 @@ fn decompress(data: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// The separate debug file for a build-id, if it is installed.
-fn debug_file(id: &[u8]) -> Option<PathBuf> {
+/// The separate debug file for a build-id, if it is in one of `dirs`.
+fn debug_file(id: &[u8], dirs: &[PathBuf]) -> Option<PathBuf> {
     let (first, rest) = id.split_first()?;
     let rest: String = rest.iter().map(|b| format!("{b:02x}")).collect();
-    let path = PathBuf::from(format!("{DEBUG_DIR}/.build-id/{first:02x}/{rest}.debug"));
-    path.exists().then_some(path)
+    let name = format!(".build-id/{first:02x}/{rest}.debug");
+    dirs.iter().map(|dir| dir.join(&name)).find(|path| path.exists())
 }

@@ -66,12 +66,15 @@ pub(super) struct FunctionTable {
     numbers: HashMap<(Place, u64), FunctionId>,
     /// Functions without symbols.
     unnamed: BTreeMap<(Place, u64), FunctionId>,
+    debug_dirs: Vec<PathBuf>,
 }
 
 impl FunctionTable {
-    pub(super) fn new() -> Self {
+    /// No functions yet; separate debug files are in `debug_dirs`.
+    pub(super) fn new(debug_dirs: Vec<PathBuf>) -> Self {
         let root = Function { place: Place::Memory, start: 0, name: None };
-        Self { modules: Vec::new(), functions: vec![root], numbers: HashMap::new(), unnamed: BTreeMap::new() }
+        let (numbers, unnamed) = (HashMap::new(), BTreeMap::new());
+        Self { modules: Vec::new(), functions: vec![root], numbers, unnamed, debug_dirs }
     }
 
     /// What is mapped at `pc` now.
@@ -87,7 +90,7 @@ impl FunctionTable {
             return Place::Module(known as u32);
         }
         let Some(module) = Symbols::new(map).module(pc) else { return Place::Memory };
-        let symbols = ModuleSymbols::load(&module.path);
+        let symbols = ModuleSymbols::load(&module.path, &self.debug_dirs);
         let end = symbols.end.wrapping_add(module.bias).max(pc.0 + 1);
         self.modules.push(Module { path: module.path, bias: module.bias, start: module.base.0, end, symbols });
         Place::Module(self.modules.len() as u32 - 1)

@@ -19,8 +19,8 @@
 //! 1. A [`Recording`] belongs to its guest thread: helpers work on it while the thread is inside generated code, with no lock; everything
 //!    else (the interpreter, signals, faults) holds the recording's lock.
 //! 2. [`Profile::write`] stops the world, so that nobody is inside generated code, and takes each recording's lock.
-//! 3. Locks nest in this order: `recordings`, a recording's, `tables`, those of memory. `fork` takes `recordings` and `tables` before the
-//!    translator's (`Process::before_fork`).
+//! 3. Locks nest in this order: the translator's, `recordings`, a recording's, `tables`, those of memory. So `fork` takes them
+//!    (`Process::before_fork`).
 //! 4. A process writes its profile when it ends, and one time only: whoever comes first keeps the lock. A vfork child is a guest of its parent's
 //!    process and is counted there until it executes something.
 //!
@@ -43,6 +43,7 @@ pub(crate) use counters::{Counters, bump};
 pub use elf::{ModuleSymbols, Symbol};
 pub(crate) use functions::Place;
 
+use crate::arch;
 use crate::options::RunOptions;
 use crate::process::Process;
 use crate::signal::AltStack;
@@ -51,7 +52,7 @@ use crate::world::World;
 use calque_ir::{CpuState, GuestAddr, Helper, Op, Region};
 use functions::{Found, FunctionTable};
 use hashbrown::HashMap;
-use recorder::Recorder;
+use recorder::{Recorder, Transfer};
 use report::{Merged, Report};
 use std::cell::UnsafeCell;
 use std::ffi::OsString;
@@ -98,6 +99,8 @@ pub fn set_writer(writer: Writer) {
 trait Lookup {
     /// The function at `pc`; `entered`: it is called there.
     fn function(&self, pc: u64, entered: bool) -> Found;
+    /// Transfers from number `first` on.
+    fn transfers(&self, first: usize, each: &mut dyn FnMut(Transfer));
 }
 
 /// The profile of a process.
@@ -115,6 +118,9 @@ struct Tables {
     blocks: Blocks,
     /// Counters of the instructions of compiled regions: by entry of the code, in the order of pcs.
     regions: HashMap<usize, Box<[(GuestAddr, u32)]>>,
+    /// Transfers of control that units log, and their numbers.
+    transfers: Vec<Transfer>,
+    transfer_numbers: HashMap<Transfer, u32>,
 }
 
 #[derive(Default)]
@@ -146,6 +152,16 @@ impl Recording {
         unsafe { (&raw const (*self.cpu).rt.insns).read_volatile() }
     }
 
+    /// What units have logged, and how many instructions they have executed since: for the recorder, and for the thread's sum.
+    ///
+    /// # Safety
+    /// Rule 1: the calling thread is the recording's, and counts as inside generated code.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there are no units"))]
+    pub(crate) unsafe fn replay(&self, (log, rest): (&[arch::Transfer], u64), now: &mut u64) {
+        // SAFETY: rule 1.
+        *now = unsafe { (*self.recorder.get()).replay(log, *now, &Current) } + rest;
+    }
+
     /// Works on the recorder while its thread does not.
     fn with<R>(&self, work: impl FnOnce(&mut Recorder) -> R) -> R {
         let _guard = lock(&self.lock);
@@ -168,6 +184,10 @@ impl Lookup for Profile {
     fn function(&self, pc: u64, entered: bool) -> Found {
         lock(&self.tables).functions.at(GuestAddr(pc), entered)
     }
+
+    fn transfers(&self, first: usize, each: &mut dyn FnMut(Transfer)) {
+        lock(&self.tables).transfers[first..].iter().copied().for_each(each);
+    }
 }
 
 impl Profile {
@@ -176,9 +196,11 @@ impl Profile {
         Some(Profile {
             options: options.profile.clone()?,
             tables: Mutex::new(Tables {
-                functions: FunctionTable::new(),
+                functions: FunctionTable::new(options.debug_dirs.clone()),
                 blocks: Blocks::default(),
                 regions: HashMap::new(),
+                transfers: Vec::new(),
+                transfer_numbers: HashMap::new(),
             }),
             recordings: Mutex::default(),
             pid: AtomicU32::new(std::process::id()),
@@ -191,6 +213,24 @@ impl Profile {
         let mut tables = lock(&self.tables);
         let Tables { functions, blocks, .. } = &mut *tables;
         blocks.assign(region, &mut |pc| functions.place(pc));
+    }
+
+    /// The counter of the instructions of these lengths from `pc` on, for units.
+    pub(crate) fn counter_of_part(&self, pc: GuestAddr, lengths: &[u8]) -> u32 {
+        let mut tables = lock(&self.tables);
+        let Tables { functions, blocks, .. } = &mut *tables;
+        blocks.counter(pc, lengths, functions.place(pc))
+    }
+
+    /// The number of a transfer of control, for units.
+    pub(crate) fn transfer(&self, event: Helper, site: u64, target: Option<u64>) -> u32 {
+        let mut tables = lock(&self.tables);
+        let Tables { transfers, transfer_numbers, .. } = &mut *tables;
+        let transfer = Transfer { event, site, target };
+        *transfer_numbers.entry(transfer).or_insert_with(|| {
+            transfers.push(transfer);
+            transfers.len() as u32 - 1
+        })
     }
 
     /// Remembers the counters of a region that is compiled at host address `code`: a host fault there only gives a guest pc.
@@ -317,7 +357,12 @@ impl Thread {
     pub(crate) fn start_recording(&mut self) {
         let process = Arc::clone(&self.process);
         let Some(profile) = &process.code.profile else { return };
-        let counters = match Counters::new() {
+        let counters = match self.exec.units.counters() {
+            // SAFETY: the area is the thread's; `stop_recording` takes the recording off the list before it goes.
+            Some(words) => Ok(unsafe { Counters::lent(words) }),
+            None => Counters::new(),
+        };
+        let counters = match counters {
             Ok(counters) => counters,
             Err(errno) => panic!("no memory for a thread's counters: {errno}"),
         };
@@ -362,11 +407,18 @@ impl Thread {
 
     /// A block was left at `pc`, which has not been executed, in front of the `count` of `counter`.
     pub(crate) fn left_early(&mut self, counter: u32, pc: GuestAddr) {
-        let (Some(profile), Some(recording)) = (&self.process.code.profile, &self.recording) else { return };
+        let Some(profile) = &self.process.code.profile else { return };
         let before = lock(&profile.tables).blocks.get(counter).and_then(|block| block.before(pc));
         if let Some(n @ 1..) = before {
-            self.cpu.rt.insns += n as u64;
-            recording.with(|recorder| recorder.left_early(counter, n as u32));
+            self.left_after(counter, n as u32);
+        }
+    }
+
+    /// Of the instructions that `counter` counts, only the first `n` have been executed.
+    pub(crate) fn left_after(&mut self, counter: u32, n: u32) {
+        if let Some(recording) = &self.recording {
+            self.cpu.rt.insns += u64::from(n);
+            recording.with(|recorder| recorder.left_early(counter, n));
         }
     }
 
@@ -427,6 +479,11 @@ impl Lookup for Current {
     fn function(&self, pc: u64, entered: bool) -> Found {
         let profile = crate::process::current().and_then(|process| process.code.profile.as_ref());
         profile.map_or(Found::NOTHING, |profile| profile.function(pc, entered))
+    }
+
+    fn transfers(&self, first: usize, each: &mut dyn FnMut(Transfer)) {
+        let profile = crate::process::current().and_then(|process| process.code.profile.as_ref());
+        profile.iter().for_each(|profile| profile.transfers(first, each));
     }
 }
 

@@ -15,6 +15,7 @@ use calque_ir::GuestAddr;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::ptr::null_mut;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -51,9 +52,9 @@ struct Files {
 pub(crate) struct Frozen<'a>(#[allow(dead_code, reason = "held")] MutexGuard<'a, State>);
 
 impl Perf {
-    /// Opens the files of this process; a line on stderr if that fails.
-    pub(crate) fn new() -> Perf {
-        let state = State { pid: 0, files: None, functions: FunctionTable::new(), index: 0 };
+    /// Opens the files of this process; a line on stderr if that fails. Separate debug files are in `debug_dirs`.
+    pub(crate) fn new(debug_dirs: Vec<PathBuf>) -> Perf {
+        let state = State { pid: 0, files: None, functions: FunctionTable::new(debug_dirs), index: 0 };
         Perf { state: Mutex::new(state) }
     }
 

@@ -24,6 +24,8 @@
 
 use super::Lookup;
 use super::functions::{FunctionId, ROOT};
+use crate::arch;
+use calque_ir::Helper;
 use hashbrown::HashMap;
 
 /// A call that has not returned.
@@ -91,6 +93,40 @@ struct Known {
     call: u32,
 }
 
+/// A transfer of control that units log.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Transfer {
+    pub(super) event: Helper,
+    pub(super) site: u64,
+    /// `None` if it is computed.
+    pub(super) target: Option<u64>,
+}
+
+/// Where a transfer has gone the last time.
+#[derive(Clone, Copy)]
+struct Last {
+    target: u64,
+    /// From this context,
+    node: u32,
+    /// into this one,
+    child: u32,
+    /// as this call.
+    call: u32,
+}
+
+impl Last {
+    const NONE: Last = Last { target: 0, node: u32::MAX, child: 0, call: NO_CALL };
+}
+
+/// A transfer that has been met.
+#[derive(Clone, Copy)]
+struct Met {
+    is: Transfer,
+    last: Last,
+    /// Of a call of a linkage stub: where that has gone.
+    behind: Last,
+}
+
 /// Whether control comes to an address by a call, so that a function without a name begins there.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Entered {
@@ -125,6 +161,10 @@ pub(super) struct Recorder {
     children: HashMap<(u32, FunctionId), u32>,
     call_numbers: HashMap<(u64, FunctionId), u32>,
     known: Box<[Known]>,
+    /// Transfers that units log, by number.
+    transfers: Vec<Met>,
+    /// The last call among them.
+    caller: u32,
     /// Blocks that were left in the middle: counter and number of instructions that were executed, how often.
     pub(super) partial: HashMap<(u32, u32), u64>,
 }
@@ -146,6 +186,8 @@ impl Recorder {
             children: HashMap::new(),
             call_numbers: HashMap::new(),
             known: vec![nothing; KNOWN].into(),
+            transfers: Vec::new(),
+            caller: 0,
             partial: HashMap::new(),
         }
     }
@@ -163,6 +205,12 @@ impl Recorder {
             self.unwind(now, sp.wrapping_add(1));
         }
         let (child, call) = self.look_up(site, target, Entered::Yes, lookup);
+        self.begin(now, site, sp, child, call);
+    }
+
+    /// A call from the context that runs, with this context and number.
+    #[inline]
+    fn begin(&mut self, now: u64, site: u64, sp: u64, child: u32, call: u32) {
         self.account(now);
         if call == NO_CALL {
             self.stub_site = site;
@@ -172,10 +220,100 @@ impl Recorder {
         self.push(Frame { sp, entered: now, node: self.node, call }, child);
     }
 
+    /// What units have logged, the last transfer first; the thread's sum is `now` before, and at the end as returned.
+    pub(super) fn replay(&mut self, log: &[arch::Transfer], mut now: u64, lookup: &dyn Lookup) -> u64 {
+        for logged in log.iter().rev() {
+            now += logged.insns;
+            if !self.replay_usual(now, logged) {
+                self.replay_any(now, logged, lookup);
+            }
+        }
+        now
+    }
+
+    /// Carries out a transfer that goes as it went before, from the context it came from then; false if it does not.
+    #[inline]
+    fn replay_usual(&mut self, now: u64, logged: &arch::Transfer) -> bool {
+        let Some(transfer) = self.transfers.get(logged.number as usize) else { return false };
+        let target = transfer.is.target.unwrap_or(logged.target);
+        match transfer.is.event {
+            Helper::ProfileCall => {
+                let Last { target: to, node, child, call } = transfer.last;
+                let usual = (to, node) == (target, self.node) && logged.sp < self.top_sp;
+                if usual {
+                    self.caller = logged.number;
+                    self.begin(now, transfer.is.site, logged.sp, child, call);
+                }
+                usual
+            }
+            Helper::ProfileReturn => {
+                let usual = self.is_return(logged.sp.wrapping_sub(8))
+                    && self.frames.last().is_some_and(|frame| {
+                        let node = &self.nodes[frame.node as usize];
+                        (node.low..node.high).contains(&target)
+                    });
+                if usual {
+                    self.account(now);
+                    self.pop(now);
+                }
+                usual
+            }
+            _ if logged.sp > self.top_sp || !self.segments.is_empty() => false,
+            _ if self.stub_site == 0 => {
+                let node = &self.nodes[self.node as usize];
+                (node.low..node.high).contains(&target)
+            }
+            _ => {
+                let caller = &self.transfers[self.caller as usize];
+                let Last { target: to, node, child, call } = caller.behind;
+                let usual = (to, node, caller.is.site) == (target, self.node, self.stub_site);
+                if usual {
+                    self.leave_stub(now, child, call);
+                }
+                usual
+            }
+        }
+    }
+
+    /// Carries out a transfer, and remembers how it has gone.
+    #[cold]
+    fn replay_any(&mut self, now: u64, logged: &arch::Transfer, lookup: &dyn Lookup) {
+        let (number, sp) = (logged.number as usize, logged.sp);
+        if number >= self.transfers.len() {
+            let first = self.transfers.len();
+            let learn = &mut |is| self.transfers.push(Met { is, last: Last::NONE, behind: Last::NONE });
+            lookup.transfers(first, learn);
+        }
+        let Transfer { event, site, target } = self.transfers[number].is;
+        let target = target.unwrap_or(logged.target);
+        match event {
+            Helper::ProfileCall => {
+                self.caller = logged.number;
+                self.call(now, site, target, sp, lookup);
+                self.transfers[number].last = self.last(target);
+            }
+            Helper::ProfileReturn => self.ret(now, site, target, sp.wrapping_sub(8), lookup),
+            _ => {
+                let stub_site = self.stub_site;
+                self.jump(now, site, target, sp, lookup);
+                let caller = &self.transfers[self.caller as usize];
+                if self.stub_site == 0 && caller.is.site == stub_site {
+                    self.transfers[self.caller as usize].behind = self.last(target);
+                }
+            }
+        }
+    }
+
+    /// The call on top, of `target`.
+    fn last(&self, target: u64) -> Last {
+        let top = self.frames.last().filter(|frame| frame.call & TAIL == 0);
+        top.map_or(Last::NONE, |frame| Last { target, node: frame.node, child: self.node, call: frame.call })
+    }
+
     /// A RET to `target`, found at `sp`.
     #[inline]
     pub(super) fn ret(&mut self, now: u64, site: u64, target: u64, sp: u64, lookup: &dyn Lookup) {
-        if sp != self.top_sp || self.top_is_tail() {
+        if !self.is_return(sp) {
             return self.ret_slowly(now, site, target, sp, lookup);
         }
         self.account(now);
@@ -262,6 +400,13 @@ impl Recorder {
         self.node = node;
     }
 
+    /// Whether a RET that finds its address at `sp` returns from the call on top, which no tail call has taken over.
+    #[inline]
+    fn is_return(&self, sp: u64) -> bool {
+        sp == self.top_sp && !self.top_is_tail()
+    }
+
+    #[inline]
     fn top_is_tail(&self) -> bool {
         self.frames.last().is_some_and(|frame| frame.call & TAIL != 0)
     }
@@ -346,14 +491,7 @@ impl Recorder {
             if call == NO_CALL {
                 return; // from stub to stub
             }
-            self.account(now);
-            self.stub_site = 0;
-            self.calls[call as usize].calls += 1;
-            if let Some(frame) = self.frames.last_mut() {
-                frame.call = call | frame.call & TAIL;
-            }
-            self.node = child;
-            return;
+            return self.leave_stub(now, child, call);
         }
         let (child, call) = self.look_up(site, target, Entered::No, lookup);
         if call == NO_CALL {
@@ -373,6 +511,18 @@ impl Recorder {
         }
     }
 
+    /// The linkage stub that was called goes on as this call, into this context.
+    #[inline]
+    fn leave_stub(&mut self, now: u64, child: u32, call: u32) {
+        self.account(now);
+        self.stub_site = 0;
+        self.calls[call as usize].calls += 1;
+        if let Some(frame) = self.frames.last_mut() {
+            frame.call = call | frame.call & TAIL;
+        }
+        self.node = child;
+    }
+
     /// Ends tail calls down to the one that left `function`, if there is such a one.
     fn back_in_chain(&mut self, now: u64, function: FunctionId) -> bool {
         let chain = self.frames[self.floor..].iter().rev().take_while(|frame| frame.call & TAIL != 0);
@@ -387,8 +537,8 @@ impl Recorder {
     /// Context and number of a call from the context that runs; [`NO_CALL`] for that of a linkage stub.
     #[inline]
     fn look_up(&mut self, site: u64, target: u64, entered: Entered, lookup: &dyn Lookup) -> (u32, u32) {
-        let mixed = site ^ site >> 12 ^ target ^ u64::from(self.node).wrapping_mul(0x9e5);
-        let slot = mixed as usize % KNOWN;
+        let mixed = (site ^ target.rotate_left(32)).wrapping_add(u64::from(self.node) << 20);
+        let slot = (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize % KNOWN;
         let known = &self.known[slot];
         if (known.site, known.target, known.node) == (site, target, self.node) {
             return (known.child, known.call);
@@ -467,6 +617,8 @@ mod tests {
     struct Hundreds;
 
     impl Lookup for Hundreds {
+        fn transfers(&self, _: usize, _: &mut dyn FnMut(Transfer)) {}
+
         fn function(&self, pc: u64, _: bool) -> Found {
             let low = pc & !0xff;
             Found { function: (pc >> 8) as u32, low, high: low + 0x100, stub: low >= 0xf000 }

@@ -1,4 +1,4 @@
-//! What units reach through the GS base: one thread's words, its return table, its table of landings, and its counters.
+//! What units reach through the GS base: one thread's words, its return table, its table of landings, its log and its counters.
 //!
 //! # Safety
 //! An area is a mapping of its own, zero at first, which lives as long as the [`Area`].
@@ -52,6 +52,35 @@ pub(super) struct Words {
     pub(super) xinuse: u32,
     /// Counted instructions that may still run.
     pub(super) budget: u64,
+    /// Profiled instructions that have run since the last transfer was logged.
+    pub(super) pending: u64,
+    /// Bytes of the log that are free. It is written from its end down.
+    pub(super) log_left: u64,
+    /// Where a part was interrupted: its counter, and how many of its instructions have run.
+    pub(super) interrupted: [u32; 2],
+}
+
+/// A transfer of control that may have left a function.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct Transfer {
+    /// Instructions since the one before, with the one that transfers control.
+    pub insns: u64,
+    /// The stack pointer; for a return, when the address is off the stack.
+    pub sp: u64,
+    /// Where control goes, if that is computed.
+    pub target: u64,
+    /// Which one it is (`Profiler::transfer`).
+    pub number: u32,
+    unused: u32,
+}
+
+/// How control is transferred.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TransferKind {
+    Call,
+    Return,
+    Jump,
 }
 
 /// An FXSAVE image.
@@ -73,10 +102,16 @@ pub(super) fn return_slot(pc: u64) -> u32 {
 /// MXCSR of Rust code: its value at reset (SDM vol. 1 10.2.3).
 const MXCSR_DEFAULT: u32 = 0x1f80;
 
-/// Where the counters begin, from the GS base.
-pub(super) const COUNTERS: usize = TABLE + LANDINGS * 8;
+/// Where the log of transfers begins, from the GS base.
+pub(super) const LOG: usize = TABLE + LANDINGS * 8;
+const LOG_BYTES: usize = 16 << 10;
+
+/// Where the counters begin, from the GS base: at a page.
+pub(super) const COUNTERS: usize = LOG + LOG_BYTES;
 /// Counters of a thread. Number 0 stands for what there is no room for.
-pub(super) const MOST_COUNTERS: usize = 1 << 20;
+pub const MOST_COUNTERS: usize = 1 << 22;
+
+const _: () = assert!(COUNTERS.is_multiple_of(4096) && LOG_BYTES.is_multiple_of(size_of::<Transfer>()));
 
 const SIZE: usize = COUNTERS + MOST_COUNTERS * 8;
 
@@ -108,6 +143,7 @@ impl Area {
         unsafe {
             (*area.words()).host_mxcsr = MXCSR_DEFAULT;
             (*area.words()).xinuse = u32::from(enter::has_xinuse());
+            (*area.words()).log_left = LOG_BYTES as u64;
             std::slice::from_raw_parts_mut(area.slot(0), LANDINGS).fill(empty);
         }
         area.clear_returns();
@@ -168,10 +204,34 @@ impl Area {
         unsafe { (*self.words()).budget }
     }
 
+    /// The [`MOST_COUNTERS`] counters, at the start of a page.
+    pub fn counters(&self) -> *mut u64 {
+        // SAFETY: the counters follow at `COUNTERS`.
+        unsafe { self.words.as_ptr().cast::<u8>().add(COUNTERS).cast() }
+    }
+
     fn counter(&self, number: u32) -> *mut u64 {
         assert!((number as usize) < MOST_COUNTERS);
-        // SAFETY: the counters follow at `COUNTERS`.
-        unsafe { self.words.as_ptr().cast::<u8>().add(COUNTERS).cast::<u64>().add(number as usize) }
+        // SAFETY: one of the counters.
+        unsafe { self.counters().add(number as usize) }
+    }
+
+    /// Takes the transfers out of the log, the last one first, and the number of instructions since.
+    pub fn take_log(&mut self) -> (&[Transfer], u64) {
+        // SAFETY: the owner of the area is not inside a unit. The log follows at `LOG`, and units have written it down from its end.
+        unsafe {
+            let left = std::mem::replace(&mut (*self.words()).log_left, LOG_BYTES as u64) as usize;
+            let first = self.words.as_ptr().cast::<u8>().add(LOG + left).cast();
+            let len = (LOG_BYTES - left) / size_of::<Transfer>();
+            (std::slice::from_raw_parts(first, len), std::mem::take(&mut (*self.words()).pending))
+        }
+    }
+
+    /// Where a profiled part was interrupted after its first instruction: its counter, and how many of its instructions have run.
+    pub fn take_interrupted(&mut self) -> Option<(u32, u32)> {
+        // SAFETY: as above.
+        let [counter, run] = unsafe { std::mem::take(&mut (*self.words()).interrupted) };
+        (run != 0).then_some((counter, run))
     }
 
     /// How often the instruction with this counter has run.

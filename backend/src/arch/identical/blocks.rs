@@ -9,7 +9,7 @@ use super::area::{Area, MOST_COUNTERS};
 use super::emit::{Code, R11, RIP};
 use super::enter;
 use super::sites::{self, Away, Phase, Rule, Sequence};
-use super::unit::{BEFORE_POINT, Counted, Entry, Exits, Translator, UnitExit, Way, World};
+use super::unit::{BEFORE_POINT, Counted, Entry, Exits, Profiler, Translator, UnitExit, Way, World};
 use crate::cache::{CacheError, CodeMemory};
 use hashbrown::{HashMap, HashTable};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,8 +54,9 @@ pub(super) enum Interruption {
     /// Not in a unit, or about to leave by itself.
     None,
     /// Registers are the guest's, but for R11, which is in the area, and what is `away`. The guest goes on at `pc`, or where
-    /// the area says. `counted` is the counter of an instruction that has been counted and has not run.
-    At { pc: Option<u64>, away: Away, counted: Option<u32> },
+    /// the area says. `counted` is the counter of an instruction that has been counted and has not run; `run`, where units are
+    /// profiled, that of the instructions of a part, and how many of them have run.
+    At { pc: Option<u64>, away: Away, counted: Option<u32>, run: [u32; 2] },
     /// Neither before nor behind a guest instruction, which is at `pc`: run one host instruction, then ask again.
     Step { pc: u64 },
 }
@@ -78,6 +79,8 @@ struct Record {
     kind: Kind,
     /// For units: how it is come to beside by exits and landings.
     way: Way,
+    /// Where units are profiled: the counter of its instructions.
+    counter: u32,
     removed: bool,
 }
 
@@ -159,8 +162,16 @@ struct State {
 impl State {
     fn new(translator: Translator, header: &Header) -> State {
         let start = header.returns as u32;
-        let returns =
-            Record { pc: 0, start, items: 0, incoming: 0, kind: Kind::Landing, way: Way::Start, removed: false };
+        let returns = Record {
+            pc: 0,
+            start,
+            items: 0,
+            incoming: 0,
+            kind: Kind::Landing,
+            way: Way::Start,
+            counter: 0,
+            removed: false,
+        };
         State {
             translator,
             by_pc: Index::default(),
@@ -326,10 +337,11 @@ impl Blocks {
 
     /// Makes the unit at `pc`, or finds that there is none to be made. `read` copies guest code. Whether the bytes are
     /// still the same is the caller's to look after: it keeps others from calling `remove`, and `unchanged` says so before the unit can be found.
-    /// `None` if they have changed.
+    /// `None` if they have changed. With a profiler, the unit counts what it executes and logs transfers of control.
     pub fn translate(
         &self,
         pc: u64,
+        profiler: Option<&mut dyn Profiler>,
         read: &mut dyn FnMut(u64, &mut [u8]) -> usize,
         unchanged: &mut dyn FnMut() -> bool,
     ) -> Result<Option<Made>, TranslateError> {
@@ -344,6 +356,7 @@ impl Blocks {
             read,
             known: &|pc| by_pc.get(pc, records).is_some(),
             counter: &mut |pc| counter_of(counters, pc),
+            profiler: profiler.map(|profiler| -> &mut dyn Profiler { profiler }),
             exits: self.exits,
             first_exit: state.exits.len() as u32,
         };
@@ -368,7 +381,7 @@ impl Blocks {
         let first_exit = state.exits.len() as u32;
         let unit = std::mem::take(&mut state.translator.unit);
         let items = state.items.len() as u32;
-        let entries = [Entry { pc, at: 0, items: 0, way: Way::Start }];
+        let entries = [Entry { pc, at: 0, items: 0, way: Way::Start, counter: unit.counter }];
         let entries = entries.iter().chain(&unit.entries);
         for entry in entries.clone() {
             let (start, items) = (start + entry.at, items + entry.items);
@@ -379,6 +392,7 @@ impl Blocks {
                 incoming: 0,
                 kind,
                 way: entry.way,
+                counter: entry.counter,
                 removed: false,
             });
             state.by_pc.insert(state.records.len() as u32 - 1, &state.records);
@@ -433,7 +447,7 @@ impl Blocks {
         let items = state.items.len() as u32;
         sites::put_sequence(&mut state.items, 0, sequence.list());
         let (kind, way) = (Kind::Landing, Way::Start);
-        state.records.push(Record { pc, start, items, incoming: 0, kind, way, removed: false });
+        state.records.push(Record { pc, start, items, incoming: 0, kind, way, counter: 0, removed: false });
         state.landings.insert(pc, (start, start + jump as u32));
         state.heads.insert(pc as u16, start);
         Some(code.base)
@@ -512,8 +526,11 @@ impl Blocks {
                     pc: Some(site.pc),
                     away,
                     counted: counted.then(|| state.counters.get(&site.pc).copied().unwrap_or(0)),
+                    run: [record.counter, site.before],
                 },
-                Rule { phase: Phase::Done, away, .. } => Interruption::At { pc: None, away, counted: None },
+                Rule { phase: Phase::Done, away, .. } => {
+                    Interruption::At { pc: None, away, counted: None, run: [0; 2] }
+                }
                 Rule { phase: Phase::Step, .. } => Interruption::Step { pc: site.pc },
             },
         }

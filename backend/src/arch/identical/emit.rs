@@ -1,10 +1,12 @@
 //! The few host instructions that rewritten sequences are made of. None changes a flag (SDM vol. 2: MOV, MOVZX, LEA, PUSH, POP, JMP, JRCXZ).
 
-use super::area::{COUNTERS, RETURN_TABLE, TABLE, Words};
+use super::area::{COUNTERS, LOG, RETURN_TABLE, TABLE, Transfer, Words};
 use std::mem::offset_of;
 
 /// RCX: the one register that can be compared without flags (JRCXZ).
 pub(super) const RCX: u8 = 1;
+/// RSP.
+const RSP: u8 = 4;
 /// R11: the host's is free for sequences; the guest's is in the area (see `mod.rs`).
 pub(super) const R11: u8 = 11;
 
@@ -15,6 +17,8 @@ pub(super) const RIP: u32 = offset_of!(Words, rip) as u32;
 pub(super) const EXIT: u32 = offset_of!(Words, exit) as u32;
 pub(super) const X87_USED: u32 = offset_of!(Words, x87_used) as u32;
 pub(super) const BUDGET: u32 = offset_of!(Words, budget) as u32;
+const PENDING: u32 = offset_of!(Words, pending) as u32;
+const LOG_LEFT: u32 = offset_of!(Words, log_left) as u32;
 
 /// Displacement of a counter.
 pub(super) fn counter(number: u32) -> u32 {
@@ -179,6 +183,69 @@ impl Code {
     pub(super) fn add_rcx(&mut self, by: u32) {
         self.put(&[0x48, 0x8d, 0x89]);
         self.put32(by);
+    }
+
+    /// `lea r11, [r11 + by]`, sign-extended.
+    fn add_r11(&mut self, by: u32) {
+        self.put(&[0x4d, 0x8d, 0x9b]);
+        self.put32(by);
+    }
+
+    /// Adds to a word, through R11.
+    fn add(&mut self, at: u32, by: u32) {
+        self.restore(R11, at);
+        self.add_r11(by);
+        self.save(at, R11);
+    }
+
+    /// Counts in a counter.
+    pub(super) fn count_in(&mut self, number: u32) {
+        self.add(counter(number), 1);
+    }
+
+    /// Adds `n` instructions to what the next transfer in the log is told of.
+    pub(super) fn count_insns(&mut self, n: u32) {
+        self.add(PENDING, n);
+    }
+
+    /// Writes a transfer into the log with `n` instructions up to it; the offset of the displacement of a JRCXZ that is taken if the log
+    /// is full now. RCX is spilled. If the target is computed, it is at `Area::rip`, and then in R11.
+    pub(super) fn log(&mut self, n: u32, number: u32, is_computed: bool) -> usize {
+        self.restore(R11, PENDING);
+        self.add_r11(n);
+        self.store64(PENDING, 0);
+        self.save(SPILL, RCX);
+        self.restore(RCX, LOG_LEFT);
+        self.save_to_log(offset_of!(Transfer, insns), R11);
+        self.save_to_log(offset_of!(Transfer, sp), RSP);
+        // mov dword gs:[rcx + number's], number
+        self.put(&[0x65, 0xc7, 0x81]);
+        self.put32(Self::in_log(offset_of!(Transfer, number)));
+        self.put32(number);
+        if is_computed {
+            self.restore(R11, RIP);
+            self.save_to_log(offset_of!(Transfer, target), R11);
+        }
+        self.add_rcx((size_of::<Transfer>() as u32).wrapping_neg());
+        self.save(LOG_LEFT, RCX);
+        self.put(&[0xe3, 0]);
+        self.len() - 1
+    }
+
+    /// Displacement of a field of the next entry from RCX.
+    fn in_log(field: usize) -> u32 {
+        (LOG + field - size_of::<Transfer>()) as u32
+    }
+
+    /// `mov gs:[rcx + entry's field], reg`
+    fn save_to_log(&mut self, field: usize, reg: u8) {
+        self.put(&[0x65, 0x48 | reg >> 3 << 2, 0x89, (reg & 7) << 3 | 0x81]);
+        self.put32(Self::in_log(field));
+    }
+
+    /// Has the JRCXZ with its displacement at `at` lead here.
+    pub(super) fn land_short(&mut self, at: usize) {
+        self.bytes[at] = i8::try_from(self.len() - at - 1).expect("a short way") as u8;
     }
 
     /// Goes on behind itself if `Area::rip` is `pc`, else at `other`. RCX, which is in R11 meanwhile, is not moved back.

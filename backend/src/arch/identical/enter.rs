@@ -491,14 +491,14 @@ pub fn leave_at(blocks: &Blocks, pc: u64, cause: Cause) -> Redirect {
     let interruption = match blocks.interrupt(pc) {
         // A stack that was unmapped under the instruction: the rest of it will not run.
         Interruption::Step { pc } if cause == Cause::Fault => {
-            Interruption::At { pc: Some(pc), away: Away::Nothing, counted: None }
+            Interruption::At { pc: Some(pc), away: Away::Nothing, counted: None, run: [0; 2] }
         }
         interruption => interruption,
     };
     match interruption {
         Interruption::None => Redirect::None,
         Interruption::Step { .. } => Redirect::Step,
-        Interruption::At { pc, away, counted } => {
+        Interruption::At { pc, away, counted, run } => {
             let at = if pc.is_some() { Standing::Before } else { Standing::Behind };
             // SAFETY: the area of this thread, which is inside a unit and so does not look at these words.
             let back = unsafe {
@@ -508,6 +508,7 @@ pub fn leave_at(blocks: &Blocks, pc: u64, cause: Cause) -> Redirect {
                 if let Some(pc) = pc {
                     (*words).rip = pc;
                 }
+                (*words).interrupted = run;
                 (*words).reason = Leave::Interrupted as u32;
                 match away {
                     Away::Nothing => Back::Nothing,

@@ -5,7 +5,7 @@
 //! every instruction by construction. (The term and the idea are VMware's: Adams and Agesen, ASPLOS 2006.)
 //!
 //! - `classify`: what becomes of an instruction, one table.
-//! - `unit`: from guest bytes to the host code of one *unit*: a run of guest instructions.
+//! - `unit`: from guest bytes to the host code of one *unit*: a run of guest instructions; `unit/profiled`: what is counted there for profiles.
 //! - `sites`: from a host pc in a unit back to the guest instruction, and what is to be repaired there.
 //! - `blocks`: all units of a process: code memory, links, landings, removal.
 //! - `memory`: code memory near the guest's programs.
@@ -50,6 +50,12 @@
 //! allow. So "in front of this branch, when it has run so often" names one moment of an execution. What the interpreter runs in between,
 //! the runtime counts.
 //!
+//! # Profiles
+//! Units that are profiled (`unit/profiled.rs`) count instructions where control leaves what follows one instruction behind the other, a
+//! *part*: at a branch that is taken, a call, a return. So what falls through costs nothing. The counter belongs to the instructions
+//! from the part's start to the exit. Where control may leave a function the transfer is written into the thread's log, which is read when
+//! the unit is left; that is also what happens when it is full.
+//!
 //! # Interruption
 //! There are no polls. The host's signal handler leaves units itself: [`Blocks::interrupt`] says how for a given host pc.
 //! At the first host instruction of a guest instruction nothing is to be repaired; inside a rewritten sequence the table of `sites`
@@ -64,7 +70,7 @@ mod memory;
 mod sites;
 mod unit;
 
-pub use area::Area;
+pub use area::{Area, MOST_COUNTERS, Transfer, TransferKind};
 pub use blocks::{Blocks, Found, Frozen, Made, TranslateError};
 pub use enter::{Back, Cause, Exit, Redirect, Standing, enter, is_supported, leave_at, resume, signal_entry};
-pub use unit::Counted;
+pub use unit::{Counted, Profiler};

@@ -111,6 +111,8 @@ impl Sequence {
 pub(super) struct Site {
     pub(super) pc: u64,
     pub(super) rule: Rule,
+    /// Guest instructions before it, from the last guest pc on that does not follow from what is before.
+    pub(super) before: u32,
 }
 
 /// Marks an item with its own list of host instructions.
@@ -138,11 +140,11 @@ pub(super) fn put_pc(items: &mut Vec<u8>, pc: u64) {
 
 /// Finds what stands `offset` bytes into the unit that begins at guest pc `pc`; `None` behind its last instruction (in a stub).
 pub(super) fn find(items: &[u8], pc: u64, offset: usize) -> Option<Site> {
-    let (mut pc, mut host, mut rest) = (pc, 0, items);
+    let (mut pc, mut host, mut rest, mut before) = (pc, 0, items, 0);
     while let [head, tail @ ..] = rest {
         if *head == 0 {
             let (bytes, tail) = tail.split_first_chunk()?;
-            pc = u64::from_le_bytes(*bytes);
+            (pc, before) = (u64::from_le_bytes(*bytes), 0);
             rest = tail;
             continue;
         }
@@ -150,7 +152,7 @@ pub(super) fn find(items: &[u8], pc: u64, offset: usize) -> Option<Site> {
         if head & LISTED != LISTED {
             let len = (guest + u64::from(head >> 4)) as usize;
             if offset < host + len {
-                return Some(Site { pc, rule: Rule::BEFORE });
+                return Some(Site { pc, rule: Rule::BEFORE, before });
             }
             host += len;
             rest = tail;
@@ -159,13 +161,14 @@ pub(super) fn find(items: &[u8], pc: u64, offset: usize) -> Option<Site> {
             let (list, tail) = tail.split_at_checked(2 * usize::from(*count))?;
             for pair in list.chunks_exact(2) {
                 if offset < host + usize::from(pair[0]) {
-                    return Some(Site { pc, rule: Rule::decode(pair[1]) });
+                    return Some(Site { pc, rule: Rule::decode(pair[1]), before });
                 }
                 host += usize::from(pair[0]);
             }
             rest = tail;
         }
         pc = pc.wrapping_add(guest);
+        before += u32::from(guest != 0);
     }
     None
 }
@@ -183,15 +186,15 @@ mod tests {
         put_pc(&mut items, 0x9000);
         put(&mut items, 2, 40);
         let at = |offset| find(&items, 0x1000, offset);
-        let site = |pc, rule| Some(Site { pc, rule });
-        assert_eq!(at(0), site(0x1000, Rule::BEFORE));
-        assert_eq!(at(2), site(0x1000, Rule::BEFORE));
-        assert_eq!(at(3), site(0x1003, Rule::BEFORE));
-        assert_eq!(at(12), site(0x1003, Rule::STEP));
-        assert_eq!(at(20), site(0x1003, Rule::DONE_RCX_AWAY));
-        assert_eq!(at(31), site(0x1003, counted));
-        assert_eq!(at(32), site(0x9000, Rule::BEFORE));
-        assert_eq!(at(71), site(0x9000, Rule::BEFORE));
+        let site = |pc, rule, before| Some(Site { pc, rule, before });
+        assert_eq!(at(0), site(0x1000, Rule::BEFORE, 0));
+        assert_eq!(at(2), site(0x1000, Rule::BEFORE, 0));
+        assert_eq!(at(3), site(0x1003, Rule::BEFORE, 1));
+        assert_eq!(at(12), site(0x1003, Rule::STEP, 1));
+        assert_eq!(at(20), site(0x1003, Rule::DONE_RCX_AWAY, 1));
+        assert_eq!(at(31), site(0x1003, counted, 1));
+        assert_eq!(at(32), site(0x9000, Rule::BEFORE, 0));
+        assert_eq!(at(71), site(0x9000, Rule::BEFORE, 0));
         assert_eq!(at(72), None);
     }
 }

@@ -4,7 +4,9 @@
 //! as what is there has no unit yet, up to [`MAX_INSNS`]. Calls and what follows them can be come to from elsewhere, too ([`Entry`]). Every way out is a direct exit, a computed jump, or one of the exits that say
 //! what the dispatcher is to do.
 
-use super::area::return_slot;
+mod profiled;
+
+use super::area::{TransferKind, return_slot};
 use super::classify::{Kind, Kinds};
 use super::emit::{BUDGET, Code, EXIT, GUEST_R11, R11, RCX, RIP, SPILL, X87_USED, counter};
 use super::sites::{self, Phase, Rule, Sequence};
@@ -35,6 +37,16 @@ pub enum Counted {
     /// Jumps, calls and returns, taken or not.
     Branches,
     Instructions,
+}
+
+/// Who wants to know what units execute.
+pub trait Profiler {
+    /// The counter of the instructions of these lengths from `pc` on.
+    fn counter(&mut self, pc: u64, lengths: &[u8]) -> u32;
+    /// The number of the transfer of control at `site`, to `target` if that is not computed.
+    fn transfer(&mut self, kind: TransferKind, site: u64, target: Option<u64>) -> u32;
+    /// Whether `to` belongs to another function than `from`.
+    fn leaves(&mut self, from: u64, to: u64) -> bool;
 }
 
 /// A direct exit.
@@ -70,6 +82,7 @@ struct Thunk {
     call: u64,
     next: u64,
     to: Callee,
+    block: profiled::Block,
 }
 
 #[derive(Clone, Copy)]
@@ -87,6 +100,8 @@ pub(super) struct Entry {
     /// Offset in the code, and of its first item.
     pub(super) at: u32,
     pub(super) items: u32,
+    /// See `Unit::counter`.
+    pub(super) counter: u32,
 }
 
 /// The code of one unit.
@@ -94,7 +109,10 @@ pub(super) struct Entry {
 pub(super) struct Unit {
     /// Beside its start, in order.
     pub(super) entries: Vec<Entry>,
+    /// For profiles: the counter of all instructions before the first entry.
+    pub(super) counter: u32,
     thunks: Vec<Thunk>,
+    taken: Vec<profiled::Taken>,
     pub(super) exits: Vec<UnitExit>,
     /// See `sites`.
     pub(super) items: Vec<u8>,
@@ -111,6 +129,7 @@ pub(super) struct World<'a> {
     pub(super) known: &'a dyn Fn(u64) -> bool,
     /// The counter of the instruction at a pc.
     pub(super) counter: &'a mut dyn FnMut(u64) -> u32,
+    pub(super) profiler: Option<&'a mut dyn Profiler>,
     pub(super) exits: Exits,
     /// Number of the unit's first exit.
     pub(super) first_exit: u32,
@@ -157,6 +176,7 @@ impl Translator {
             counted: self.counted,
             sequence: Sequence::default(),
             is_counted: false,
+            part: profiled::Part::default(),
         };
         pass.run(&mut self.window);
         self.unit = pass.unit;
@@ -168,7 +188,9 @@ impl Unit {
     /// Itself with nothing in it, for its memory.
     fn emptied(mut self) -> Unit {
         self.entries.clear();
+        self.counter = 0;
         self.thunks.clear();
+        self.taken.clear();
         self.exits.clear();
         self.items.clear();
         self.source.clear();
@@ -194,6 +216,7 @@ struct Pass<'a, 'w> {
     sequence: Sequence,
     /// It has been counted.
     is_counted: bool,
+    part: profiled::Part,
 }
 
 impl Pass<'_, '_> {
@@ -203,6 +226,9 @@ impl Pass<'_, '_> {
             let mut decoder = Decoder::with_ip(64, &window[..len], from, DecoderOptions::NONE);
             let mut insn = Instruction::default();
             loop {
+                if self.falls_out() {
+                    return;
+                }
                 if self.unit.insns == MAX_INSNS {
                     return self.leave_to(self.pc);
                 }
@@ -247,6 +273,7 @@ impl Pass<'_, '_> {
         self.is_counted = false;
         self.sequence.begin(self.code.len());
         let is_copied = matches!(kind, Kind::Copy | Kind::CopyX87);
+        self.note(insn, is_copied);
         let counts = match self.counted {
             Counted::Nothing => false,
             Counted::Branches => !is_copied && kind != Kind::Syscall,
@@ -402,6 +429,7 @@ impl Pass<'_, '_> {
 
     /// Ends the unit with a jump to `target`, then writes the stubs of its exits.
     fn leave_to(&mut self, target: u64) {
+        self.settle(target);
         let begin = self.code.len();
         self.exit(&[0xe9], target);
         sites::put_sequence(&mut self.unit.items, 0, &[(self.code.len() - begin, Rule::BEFORE)]);
@@ -413,6 +441,7 @@ impl Pass<'_, '_> {
         if self.unit.insns == 0 {
             return;
         }
+        self.settle(self.pc);
         let begin = self.code.len();
         self.code.store64(RIP, self.pc);
         self.code.jump(self.world.exits.odd);
@@ -426,6 +455,7 @@ impl Pass<'_, '_> {
             let thunk = self.unit.thunks[i];
             self.thunk(&thunk);
         }
+        self.count_taken();
         let first = self.world.first_exit;
         for (i, exit) in self.unit.exits.iter_mut().enumerate() {
             exit.stub = self.code.len() as u32;
@@ -437,7 +467,7 @@ impl Pass<'_, '_> {
 
     fn jcc(&mut self, insn: &Instruction) -> Next {
         let condition = insn.condition_code() as u8 - 1;
-        self.exit(&[0x0f, 0x80 | condition], insn.near_branch_target());
+        self.way_out(&[0x0f, 0x80 | condition], insn, insn.near_branch_target());
         self.rule(Rule::BEFORE);
         self.end(insn.len());
         self.branches += 1;
@@ -450,6 +480,11 @@ impl Pass<'_, '_> {
 
     fn jump(&mut self, insn: &Instruction) -> Next {
         let target = insn.near_branch_target();
+        if self.is_profiled() {
+            self.end(insn.len());
+            self.count_jump(insn.ip(), target);
+            return Next::End;
+        }
         self.branches += 1;
         if self.branches < MAX_BRANCHES && target != self.start && !self.has_read(target) && !(self.world.known)(target)
         {
@@ -473,9 +508,9 @@ impl Pass<'_, '_> {
         self.code.put(bytes);
         self.rule(Rule::BEFORE);
         let branch = self.code.len();
-        self.exit(&[0xe9], insn.next_ip());
+        self.way_out(&[0xe9], insn, insn.next_ip());
         self.code.bytes[branch - 1] = (self.code.len() - branch) as u8;
-        self.exit(&[0xe9], insn.near_branch_target());
+        self.way_out(&[0xe9], insn, insn.near_branch_target());
         self.rule(Rule::STEP);
         self.end(insn.len());
         self.stubs();
@@ -492,6 +527,7 @@ impl Pass<'_, '_> {
             self.leave_to(self.pc);
             return false;
         }
+        self.settle(self.pc);
         self.enter(self.pc, Way::Falls);
         true
     }
@@ -505,7 +541,7 @@ impl Pass<'_, '_> {
     fn enter(&mut self, pc: u64, way: Way) {
         (self.r11, self.x87) = (false, false);
         let (at, items) = (self.code.len() as u32, self.unit.items.len() as u32);
-        self.unit.entries.push(Entry { pc, way, at, items });
+        self.unit.entries.push(Entry { pc, way, at, items, counter: 0 });
     }
 
     /// A call of the host, so that the host's return stack knows of it, over the point where the guest's return comes back to; behind it goes
@@ -515,7 +551,8 @@ impl Pass<'_, '_> {
         let next = insn.next_ip();
         self.code.put(&[0xe8, 0, 0, 0, 0]);
         self.rule(Rule::BEFORE);
-        self.unit.thunks.push(Thunk { point: self.code.len() as u32, call: insn.ip(), next, to });
+        let (point, block) = (self.code.len() as u32, self.take_block());
+        self.unit.thunks.push(Thunk { point, call: insn.ip(), next, to, block });
         self.code.move_rcx_away();
         self.code.restore(RCX, RIP);
         self.code.store_below_rsp(RCX);
@@ -539,18 +576,21 @@ impl Pass<'_, '_> {
         let mut sequence = Sequence::at(self.code.len());
         self.code.store_pushed(thunk.next);
         self.code.store64(return_slot(thunk.next), self.code.base + u64::from(thunk.point));
+        sequence.rule(self.code.len(), Rule::STEP);
+        let target = if let Callee::At(target) = thunk.to { Some(target) } else { None };
+        let full = self.tell(&mut sequence, thunk.block, TransferKind::Call, thunk.call, target);
         let last = match thunk.to {
             Callee::At(target) => {
                 self.exit(&[0xe9], target);
                 Rule::STEP
             }
             Callee::Computed(index) => {
-                sequence.rule(self.code.len(), Rule::STEP);
-                self.take_landing(index);
+                self.take_landing(if full.is_some() { Some(R11) } else { index });
                 Rule::DONE
             }
         };
         sequence.rule(self.code.len(), last);
+        self.leave_full(&mut sequence, full, target);
         sites::put_sequence(&mut self.unit.items, 0, sequence.list());
     }
 
@@ -562,10 +602,18 @@ impl Pass<'_, '_> {
         self.code.jump_landing();
     }
 
-    /// Ends the unit with a jump to the pc at `Area::rip`, whose low 16 bits are in `index` too if given.
-    fn jump_landing(&mut self, insn: &Instruction, index: Option<u8>) {
-        self.take_landing(index);
+    /// Ends the unit with a jump to the pc at `Area::rip`, whose low 16 bits are in `index`, too.
+    fn jump_landing(&mut self, insn: &Instruction, index: u8, full: Option<usize>) {
+        self.take_landing(Some(index));
         self.rule(Rule::DONE);
+        self.end_told(insn, full);
+    }
+
+    /// Ends the unit behind an instruction that has gone to the pc at `Area::rip`.
+    fn end_told(&mut self, insn: &Instruction, full: Option<usize>) {
+        let mut sequence = std::mem::take(&mut self.sequence);
+        self.leave_full(&mut sequence, full, None);
+        self.sequence = sequence;
         self.end(insn.len());
         self.stubs();
     }
@@ -576,19 +624,19 @@ impl Pass<'_, '_> {
         self.code.pop_r11();
         self.rule(Rule::BEFORE);
         self.code.save(RIP, R11);
+        self.rule(Rule::STEP);
+        let (_, full) = self.tell_computed(TransferKind::Return, R11);
         if insn.op_count() == 1 {
             self.code.adjust_rsp(u32::from(insn.immediate16()));
             self.rule(Rule::STEP);
-            return self.jump_landing(insn, Some(R11));
+            return self.jump_landing(insn, R11, full);
         }
-        self.rule(Rule::STEP);
         self.code.take_return_index();
         self.code.push_return_point();
         self.rule(Rule::DONE);
         self.code.ret();
         self.rule(Rule::STEP);
-        self.end(insn.len());
-        self.stubs();
+        self.end_told(insn, full);
     }
 
     /// Stores the target of a computed jump or call to `Area::rip`; the register that it is in, too.
@@ -624,7 +672,8 @@ impl Pass<'_, '_> {
 
     fn jump_indirect(&mut self, insn: &Instruction, bytes: &[u8]) {
         let index = self.target(insn, bytes);
-        self.jump_landing(insn, Some(index));
+        let (index, full) = self.tell_computed(TransferKind::Jump, index);
+        self.jump_landing(insn, index, full);
     }
 
     fn call_indirect(&mut self, insn: &Instruction, bytes: &[u8]) -> Next {
@@ -634,9 +683,10 @@ impl Pass<'_, '_> {
     }
 
     fn syscall(&mut self, insn: &Instruction) {
+        let rule = self.count_here();
         self.code.store64(RIP, insn.next_ip());
         self.code.jump(self.world.exits.syscall);
-        self.rule(Rule::BEFORE);
+        self.rule(rule);
         self.end(insn.len());
         self.stubs();
     }
