@@ -23,10 +23,12 @@
 #![allow(unsafe_code)]
 
 use crate::arch;
+use crate::cache::Translation;
 use crate::emit::entry::FROM_TIER0;
+use crate::sync::{AtomicU64, fence};
 use calque_ir::state::{MXCSR_MASKS, X87_MASKS};
 use calque_ir::{CpuState, FaultKind, GuestAddr, Reg};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 /// Address of machine code in this process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -224,7 +226,7 @@ impl FlagsAtEntry {
 }
 
 /// Entries of a [`JumpCache`]: 64 KiB a thread.
-pub const JUMP_CACHE_ENTRIES: usize = 4096;
+pub const JUMP_CACHE_ENTRIES: usize = if cfg!(feature = "models") { 2 } else { 4096 };
 
 /// The slot of a pc is `(pc ^ pc >> shift) % entries`: functions are aligned to 16 bytes, so that the low bits alone would leave
 /// most slots to returns.
@@ -252,7 +254,7 @@ struct Table {
     entries: [JumpEntry; JUMP_CACHE_ENTRIES],
 }
 
-const _: () = assert!(size_of::<Table>() == 65536);
+const _: () = assert!(JUMP_CACHE_ENTRIES * JUMP_ENTRY_BYTES == 65536 || cfg!(feature = "models"));
 
 impl JumpEntry {
     /// An entry of slot `slot` that matches nothing: its pc, below the first page, belongs to the neighbour's slot.
@@ -283,8 +285,19 @@ impl JumpCache {
         entry.pc.store(flags.key(pc), Ordering::Relaxed);
     }
 
+    /// The same for `code` of `translation`, which another thread may be taking out of use: it removes `pc` here behind
+    /// [`crate::CodeCache::remove`]. Of its two steps and the two here, one pair sees the other's first (Dekker).
+    pub fn insert_usable(&self, translation: &Translation, code: HostCode, flags: FlagsAtEntry) {
+        self.insert(translation.pc, code, flags);
+        fence(Ordering::SeqCst);
+        if translation.is_removed() {
+            self.remove(translation.pc);
+        }
+    }
+
     /// Forgets `pc`.
     pub fn remove(&self, pc: GuestAddr) {
+        fence(Ordering::SeqCst);
         let entry = &self.table.entries[Self::slot(pc)];
         if entry.pc.load(Ordering::Relaxed) << 1 == pc.0 << 1 {
             entry.clear(Self::slot(pc));
@@ -294,6 +307,14 @@ impl JumpCache {
     /// Forgets everything: after code was removed.
     pub fn clear(&self) {
         self.table.entries.iter().enumerate().for_each(|(slot, entry)| entry.clear(slot));
+    }
+
+    /// What generated code finds for `pc`.
+    #[cfg(all(test, feature = "models"))]
+    pub(crate) fn find(&self, pc: GuestAddr) -> Option<HostCode> {
+        let entry = &self.table.entries[Self::slot(pc)];
+        let known = entry.pc.load(Ordering::Relaxed) == pc.0;
+        known.then(|| HostCode(entry.code.load(Ordering::Relaxed) as usize))
     }
 
     fn slot(pc: GuestAddr) -> usize {

@@ -12,6 +12,7 @@
 //! | `abi.rs`       | how generated code is entered and left: `enter`, `ExitReason`, `JumpCache` |
 //! | `helpers.rs`   | the table of out-of-line operations that generated code calls              |
 //! | `cache/`       | `CodeCache`: code memory, exit cells, lookup by host pc                    |
+//! | `sync.rs`      | atomics and locks, which models replace                                    |
 //! | `arch/`        | what differs by host: trampolines, instruction caches, detected features   |
 //!
 //! A translation is entered by [`abi::enter`], jumps from region to region through exit cells without coming back
@@ -29,6 +30,7 @@ mod link_stub;
 mod lower;
 mod order;
 mod respell;
+pub mod sync;
 mod words;
 
 pub use abi::{CodeKind, ExitReason, FlagsAtEntry, HostCode, JumpCache};

@@ -84,7 +84,7 @@ impl Code {
     pub(crate) fn emit_cold(&self, process: &Process, jit: &Jit, maker: &mut ColdMaker, entry: &Arc<Entry>) -> Made {
         // Asking for the time costs as much as translating an instruction.
         let start = process.options.stats.then(Instant::now);
-        let _compiling = jit.compiling();
+        let _compiling = jit.compiling.enter();
         let made = loop {
             if let Some(made) = self.try_emit(process, jit, maker, entry) {
                 break made;

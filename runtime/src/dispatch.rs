@@ -27,6 +27,7 @@ use crate::thread::{Access, GuestFault, MemoryCause, Thread};
 use crate::tier::{ColdBlock, Entry, Jit};
 use crate::world::{Member, Polls};
 use calque_backend::{CodeKind, ExitReason, HostCode, JumpCache, abi};
+use calque_frontend::decode::{Decoded, Window};
 use calque_frontend::{LiftOptions, lift_block};
 use calque_ir::interp::{self, Frame, Next};
 use calque_ir::state::MXCSR_DAZ;
@@ -218,7 +219,7 @@ impl Exec {
             CodeKind::Tail => self.jumps.as_deref(),
             CodeKind::Tier0 => self.tier0_jumps.as_deref(),
         };
-        jumps.inspect(|jumps| jumps.insert(entry.pc, code, flags));
+        jumps.inspect(|jumps| jumps.insert_usable(&translation, code, flags));
     }
 
     /// Whether the entry for `pc` is remembered.
@@ -290,7 +291,7 @@ impl Thread {
                         return code;
                     }
                 }
-                Event::Fault(GuestFault::Trap(FaultKind::Stale)) => self.translate_anew(),
+                Event::Fault(GuestFault::Trap(kind)) if self.is_outdated(kind) => self.translate_anew(kind),
                 Event::Fault(fault) => self.fault(fault),
                 Event::Step => self.step(),
             }
@@ -439,10 +440,21 @@ impl Thread {
         }
     }
 
-    /// The checked block at RIP is not what stands there now.
-    pub(crate) fn translate_anew(&mut self) {
+    /// Whether a trap of this kind says that the translation of what is at RIP is not good any more: a checked block has found other bytes;
+    /// or an instruction can be fetched by now, which nobody hears of, as its page was no code page (M3).
+    pub(crate) fn is_outdated(&self, kind: FaultKind) -> bool {
+        let code = GuestCode::new(&self.process.mem);
+        let can_fetch = || Window::<32>::new().one(&code, GuestAddr(self.cpu.rip)).0 != Decoded::Unfetchable;
+        kind == FaultKind::Stale || kind == FaultKind::Fetch && can_fetch()
+    }
+
+    /// Drops that translation.
+    pub(crate) fn translate_anew(&mut self, kind: FaultKind) {
         let (process, pc) = (&self.process, GuestAddr(self.cpu.rip));
-        process.code.recheck(&process.mem, &process.stats, pc);
+        match kind {
+            FaultKind::Fetch => process.code.drop_unfetchable(&process.stats, pc),
+            _ => process.code.recheck(&process.mem, &process.stats, pc),
+        }
         self.exec.entries.remove(pc.0);
         self.exec.jumps.iter().for_each(|jumps| jumps.remove(pc));
         self.exec.last_exit = LastExit::None;

@@ -4,7 +4,7 @@
 //! access primitive or generated code. Neither holds a lock or is inside the allocator (M4 of `memory`), so locks and memory
 //! are available here.
 //!
-//! 1. A write to a page that is write-protected only because it holds translated code: unprotect, mark stale, and
+//! 1. A write to a page that is write-protected only because it holds translated code: drop the translations, unprotect, and
 //!    let the instruction run again (`smc.rs`), in the interpreter if its own translation comes from that page.
 //! 2. An access primitive: resume at its landing, which reports the failure.
 //! 3. Generated code whose ordered access is not aligned, on hosts that mind: carry it out here.
@@ -57,7 +57,7 @@ pub(crate) fn classify(signo: i32, info: &libc::siginfo_t, context: &mut libc::u
             Some(units) => units.leave_behind(context),
             None => leave_if_modified(addr, context),
         }
-        drop_stale_at_once(context);
+        end_countdown(context);
         return Verdict::Resume;
     }
     if signo == libc::SIGTRAP && info.si_code == TRAP_TRACE {
@@ -132,7 +132,7 @@ fn leave_generated_code(signo: i32, info: &libc::siginfo_t, context: &mut libc::
     let jit = crate::process::current().and_then(|process| process.code.jit.as_ref());
     let Some((translation, guest_pc)) = jit.and_then(|jit| jit.cache.find_by_host_pc(pc)) else { return false };
     let region = translation.code.0;
-    let of_itself = Cell::new(false);
+    let (of_itself, epoch) = (Cell::new(false), epoch());
     if signo == libc::SIGBUS && info.si_code == libc::BUS_ADRALN {
         let may = |addr: u64, bytes: usize, access| {
             let ends = [addr, addr.wrapping_add(bytes as u64 - 1)];
@@ -141,7 +141,9 @@ fn leave_generated_code(signo: i32, info: &libc::siginfo_t, context: &mut libc::
             !of_itself.get() && may_access(addr, bytes, access)
         };
         if arch::emulate_unaligned(context, may) {
-            leave_what_is_stale(cpu, context);
+            if self::epoch() != epoch {
+                end_countdown(context);
+            }
             return true;
         }
     }
@@ -183,13 +185,8 @@ fn is_made_from(translation: &Translation, addr: GuestAddr) -> bool {
         && crate::process::current().is_some_and(|process| process.code.is_of_writable_page(translation.pc))
 }
 
-/// Behind a write that the handler has carried out in place of generated code, which goes on.
-fn leave_what_is_stale(cpu: *mut CpuState, context: &mut libc::ucontext_t) {
-    if crate::process::current().is_some_and(|process| process.mem.any_stale()) {
-        // SAFETY: points to the thread's registers while it runs guest code; the word is atomic.
-        unsafe { (*cpu).rt.interrupt.fetch_or(CODE_CHANGED, Ordering::Relaxed) };
-        drop_stale_at_once(context);
-    }
+fn epoch() -> u64 {
+    crate::process::current().map_or(0, |process| process.code.epoch())
 }
 
 /// Makes the context resume in the dispatcher, with the guest at `pc`.
@@ -209,7 +206,7 @@ fn may_access(addr: u64, bytes: usize, access: Access) -> bool {
     let Some(process) = crate::process::current() else { return false };
     let needed = if access == Access::Read { Prot::READ } else { Prot::READ | Prot::WRITE };
     if access != Access::Read {
-        process.prepare_kernel_write(GuestAddr(addr), bytes as u64);
+        process.give_up_code(GuestAddr(addr), bytes as u64);
     }
     let allowed = |at: u64| process.mem.mapping(GuestAddr(at)).is_some_and(|m| m.prot.contains(needed));
     allowed(addr) && allowed(addr.wrapping_add(bytes as u64 - 1))
@@ -222,13 +219,12 @@ const SI_KERNEL: i32 = 0x80;
 /// Stands for any non-canonical address.
 const NOT_CANONICAL: u64 = 1 << 63;
 
-/// Case 1 in emitted code, which does not look at the interrupt word: nothing may lead to what is stale when it goes on.
-fn drop_stale_at_once(context: &mut libc::ucontext_t) {
+/// Has emitted code, which does not look at the interrupt word, leave soon.
+fn end_countdown(context: &mut libc::ucontext_t) {
     let Some(process) = crate::process::current().filter(|process| process.code.emits) else { return };
     let Some(jit) = &process.code.jit else { return };
     let found = jit.cache.find_by_host_pc(arch::context_pc(context) as usize);
     if found.is_some_and(|(translation, _)| translation.kind == CodeKind::Tier0) {
-        process.drain_stale();
         arch::end_countdown(context);
     }
 }
@@ -236,7 +232,7 @@ fn drop_stale_at_once(context: &mut libc::ucontext_t) {
 /// Case 1: whether `addr` lay in a protected code page and can be written now.
 fn unprotect(addr: GuestAddr) -> bool {
     let Some(process) = crate::process::current() else { return false };
-    let done = process.mem.unprotect_code(addr);
+    let done = process.mem.unprotect_code(addr, || process.drain_stale());
     if done {
         stats::add(&process.stats.code_writes, 1);
     }

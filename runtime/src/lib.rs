@@ -9,7 +9,7 @@
 //! | `memory/`           | `GuestMap`: layout, interval map, mmap and friends with Linux semantics           |
 //! | `load.rs`, `stack.rs` | from an ELF file to a thread at its entry                                       |
 //! | `dispatch.rs`       | `Thread::run`: picks the engine, delivers signals, makes system calls             |
-//! | `tier.rs`, `compile_queue.rs` | translations, heat, background compilation                              |
+//! | `tier.rs`, `compile_queue.rs`, `compile_gate.rs` | translations, heat, background compilation           |
 //! | `cold.rs`           | cold code by the emitter, on AArch64                                              |
 //! | `smc.rs`            | pages with translated code: write protection and invalidation                     |
 //! | `world.rs`          | who is inside generated code, and waiting until nobody is                         |
@@ -27,6 +27,7 @@
 pub mod access;
 mod arch;
 mod cold;
+mod compile_gate;
 mod compile_queue;
 pub mod cpuid;
 pub mod crash;
@@ -40,6 +41,8 @@ pub mod hidden;
 pub mod load;
 pub mod lockstep;
 pub mod memory;
+#[cfg(all(test, feature = "models"))]
+mod models;
 pub mod options;
 pub mod process;
 pub mod profile;

@@ -101,9 +101,17 @@ impl Process {
     }
 
     /// The kernel is about to write `len` bytes at `addr` by itself (`read`, `recv`, ...): translations of code
-    /// there become stale.
-    pub fn prepare_kernel_write(&self, addr: GuestAddr, len: u64) {
-        self.mem.prepare_kernel_write(addr, len);
+    /// there are dropped. If it yields true, [`GuestMap::end_kernel_write`] is to be called behind the write.
+    #[must_use]
+    pub fn prepare_kernel_write(&self, addr: GuestAddr, len: u64) -> bool {
+        self.mem.prepare_kernel_write(addr, len, || self.drain_stale())
+    }
+
+    /// Guest memory there is about to be written, or has been, in ways that nobody else notices.
+    pub(crate) fn give_up_code(&self, addr: GuestAddr, len: u64) {
+        if self.prepare_kernel_write(addr, len) {
+            self.mem.end_kernel_write(addr, len);
+        }
     }
 
     /// From now on registers are exact wherever the guest may fault: it has installed a handler that can look at them
@@ -118,7 +126,7 @@ impl Process {
         self.code.require_order();
     }
 
-    /// Drops translations of guest code that has changed. Called at safepoints.
+    /// Drops translations of guest code that has changed, or waits until they are. Called at safepoints.
     pub(crate) fn drain_stale(&self) {
         if self.mem.any_stale() {
             self.code.drain_stale(&self.mem, &self.stats);

@@ -350,13 +350,19 @@ impl Pages {
 
     /// Shelves or drops all translations from what the map reports as stale; whether there was any.
     pub(crate) fn drain_stale(&mut self, map: &GuestMap, code: &Code) -> bool {
-        let mut stale = map.take_stale();
-        if lockstep::is_broken(Sabotage::Stale) {
-            stale.clear();
-        }
-        if stale.is_empty() {
-            return false;
-        }
+        let before = self.invalidations;
+        map.drain_stale(|mut stale| {
+            if lockstep::is_broken(Sabotage::Stale) {
+                stale.clear();
+            }
+            if !stale.is_empty() {
+                self.invalidate(stale, map, code);
+            }
+        });
+        self.invalidations != before
+    }
+
+    fn invalidate(&mut self, stale: Vec<GuestRange>, map: &GuestMap, code: &Code) {
         self.invalidations += 1;
         for range in stale {
             let mapped = map.is_mapped(range.start, range.size());
@@ -372,7 +378,6 @@ impl Pages {
             self.recent.push_back((self.invalidations, range));
         }
         code.advance_epoch();
-        true
     }
 
     /// Drops all translations.
@@ -442,6 +447,16 @@ impl Code {
         if entry.is_usable() && !entry.origin().holds(map) {
             stats::add(&stats.retranslations, 1);
             self.drop_entry(&entry);
+        }
+    }
+
+    /// What was made for `pc`, where not all of an instruction could be fetched, is good no more.
+    #[cold]
+    pub(crate) fn drop_unfetchable(&self, stats: &Stats, pc: GuestAddr) {
+        stats::add(&stats.retranslations, 1);
+        self.drop_entry(&self.entry(pc));
+        if let Some(units) = &self.units {
+            units.remove(GuestRange { start: pc, end: pc.wrapping_add(MAX_INSN as u64) });
         }
     }
 }

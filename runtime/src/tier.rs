@@ -9,6 +9,7 @@
 
 use crate::arch::{self, FrozenUnits, Units};
 use crate::cold;
+use crate::compile_gate::CompileGate;
 use crate::compile_queue::{self, Queue};
 use crate::dispatch::CODE_CHANGED;
 use crate::memory::{CodePage, GuestMap};
@@ -19,6 +20,7 @@ use crate::profile::{self, Profile};
 use crate::smc::{GuestCode, Origin, Pages};
 use crate::stats::{self, Stats};
 use crate::world::{Member, World};
+use calque_backend::sync::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Mutex, MutexGuard};
 use calque_backend::{
     Arch, Budget, CacheError, CodeCache, CodeKind, CompileOptions, Compiler, HostCode, HostIsa, MemoryOrder,
     StateAtFaults, Translation,
@@ -30,8 +32,8 @@ use calque_ir::pass;
 use calque_ir::{CpuState, Exit, GuestAddr, Helper, Region};
 use hashbrown::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock, PoisonError};
 use std::time::Instant;
 
 /// What is known of one guest pc. The dispatcher's fields come first: programs have more entries than caches have room.
@@ -271,9 +273,7 @@ pub(crate) struct Jit {
     /// Compile in the guest's threads.
     synchronous: bool,
     /// Compilations under way; a reset of the cache waits for them.
-    compiling: AtomicUsize,
-    /// No compilation may begin.
-    resetting: AtomicBool,
+    pub(crate) compiling: CompileGate,
     /// The cache is full: the next safepoint resets it.
     pub(crate) full: AtomicBool,
 }
@@ -286,37 +286,16 @@ impl Jit {
             queue: Queue::default(),
             helpers: calque_backend::helpers::table(host_helper),
             synchronous: options.sync_compile,
-            compiling: AtomicUsize::new(0),
-            resetting: AtomicBool::new(false),
+            compiling: CompileGate::default(),
             full: AtomicBool::new(false),
         })
     }
 }
 
 impl Jit {
-    /// Announces a compilation and waits while the cache is being reset. Sequentially consistent on both sides: one of
-    /// compiler and resetter sees the other.
-    fn begin_compiling(&self) {
-        loop {
-            self.compiling.fetch_add(1, Ordering::SeqCst);
-            if !self.resetting.load(Ordering::SeqCst) {
-                return;
-            }
-            self.compiling.fetch_sub(1, Ordering::Release);
-            std::thread::yield_now();
-        }
-    }
-
-    /// The same, until the guard is dropped.
-    pub(crate) fn compiling(&self) -> Compiling<'_> {
-        self.begin_compiling();
-        Compiling(self)
-    }
-
     /// In the child of a fork: the compile thread and what it was doing stayed in the parent.
     fn after_fork_in_child(&self) -> Result<(), CacheError> {
-        self.compiling.store(0, Ordering::Release);
-        self.resetting.store(false, Ordering::Release);
+        self.compiling.after_fork_in_child();
         self.queue.after_fork_in_child();
         self.cache.after_fork_in_child()
     }
@@ -326,15 +305,6 @@ impl Jit {
 fn one_core() -> bool {
     static ONE: LazyLock<bool> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from) == 1);
     *ONE
-}
-
-/// A compilation under way.
-pub(crate) struct Compiling<'a>(&'a Jit);
-
-impl Drop for Compiling<'_> {
-    fn drop(&mut self) {
-        self.0.compiling.fetch_sub(1, Ordering::Release);
-    }
 }
 
 /// Entry points of the helpers that ask the host.
@@ -739,7 +709,7 @@ impl Code {
         if let (Some(emit), Some(lifted)) = (&process.options.emit, lifted) {
             emit.region(map, &lifted, &region, compiler, &compile_options);
         }
-        jit.begin_compiling();
+        let compiling = jit.compiling.enter();
         match jit.cache.translate(compiler, &region, &compile_options) {
             Ok(translation) => {
                 stats::add(&process.stats.regions, 1);
@@ -767,7 +737,7 @@ impl Code {
                 }
             }
         }
-        jit.compiling.fetch_sub(1, Ordering::Release);
+        drop(compiling);
         stats::add(&process.stats.compile_ns, start.elapsed().as_nanos() as u64);
     }
 
@@ -815,13 +785,10 @@ impl Code {
             return;
         }
         self.world.stopped(CODE_CHANGED, || {
-            jit.resetting.store(true, Ordering::SeqCst);
-            while jit.compiling.load(Ordering::SeqCst) != 0 {
-                std::thread::yield_now();
-            }
-            self.drop_all();
-            jit.cache.reset();
-            jit.resetting.store(false, Ordering::SeqCst);
+            jit.compiling.shut(|| {
+                self.drop_all();
+                jit.cache.reset();
+            });
         });
     }
 }

@@ -12,9 +12,10 @@
 
 use crate::signal::host;
 use calque_backend::JumpCache;
+use calque_backend::sync::{AtomicBool, Mutex, MutexGuard, yield_now};
 use calque_ir::GuestAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError};
 
 /// One guest thread.
 pub(crate) struct Member {
@@ -120,7 +121,7 @@ impl World {
     /// Runs `action` while no thread is inside generated code; the calling thread is not. `bit` makes the others leave.
     pub(crate) fn stopped(&self, bit: u32, action: impl FnOnce()) {
         while self.stopping.swap(true, Ordering::SeqCst) {
-            std::thread::yield_now();
+            yield_now();
         }
         self.interrupt_all(bit);
         for round in 0u32.. {
@@ -134,7 +135,7 @@ impl World {
                 members.retain(|m| !inside(m) || m.unpolled.is_none_or(host::kick));
             }
             drop(members);
-            std::thread::yield_now();
+            yield_now();
         }
         action();
         self.stopping.store(false, Ordering::SeqCst);

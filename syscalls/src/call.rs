@@ -4,7 +4,7 @@
 //! 1. A handler runs only after [`Call::admit`]: every argument whose type says that the kernel follows it is null or
 //!    lies in the guest's part of the address space, and no descriptor is one of Calque's own.
 //! 2. Code pages in buffers that the kernel writes have been given up before the call (`prepare_kernel_write`), so
-//!    the kernel does not meet write-protected pages.
+//!    the kernel does not meet write-protected pages, and stay so until the call ends.
 //! 3. A call that sleeps goes through [`Call::host`], which a signal can keep from starting; a handler hands that error
 //!    on at once, having changed nothing in the guest. Whether a call that has slept starts again is the host
 //!    kernel's decision: `SA_RESTART` is mirrored to it, so EINTR is the guest's result.
@@ -37,11 +37,21 @@ pub(crate) struct Call<'a> {
     not_started: bool,
     /// Paths in the sysroot that stand in for the guest's own.
     paths: Vec<CString>,
+    /// Buffers in memory that may be executed, which the kernel writes until the call ends.
+    written: Vec<(GuestAddr, u64)>,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        for (addr, len) in self.written.drain(..) {
+            self.thread.process.mem.end_kernel_write(addr, len);
+        }
+    }
 }
 
 impl<'a> Call<'a> {
     pub(crate) fn new(thread: &'a mut Thread, row: &'static Row, args: [u64; 6]) -> Call<'a> {
-        Call { thread, row, args, not_started: false, paths: Vec::new() }
+        Call { thread, row, args, not_started: false, paths: Vec::new(), written: Vec::new() }
     }
 
     /// Carries the call out; RAX gets its result.
@@ -72,7 +82,7 @@ impl<'a> Call<'a> {
     }
 
     /// Checks what the arguments point to (invariants 1 and 2).
-    pub(crate) fn admit(&self) -> Result<(), Errno> {
+    pub(crate) fn admit(&mut self) -> Result<(), Errno> {
         for (i, &arg) in self.row.args.iter().enumerate() {
             let value = self.args[i];
             match arg {
@@ -89,9 +99,9 @@ impl<'a> Call<'a> {
     }
 
     /// Checks the memory behind argument `i`.
-    fn admit_memory(&self, i: usize, arg: Arg) -> Result<(), Errno> {
-        let args = &self.args;
-        for (dir, addr, len) in arg.buffers(args, i) {
+    fn admit_memory(&mut self, i: usize, arg: Arg) -> Result<(), Errno> {
+        let args = self.args;
+        for (dir, addr, len) in arg.buffers(&args, i) {
             if addr != 0 && len != 0 {
                 self.admit_buffer(dir, addr, len)?;
             }
@@ -107,20 +117,27 @@ impl<'a> Call<'a> {
         }
     }
 
-    fn admit_buffer(&self, dir: Dir, addr: u64, len: u64) -> Result<(), Errno> {
+    fn admit_buffer(&mut self, dir: Dir, addr: u64, len: u64) -> Result<(), Errno> {
         // The kernel takes at most MAX_RW_COUNT bytes, so a longer buffer is only followed that far.
         let len = len.min(0x7fff_f000);
         if addr >= GUEST_END || addr + len > GUEST_END {
             return Err(Errno::EFAULT);
         }
         if dir == Dir::Out {
-            self.thread.process.prepare_kernel_write(GuestAddr(addr), len);
+            self.will_be_written(GuestAddr(addr), len);
         }
         Ok(())
     }
 
+    /// The kernel is going to write there.
+    pub(crate) fn will_be_written(&mut self, addr: GuestAddr, len: u64) {
+        if self.thread.process.prepare_kernel_write(addr, len) {
+            self.written.push((addr, len));
+        }
+    }
+
     /// What cannot be read or is too long here is left to the kernel, which refuses it, too.
-    fn admit_iov(&self, dir: Dir, iov: u64, count: u64) -> Result<(), Errno> {
+    fn admit_iov(&mut self, dir: Dir, iov: u64, count: u64) -> Result<(), Errno> {
         let count = count.min(IOV_MAX) as usize;
         for [base, len] in access::read_slice::<[u64; 2]>(GuestAddr(iov), count).unwrap_or_default() {
             if len != 0 {
@@ -131,7 +148,7 @@ impl<'a> Call<'a> {
     }
 
     /// `struct msghdr`: name, namelen, iov, iovlen, control, controllen, flags.
-    fn admit_msg(&self, dir: Dir, msg: u64) -> Result<(), Errno> {
+    fn admit_msg(&mut self, dir: Dir, msg: u64) -> Result<(), Errno> {
         let Ok(header) = access::read::<[u64; 7]>(GuestAddr(msg)) else { return Ok(()) };
         let [name, namelen, iov, iovlen, control, controllen, _] = header;
         if name != 0 {
@@ -143,7 +160,7 @@ impl<'a> Call<'a> {
         self.admit_iov(dir, iov, iovlen)
     }
 
-    fn admit_mmsg(&self, dir: Dir, msgs: u64, count: u64) -> Result<(), Errno> {
+    fn admit_mmsg(&mut self, dir: Dir, msgs: u64, count: u64) -> Result<(), Errno> {
         (0..count.min(IOV_MAX)).try_for_each(|i| self.admit_msg(dir, msgs + i * crate::row::MMSGHDR))
     }
 

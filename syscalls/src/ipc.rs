@@ -107,6 +107,6 @@ pub(crate) fn msgrcv(call: &mut Call<'_>) -> Result {
     let [id, msg, size, kind, flags, _] = call.args;
     let len = size.saturating_add(8);
     access::check(GuestAddr(msg), len as usize, calque_runtime::thread::Access::Write)?;
-    call.process().prepare_kernel_write(GuestAddr(msg), len);
+    call.will_be_written(GuestAddr(msg), len);
     call.host(libc::SYS_msgrcv, [id, msg, size, kind, flags])
 }

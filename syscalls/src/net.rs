@@ -10,7 +10,7 @@ pub(crate) fn getsockopt(call: &mut Call<'_>) -> Result<u64, Errno> {
     let room = call.read::<u32>(4)?;
     if value != 0 && room != 0 {
         access::check(call.addr(3), room as usize, calque_runtime::thread::Access::Write)?;
-        call.process().prepare_kernel_write(call.addr(3), u64::from(room));
+        call.will_be_written(call.addr(3), u64::from(room));
     }
     call.host(libc::SYS_getsockopt, [fd, level, name, value, len])
 }

@@ -261,7 +261,7 @@ pub(crate) fn prctl(call: &mut Call<'_>) -> Result {
     match prctl_kind(call.int(0)) {
         None => return Err(Errno::EINVAL),
         Some(Prctl::Pointer) if call.args[1] >= GUEST_END => return Err(Errno::EFAULT),
-        Some(Prctl::Pointer) => call.process().prepare_kernel_write(call.addr(1), 16),
+        Some(Prctl::Pointer) => call.will_be_written(call.addr(1), 16),
         Some(Prctl::Number) => {}
     }
     let [option, a, b, c, d, _] = call.args;

@@ -75,6 +75,11 @@ impl Totals {
         let mut test = cargo(&["test", "--workspace", "--no-fail-fast"]);
         describe(&mut test, tools);
         self.counted("tests on this machine", &mut with_filter(test, args));
+        // With loom's atomics in place of the processor's, a build of its own.
+        let models = ["test", "-p", "calque-backend", "-p", "calque-runtime", "--features", "calque-runtime/models"];
+        if args.filter.as_deref().is_none_or(|filter| filter == "models") {
+            self.counted("models", cargo(&models).args(["--lib", "models"]));
+        }
         if args.filter.is_none() {
             self.real_programs();
             self.gcc_tests();

@@ -11,9 +11,9 @@ use super::CacheError;
 use crate::abi::{self, CodeKind, FIXED_CELLS, HostCode, LEAVE_CELL, LEAVE_PASSING_CELL, LINK_CELL, RESOLVE_CELL};
 use crate::arch;
 use crate::emit::entry::Stub;
+use crate::sync::{AtomicU32, AtomicU64};
 use calque_ir::GuestAddr;
-use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 /// Bit of a word of targets: the exit is in code of tier 0.
 const TIER0: u64 = 1 << 63;
@@ -103,7 +103,7 @@ impl Cells {
     }
 
     /// What an unlinked cell holds.
-    fn stub(&self, cell: u32) -> HostCode {
+    pub(super) fn stub(&self, cell: u32) -> HostCode {
         HostCode(self.stubs.words[cell as usize].load(Ordering::Relaxed) as usize)
     }
 
@@ -136,10 +136,12 @@ impl Cells {
 }
 
 /// Words of an anonymous mapping: reserved at once, allocated as they are touched.
+#[cfg(not(feature = "models"))]
 struct Table {
     words: &'static [AtomicU64],
 }
 
+#[cfg(not(feature = "models"))]
 impl Table {
     fn new(capacity: u32) -> Result<Self, CacheError> {
         let (protection, flags) =
@@ -149,7 +151,7 @@ impl Table {
         let words = unsafe {
             let p = libc::mmap(std::ptr::null_mut(), capacity as usize * 8, protection, flags, -1, 0);
             if p == libc::MAP_FAILED {
-                return Err(CacheError::Map(io::Error::last_os_error()));
+                return Err(CacheError::Map(std::io::Error::last_os_error()));
             }
             std::slice::from_raw_parts(p.cast(), capacity as usize)
         };
@@ -157,9 +159,23 @@ impl Table {
     }
 }
 
+#[cfg(not(feature = "models"))]
 impl Drop for Table {
     fn drop(&mut self) {
         // SAFETY: the mapping that `new` made.
         unsafe { libc::munmap(self.words.as_ptr().cast_mut().cast(), size_of_val(self.words)) };
+    }
+}
+
+/// In models, where zeroes are no atomics.
+#[cfg(feature = "models")]
+struct Table {
+    words: Box<[AtomicU64]>,
+}
+
+#[cfg(feature = "models")]
+impl Table {
+    fn new(capacity: u32) -> Result<Self, CacheError> {
+        Ok(Self { words: (0..capacity).map(|_| AtomicU64::new(0)).collect() })
     }
 }

@@ -5,28 +5,24 @@
 //!
 //! # Safety
 //! 1. `push` and `reset` are called under the cache's publish lock; `reset` only while nobody searches.
-//! 2. Entries below `len` are initialized and do not change; `len` is stored with release order after the entry.
+//! 2. Entries below `len` are translations that the list owns, and do not change; `len` is stored with release order after the entry.
 #![allow(unsafe_code)]
 
 use super::Translation;
-use std::cell::UnsafeCell;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{AtomicPtr, AtomicUsize};
+use std::ptr::null_mut;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 /// log2 of the first chunk's entries.
-const FIRST: u32 = 8;
+const FIRST: u32 = if cfg!(feature = "models") { 0 } else { 8 };
 /// Chunks: room for more translations than code memory can hold.
 const CHUNKS: usize = 24;
 
-type Chunk = Vec<Arc<Translation>>;
-
 pub(super) struct Index {
-    chunks: [UnsafeCell<Chunk>; CHUNKS],
+    chunks: [OnceLock<Box<[AtomicPtr<Translation>]>>; CHUNKS],
     len: AtomicUsize,
 }
-
-// SAFETY: written under a lock, read only below `len` (invariants 1 and 2).
-unsafe impl Sync for Index {}
 
 /// Chunk and place in it of entry `i`: chunk k holds `1 << (FIRST + k)` entries.
 fn place(i: usize) -> (usize, usize) {
@@ -36,7 +32,7 @@ fn place(i: usize) -> (usize, usize) {
 
 impl Index {
     pub(super) fn new() -> Self {
-        Self { chunks: [const { UnsafeCell::new(Vec::new()) }; CHUNKS], len: AtomicUsize::new(0) }
+        Self { chunks: [const { OnceLock::new() }; CHUNKS], len: AtomicUsize::new(0) }
     }
 
     /// Number of entries.
@@ -48,13 +44,9 @@ impl Index {
     pub(super) fn push(&self, translation: Arc<Translation>) {
         let i = self.len.load(Ordering::Relaxed);
         let (chunk, at) = place(i);
-        // SAFETY: only the holder of the publish lock writes (invariant 1); the vector has its full capacity before its first
-        // entry is visible and never moves, so readers of entries below `len` are not disturbed.
-        let entries = unsafe { &mut *self.chunks[chunk].get() };
-        if at == 0 {
-            entries.reserve_exact(1 << (FIRST as usize + chunk));
-        }
-        entries.push(translation);
+        let empty = || (0..1usize << (FIRST as usize + chunk)).map(|_| AtomicPtr::new(null_mut())).collect();
+        let entries = self.chunks[chunk].get_or_init(empty);
+        entries[at].store(Arc::into_raw(translation).cast_mut(), Ordering::Relaxed);
         self.len.store(i + 1, Ordering::Release);
     }
 
@@ -63,25 +55,35 @@ impl Index {
         let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = low.midpoint(high);
-            if self.get(middle).start.0 <= pc { low = middle + 1 } else { high = middle }
+            if self.get(middle)?.start.0 <= pc { low = middle + 1 } else { high = middle }
         }
-        let found = self.get(low.checked_sub(1)?);
+        let found = self.get(low.checked_sub(1)?)?;
         (pc < found.start.0 + found.len).then_some(found)
     }
 
     /// Forgets all entries (invariant 1).
     pub(super) fn reset(&self) {
         self.len.store(0, Ordering::Release);
-        for chunk in &self.chunks {
-            // SAFETY: nobody searches and nobody else writes (invariant 1).
-            unsafe { (*chunk.get()).clear() };
+        for entry in self.chunks.iter().filter_map(OnceLock::get).flatten() {
+            let translation = entry.swap(null_mut(), Ordering::Relaxed);
+            if !translation.is_null() {
+                // SAFETY: `push` has left it to the list, and nobody looks at it any more (invariant 1).
+                drop(unsafe { Arc::from_raw(translation) });
+            }
         }
     }
 
-    fn get(&self, i: usize) -> &Translation {
+    /// Entry `i`, below `len`.
+    fn get(&self, i: usize) -> Option<&Translation> {
         let (chunk, at) = place(i);
-        // SAFETY: `i` is below `len` (invariant 2), so the entry is initialized; reading through a pointer to it does not
-        // touch the vector's length, which `push` may be changing.
-        unsafe { &*(*self.chunks[chunk].get()).as_ptr().add(at) }
+        let entry = self.chunks[chunk].get()?.get(at)?;
+        // SAFETY: the list owns it until `reset`, during which nobody searches (invariants 1 and 2).
+        unsafe { entry.load(Ordering::Relaxed).as_ref() }
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        self.reset();
     }
 }

@@ -19,6 +19,8 @@
 mod cells;
 mod index;
 pub(crate) mod memory;
+#[cfg(all(test, feature = "models"))]
+mod models;
 
 use crate::abi::{CodeKind, FIXED_CELLS, FlagsAtEntry, HostCode};
 use crate::arch;
@@ -26,14 +28,15 @@ use crate::compile::{CompileError, CompileOptions, Compiled, Compiler};
 use crate::emit::Emitted;
 use crate::emit::encode;
 use crate::emit::entry::{self, Stub};
+use crate::sync::{AtomicBool, Mutex, MutexGuard};
 use calque_ir::{GuestAddr, Region};
 use cells::Cells;
 use index::Index;
 pub(crate) use memory::CodeMemory;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 /// Why the cache cannot do what it is asked.
 #[derive(Debug, thiserror::Error)]
@@ -153,9 +156,13 @@ impl CodeCache {
     /// A cache with room for `budget` bytes of code; memory is taken as it is used.
     pub fn new(budget: usize) -> Result<Self, CacheError> {
         let budget = budget.next_multiple_of(1 << 16);
+        Self::with_cells(budget, (budget / BYTES_PER_CELL) as u32)
+    }
+
+    fn with_cells(budget: usize, cells: u32) -> Result<Self, CacheError> {
         Ok(Self {
             memory: CodeMemory::new(budget)?,
-            cells: Cells::new((budget / BYTES_PER_CELL) as u32)?,
+            cells: Cells::new(cells)?,
             index: Index::new(),
             budget,
             lock: Mutex::new(()),

@@ -8,6 +8,8 @@
 //! 1. Block starts are exact: no guest instruction is lifted twice unless two paths decode the bytes differently.
 //! 2. Blocks are numbered in reverse postorder, the entry 0: an edge goes to a lower number only where it closes a loop,
 //!    which is where engines poll.
+//! 3. Only its entry may be code that the guest may not execute: nobody would notice that it becomes executable, so what leads there
+//!    leaves the region.
 
 use super::flow::{FlagFlow, Live};
 use super::unroll::unroll;
@@ -138,8 +140,12 @@ impl<'a> Discovery<'a> {
         self.add(pc);
         let mut done = 0;
         while let Some(&start) = self.starts.get(done) {
-            done += 1;
-            self.decode(&mut window, start);
+            if self.decode(&mut window, start) || done == 0 {
+                done += 1;
+            } else {
+                self.starts.remove(done);
+                self.seen.remove(&start);
+            }
         }
         self.starts
     }
@@ -156,13 +162,15 @@ impl<'a> Discovery<'a> {
         self.starts.push(pc);
     }
 
-    /// Decodes the block at `start` as far as new instructions reach and adds its successors.
-    fn decode(&mut self, window: &mut Window, start: GuestAddr) {
+    /// Decodes the block at `start` as far as new instructions reach and adds its successors; false if the guest may not execute what is
+    /// there (3).
+    fn decode(&mut self, window: &mut Window, start: GuestAddr) -> bool {
         let (code, limit) = (self.code, self.opts.block_insns);
-        let mut n = 0;
+        let (mut n, mut fetchable) = (0, true);
         window.walk(code, start, |what, i| {
             let at = GuestAddr(i.ip());
             if what != Decoded::Insn {
+                fetchable = n > 0 || what != Decoded::Unfetchable;
                 return false;
             }
             if n > 0 && self.seen.contains_key(&at) {
@@ -194,6 +202,7 @@ impl<'a> Discovery<'a> {
             }
             false
         });
+        fetchable
     }
 
     fn follow(&mut self, pc: GuestAddr) {

@@ -88,6 +88,20 @@ fn unknown_and_invalid_end_the_block() {
 }
 
 #[test]
+fn regions_end_where_nothing_can_be_fetched() {
+    // 0: test eax,eax  2: jne 0x40  4: jmp 0; nothing is at 0x40
+    let bytes = [0x85, 0xc0, 0x75, 0x3c, 0xeb, 0xfa];
+    let code = Bytes { pc: PC, bytes: &bytes };
+    let r = lift_region(&code, PC, &EveryBlock, &LiftOptions::default());
+    let outside = Target::Pc(GuestAddr(PC.0 + 0x40));
+    assert!(r.blocks.iter().any(|block| block.exit.targets().any(|target| target == outside)));
+    assert!(!r.blocks.iter().any(|block| matches!(block.exit, Exit::Fault { .. })));
+    // Its entry is what it is asked for.
+    let r = lift_region(&code, GuestAddr(PC.0 + 0x40), &EveryBlock, &LiftOptions::default());
+    assert!(matches!(r.blocks[0].exit, Exit::Fault { kind: FaultKind::Fetch, .. }));
+}
+
+#[test]
 fn regions_split_blocks_and_close_loops() {
     // 0: xor eax,eax  2: inc eax  4: cmp eax,ebx  6: jne 2  8: ret
     let bytes = [0x31, 0xc0, 0xff, 0xc0, 0x39, 0xd8, 0x75, 0xfa, 0xc3];

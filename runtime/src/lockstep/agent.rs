@@ -301,7 +301,9 @@ impl Agent<'_> {
             self.moved = true;
             match event {
                 Event::Safepoint => {}
-                Event::Fault(GuestFault::Trap(FaultKind::Stale)) => self.thread.translate_anew(),
+                Event::Fault(GuestFault::Trap(kind)) if self.thread.is_outdated(kind) => {
+                    self.thread.translate_anew(kind)
+                }
                 Event::Step => {
                     let event = self.thread.run_short(self.member, Some(1));
                     if !matches!(event, Event::Safepoint) {
@@ -522,7 +524,7 @@ impl Agent<'_> {
             self.repeat(&op);
         }
         for range in ranges.chunks_exact(2) {
-            self.thread.process.prepare_kernel_write(GuestAddr(range[0]), range[1]);
+            self.thread.process.give_up_code(GuestAddr(range[0]), range[1]);
         }
         state.load(&mut self.thread.cpu);
         self.pending = Pending::Nothing;

@@ -8,6 +8,7 @@
 
 use super::layout::{GUEST_END, GUEST_START, IMAGES_TOP, LOW_END, LOW_START, MMAP_TOP, PIE_BASE};
 use crate::arch;
+use calque_backend::sync::{AtomicBool, Mutex, MutexGuard};
 use calque_ir::{GuestAddr, GuestRange};
 use nix::errno::Errno;
 use rangemap::{RangeMap, RangeSet};
@@ -15,8 +16,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 bitflags::bitflags! {
     /// Protection as the guest asked for it, with the values of PROT_*.
@@ -119,7 +120,7 @@ pub struct Mapping {
 /// The guest's address space. All methods may be called from any thread.
 pub struct GuestMap {
     state: Mutex<State>,
-    /// Whether `State::stale` has something: checked by the dispatcher without locking.
+    /// Whether there is something in `State::stale`, or has been and is not yet dropped: checked by the dispatcher without locking.
     any_stale: AtomicBool,
     /// Whether memory has been mapped whose changes other processes may see, or make.
     shared: AtomicBool,
@@ -159,6 +160,10 @@ struct State {
     /// How often a page with code has been written to; forgotten when it is mapped anew. From [`CHECKED_AFTER`] on its translations
     /// compare their bytes, too.
     writes: BTreeMap<u64, u32>,
+    /// Pages that are no longer code, but still write-protected until their translations are dropped.
+    given_up: RangeSet<u64>,
+    /// What the kernel may be writing to in this moment.
+    kernel_writes: Vec<std::ops::Range<u64>>,
     /// Ranges whose translations are no longer valid.
     stale: Vec<GuestRange>,
     /// A process may have been forked that shares what is shared.
@@ -177,6 +182,12 @@ const PAGE_BYTES: usize = calque_ir::addr::GUEST_PAGE as usize;
 
 fn page_up(n: u64) -> Option<u64> {
     n.checked_add(OFFSET).map(|n| n & !OFFSET)
+}
+
+/// The pages of the guest's that `len` bytes at `addr` lie in.
+fn pages_of(addr: GuestAddr, len: u64) -> std::ops::Range<u64> {
+    let end = addr.0.saturating_add(len).min(GUEST_END);
+    addr.page().0..page_up(end).unwrap_or(GUEST_END)
 }
 
 /// A page-aligned, nonempty range inside the guest's part of the address space.
@@ -506,18 +517,10 @@ impl GuestMap {
     pub(crate) fn code_page(&self, addr: GuestAddr) -> Option<CodePage> {
         let page = addr.page().0;
         let mut state = self.lock();
-        let kind = state.map.get(&page).filter(|kind| kind.prot.contains(Prot::EXEC))?;
-        let code = match kind.backing {
-            // Other processes have a shared file's memory, or may have; anonymous memory is shared with children only.
-            _ if kind.shared && (state.forked || kind.backing != Backing::Anonymous) => CodePage::Checked,
-            _ if state.checked.contains(&page) || state.is_written_often(page) => CodePage::Checked,
-            _ if kind.prot.contains(Prot::WRITE) => CodePage::Writable,
-            Backing::File { .. } => CodePage::Fixed,
-            _ => CodePage::Changing,
-        };
+        let code = state.kind_of_code(page)?;
         if !state.code.contains(&page) {
             if code == CodePage::Writable {
-                protect(&(page..page + OFFSET + 1), kind.prot.host() - Prot::WRITE);
+                state.set_protection(&(page..page + OFFSET + 1), |prot| prot - Prot::WRITE);
             }
             state.code.insert(page..page + OFFSET + 1);
         }
@@ -525,32 +528,70 @@ impl GuestMap {
     }
 
     /// A write to `addr` has faulted: whether that was a write-protected code page, which is now an ordinary
-    /// writable page whose translations are stale. Called by the host fault handler (M4).
-    pub fn unprotect_code(&self, addr: GuestAddr) -> bool {
+    /// writable page. Called by the host fault handler (M4). `drain` drops what is stale.
+    pub fn unprotect_code(&self, addr: GuestAddr, drain: impl Fn()) -> bool {
         let page = addr.page().0;
-        let mut state = self.lock();
-        let writable = state.map.get(&page).is_some_and(|kind| kind.prot.contains(Prot::WRITE));
-        // A page that another thread has just unprotected counts, too: the access is simply made again.
-        if writable && page < GUEST_END {
-            let known = state.code.contains(&page);
-            self.drop_code(&mut state, &(page..page + OFFSET + 1));
-            if known {
-                state.count_write(page);
-            }
-            return known || host_writable(page);
+        let writable = |state: &State| state.map.get(&page).is_some_and(|kind| kind.prot.contains(Prot::WRITE));
+        if page >= GUEST_END || !writable(&self.lock()) {
+            return false;
         }
-        false
+        let known = self.give_up_code(&(page..page + OFFSET + 1), drain);
+        // A page that another thread has just unprotected counts, too: the access is simply made again.
+        known || host_writable(page)
     }
 
-    /// The kernel is about to write to guest memory by itself: lifts the write protection of code pages there.
-    pub fn prepare_kernel_write(&self, addr: GuestAddr, len: u64) {
-        let end = addr.0.saturating_add(len).min(GUEST_END);
-        let range = addr.page().0..page_up(end).unwrap_or(GUEST_END);
+    /// The kernel is about to write to guest memory by itself: lifts the write protection of code pages there. `drain` drops what is
+    /// stale. If it yields true, nothing there is protected again until [`GuestMap::end_kernel_write`].
+    pub fn prepare_kernel_write(&self, addr: GuestAddr, len: u64, drain: impl Fn()) -> bool {
+        let range = pages_of(addr, len);
+        if range.is_empty() {
+            return false;
+        }
         let mut state = self.lock();
-        if !range.is_empty() && state.code.overlaps(&range) {
-            let pages: Vec<u64> = state.code.overlapping(&range).flat_map(|r| r.clone().step_by(PAGE_BYTES)).collect();
+        let may_be_code = state.overlaps(&range).any(|(_, kind)| kind.prot.contains(Prot::EXEC));
+        if may_be_code {
+            state.kernel_writes.push(range.clone());
+        }
+        let is_code = state.code.overlaps(&range) || state.given_up.overlaps(&range);
+        drop(state);
+        if is_code {
+            self.give_up_code(&range, drain);
+        }
+        may_be_code
+    }
+
+    /// The kernel has written, or will not.
+    pub fn end_kernel_write(&self, addr: GuestAddr, len: u64) {
+        let range = pages_of(addr, len);
+        let mut state = self.lock();
+        if let Some(i) = state.kernel_writes.iter().position(|writes| *writes == range) {
+            state.kernel_writes.swap_remove(i);
+            // What was translated meanwhile is checked, and its page not protected.
             self.drop_code(&mut state, &range);
-            pages.into_iter().filter(|page| range.contains(page)).for_each(|page| state.count_write(page));
+        }
+    }
+
+    /// Makes the pages of `range` writable as the guest has them, after `drain` has dropped the translations that were made from them:
+    /// another thread may write there without a fault as soon as that is possible (M3). Whether there was code.
+    fn give_up_code(&self, range: &std::ops::Range<u64>, drain: impl Fn()) -> bool {
+        let mut known = false;
+        loop {
+            let mut state = self.lock();
+            for page in state.code_pages(range).collect::<Vec<_>>() {
+                state.count_write(page);
+                known = true;
+            }
+            let parts = self.forget_code(&mut state, range);
+            state.given_up.extend(parts);
+            drop(state);
+            drain();
+            let mut state = self.lock();
+            // Others may have made translations meanwhile, and have perhaps given them up again.
+            if state.stale.is_empty() && !state.is_protected(range) {
+                state.given_up.remove(range.clone());
+                state.set_protection(range, |prot| prot);
+                return known;
+            }
         }
     }
 
@@ -598,20 +639,21 @@ impl GuestMap {
         self.shared.load(Ordering::Acquire)
     }
 
-    /// Whether `take_stale` would yield anything.
+    /// Whether there are translations to be dropped, or somebody is about to drop them.
     #[inline]
     pub fn any_stale(&self) -> bool {
         self.any_stale.load(Ordering::Acquire)
     }
 
-    /// Takes the ranges whose translations have become invalid (M3).
-    pub fn take_stale(&self) -> Vec<GuestRange> {
-        if !self.any_stale.load(Ordering::Acquire) {
-            return Vec::new();
+    /// Has `discard` drop the translations of the ranges that have become invalid (M3). Until it has, `any_stale` holds: who asks waits for
+    /// it. One thread at a time.
+    pub fn drain_stale(&self, discard: impl FnOnce(Vec<GuestRange>)) {
+        if self.any_stale.load(Ordering::Acquire) {
+            let stale = std::mem::take(&mut self.lock().stale);
+            discard(stale);
+            let state = self.lock();
+            self.any_stale.store(!state.stale.is_empty(), Ordering::Release);
         }
-        let mut state = self.lock();
-        self.any_stale.store(false, Ordering::Relaxed);
-        std::mem::take(&mut state.stale)
     }
 
     /// From now on changes are recorded.
@@ -644,21 +686,21 @@ impl GuestMap {
 
     /// Forgets the code marks in `range`, gives its pages their full protection back, and reports it as stale.
     fn drop_code(&self, state: &mut State, range: &std::ops::Range<u64>) {
+        for part in self.forget_code(state, range) {
+            state.set_protection(&part, |prot| prot);
+        }
+    }
+
+    /// Forgets the code marks in `range` and reports it as stale; the parts that had some.
+    fn forget_code(&self, state: &mut State, range: &std::ops::Range<u64>) -> Vec<std::ops::Range<u64>> {
         let marked: Vec<_> =
             state.code.overlapping(range).map(|r| r.start.max(range.start)..r.end.min(range.end)).collect();
-        for part in marked {
-            let writable: Vec<_> = state
-                .overlaps(&part)
-                .filter(|(_, kind)| kind.prot.contains(Prot::WRITE))
-                .map(|(r, kind)| (r, kind.prot.host()))
-                .collect();
-            for (pages, prot) in writable {
-                protect(&pages, prot);
-            }
+        for part in &marked {
             state.stale.push(GuestRange { start: GuestAddr(part.start), end: GuestAddr(part.end) });
-            state.code.remove(part);
+            state.code.remove(part.clone());
             self.any_stale.store(true, Ordering::Release);
         }
+        marked
     }
 }
 
@@ -669,6 +711,37 @@ impl State {
         }
     }
 
+    /// Gives the pages in `range` that the guest may write to the protection on the host that `prot` makes of their own.
+    fn set_protection(&self, range: &std::ops::Range<u64>, prot: impl Fn(Prot) -> Prot) {
+        for (pages, kind) in self.overlaps(range).filter(|(_, kind)| kind.prot.contains(Prot::WRITE)) {
+            protect(&pages, prot(kind.prot.host()));
+        }
+    }
+
+    /// How code in `page` may change, if the guest may execute it.
+    fn kind_of_code(&self, page: u64) -> Option<CodePage> {
+        let kind = self.map.get(&page).filter(|kind| kind.prot.contains(Prot::EXEC))?;
+        Some(match kind.backing {
+            // Other processes have a shared file's memory, or may have; anonymous memory is shared with children only.
+            _ if kind.shared && (self.forked || kind.backing != Backing::Anonymous) => CodePage::Checked,
+            _ if self.is_checked(page) => CodePage::Checked,
+            _ if kind.prot.contains(Prot::WRITE) => CodePage::Writable,
+            Backing::File { .. } => CodePage::Fixed,
+            _ => CodePage::Changing,
+        })
+    }
+
+    /// The pages in `range` that hold translated code.
+    fn code_pages<'a>(&'a self, range: &'a std::ops::Range<u64>) -> impl Iterator<Item = u64> + 'a {
+        let pages = self.code.overlapping(range).flat_map(|r| r.clone().step_by(PAGE_BYTES));
+        pages.filter(|page| range.contains(page))
+    }
+
+    /// Whether a page in `range` is write-protected because it holds translated code.
+    fn is_protected(&self, range: &std::ops::Range<u64>) -> bool {
+        self.code_pages(range).any(|page| self.kind_of_code(page) == Some(CodePage::Writable))
+    }
+
     /// A page with code has been written to.
     fn count_write(&mut self, page: u64) {
         *self.writes.entry(page).or_default() += 1;
@@ -676,6 +749,13 @@ impl State {
 
     fn is_written_often(&self, page: u64) -> bool {
         self.writes.get(&page).is_some_and(|writes| *writes >= CHECKED_AFTER)
+    }
+
+    /// Whether code of a page of this process's own is checked.
+    fn is_checked(&self, page: u64) -> bool {
+        self.checked.contains(&page)
+            || self.is_written_often(page)
+            || self.kernel_writes.iter().any(|range| range.contains(&page))
     }
 
     /// Other memory is mapped in `range`, or none.

@@ -11,8 +11,9 @@
 //! - **M2** Host protection = guest protection without EXEC (READ where only EXEC was asked for), without WRITE on
 //!   code pages.
 //! - **M3** Whatever changes contents or protection of a code page behind the guest code's back drops its mark and
-//!   reports it in `take_stale` *before* the call returns; the dispatcher looks there before it runs any more code.
-//!   (Code pages that are *checked* are not protected: their translations look for themselves.)
+//!   reports it as stale *before* the call returns; the dispatcher looks there before it runs any more code, and waits for whoever is about to
+//!   drop translations. Before a code page becomes writable for want of a write, its translations are dropped: other threads write there
+//!   without a fault from then on. (Code pages that are *checked* are not protected: their translations look for themselves.)
 //! - **M4** No guest memory is touched through `access` while the map is locked: the fault handler locks it.
 
 mod layout;

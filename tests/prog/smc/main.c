@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -253,7 +255,38 @@ static void mappings(void) {
     unlink(name);
 }
 
+// A call at the end of a page, back to one that changes in other ways: it is written through another mapping, and cannot be executed at times.
+static sigjmp_buf env;
+static void no_code(int s, siginfo_t *i, void *c) { (void)s; (void)c; siglongjmp(env, 1 + ((uintptr_t)i->si_addr % PAGE == 0)); }
+
+static void edges(void) {
+    unsigned char *p = pages(2, RWX);
+    int fd = memfd_create("code", 0);
+    if (ftruncate(fd, PAGE)) return;
+    unsigned char *w = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (mmap(p + PAGE, PAGE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0) != p + PAGE) return;
+    emit(p + 64, 1000);
+    unsigned char *at = p + PAGE - 9;
+    int distance = (int)(p + 64 - (p + PAGE));
+    memcpy(at, "\x48\x83\xec\x08\xe8", 5);              // sub rsp, 8; call p + 64
+    memcpy(at + 5, &distance, 4);
+    memcpy(w, "\x48\x83\xc4\x08\x05\0\0\0\0\xc3", 10);      // add rsp, 8; add eax, constant; ret
+    struct sigaction action = {.sa_sigaction = no_code, .sa_flags = SA_SIGINFO};
+    sigaction(SIGSEGV, &action, NULL);
+    long sum = 0, faults = 0;
+    for (int i = 0; i < 300; i++) {
+        memcpy(w + 5, &i, 4);
+        if (i % 10 == 5) mprotect(p + PAGE, PAGE, PROT_READ);
+        int fault = sigsetjmp(env, 1);
+        if (fault) faults += fault - 1;
+        else sum += call(at, 1);
+        if (i % 10 == 5) mprotect(p + PAGE, PAGE, PROT_READ | PROT_EXEC);
+    }
+    printf("edges %ld, faults %ld\n", sum, faults);
+}
+
 int main(void) {
+    edges();
     next_instruction();
     own_loop();
     mixed();

@@ -235,11 +235,16 @@ impl Pass<'_, '_> {
                 let at = decoder.position();
                 decoder.decode_out(&mut insn);
                 if insn.is_invalid() {
-                    if decoder.last_error() == iced_x86::DecoderError::NoMoreBytes && at != 0 && len - at < MAX_INSN {
+                    let cut = decoder.last_error() == iced_x86::DecoderError::NoMoreBytes;
+                    if cut && at != 0 && len - at < MAX_INSN {
                         // Perhaps only the window ends here.
                         continue 'run;
                     }
-                    return self.leave_odd();
+                    // What cannot be read, or is checked, need not be so for ever, and the unit is not told. An exit to what begins here would
+                    // lead to itself.
+                    let begins = self.unit.entries.last().is_some_and(|entry| entry.at == self.code.len() as u32);
+                    let leaves = cut && self.unit.insns > 0 && !begins;
+                    return if leaves { self.leave_to(self.pc) } else { self.leave_odd() };
                 }
                 let bytes = &window[at..at + insn.len()];
                 let displacement =
