@@ -2,7 +2,7 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { BODIES = 8, STEPS = 350000 };
+enum { BODIES = 8, STEPS = 1200000 };
 static double p[BODIES][3], v[BODIES][3], m[BODIES];
 
 int main(void) {
