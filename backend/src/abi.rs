@@ -48,6 +48,8 @@ pub enum ExitReason {
     Link { cell: u32 },
     /// To `cpu.rip`, which the jump cache does not know.
     Indirect,
+    /// On the way from code of the `Tail` convention to tier 0's at this address, with the countdown at its end. `cpu.rip` is stale.
+    Arrived(HostCode),
     /// SYSCALL; `cpu.rip` is behind it.
     Syscall,
     /// The instruction at `cpu.rip` faults (INT3: the one before).
@@ -62,6 +64,8 @@ pub enum ExitReason {
 pub(crate) const REASON_LINK: u32 = 0;
 /// `Rt::exit_reason` after any other exit; `exit_detail` is a leave word.
 pub(crate) const REASON_LEAVE: u32 = 1;
+/// `Rt::exit_reason` of [`ExitReason::Arrived`]; `exit_detail` is the code.
+pub(crate) const REASON_ARRIVED: u32 = 3;
 /// `Rt::exit_reason` that a signal handler stores before it resumes at [`fault_return`].
 pub const REASON_HOST_FAULT: u32 = 2;
 
@@ -164,6 +168,7 @@ fn exit_reason(cpu: &CpuState) -> ExitReason {
     match cpu.rt.exit_reason & !FROM_TIER0 {
         REASON_LINK => ExitReason::Link { cell: cpu.rt.exit_detail as u32 },
         REASON_LEAVE => decode_leave(cpu.rt.exit_detail),
+        REASON_ARRIVED => ExitReason::Arrived(HostCode(cpu.rt.exit_detail as usize)),
         _ => ExitReason::HostFault,
     }
 }

@@ -143,6 +143,21 @@ fn deferred_flags_are_settled_for_whoever_wants_them() {
 }
 
 #[test]
+fn arrivals_from_compiled_code_are_counted() {
+    let mut runner = Runner::new();
+    let mut cpu = runner.state(&mut Random::new(1));
+    cpu.gpr[0] = 0;
+    let from = make(&mut runner, CodeKind::Tail, &step(0x1000, |_| to(0x1010)));
+    let target = make(&mut runner, CodeKind::Tier0, &step(0x1010, |_| to(0x1020)));
+    runner.cache.link(from.cells.start, &target);
+    cpu.rt.countdown = 1;
+    assert_eq!(runner.run(&mut cpu, &from), ExitReason::Link { cell: target.cells.start });
+    assert_eq!((cpu.rt.countdown, cpu.gpr[0]), (0, 2));
+    assert_eq!(runner.run(&mut cpu, &from), ExitReason::Arrived(target.code));
+    assert_eq!((cpu.rt.countdown, cpu.gpr[0]), (-1, 3), "the target has not run");
+}
+
+#[test]
 fn endless_loops_end_with_the_countdown() {
     let mut runner = Runner::new();
     let mut cpu = runner.state(&mut Random::new(1));

@@ -101,6 +101,7 @@ impl Jit {
         match reason {
             ExitReason::Link { cell } => Ok(Next::Pc(self.cache.cell_target(cell))),
             ExitReason::Indirect | ExitReason::Interrupt => Ok(Next::Pc(GuestAddr(cpu.rip))),
+            ExitReason::Arrived(_) => unreachable!("there is no code of tier 0"),
             ExitReason::Syscall => Ok(Next::Syscall { next: GuestAddr(cpu.rip) }),
             ExitReason::Fault(kind) => Ok(Next::Fault { kind, pc: GuestAddr(cpu.rip) }),
             ExitReason::HostFault => {

@@ -5,7 +5,8 @@
 //! Exits of either kind of code are linked to either kind of target.
 //!
 //! **Heat.** Emitted code counts no executions. Its countdown (`emit/exit.rs`) brings each thread back once in [`period`] backward jumps,
-//! calls and returns; the place it was about to go to has then run about as often as the period is long.
+//! calls, returns, and arrivals from compiled regions; the place it was about to go to has then run about as often as the period is long. Where
+//! that says nothing new, because a region is being compiled there, the next countdowns are longer.
 //!
 //! **Stale code.** Emitted blocks look at no interrupt word between countdowns. So whoever drops an entry takes its pc out of every
 //! thread's jump cache at once ([`crate::world::World::forget_jump`]), the cells are unlinked by the cache, and a write that makes code stale has
@@ -46,10 +47,22 @@ pub(crate) fn threshold(hot: u32) -> u32 {
     hot.saturating_mul(PATIENCE)
 }
 
-/// Backward jumps, calls and returns from one countdown to the next.
+/// Backward jumps, calls and returns from one countdown to the next, where nothing is known.
 pub(crate) fn period(hot: u32) -> u32 {
     threshold(hot).clamp(1, PERIOD)
 }
+
+/// How much longer countdowns get where they have nothing to tell: each costs as much as some hundred instructions.
+const LONGEST: u32 = 16;
+
+/// The countdown behind one that stood for `arrivals`: twice as long if those were not worth counting.
+pub(crate) fn next_period(hot: u32, arrivals: u32, counted: bool) -> u32 {
+    let shortest = period(hot);
+    if counted { shortest } else { arrivals.saturating_mul(2).min(LONGEST * shortest) }
+}
+
+/// A countdown that a signal handler has ended is below this when it is noticed; one that has run out is not.
+pub(crate) const ENDED: i32 = -2;
 
 /// What became of an attempt: `None` if it is worth another.
 fn made(entry: &Entry, admitted: bool) -> Option<Made> {
@@ -155,5 +168,19 @@ impl Code {
         jit.full.store(true, Ordering::Release);
         self.world.interrupt_all(crate::dispatch::CODE_CHANGED);
         Made::Nothing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn countdowns_get_longer_while_they_tell_nothing() {
+        let hot = 500;
+        let longer = |period: u32| next_period(hot, period, false);
+        assert_eq!(longer(PERIOD), 2 * PERIOD);
+        assert_eq!((0..10).fold(PERIOD, |period, _| longer(period)), LONGEST * PERIOD);
+        assert_eq!(next_period(hot, LONGEST * PERIOD, true), PERIOD);
     }
 }

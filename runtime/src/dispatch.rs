@@ -77,8 +77,10 @@ pub(crate) struct Exec {
     tier0_jumps: Option<Arc<JumpCache>>,
     /// Makes emitted code.
     maker: Option<ColdMaker>,
-    /// A countdown has ended on the way to RIP.
-    sampled: bool,
+    /// Arrivals that a countdown stands for that has ended on the way to RIP; 0 if none has.
+    sampled: u32,
+    /// Arrivals that the next countdown stands for.
+    period: u32,
     /// How generated code was left last: what to improve once the target is known.
     last_exit: LastExit,
     /// The epoch that `entries` and `jumps` are good for.
@@ -200,7 +202,8 @@ impl Exec {
             jumps: None,
             tier0_jumps: None,
             maker: None,
-            sampled: false,
+            sampled: 0,
+            period: 0,
             last_exit: LastExit::None,
             epoch: 0,
             units: UnitThread::default(),
@@ -248,6 +251,7 @@ impl Thread {
         let _attachment = signal::attach(self);
         if let Some(jit) = process.code.jit.as_ref().filter(|_| process.code.emits) {
             self.exec.maker.get_or_insert_with(|| ColdMaker::new(jit.host.clone()));
+            self.exec.period = cold::period(process.code.hot);
             self.cpu.rt.tier0_jumps = self.exec.tier0_jumps.get_or_insert_default().address();
         }
         if let Some(jit) = &process.code.jit {
@@ -375,7 +379,7 @@ impl Thread {
     pub(crate) fn run_code(&mut self, member: &Member) -> Event {
         let mut warm = true;
         // A signal may have been delivered since: RIP need not be where generated code was going.
-        (self.exec.last_exit, self.exec.sampled) = (LastExit::None, false);
+        (self.exec.last_exit, self.exec.sampled) = (LastExit::None, 0);
         loop {
             let pc = self.cpu.rip;
             let compiled = abi::carries_floats(&self.cpu);
@@ -389,10 +393,12 @@ impl Thread {
             }
             let Thread { exec, cpu, process, recording, .. } = self;
             let Some(entry) = exec.entries.find(pc) else { return Event::Safepoint };
-            if std::mem::take(&mut exec.sampled)
+            let arrivals = std::mem::take(&mut exec.sampled);
+            if arrivals != 0
                 && let Some(entry) = exec.entries.owner(pc)
             {
-                process.code.sampled(process, entry);
+                let news = process.code.sampled(process, entry, arrivals);
+                exec.period = cold::next_period(process.code.hot, arrivals, news);
             }
             let event = match (entry.runnable().filter(|_| compiled), &process.code.jit) {
                 (Some(code), Some(jit)) => {
@@ -568,11 +574,15 @@ pub(crate) fn enter(
             CodeKind::Tier0 => abi::enter_tier0(cpu, code),
         }
     };
+    if let ExitReason::Arrived(code) = reason {
+        let (translation, _) = jit.cache.find_by_host_pc(code.0).expect("code stays while a thread is inside");
+        cpu.rip = translation.pc.0;
+    }
     process.code.world.leave(member);
     if cpu.rt.countdown < 0 {
         stats::add(&process.stats.countdowns, 1);
-        cpu.rt.countdown = cold::period(process.code.hot) as i32;
-        exec.sampled = true;
+        exec.sampled = if cpu.rt.countdown > cold::ENDED { exec.period } else { 0 };
+        cpu.rt.countdown = exec.period as i32;
     }
     match reason {
         ExitReason::Link { cell } => {
@@ -586,6 +596,7 @@ pub(crate) fn enter(
             stats::add(&process.stats.missed_jumps, 1);
             None
         }
+        ExitReason::Arrived(_) => None,
         ExitReason::Syscall => Some(Event::Syscall),
         ExitReason::Fault(kind) => {
             *last_exit = LastExit::Fault { unreached: abi::counter_ahead(cpu) };

@@ -657,12 +657,15 @@ impl Code {
         self.engine == Engine::Tiered && (heat == self.hot || heat == self.hot.saturating_mul(OVERDUE))
     }
 
-    /// Counts a countdown's arrivals at emitted code, and has its region compiled if that makes it hot.
+    /// Counts a countdown's arrivals at emitted code, and has its region compiled if that makes it hot. Whether they were worth counting: that
+    /// has not been asked for yet.
     #[cold]
-    pub(crate) fn sampled(&self, process: &Arc<Process>, entry: &Arc<Entry>) {
-        if self.engine == Engine::Auto && entry.warm_by(cold::period(self.hot), cold::threshold(self.hot)) {
+    pub(crate) fn sampled(&self, process: &Arc<Process>, entry: &Arc<Entry>, arrivals: u32) -> bool {
+        let counts = self.engine == Engine::Auto && entry.request.load(Ordering::Relaxed) == IDLE;
+        if counts && entry.warm_by(arrivals, cold::threshold(self.hot)) {
             self.request(process, entry);
         }
+        counts
     }
 
     /// What is to be done: at first the compile thread gets to know; an entry that has waited there for too long is compiled

@@ -153,7 +153,7 @@ pub(crate) unsafe fn enter_tier0(cpu: &mut CpuState, code: usize) {
     let host = read_fpcr();
     load_fp_control(cpu);
     // SAFETY: the caller's contract is the trampoline's; the stub takes the code's address where the trampoline leaves it.
-    unsafe { calque_enter(cpu, super::aarch64_tier0::tier0_stub(crate::emit::entry::Stub::Enter), code) }
+    unsafe { calque_enter(cpu, super::aarch64_tier0::tier0_enter(), code) }
     save_fp_control(cpu);
     write_fpcr(host);
 }

@@ -6,6 +6,7 @@
 //! | stub       | arrives with                                      | goes                                                |
 //! |------------|---------------------------------------------------|-----------------------------------------------------|
 //! | `enter`    | x2 `CpuState`, x17 tier-0 code; guest in memory   | to the code                                         |
+//! | `arrive`   | the same, from code of the `Tail` convention      | as `enter`, or back to be counted                   |
 //! | `to_tail`  | x17 code of the `Tail` convention                 | to the code, guest in memory and in its arguments   |
 //! | `link`     | x17 number of a cell                              | to the caller of `enter`, `ExitReason::Link`        |
 //! | `leave`    | x16 guest pc, x17 leave word                      | to the caller of `enter`                            |
@@ -17,7 +18,7 @@
 //! that leaving is a jump to `calque_fault_return`. Tier-0 code uses all registers that `calque_enter` saves.
 #![allow(unsafe_code)]
 
-use crate::abi::{Leave, REASON_LEAVE, REASON_LINK};
+use crate::abi::{Leave, REASON_ARRIVED, REASON_LEAVE, REASON_LINK};
 use crate::emit::entry::{FROM_TIER0, Stub};
 use calque_ir::CpuState;
 use std::arch::global_asm;
@@ -43,21 +44,38 @@ global_asm!(
     "\\pair q28, q29, [x2, #{xmm} + 192]",
     "\\pair q30, q31, [x2, #{xmm} + 224]",
     ".endm",
+    ".macro calque_tier0_passed",
+    "str x4, [x2, #{gpr}]",
+    "str x7, [x2, #{gpr} + 16]",
+    "str x3, [x2, #{gpr} + 32]",
+    "stp x6, x5, [x2, #{gpr} + 48]",
+    ".endm",
     ".p2align 4",
+    ".globl calque_tier0_arrive",
+    ".hidden calque_tier0_arrive",
+    ".type calque_tier0_arrive, %function",
+    "calque_tier0_arrive:",
+    "ldr w0, [x2, #{countdown}]",
+    "subs w0, w0, #1",
+    "str w0, [x2, #{countdown}]",
+    "b.mi 6f",
     ".globl calque_tier0_enter",
     ".hidden calque_tier0_enter",
     ".type calque_tier0_enter, %function",
     "calque_tier0_enter:",
     // What code of the `Tail` convention passes is in no other place.
-    "str x4, [x2, #{gpr}]",
-    "str x7, [x2, #{gpr} + 16]",
-    "str x3, [x2, #{gpr} + 32]",
-    "stp x6, x5, [x2, #{gpr} + 48]",
+    "calque_tier0_passed",
     "calque_tier0_registers ldp",
     "ldr w1, [x2, #{countdown}]",
     "ldr x8, [x2, #{jumps}]",
     "ldr x9, [x2, #{cells}]",
     "br x17",
+    "6:",
+    "calque_tier0_passed",
+    "mov w16, #{arrived}",
+    "str w16, [x2, #{reason}]",
+    "str x17, [x2, #{detail}]",
+    "b calque_fault_return",
     ".size calque_tier0_enter, . - calque_tier0_enter",
     ".p2align 4",
     ".globl calque_tier0_to_tail",
@@ -196,6 +214,7 @@ global_asm!(
     cells = const offset_of!(CpuState, rt.cells),
     reason = const offset_of!(CpuState, rt.exit_reason),
     detail = const offset_of!(CpuState, rt.exit_detail),
+    arrived = const REASON_ARRIVED,
     link = const REASON_LINK | FROM_TIER0,
     leave = const REASON_LEAVE | FROM_TIER0,
 );
@@ -206,6 +225,7 @@ extern "C" fn settle(cpu: &mut CpuState) {
 }
 
 unsafe extern "C" {
+    fn calque_tier0_arrive();
     fn calque_tier0_enter();
     fn calque_tier0_to_tail();
     fn calque_tier0_link();
@@ -214,13 +234,18 @@ unsafe extern "C" {
     fn calque_tier0_resolve();
 }
 
+/// Where tier 0 is entered from the trampoline, which leaves the address of the code in x17.
+pub(super) fn tier0_enter() -> usize {
+    calque_tier0_enter as unsafe extern "C" fn() as usize
+}
+
 /// Address of a stub.
 pub(crate) fn tier0_stub(stub: Stub) -> usize {
     let stub: unsafe extern "C" fn() = match stub {
         Stub::Link => calque_tier0_link,
         Stub::Leave => calque_tier0_leave,
         Stub::Call => calque_tier0_call,
-        Stub::Enter => calque_tier0_enter,
+        Stub::Arrive => calque_tier0_arrive,
         Stub::ToTail => calque_tier0_to_tail,
         Stub::Resolve => calque_tier0_resolve,
     };

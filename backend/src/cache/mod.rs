@@ -294,7 +294,7 @@ impl CodeCache {
         }
         let offset = self.memory.allocate(4 * entry::ADAPTER_WORDS)?;
         let at = self.memory.address(offset);
-        let stub = if to.kind == CodeKind::Tier0 { Stub::Enter } else { Stub::ToTail };
+        let stub = if to.kind == CodeKind::Tier0 { Stub::Arrive } else { Stub::ToTail };
         let words = entry::adapter(stub, at.0, to.code.0).map(u32::to_le_bytes);
         self.memory.write(offset, words.as_flattened());
         Some(*to.adapter.get_or_init(|| at))

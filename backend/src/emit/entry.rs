@@ -14,8 +14,8 @@ pub(crate) enum Stub {
     Leave,
     /// A helper.
     Call,
-    /// From code of the `Tail` convention into tier 0.
-    Enter,
+    /// From code of the `Tail` convention into tier 0. Counts down, so that what is hot beside a compiled region gets compiled, too.
+    Arrive,
     /// The other way.
     ToTail,
     /// A computed jump that has not found its target by itself.
@@ -24,7 +24,7 @@ pub(crate) enum Stub {
 
 impl Stub {
     /// Every stub.
-    pub(crate) const ALL: [Stub; 6] = [Stub::Link, Stub::Leave, Stub::Call, Stub::Enter, Stub::ToTail, Stub::Resolve];
+    pub(crate) const ALL: [Stub; 6] = [Stub::Link, Stub::Leave, Stub::Call, Stub::Arrive, Stub::ToTail, Stub::Resolve];
 
     /// Its cell.
     pub(crate) const fn cell(self) -> u32 {
@@ -49,7 +49,7 @@ pub(crate) fn adapter(stub: Stub, at: usize, target: usize) -> [u32; ADAPTER_WOR
     let (to, by) = (X(17), X(16));
     // Code of the `Tail` convention has no register for the cells.
     let cells = match stub {
-        Stub::Enter => e::access(Access::LDRX, by.0, At::Disp(CPU, offset_of!(CpuState, rt.cells) as i32)),
+        Stub::Arrive => e::access(Access::LDRX, by.0, At::Disp(CPU, offset_of!(CpuState, rt.cells) as i32)),
         _ => e::op3(e::ORR, e::Size::X, by, e::ZR, CELLS),
     };
     let pages = (target >> 12).wrapping_sub((at + 8) >> 12) as i32;

@@ -13,6 +13,7 @@
 #![allow(unsafe_code)]
 
 use super::a64::{self, Instruction, LoopOp, Ordered};
+use crate::cold;
 use crate::thread::Access;
 use calque_backend::emit::regs;
 use calque_ir::CpuState;
@@ -399,7 +400,7 @@ pub(crate) fn take_emitted_registers(context: &libc::ucontext_t, cpu: &mut CpuSt
 
 /// See `arch/mod.rs`.
 pub(crate) fn end_countdown(context: &mut libc::ucontext_t) {
-    context.uc_mcontext.regs[usize::from(regs::COUNTDOWN)] = 0;
+    context.uc_mcontext.regs[usize::from(regs::COUNTDOWN)] = cold::ENDED as u32 as u64;
 }
 
 pub(crate) fn context_set_sp(context: &mut libc::ucontext_t, sp: u64) {
