@@ -176,7 +176,25 @@ impl Lowering<'_> {
 
     fn uextend(&mut self, inst: &Inst) -> clif::Value {
         let (x, ty) = (self.arg(inst, 0), clif_type(inst.ty));
-        if self.b.func.dfg.value_type(x) == ty { x } else { self.b.ins().uextend(ty, x) }
+        self.zero_extended(x, ty)
+    }
+
+    /// `x`, zero-extended to `ty` if it does not have that type already.
+    pub(super) fn zero_extended(&mut self, x: clif::Value, ty: clif::Type) -> clif::Value {
+        if self.b.func.dfg.value_type(x) == ty {
+            return x;
+        }
+        match self.wide.get(&x) {
+            Some(&wide) => self.part_of(wide, ty),
+            None => self.b.ins().uextend(ty, x),
+        }
+    }
+
+    /// The low bits of `wide`, whose other bits are zero.
+    pub(super) fn part_of(&mut self, wide: clif::Value, ty: clif::Type) -> clif::Value {
+        let part = self.narrow(wide, ty);
+        self.wide.insert(part, wide);
+        part
     }
 
     fn sextend(&mut self, inst: &Inst) -> clif::Value {

@@ -5,7 +5,7 @@
 //! 64 bits are load-acquire and store-release ([`Scalars`]); floats go through integers; vectors use a barrier behind each
 //! load and before each store. Read-modify-writes are full barriers, as LOCK is, also where a compare-and-swap fails.
 
-use super::{GUEST_ACCESS, LANES, Lowering, clif_type};
+use super::{GUEST_ACCESS, LANES, LOOK_BACK, Lowering, clif_type};
 use crate::compile::StateAtFaults;
 use crate::helpers::Own;
 use crate::isa::Arch;
@@ -30,6 +30,15 @@ enum Access {
     Fenced,
 }
 
+/// The part of a displacement that an AArch64 access of so many bytes has room for: 9 bits with a sign, unless the access is ordered also
+/// 12 bits in units of its size (Arm ARM C3.2). Of one that does not fit, the offset in a page, so that neighbours have the rest in common.
+fn near_part(disp: i32, bytes: u32, ordered: bool) -> i32 {
+    let bytes = bytes as i32;
+    let is_scaled = |disp: i32| !ordered && disp >= 0 && disp % bytes == 0 && disp / bytes < 4096;
+    let fits = |disp: &i32| OFFSETS.contains(disp) || is_scaled(*disp);
+    [disp, disp & 0xfff, disp & 0xff].into_iter().find(fits).expect("8 bits fit")
+}
+
 impl Lowering<'_> {
     /// Whether accesses promise more than the host's instructions do.
     fn must_order(&self) -> bool {
@@ -46,8 +55,8 @@ impl Lowering<'_> {
     }
 
     /// Base and displacement of a memory operand, shaped so that Cranelift finds an addressing mode.
-    fn address(&mut self, mem: Mem) -> (clif::Value, i32) {
-        let base = mem.base.map(|v| self.value(v));
+    fn address(&mut self, mem: Mem, bytes: u32) -> (clif::Value, i32) {
+        let (base, disp) = self.base(mem, bytes);
         let index = mem.index.map(|v| self.value(v)).map(|index| {
             if mem.scale == 0 {
                 return index;
@@ -56,15 +65,38 @@ impl Lowering<'_> {
             self.b.ins().ishl(index, scale)
         });
         match (base, index) {
-            (Some(base), Some(index)) => (self.b.ins().iadd(base, index), mem.disp),
-            (Some(part), None) | (None, Some(part)) => (part, mem.disp),
-            (None, None) => (self.iconst(types::I64, i64::from(mem.disp)), 0),
+            (Some(base), Some(index)) => (self.b.ins().iadd(base, index), disp),
+            (Some(part), None) | (None, Some(part)) => (part, disp),
+            (None, None) => (self.iconst(types::I64, i64::from(disp)), 0),
         }
     }
 
+    /// A memory operand's base, and a displacement that an access to so many bytes has room for. AArch64 takes up to three instructions for
+    /// another: those put the rest of it into the base, which the block's later accesses share.
+    fn base(&mut self, mem: Mem, bytes: u32) -> (Option<clif::Value>, i32) {
+        let near = match mem.index.and(mem.base) {
+            _ if self.on(Arch::X86_64) => mem.disp,
+            Some(_) => 0,
+            None => near_part(mem.disp, bytes, self.must_order()),
+        };
+        let base = mem.base.map(|v| self.value(v));
+        let far = mem.disp - near;
+        if far == 0 {
+            return (base, near);
+        }
+        if let Some(&shared) = self.bases.get(&(mem.base, far)) {
+            return (Some(shared), near);
+        }
+        let far_part = self.iconst(types::I64, i64::from(far));
+        let sum = base.map_or(far_part, |base| self.b.ins().iadd(base, far_part));
+        let shared = self.opaque(sum);
+        self.bases.insert((mem.base, far), shared);
+        (Some(shared), near)
+    }
+
     /// The whole address of a memory operand.
-    fn flat_address(&mut self, mem: Mem) -> clif::Value {
-        let (base, disp) = self.address(mem);
+    fn flat_address(&mut self, mem: Mem, bytes: u32) -> clif::Value {
+        let (base, disp) = self.address(mem, bytes);
         if disp == 0 {
             return base;
         }
@@ -73,12 +105,12 @@ impl Lowering<'_> {
     }
 
     /// Base and displacement in the form that `order.rs` has instructions for.
-    fn unscaled_address(&mut self, mem: Mem) -> (clif::Value, i32) {
-        let (base, disp) = self.address(mem);
+    fn unscaled_address(&mut self, mem: Mem, bytes: u32) -> (clif::Value, i32) {
+        let (base, disp) = self.address(mem, bytes);
         if OFFSETS.contains(&disp) {
             return (self.opaque(base), disp);
         }
-        let flat = self.flat_address(mem);
+        let flat = self.flat_address(mem, bytes);
         (self.opaque(flat), 0)
     }
 
@@ -89,13 +121,14 @@ impl Lowering<'_> {
         let access = self.access(inst.ty);
         let bits = clif::Type::int(ty.bits() as u16);
         if access == Access::Ordered {
-            let address = self.flat_address(inst.mem());
+            let address = self.flat_address(inst.mem(), ty.bytes());
             let bits = bits.expect("a scalar");
             let value = self.b.ins().atomic_load(bits, GUEST, address);
             return if bits == ty { value } else { self.b.ins().bitcast(ty, LANES, value) };
         }
         let rewritten = access == Access::Rewritten;
-        let (base, disp) = if rewritten { self.unscaled_address(inst.mem()) } else { self.address(inst.mem()) };
+        let (mem, bytes) = (inst.mem(), ty.bytes());
+        let (base, disp) = if rewritten { self.unscaled_address(mem, bytes) } else { self.address(mem, bytes) };
         if let Some(extended) = self.load_extended(inst, base, disp) {
             return extended;
         }
@@ -111,22 +144,35 @@ impl Lowering<'_> {
         if self.options.state_at_faults != StateAtFaults::PcOnly || rewritten { self.opaque(value) } else { value }
     }
 
-    /// A byte or word that is only wanted extended: one instruction. The extension then finds the value in its own type.
+    /// An integer that is wanted extended: the load does it. Where nothing else is wanted, the extension finds the value in its own type.
     fn load_extended(&mut self, inst: &Inst, base: clif::Value, disp: i32) -> Option<clif::Value> {
-        let user = self.region.insts[self.users.only(self.at)?];
-        if !matches!(user.ty, Type::I32 | Type::I64) {
+        let only = self.users.only(self.at).map(|user| self.region.insts[user]);
+        if let Some(user) = only.filter(|user| user.op == Op::Sextend && matches!(user.ty, Type::I32 | Type::I64)) {
+            let (to, ins) = (clif_type(user.ty), self.b.ins());
+            return Some(match inst.ty {
+                Type::I8 => ins.sload8(to, GUEST, base, disp),
+                Type::I16 => ins.sload16(to, GUEST, base, disp),
+                _ => ins.sload32(GUEST, base, disp),
+            });
+        }
+        let to = only.filter(|user| user.op == Op::Uextend).map_or(inst.ty, |user| user.ty);
+        if only.is_some() && to == inst.ty || only.is_none() && !self.is_extended_soon() {
             return None;
         }
-        let to = clif_type(user.ty);
         let ins = self.b.ins();
-        Some(match (user.op, inst.ty) {
-            (Op::Uextend, Type::I8) => ins.uload8(to, GUEST, base, disp),
-            (Op::Uextend, Type::I16) => ins.uload16(to, GUEST, base, disp),
-            (Op::Sextend, Type::I8) => ins.sload8(to, GUEST, base, disp),
-            (Op::Sextend, Type::I16) => ins.sload16(to, GUEST, base, disp),
-            (Op::Sextend, Type::I32) if user.ty == Type::I64 => ins.sload32(GUEST, base, disp),
+        let wide = match inst.ty {
+            Type::I8 => ins.uload8(types::I64, GUEST, base, disp),
+            Type::I16 => ins.uload16(types::I64, GUEST, base, disp),
+            Type::I32 => ins.uload32(GUEST, base, disp),
             _ => return None,
-        })
+        };
+        Some(self.part_of(wide, clif_type(to)))
+    }
+
+    /// Whether the value at hand is zero-extended by one of the next instructions.
+    fn is_extended_soon(&self) -> bool {
+        let next = self.region.insts[self.at + 1..].iter().take(LOOK_BACK);
+        next.into_iter().any(|inst| inst.op == Op::Uextend && inst.args[0] as usize == self.at)
     }
 
     /// `Op::Store`.
@@ -137,18 +183,19 @@ impl Lowering<'_> {
         if access == Access::Fenced {
             self.b.ins().fence();
         }
+        let bytes = clif_type(inst.ty).bytes();
         if !matches!(access, Access::Ordered | Access::Rewritten) {
-            let (base, disp) = self.address(inst.mem());
+            let (base, disp) = self.address(inst.mem(), bytes);
             self.b.ins().store(GUEST, value, base, disp);
             return;
         }
         let bits = clif::Type::int(inst.ty.bits() as u16).expect("a scalar");
         let value = self.view(value, bits);
         if access == Access::Ordered {
-            let address = self.flat_address(inst.mem());
+            let address = self.flat_address(inst.mem(), bytes);
             self.b.ins().atomic_store(GUEST, value, address);
         } else {
-            let (base, disp) = self.unscaled_address(inst.mem());
+            let (base, disp) = self.unscaled_address(inst.mem(), bytes);
             self.b.ins().store(GUEST, value, base, disp);
         }
     }
@@ -157,7 +204,7 @@ impl Lowering<'_> {
     pub(super) fn rmw(&mut self, inst: &Inst) -> clif::Value {
         self.before_access();
         let value = self.value(IrValue(inst.args[3]));
-        let address = self.flat_address(inst.mem());
+        let address = self.flat_address(inst.mem(), clif_type(inst.ty).bytes());
         let op = match inst.rmw_op() {
             RmwOp::Add => AtomicRmwOp::Add,
             RmwOp::Sub => AtomicRmwOp::Sub,
@@ -179,7 +226,7 @@ impl Lowering<'_> {
     /// `Op::Cas`.
     pub(super) fn cas(&mut self, inst: &Inst) -> clif::Value {
         self.before_access();
-        let address = self.flat_address(inst.mem());
+        let address = self.flat_address(inst.mem(), clif_type(inst.ty).bytes());
         let expected = self.value(IrValue(inst.args[1]));
         let new = self.value(IrValue(inst.args[3]));
         if !inst.ty.is_vector() {

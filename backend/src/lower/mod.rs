@@ -101,6 +101,8 @@ pub(crate) fn lower(
         blocks,
         values: vec![None; region.insts.len()],
         raw_floats: HashMap::new(),
+        wide: HashMap::new(),
+        bases: HashMap::new(),
         zero: None,
         hoisted: Vec::new(),
         users: Users::of(region),
@@ -146,6 +148,10 @@ struct Lowering<'a> {
     values: Vec<Option<Val>>,
     /// Results of this block that are not checked for NaN yet.
     raw_floats: HashMap<clif::Value, RawFloat>,
+    /// Of narrow values of this block, the 64 bits that they are the lowest of, where the others are zero.
+    wide: HashMap<clif::Value, clif::Value>,
+    /// Bases with a part of a displacement added, which accesses of this block share (`memory.rs`).
+    bases: HashMap<(Option<IrValue>, i32), clif::Value>,
     /// A vector of zeros, once one is needed for the whole region.
     zero: Option<clif::Value>,
     /// Constants that were made ready at the entry: type, bits, value.
@@ -189,6 +195,8 @@ impl Lowering<'_> {
         self.b.switch_to_block(self.blocks[id.0 as usize]);
         self.block = id;
         self.raw_floats.clear();
+        self.wide.clear();
+        self.bases.clear();
         self.enter_block(id);
         self.mark(block.pc);
         let late = late::of(self.region, id);
@@ -314,7 +322,8 @@ impl Lowering<'_> {
     /// Puts a vector together.
     fn join(&mut self, split: Split) -> clif::Value {
         let shape = if self.b.func.dfg.value_type(split.low) == types::F32 { types::F32X4 } else { types::F64X2 };
-        if split.zero_above {
+        // A move of a scalar clears the rest of its register on AArch64.
+        if split.zero_above || self.on(Arch::Aarch64) && Some(split.rest) == self.zero {
             return self.b.ins().scalar_to_vector(shape, split.low);
         }
         let rest = self.view(split.rest, shape);
@@ -410,7 +419,7 @@ struct Split {
     zero_above: bool,
 }
 
-/// How far above an instruction [`Lowering::earlier`] looks.
+/// How far around an instruction lowering looks for what belongs together.
 const LOOK_BACK: usize = 16;
 
 /// Byte order of lanes in casts between vector types.

@@ -512,10 +512,19 @@ impl Lowering<'_> {
             return if self.low_is_replaced(reg) { Val::Plain(self.read_rest(reg)) } else { self.read(reg) };
         }
         let ty = clif_type(inst.ty);
-        if let Some(low) = self.regs.low[reg.index()].filter(|&v| self.b.func.dfg.value_type(v) == ty) {
-            return Val::Plain(low);
+        if let Some(low) = self.regs.low[reg.index()].filter(|&v| self.b.func.dfg.value_type(v).bits() == ty.bits()) {
+            return Val::Plain(self.bits_of(low, ty));
         }
         Val::Plain(if reg.ty().is_vector() { self.get_lowest_lane(reg, inst.ty) } else { self.get_low_bits(reg, ty) })
+    }
+
+    /// A scalar as one of another type and the same size.
+    pub(super) fn bits_of(&mut self, scalar: clif::Value, ty: clif::Type) -> clif::Value {
+        if self.b.func.dfg.value_type(scalar) == ty {
+            return scalar;
+        }
+        let scalar = self.checked(scalar);
+        self.b.ins().bitcast(ty, LANES, scalar)
     }
 
     /// Whether the only use of the vector that is being read replaces the lowest lane that the register keeps apart.
@@ -527,10 +536,11 @@ impl Lowering<'_> {
 
     fn get_lowest_lane(&mut self, reg: Reg, ty: Type) -> clif::Value {
         if let Form::Split(low) = self.regs.forms[reg.index()]
-            && low == ty
+            && low.bits() == ty.bits()
         {
-            let variable = self.low_variable(reg, ty);
-            return self.b.use_var(variable);
+            let variable = self.low_variable(reg, low);
+            let low = self.b.use_var(variable);
+            return self.bits_of(low, clif_type(ty));
         }
         let value = self.read(reg);
         let whole = self.whole_of(value);
@@ -573,7 +583,7 @@ impl Lowering<'_> {
             low = self.low_lane(inst.args[0]);
         } else if inst.ty == Type::I32 && reg.ty() == Type::I64 {
             let narrow = self.value(v);
-            (value, low) = (Val::Plain(self.b.ins().uextend(types::I64, narrow)), Some(narrow));
+            (value, low) = (Val::Plain(self.zero_extended(narrow, types::I64)), Some(narrow));
         }
         self.define(reg, value);
         if let (Form::Narrow, Some(low)) = (self.regs.forms[reg.index()], low) {

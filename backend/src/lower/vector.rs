@@ -146,12 +146,11 @@ impl Lowering<'_> {
     }
 
     /// The lowest lane, if that is what `inst` extracts and the vector is in two parts.
-    fn low_of(&self, v: IrValue, inst: &Inst) -> Option<clif::Value> {
+    fn low_of(&mut self, v: IrValue, inst: &Inst) -> Option<clif::Value> {
+        let lane = clif_type(inst.ty.lane());
         match self.val(v) {
-            Val::Split(split)
-                if inst.aux == 0 && self.b.func.dfg.value_type(split.low) == clif_type(inst.ty.lane()) =>
-            {
-                Some(split.low)
+            Val::Split(split) if inst.aux == 0 && self.b.func.dfg.value_type(split.low).bits() == lane.bits() => {
+                Some(self.bits_of(split.low, lane))
             }
             _ => None,
         }
