@@ -83,13 +83,16 @@ fn report(args: &Args) -> Result<String, String> {
     Ok(text)
 }
 
+/// Compiling in the guest's threads: how long an emulated compile thread takes beside them says nothing about a real one.
+const AT_ONCE: &str = "--sync-compile";
+
 /// What the command line calls start-up and translation.
 const START: &str = "start";
 
 const HEADER: &str = "# Executed instructions\n\n\
     Written by `cargo xtask count`: AArch64 instructions that Calque executes, and that gcc's own AArch64 program executes, for each \
-    x86-64 instruction of the same source at `-O2`, static. Whole runs include start-up, interpretation and compilation; a kernel \
-    by itself is the difference to a run without kernels.\n\n";
+    x86-64 instruction of the same source at `-O2`, static. Whole runs include start-up, interpretation and compilation, which is not put \
+    off (`--sync-compile`); a kernel by itself is the difference to a run without kernels.\n\n";
 
 /// Calque for AArch64.
 fn build_calque(rust: CrossRust) -> Result<PathBuf, String> {
@@ -169,7 +172,8 @@ impl Session {
             let words = |words: &[Vec<String>]| words.concat().into_iter().chain([program.display().to_string()]);
             let guest: Vec<_> = words(&[vec!["-cpu".into(), "max".into()], prefix("-L")]).collect();
             let (guest, expected) = self.counters.count(Emulated::X86_64, &guest)?;
-            let run = vec![self.calque.display().to_string(), "run".into(), "--engine".into(), self.engine.clone()];
+            let run = ["run", AT_ONCE, "--engine", &self.engine].map(String::from);
+            let run = [vec![self.calque.display().to_string()], run.to_vec()].concat();
             let translated: Vec<_> = words(&[run, prefix("--sysroot"), vec!["--".into()]]).collect();
             let (calque, output) = self.counters.count(Emulated::Aarch64, &translated)?;
             if output != expected {
@@ -188,7 +192,7 @@ impl Session {
             first.chain([program.to_path_buf()]).chain(kernel.iter().map(|k| k.to_path_buf())).collect()
         };
         let mut translated = vec![self.calque.clone()];
-        translated.extend(["run".into(), "--engine".into(), PathBuf::from(&self.engine)]);
+        translated.extend(["run".into(), AT_ONCE.into(), "--engine".into(), PathBuf::from(&self.engine)]);
         translated.extend(words(&["--"], guest));
         // `max` has what Calque's own processor announces: the C library takes the same paths in both.
         let (guest, expected) = self.counters.count(Emulated::X86_64, &words(&["-cpu", "max"], guest))?;
