@@ -3,11 +3,16 @@
 use crate::measure;
 use crate::programs;
 use crate::runner::Runner;
+#[cfg(target_arch = "x86_64")]
+use calque_backend::identical::Blocks;
 use calque_backend::{CompileOptions, Compiler, HostIsa};
 use calque_frontend::decode::Bytes;
 use calque_frontend::elf::LoadPlan;
 use calque_frontend::lift::{EveryBlock, LiftOptions, lift_block, lift_region};
 use calque_ir::{GuestAddr, Region, pass};
+#[cfg(target_arch = "x86_64")]
+use iced_x86::OpKind;
+use iced_x86::{Decoder, DecoderOptions, Instruction};
 use std::fmt::Write;
 use std::hint::black_box;
 use std::path::Path;
@@ -67,13 +72,9 @@ fn best_of(words: &[String], runs: u32) -> String {
 /// Costs by guest instruction of lifting, optimising and compiling the code of a guest of `bench/guests`.
 fn translator_side(text: &mut String, runs: u32) {
     let Ok(guest) = programs::guest("objects", "objects.cc", &["-O2"]) else { return };
-    let Ok(file) = std::fs::read(&guest[0]) else { return };
-    let Ok(plan) = LoadPlan::parse(&file) else { return };
-    let Some(code) = plan.segments.iter().find(|s| s.prot.exec) else { return };
-    let bytes = &file[code.offset as usize..(code.offset + code.filesz) as usize];
-    let reader = Bytes { pc: code.vaddr, bytes };
-    let options = LiftOptions::default();
-    let starts: Vec<GuestAddr> = blocks(&reader, plan.entry, code.vaddr, bytes.len());
+    let Some(text_of) = Text::of(&guest[0]) else { return };
+    let (reader, options) = (text_of.reader(), LiftOptions::default());
+    let starts: Vec<GuestAddr> = text_of.functions();
     let regions: Vec<Region> = starts.iter().map(|pc| lift_region(&reader, *pc, &EveryBlock, &options)).collect();
     let optimised: Vec<Region> = regions.iter().cloned().map(|mut r| (pass::optimize(&mut r), r).1).collect();
     let mut compiler = Compiler::new(HostIsa::native());
@@ -96,22 +97,87 @@ fn translator_side(text: &mut String, runs: u32) {
     row("compile a region", insns, &mut || {
         optimised.iter().for_each(|r| drop(black_box(compiler.compile(r, &CompileOptions::default()))));
     });
+    #[cfg(target_arch = "x86_64")]
+    copied(text, runs);
 }
 
-/// Starts of regions: the entry, and whatever the code calls directly.
-fn blocks(reader: &Bytes<'_>, entry: GuestAddr, start: GuestAddr, len: usize) -> Vec<GuestAddr> {
-    let mut decoder = iced_x86::Decoder::with_ip(64, reader.bytes, start.0, iced_x86::DecoderOptions::NONE);
-    let mut targets = vec![entry];
-    while decoder.can_decode() {
-        let insn = decoder.decode();
-        let target = insn.near_branch_target();
-        if insn.is_call_near() && (start.0..start.0 + len as u64).contains(&target) {
-            targets.push(GuestAddr(target));
-        }
+/// The machine code of a guest.
+struct Text {
+    entry: GuestAddr,
+    start: GuestAddr,
+    bytes: Vec<u8>,
+}
+
+impl Text {
+    fn of(program: &str) -> Option<Text> {
+        let mut file = std::fs::read(program).ok()?;
+        let plan = LoadPlan::parse(&file).ok()?;
+        let code = plan.segments.iter().find(|s| s.prot.exec)?;
+        let bytes = file.drain(code.offset as usize..(code.offset + code.filesz) as usize).collect();
+        Some(Text { entry: plan.entry, start: code.vaddr, bytes })
     }
-    targets.sort_unstable();
-    targets.dedup();
-    targets
+
+    fn reader(&self) -> Bytes<'_> {
+        Bytes { pc: self.start, bytes: &self.bytes }
+    }
+
+    fn contains(&self, pc: u64) -> bool {
+        (self.start.0..self.start.0 + self.bytes.len() as u64).contains(&pc)
+    }
+
+    fn insns(&self) -> impl Iterator<Item = Instruction> {
+        Decoder::with_ip(64, &self.bytes, self.start.0, DecoderOptions::NONE).into_iter()
+    }
+
+    /// Starts of regions: the entry, and whatever the code calls directly.
+    fn functions(&self) -> Vec<GuestAddr> {
+        let called = self.insns().filter(Instruction::is_call_near).map(|insn| insn.near_branch_target());
+        let called = called.filter(|&pc| self.contains(pc)).map(GuestAddr);
+        sorted(std::iter::once(self.entry).chain(called).collect())
+    }
+
+    /// Where direct branches and calls lead, and what is behind them.
+    #[cfg(target_arch = "x86_64")]
+    fn branch_targets(&self) -> Vec<GuestAddr> {
+        let branches = self.insns().filter(|insn| insn.op0_kind() == OpKind::NearBranch64);
+        let targets = branches.flat_map(|insn| [insn.near_branch_target(), insn.next_ip()]);
+        sorted(targets.filter(|&pc| self.contains(pc)).map(GuestAddr).collect())
+    }
+}
+
+fn sorted(mut pcs: Vec<GuestAddr>) -> Vec<GuestAddr> {
+    pcs.sort_unstable();
+    pcs.dedup();
+    pcs
+}
+
+/// What identical translation costs: a static program, all of it.
+#[cfg(target_arch = "x86_64")]
+fn copied(text: &mut String, runs: u32) {
+    let Ok(guest) = programs::guest("hello-static", "hello.c", &["-O2", "-static"]) else { return };
+    let Some(code) = Text::of(&guest[0]) else { return };
+    let targets = code.branch_targets();
+    let mut read = |pc: u64, buffer: &mut [u8]| {
+        let rest = code.bytes.get((pc - code.start.0) as usize..).unwrap_or_default();
+        let len = rest.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&rest[..len]);
+        len
+    };
+    let (mut best, mut insns) = (f64::INFINITY, 0);
+    for _ in 0..runs {
+        let Ok(blocks) = Blocks::new(256 << 20) else { return };
+        insns = 0;
+        best = best.min(time(&mut || {
+            for pc in &targets {
+                if blocks.find(pc.0).is_none()
+                    && let Ok(Some(made)) = blocks.translate(pc.0, None, &mut read, &mut || true)
+                {
+                    insns += made.insns;
+                }
+            }
+        }));
+    }
+    let _ = writeln!(text, "| copy a unit (of {insns} instructions) | {:.0} |", best * 1e9 / f64::from(insns.max(1)));
 }
 
 fn time(work: &mut dyn FnMut()) -> f64 {
