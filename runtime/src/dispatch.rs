@@ -8,7 +8,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::access::{Fault, GuestMemory};
+use crate::access::{self, Fault, GuestMemory};
 use crate::arch::UnitThread;
 use crate::cold::{self, ColdMaker, Made};
 use crate::crash;
@@ -29,6 +29,7 @@ use crate::world::{Member, Polls};
 use calque_backend::{CodeKind, ExitReason, HostCode, JumpCache, abi};
 use calque_frontend::decode::{Decoded, Window};
 use calque_frontend::{LiftOptions, lift_block};
+use calque_ir::addr::GUEST_PAGE;
 use calque_ir::interp::{self, Frame, Next};
 use calque_ir::state::MXCSR_DAZ;
 use calque_ir::{CpuState, FaultKind, GuestAddr};
@@ -661,7 +662,7 @@ pub(crate) fn interpret(
         }
         Err(trap) => {
             cpu.rip = trap.pc.0;
-            Some(Event::Fault(memory_fault(process, trap.fault)))
+            Some(Event::Fault(memory_fault(process, second_half(process, trap.fault))))
         }
     }
 }
@@ -683,6 +684,18 @@ const MATH_FAULT: u64 = 16;
 /// `si_code` of an integer division by zero or overflow (asm-generic/siginfo.h).
 const FPE_INTDIV: i32 = 1;
 
+/// Most bytes of one access.
+const MAX_ACCESS: u64 = 64;
+
+/// The fault of an access of which only the beginning is known: on the next page, if it reaches there and the first allows it.
+fn second_half(process: &Process, fault: Fault) -> Fault {
+    let (page, next) = (fault.addr.page(), fault.addr.page().wrapping_add(GUEST_PAGE));
+    let writable = || process.mem.mapping(page).is_some_and(|mapping| mapping.prot.contains(Prot::WRITE));
+    let reaches = next.0.wrapping_sub(fault.addr.0) < MAX_ACCESS;
+    let allowed = || access::read::<u8>(fault.addr).is_ok() && (fault.access != Access::Write || writable());
+    if reaches && allowed() { Fault { addr: next, ..fault } } else { fault }
+}
+
 /// The fault that the processor and Linux make of an access that the host refused.
 pub(crate) fn memory_fault(process: &Process, fault: Fault) -> GuestFault {
     // A non-canonical address is not a page fault (SDM vol. 1 3.3.7.1).
@@ -697,6 +710,7 @@ pub(crate) fn memory_fault(process: &Process, fault: Fault) -> GuestFault {
     let cause = match process.mem.mapping(fault.addr) {
         None => MemoryCause::Unmapped,
         Some(mapping) if mapping.prot.contains(needed) => MemoryCause::PastEndOfFile,
+        Some(mapping) if mapping.prot.is_empty() => MemoryCause::Inaccessible,
         Some(_) => MemoryCause::Protection,
     };
     GuestFault::Memory { addr: fault.addr, access: fault.access, cause }

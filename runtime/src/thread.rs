@@ -56,6 +56,8 @@ pub enum MemoryCause {
     Unmapped,
     /// SIGSEGV, SEGV_ACCERR: the protection forbids it.
     Protection,
+    /// The same, as it forbids any access: for the processor, the page is not present.
+    Inaccessible,
     /// SIGBUS, BUS_ADRERR: behind the end of a mapped file.
     PastEndOfFile,
 }

@@ -334,7 +334,11 @@ impl Thread {
         let executable = |at| map.mapping(at).is_some_and(|m| m.prot.contains(Prot::EXEC));
         let pc = GuestAddr(self.cpu.rip);
         let addr = if executable(pc) { pc.page().wrapping_add(GUEST_PAGE) } else { pc };
-        let cause = if map.mapping(addr).is_some() { MemoryCause::Protection } else { MemoryCause::Unmapped };
+        let cause = match map.mapping(addr) {
+            None => MemoryCause::Unmapped,
+            Some(mapping) if mapping.prot.is_empty() => MemoryCause::Inaccessible,
+            Some(_) => MemoryCause::Protection,
+        };
         GuestFault::Memory { addr, access: Access::Execute, cause }
     }
 
@@ -391,7 +395,7 @@ impl Exception {
         let rip = cpu.rip;
         let trap = |signo, code, addr, vector| Exception { info: SigInfo::fault(signo, code, addr), vector, error: 0 };
         match fault {
-            GuestFault::Memory { addr, access, cause } => Self::memory(addr, access, cause),
+            GuestFault::Memory { addr, access, cause } => Self::memory(addr, access, cause, cpu),
             GuestFault::Trap(kind) => match kind {
                 FaultKind::DivideError => trap(SIGFPE, FPE_INTDIV, rip, 0),
                 FaultKind::Debug => trap(SIGTRAP, TRAP_BRKPT, rip, 1),
@@ -400,6 +404,7 @@ impl Exception {
                 FaultKind::SingleStep => trap(SIGTRAP, TRAP_TRACE, rip, 1),
                 FaultKind::Stale | FaultKind::FloatControl => unreachable!("the dispatcher's own"),
                 FaultKind::Overflow => trap(SIGSEGV, SI_KERNEL, 0, 4),
+                FaultKind::GeneralProtection if error_code::is_of_stack(cpu) => trap(SIGBUS, SI_KERNEL, 0, 12),
                 FaultKind::GeneralProtection => {
                     Exception { error: error_code::of_protection(cpu), ..trap(SIGSEGV, SI_KERNEL, 0, 13) }
                 }
@@ -416,22 +421,16 @@ impl Exception {
     }
 
     /// #PF, or #GP for an address that is not canonical.
-    fn memory(addr: GuestAddr, access: Access, cause: MemoryCause) -> Exception {
+    fn memory(addr: GuestAddr, access: Access, cause: MemoryCause, cpu: &CpuState) -> Exception {
         if (addr.0 as i64) << 16 >> 16 != addr.0 as i64 {
             return Exception { info: SigInfo::fault(SIGSEGV, SI_KERNEL, 0), vector: 13, error: 0 };
         }
         let (signo, code) = match cause {
             MemoryCause::Unmapped => (SIGSEGV, SEGV_MAPERR),
-            MemoryCause::Protection => (SIGSEGV, SEGV_ACCERR),
+            MemoryCause::Protection | MemoryCause::Inaccessible => (SIGSEGV, SEGV_ACCERR),
             MemoryCause::PastEndOfFile => (SIGBUS, BUS_ADRERR),
         };
-        // SDM vol. 3 4.7: P, W/R, U/S, I/D.
-        let wanted = match access {
-            Access::Read => 0,
-            Access::Write => 2,
-            Access::Execute => 0x10,
-        };
-        let error = 4 | wanted | u64::from(cause == MemoryCause::Protection);
+        let error = error_code::of_page(addr, access, cause, cpu);
         Exception { info: SigInfo::fault(signo, code, addr.0), vector: 14, error }
     }
 }

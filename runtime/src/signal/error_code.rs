@@ -1,15 +1,60 @@
-//! The error code of #GP (SDM vol. 3 6.13): the selector that was refused, or the vector of a software interrupt; otherwise 0. Code that
-//! has found the fault does not know it, so the instruction is looked at once more.
+//! Error codes of exceptions. Code that has found the fault does not know all of them, so the instruction is looked at once more.
+//!
+//! #GP (SDM vol. 3 6.13): the selector that was refused, or the vector of a software interrupt; otherwise 0. #PF: SDM vol. 3 4.7.
 
 use crate::access;
 use crate::crash;
+use crate::thread::{Access, MemoryCause};
 use calque_ir::{CpuState, GuestAddr};
-use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, UsedMemory};
+
+/// Bits of a page fault's error code: the page is present; the access writes; it is the user's; it fetches an instruction.
+const PRESENT: u64 = 1;
+const WRITE: u64 = 2;
+const USER: u64 = 4;
+const FETCH: u64 = 0x10;
+
+/// The error code of the page fault that the instruction at RIP raises.
+pub(super) fn of_page(addr: GuestAddr, access: Access, cause: MemoryCause, cpu: &CpuState) -> u64 {
+    let wanted = match access {
+        Access::Read if is_modified(cpu) => WRITE,
+        Access::Read => 0,
+        Access::Write => WRITE,
+        Access::Execute => FETCH,
+    };
+    // Of the kernel's half Linux says that all pages are present (arch/x86/mm/fault.c: `sanitize_error_code`).
+    let present = cause == MemoryCause::Protection || (addr.0 as i64) < 0;
+    USER | wanted | if present { PRESENT } else { 0 }
+}
+
+/// Whether the instruction at RIP writes to what it reads from memory: for the processor, its first access is a write.
+fn is_modified(cpu: &CpuState) -> bool {
+    let Some(insn) = crash::decoded(GuestAddr(cpu.rip)) else { return false };
+    let mut factory = InstructionInfoFactory::new();
+    let accesses = factory.info(&insn).used_memory().iter().map(|memory| memory.access());
+    accesses.into_iter().any(|access| matches!(access, OpAccess::ReadWrite | OpAccess::ReadCondWrite))
+}
 
 /// In the error code of an interrupt: its index is one of the interrupt table.
 const INTERRUPT: u64 = 2;
 /// Bits of a selector that are not its privilege level, which has no place in an error code.
 const INDEX_AND_TABLE: u16 = 0xfffc;
+
+/// Whether the #GP that the instruction at RIP raises is a #SS: of an address that is not canonical, in the stack segment (SDM vol. 1 3.3.7.1).
+pub(super) fn is_of_stack(cpu: &CpuState) -> bool {
+    let Some(insn) = crash::decoded(GuestAddr(cpu.rip)) else { return false };
+    let value = |reg| if reg == Register::None { Some(0) } else { register(cpu, reg) };
+    let mut factory = InstructionInfoFactory::new();
+    let address = |memory: &UsedMemory| {
+        let index = value(memory.index())?.wrapping_mul(memory.scale().into());
+        Some(value(memory.base())?.wrapping_add(index).wrapping_add(memory.displacement()))
+    };
+    let memory = factory.info(&insn).used_memory().iter();
+    memory
+        .filter(|memory| memory.segment() == Register::SS)
+        .filter_map(address)
+        .any(|at| (at as i64) << 16 >> 16 != at as i64)
+}
 
 /// The error code of the #GP that the instruction at RIP raises.
 pub(super) fn of_protection(cpu: &CpuState) -> u64 {
