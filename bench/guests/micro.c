@@ -3,8 +3,11 @@
 #define _GNU_SOURCE
 #include <cpuid.h>
 #include <immintrin.h>
+#include <linux/futex.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,11 +75,45 @@ static void count(int s) { sink += s; }
 static void do_signal(long n) { signal(SIGUSR1, count); while (n--) raise(SIGUSR1); }
 static void do_clock(long n) { struct timespec t; while (n--) clock_gettime(CLOCK_MONOTONIC, &t); }
 
+
+// Two threads that run the same function at once.
+static void in_two(void *(*function)(void *), long n) {
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++) pthread_create(&threads[i], NULL, function, (void *)n);
+    for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+}
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static void *lock_often(void *n) {
+    for (long i = (long)n; i > 0; i--) { pthread_mutex_lock(&mutex); sink++; pthread_mutex_unlock(&mutex); }
+    return NULL;
+}
+static void do_mutex(long n) { in_two(lock_often, n / 2); }
+static atomic_int turn;
+static atomic_int players;
+static void futex(int operation, int value) { syscall(SYS_futex, &turn, operation | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0); }
+static void *play(void *n) {
+    int me = players++ & 1;
+    for (long i = (long)n; i > 0; i--) {
+        while (turn != me) futex(FUTEX_WAIT, !me);
+        turn = !me;
+        futex(FUTEX_WAKE, 1);
+    }
+    return NULL;
+}
+static void do_pingpong(long n) { turn = players = 0; in_two(play, n); }
+static void *compute(void *n) {
+    unsigned long x = 1, table[256] = {0};
+    for (long i = (long)n; i > 0; i--) { x = x * 6364136223846793005 + 1; table[x >> 56] += x >> 33; }
+    return (void *)table[x & 255];
+}
+static void do_alone(long n) { sink = (long)compute((void *)n); }
+static void do_both(long n) { in_two(compute, n); }
+
 static const struct { const char *name; void (*run)(long); } all[] = {
     {"syscall", do_syscall}, {"rdtsc", do_rdtsc}, {"cpuid", do_cpuid}, {"fsbase", do_fsbase}, {"mxcsr", do_mxcsr},
     {"leaf", do_leaf}, {"deep", do_deep}, {"setjmp", do_setjmp}, {"pgfault", do_pgfault}, {"divzero", do_divzero},
     {"ptemod", do_ptemod}, {"fib", do_fib}, {"indirect", do_indirect}, {"loop", do_loop}, {"signal", do_signal},
-    {"clock", do_clock},
+    {"clock", do_clock}, {"mutex", do_mutex}, {"pingpong", do_pingpong}, {"alone", do_alone}, {"both", do_both},
 };
 
 static double seconds(void) {

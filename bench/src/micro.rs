@@ -20,7 +20,7 @@ use std::time::Instant;
 
 /// What `micro` calls it, what it is. The nanobenchmarks of Adams and Agesen first.
 #[rustfmt::skip]
-const GUEST: [(&str, &str); 16] = [
+const GUEST: [(&str, &str); 20] = [
     ("syscall",  "system call (getppid)"),
     ("rdtsc",    "emulated instruction: RDTSC"),
     ("cpuid",    "emulated instruction: CPUID"),
@@ -37,6 +37,10 @@ const GUEST: [(&str, &str); 16] = [
     ("loop",     "loop of three instructions"),
     ("signal",   "signal to itself, handled"),
     ("clock",    "clock_gettime"),
+    ("mutex",    "mutex that two threads want"),
+    ("pingpong", "to another thread and back, by futex"),
+    ("alone",    "round of arithmetic, one thread"),
+    ("both",     "the same in each of two threads"),
 ];
 
 /// All single mechanisms, in Markdown; the best of `runs` counts.
@@ -48,7 +52,7 @@ pub(crate) fn report(runners: &[Runner], runs: u32) -> String {
 }
 
 fn guest_side(text: &mut String, runners: &[Runner], runs: u32) {
-    let Ok(guest) = programs::guest("micro", "micro.c", &["-O2"]) else { return };
+    let Ok(guest) = programs::guest("micro", "micro.c", &["-O2", "-pthread"]) else { return };
     let names: Vec<&str> = runners.iter().map(|r| r.name.as_str()).collect();
     let _ = writeln!(text, "| what | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
     for (what, title) in GUEST {

@@ -68,6 +68,7 @@ const LUAJIT: &str = "local s, t = 0, {} for i = 1, 4e7 do local k = i % 1000 \
 const GAWK: &str = "BEGIN { for (i = 0; i < 1600000; i++) s += sin(i * 0.001) * cos(i); printf \"%.9f\\n\", s }";
 const JQ: &str = "[range(60000) | {a: ., b: (. * 7 % 1009 | tostring)}] | group_by(.b) | map(length) | add";
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guests/objects.js");
+const JAVA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guests/Objects.java");
 #[rustfmt::skip]
 const FFMPEG: [&str; 16] = [
     "-v", "error", "-threads", "1", "-f", "lavfi", "-i", "testsrc2=size=480x270:rate=25:duration=0.8",
@@ -104,6 +105,8 @@ pub(crate) fn all(only: &[String]) -> (Vec<Program>, Vec<String>) {
         "sqlite3"           Interpreter installed("sqlite3", &[":memory:", SQL]);
         "jq"                Interpreter installed("jq", &["-n", JQ]);
         "node"              Jit         installed("node", &[SCRIPT]);
+        "node, one second"  Jit         installed("node", &[SCRIPT, "6"]);
+        "java, one second"  Jit         installed("java", &[JAVA]);
         "luajit"            Jit         installed("luajit", &["-e", LUAJIT]);
         "hello"             Startup     guest("hello", "hello.c", &["-O2"]);
         "bash -c :"         Startup     installed("bash", &["-c", ":"]);
