@@ -182,8 +182,15 @@ const LAST_MOMENTS: Duration = Duration::from_secs(1);
 
 /// Before `thread` ends its process: waits for the children of vfork that run in its memory.
 pub(crate) fn before_exit(thread: &Thread) {
+    if !thread.lodges {
+        wait_until_gone(&VFORKED, LAST_MOMENTS);
+    }
+}
+
+/// Waits until there are no `lodgers`, but not longer than this.
+fn wait_until_gone(lodgers: &AtomicU32, most: Duration) {
     let start = Instant::now();
-    while !thread.lodges && VFORKED.load(Ordering::SeqCst) != 0 && start.elapsed() < LAST_MOMENTS {
+    while lodgers.load(Ordering::SeqCst) != 0 && start.elapsed() < most {
         std::thread::sleep(Duration::from_micros(100));
     }
 }
@@ -325,5 +332,31 @@ impl Drop for Stack {
     fn drop(&mut self) {
         // SAFETY: our mapping; nobody runs on it any more.
         unsafe { libc::munmap(self.0, STACK) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_process_waits_for_its_lodgers() {
+        let lodgers = AtomicU32::new(2);
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..2 {
+                    std::thread::sleep(Duration::from_millis(20));
+                    lodgers.fetch_sub(1, Ordering::SeqCst);
+                }
+            });
+            wait_until_gone(&lodgers, Duration::MAX);
+        });
+        assert!(start.elapsed() >= Duration::from_millis(40));
+    }
+
+    #[test]
+    fn but_not_for_ever() {
+        wait_until_gone(&AtomicU32::new(1), Duration::from_millis(20));
     }
 }
