@@ -11,6 +11,12 @@ use std::process::{Command, Stdio};
 /// Instructions of the program inside `calque demo`, wherever it runs.
 const DEMO: u64 = 17_694_989;
 
+/// How often its one REP repeats.
+const DEMO_REPEATS: u64 = 1_000_000;
+
+/// Repetitions that QEMU counts as one instruction (`target/i386/tcg/translate.c`, `do_gen_rep`).
+const QEMU_REPEATS: u64 = 1 << 16;
+
 /// Instructions that callgrind leaves out: the block that ends in `exit_group` never ends.
 const LAST_BLOCK: u64 = 3;
 
@@ -48,8 +54,16 @@ pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
     if std::env::var_os("CALQUE_TEST_NO_EXEC").is_none() {
         add("children", children);
     }
+    if cfg!(target_arch = "x86_64") && counting(Path::new("")).is_some() {
+        add("counting_emulator", counting_emulator);
+    } else {
+        skipped.push(
+            "profiles against the counting emulator: it is not built (cargo xtask count) or not for this host".into(),
+        );
+    }
     if Command::new("valgrind").arg("--version").output().is_ok_and(|out| out.status.success()) {
         add("callgrind", callgrind);
+        add("callgrind_total", callgrind_total);
     } else {
         skipped.push("profiles against callgrind: no valgrind (Debian: valgrind)".into());
     }
@@ -431,6 +445,38 @@ fn callgrind() -> Result<(), Failed> {
         let got = Callgrind::read(&file)?;
         check(got.own.len() == 9 && got.calls.len() == 9, &got)?;
         check(got == expected, (engine, &got, &expected))?;
+    }
+    Ok(())
+}
+
+/// The number that every engine on every host counts, as callgrind has it.
+fn callgrind_total() -> Result<(), Failed> {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/demo.elf");
+    let total: u64 = Callgrind::of_valgrind("demo.callgrind", &demo)?.own.values().sum();
+    check(total == DEMO - LAST_BLOCK + DEMO_REPEATS, total)
+}
+
+/// The counting emulator on this guest, and where it writes its number, if it has been built.
+fn counting(guest: &Path) -> Option<(Command, PathBuf)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/counting");
+    let (qemu, plugin) = (dir.join("build/qemu-x86_64"), dir.join("libcount.so"));
+    let file = scratch(&format!("{}.count", guest.file_name().unwrap_or_default().to_string_lossy()));
+    let mut command = Command::new(&qemu);
+    command.arg("-plugin").arg(format!("{},out={}", plugin.display(), file.display())).arg(guest);
+    (qemu.exists() && plugin.exists()).then_some((command, file))
+}
+
+/// The same totals as the counting emulator's.
+fn counting_emulator() -> Result<(), Failed> {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/demo.elf");
+    let guests = [(guest("calls", &[])?, 0), (demo, (DEMO_REPEATS - 1) / QEMU_REPEATS)];
+    for (guest, more) in guests {
+        let (mut command, file) = counting(&guest).ok_or("no counting emulator")?;
+        let _ = fs::remove_file(&file);
+        let got = run(&mut command);
+        let emulated: u64 = fs::read_to_string(&file).map_err(|_| got.stderr)?.trim().parse()?;
+        let total = counted(calque(["profile", "--count", "--"]).arg(&guest))?;
+        check(emulated == total + more, (guest, emulated, total))?;
     }
     Ok(())
 }
