@@ -69,6 +69,9 @@ const CASES: &[(&str, &str, &str, Expected)] = &[
 pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
     if cfg!(not(target_arch = "x86_64")) || emulated() {
         skipped.push("comparisons with the processor: this machine has no x86-64 one".into());
+        for engine in ["auto", "tier0"] {
+            trials.push(Trial::test(format!("diff::branches_refused_{engine}"), move || branches_refused(engine)));
+        }
         return;
     }
     for (name, args, program, expected) in CASES {
@@ -94,6 +97,13 @@ fn cc1() -> Option<String> {
 fn compiler(cc1: &str) -> Result<(), Failed> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/profile/calls.c");
     check(&format!("--|{cc1}|-quiet|-O1|{}|-o|/dev/null", source.display()), &SAME)
+}
+
+/// Emitted code does not count branches: that is said, and nothing is compared at wrong places.
+fn branches_refused(engine: &str) -> Result<(), Failed> {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/demo.elf");
+    let args = format!("--engine|{engine}|--against|interp|--branches|2000|--|{}", demo.display());
+    check(&args, &("exit 2", &["cannot compare: --branches: this engine does not count them"]))
 }
 
 /// What `calque diff` says with these arguments. `|` inside the last one, behind `-c`, is the shell's.
