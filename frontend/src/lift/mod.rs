@@ -71,7 +71,6 @@ use crate::decode::{CodeReader, Decoded, Window};
 use calque_ir::{BlockId, Builder, Exit, FaultKind, GuestAddr, Helper, Inst, Op, Region, Target, Type, Value};
 use flags::{FlagSet, Flags};
 use flow::{FlagFlow, Live};
-use iced_x86::EncodingKind;
 use operand::RegCache;
 
 /// A decoded guest instruction.
@@ -141,9 +140,9 @@ pub struct Lifted {
 impl Lifted {
     /// Lifts the guest block at `pc`, as [`lift_block`] does.
     pub fn block(&mut self, code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) {
-        let mut l = Lifter::new(code, opts);
-        l.b = Builder::reusing(std::mem::take(&mut self.region));
-        l.flags = Flags::reusing(std::mem::take(&mut self.recipes));
+        let b = Builder::reusing(std::mem::take(&mut self.region));
+        let flags = Flags::reusing(std::mem::take(&mut self.recipes));
+        let mut l = Lifter::with(b, flags, code, opts);
         let block = l.b.create_block(pc);
         // A block is seldom longer.
         let end = l.lift_run(&mut Window::<64>::new(), pc, block, opts.block_insns, |_| false);
@@ -201,10 +200,14 @@ struct Uncounted {
 
 impl<'a> Lifter<'a> {
     fn new(code: &'a dyn CodeReader, opts: &'a LiftOptions) -> Self {
+        Self::with(Builder::new(), Flags::default(), code, opts)
+    }
+
+    fn with(b: Builder, flags: Flags, code: &'a dyn CodeReader, opts: &'a LiftOptions) -> Self {
         Self {
-            b: Builder::new(),
+            b,
             regs: RegCache::default(),
-            flags: Flags::default(),
+            flags,
             opts,
             code,
             flow: None,
@@ -269,8 +272,6 @@ impl<'a> Lifter<'a> {
             self.check_mmx_first(i);
         }
         match what {
-            // AVX-512 shares mnemonics with AVX.
-            Decoded::Insn if i.code().encoding() == EncodingKind::EVEX => self.fault(FaultKind::Unimplemented),
             Decoded::Insn => table::lift(self, i),
             Decoded::Invalid => self.fault(FaultKind::InvalidOpcode),
             Decoded::Unfetchable => self.fault(FaultKind::Fetch),

@@ -84,7 +84,8 @@ fn unknown_and_invalid_end_the_block() {
     };
     assert_eq!(kind(&[0x06, 0x90]), FaultKind::InvalidOpcode); // push es
     assert_eq!(kind(&[0xc5, 0xf8]), FaultKind::Fetch); // half a vzeroupper
-    assert_eq!(kind(&[0x62, 0xf1, 0x7c, 0x48, 0x58, 0xc0]), FaultKind::Unimplemented); // vaddps zmm0,zmm0,zmm0
+    assert_eq!(kind(&[0x62, 0xf1, 0x7c, 0x48, 0x58, 0xc0]), FaultKind::InvalidOpcode); // vaddps zmm0,zmm0,zmm0: no AVX-512
+    assert_eq!(kind(&[0x0f, 0x01, 0xe8]), FaultKind::Unimplemented); // serialize
 }
 
 #[test]
