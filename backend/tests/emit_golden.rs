@@ -22,9 +22,12 @@ fn emitted_code_is_as_reviewed() {
         let source = std::fs::read_to_string(&path).expect("readable");
         let region = calque_ir::parse::parse_region(&source).unwrap_or_else(|e| panic!("{e}"));
         let mut sections = Vec::new();
-        for (host, memory_order) in
-            [("aarch64", MemoryOrder::Plain), ("aarch64", MemoryOrder::Tso), ("aarch64-v8.4", MemoryOrder::Tso)]
-        {
+        for (host, memory_order) in [
+            ("aarch64", MemoryOrder::Plain),
+            ("aarch64", MemoryOrder::Tso),
+            ("aarch64-v8.4", MemoryOrder::Tso),
+            ("aarch64-v8.7", MemoryOrder::Plain),
+        ] {
             let mut emitter = Emitter::new(HostIsa::parse(host).expect("a host"));
             let code =
                 emitter.emit(&region, &EmitOptions { memory_order, first_cell: 8 }).unwrap_or_else(|e| panic!("{e}"));

@@ -25,7 +25,7 @@ impl Reg {
     pub const R13: Reg = Reg(13);
     pub const R14: Reg = Reg(14);
     pub const R15: Reg = Reg(15);
-    const XMM0: u8 = 16;
+    pub const XMM0: Reg = Reg(16);
     const YMMH0: u8 = 32;
     pub const CF: Reg = Reg(48);
     pub const PF: Reg = Reg(49);
@@ -108,7 +108,7 @@ impl Reg {
     #[inline]
     pub fn xmm(n: usize) -> Reg {
         assert!(n < 16);
-        Reg(Self::XMM0 + n as u8)
+        Reg(Self::XMM0.0 + n as u8)
     }
 
     /// High half of vector register `n`, 0..16.

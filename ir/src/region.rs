@@ -233,7 +233,7 @@ impl Inst {
     /// The operand slots of `args` that hold values, in order (bit i = slot i); absent optional ones included.
     #[inline]
     pub fn value_slots(&self) -> u8 {
-        SLOTS[self.op as usize]
+        self.op.value_slots()
     }
 
     /// The values used.
@@ -292,6 +292,14 @@ const fn result(op: Op) -> Yields {
         ExtractLane => Yields::Lane,
         HighBits => Yields::Bits,
         _ => Yields::Own,
+    }
+}
+
+impl Op {
+    /// The operand slots that hold values, as [`Inst::value_slots`] has them.
+    #[inline]
+    pub const fn value_slots(self) -> u8 {
+        SLOTS[self as usize]
     }
 }
 

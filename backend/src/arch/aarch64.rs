@@ -200,8 +200,9 @@ pub(crate) fn sync_other_threads() {
     membarrier(SYNC_CORE);
 }
 
-/// FPCR.AH: NaN results, minimum and maximum are x86's, and FZ is about results only.
-const ALTERNATE: u64 = 1 << 1;
+/// What FEAT_AFP adds. FPCR.AH: NaN results, minimum and maximum are x86's, and FZ is about results only. FPCR.NEP: scalar operations
+/// keep the other lanes of their first operand (of their destination, if they have one operand; `fmadd` of its addend), as SSE's do.
+const ALTERNATE: u64 = 1 << 1 | 1 << 2;
 
 /// MXCSR's rounding control (bits 13, 14: nearest, down, up, zero) as FPCR.RMode (bits 22, 23: nearest, up, down, zero).
 /// Flush-to-zero (bit 15) is FPCR.FZ (bit 24), denormals-are-zero (bit 6) is FPCR.FIZ (bit 0) where the host has FEAT_AFP; elsewhere

@@ -11,7 +11,7 @@
 use super::encode::{self as e, Cond, Size, V, X};
 use super::entry::Stub;
 use super::regs::{CELLS, COUNTDOWN, JUMPS, Loc};
-use super::{Cold, EmitError, EmittedExit, Emitter, Label, Reach};
+use super::{Bug, Cold, EmitError, EmittedExit, Emitter, Label, Reach};
 use crate::abi::{self, Leave};
 use calque_ir::{Exit, FaultKind, GuestAddr, Inst, Op, Target, Type, Value};
 
@@ -61,7 +61,7 @@ impl Emitter {
             Exit::Indirect(v) | Exit::Return(v) | Exit::CallIndirect { target: v, .. } => self.indirect(v),
             Exit::Syscall { next } => self.leave_at(Leave::Syscall as u64, next),
             Exit::Fault { kind, pc } => self.leave_at(abi::leave_fault(kind, 0), pc),
-            Exit::None => Err(EmitError::Internal("a block without exit")),
+            Exit::None => Err(EmitError::Internal(Bug::NoExit)),
         }
     }
 

@@ -77,7 +77,7 @@ impl Emitter {
             Op::SsubOverflowBin => self.overflow_with_borrow(Cond::Vs, a, b, c),
             Op::HalfCarry => self.half_carry(a, b, c),
             Op::Parity => self.parity(a),
-            _ => Err(EmitError::NoCode(inst.op.name())),
+            _ => Err(EmitError::NoCode(inst.op)),
         }
     }
 

@@ -5,10 +5,13 @@
 //!   takes a path behind the block. They do not where the host has FEAT_AFP.
 //! - **MINSS, MAXSS** are a comparison and a selection.
 //! - **Out of range** conversions give the integer indefinite: the host saturates, and what is not below the limit is replaced.
-//! - A scalar in a vector register may have anything above it; instructions that make scalars clear what is above.
+//! - A scalar in a vector register may have anything above it; instructions that make scalars clear what is above, except with FEAT_AFP,
+//!   where they keep it: so ADDSD is one instruction there, in place.
 
 use super::encode::{self as e, Cond, Fp, Size, V, Vec3};
 use super::exit::ColdPath;
+use super::plan;
+use super::regs::Loc;
 use super::{EmitError, Emitter, Reach, size_of};
 use calque_ir::{FloatCc, Inst, Op, Type, Value};
 
@@ -85,25 +88,82 @@ impl Emitter {
 
     /// One instruction, and a look at its result.
     fn arithmetic(&mut self, inst: &Inst, args: &[Value]) -> Result<(), EmitError> {
-        let (scalar, lanes) = forms(inst.op).ok_or(EmitError::NoCode(inst.op.name()))?;
+        let (scalar, lanes) = forms(inst.op).ok_or(EmitError::NoCode(inst.op))?;
         let double = is_double(inst.ty);
         let x = self.v(args[0])?;
         let y = if args.len() > 1 { self.v(args[1])? } else { V(0) };
-        // The operands must survive until the result has been looked at.
-        let d = self.v_dest_apart(&[x, y])?;
+        let d = if inst.ty.is_vector() {
+            self.float_dest(&[x, y][..args.len()])?
+        } else {
+            self.scalar_dest(&[x, y][..args.len()], (args.len() > 1).then_some(x))?
+        };
         if inst.ty.is_vector() {
             self.word(e::vec3(lanes, u32::from(double), d, x, y));
         } else {
             self.word(e::fp(scalar, double, d, x, y));
-            self.known_zero(inst.ty.bits());
+            self.scalar_made(inst.ty);
         }
         self.look_for_nan(inst.ty, d, &[x, y][..args.len()]);
         Ok(())
     }
 
+    /// A register for a result; the operands survive until it has been looked at, if it is.
+    fn float_dest(&mut self, operands: &[V]) -> Result<V, EmitError> {
+        if self.host.afp { self.v_dest() } else { self.v_dest_apart(operands) }
+    }
+
+    /// The same for a scalar that replaces a vector's lowest lane: if the host's scalar operations keep the other lanes, of the operand `kept`
+    /// or of their destination (`None`), and those are the vector's, the vector is made here, too.
+    fn scalar_dest(&mut self, operands: &[V], kept: Option<V>) -> Result<V, EmitError> {
+        let replaced = self.replaced_vector().filter(|(from, _)| kept.is_none_or(|kept| kept == *from));
+        let home = self.regs.vector_home();
+        if self.plan.merges {
+            self.regs.no_home();
+        }
+        let Some((from, dies)) = replaced else { return self.float_dest(operands) };
+        self.release_operands();
+        let home = home.filter(|&home| {
+            let itself = home == from && dies;
+            (kept.is_some() || home == from) && self.regs.v_refs(home) == u16::from(itself)
+        });
+        if home.is_some() || kept.is_some() {
+            self.merged = Some(self.plan.fates[self.at].user as usize);
+        }
+        match home {
+            Some(home) => Ok(self.v_define(home)),
+            None => self.float_dest(operands),
+        }
+    }
+
+    /// The register with the vector whose lowest lane the result replaces next, on hosts that can merge the two; whether the vector is there as a value
+    /// that nobody wants any longer.
+    fn replaced_vector(&self) -> Option<(V, bool)> {
+        let next = self.plan.fates[self.at].user;
+        let user = self.insts.get(next as usize).filter(|_| self.plan.merges)?;
+        if !plan::replaces_lowest(user) || user.args[1] as usize != self.at {
+            return None;
+        }
+        let vector = Value(user.args[0]);
+        if vector.0 as usize > self.at {
+            // It will be read from its register, for this purpose only.
+            let inst = self.insts[vector.0 as usize];
+            let only = inst.op == Op::Get && self.plan.fates[vector.0 as usize].uses == 1;
+            return plan::vector_home_of(inst.aux).filter(|_| only).map(|home| (home, false));
+        }
+        match self.val(vector).loc {
+            Loc::V(r) => Some((r, self.plan.fates[vector.0 as usize].last == next)),
+            _ => None,
+        }
+    }
+
+    /// What is known of a scalar that has just been made: what is above it came from elsewhere where scalar operations keep lanes.
+    fn scalar_made(&mut self, ty: Type) {
+        self.known_zero(if self.plan.merges { 128 } else { ty.bits() });
+    }
+
     /// Takes the cold path if `r` holds a NaN that may not be x86's.
     fn look_for_nan(&mut self, ty: Type, r: V, operands: &[V]) {
-        if self.host.has("afp") {
+        if self.host.afp {
             return;
         }
         let double = is_double(ty);
@@ -155,14 +215,15 @@ impl Emitter {
 
     /// NaNs become quiet on both kinds of processor.
     fn integral(&mut self, inst: &Inst, a: Value) -> Result<(), EmitError> {
-        let (scalar, lanes) = forms(inst.op).ok_or(EmitError::NoCode(inst.op.name()))?;
+        let (scalar, lanes) = forms(inst.op).ok_or(EmitError::NoCode(inst.op))?;
         let (double, x) = (is_double(inst.ty), self.v(a)?);
-        let d = self.v_dest()?;
         if inst.ty.is_vector() {
+            let d = self.v_dest()?;
             self.word(e::vec2(lanes, u32::from(double), d, x));
         } else {
+            let d = self.scalar_dest(&[], None)?;
             self.word(e::fp1(scalar, double, d, x));
-            self.known_zero(inst.ty.bits());
+            self.scalar_made(inst.ty);
         }
         Ok(())
     }
@@ -170,8 +231,9 @@ impl Emitter {
     fn fused(&mut self, inst: &Inst, args: [Value; 3]) -> Result<(), EmitError> {
         let double = is_double(inst.ty);
         let [x, y, z] = [self.v(args[0])?, self.v(args[1])?, self.v(args[2])?];
-        let d = self.v_dest_apart(&[x, y, z])?;
-        if !inst.ty.is_vector() {
+        let scalar = !inst.ty.is_vector();
+        let d = if scalar { self.scalar_dest(&[x, y, z], Some(z))? } else { self.v_dest_apart(&[x, y, z])? };
+        if scalar {
             // FMADD, FNMSUB, FMSUB, FNMADD (Arm ARM: what is negated differs from x86's names).
             let which = match inst.op {
                 Op::Fmadd => 0,
@@ -180,7 +242,7 @@ impl Emitter {
                 _ => 0x20_0000,
             };
             self.word(e::fp4(which, double, d, x, y, z));
-            self.known_zero(inst.ty.bits());
+            self.scalar_made(inst.ty);
         } else {
             let sz = u32::from(double);
             if matches!(inst.op, Op::Fmsub | Op::Fnmsub) {
@@ -203,7 +265,7 @@ impl Emitter {
     /// sign also under FPCR.AH (it does in qemu 11), and a comparison of floats would raise flags.
     fn negate_lanes(&mut self, double: bool, d: V, v: V) {
         let sz = u32::from(double);
-        if !self.host.has("afp") {
+        if !self.host.afp {
             return self.word(e::vec2(e::VFNEG, sz, d, v));
         }
         let log2 = 2 + sz;
@@ -313,22 +375,22 @@ impl Emitter {
         if inst.op == Op::FcvtFromSint && !inst.ty.is_vector() {
             let size = size_of(self.ty(a));
             let x = self.xz(a)?;
-            let d = self.v_dest()?;
+            let d = self.scalar_dest(&[], None)?;
             self.word(e::scvtf(size, inst.ty == Type::F64, d, x));
-            self.known_zero(inst.ty.bits());
+            self.scalar_made(inst.ty);
             return Ok(());
         }
         let x = self.v(a)?;
         match inst.op {
             Op::Fpromote => {
-                let d = self.v_dest()?;
+                let d = self.scalar_dest(&[], None)?;
                 self.word(e::fp1(e::FCVT_TO_F64, false, d, x));
-                self.known_zero(64);
+                self.scalar_made(inst.ty);
             }
             Op::Fdemote => {
-                let d = self.v_dest()?;
+                let d = self.scalar_dest(&[], None)?;
                 self.word(e::fcvt_to_f32(d, x));
-                self.known_zero(32);
+                self.scalar_made(inst.ty);
             }
             Op::FvpromoteLow => {
                 let d = self.v_dest()?;

@@ -4,8 +4,8 @@
 //! that looks at more than its type's bits (comparison, right shift, widening) cleans its operands first.
 
 use super::encode::{self as e, Size, Widen, X};
-use super::regs::{Loc, Val};
-use super::{EmitError, Emitter, size_of};
+use super::regs::{Imm, Loc, Val};
+use super::{Bug, EmitError, Emitter, size_of};
 use calque_ir::{Inst, Op, Type, Value};
 
 impl Emitter {
@@ -13,7 +13,7 @@ impl Emitter {
     #[inline]
     pub(super) fn constant(&mut self, inst: &Inst) {
         let zx = (64 - inst.imm().leading_zeros()) as u8;
-        self.regs.values[self.at] = Val { loc: Loc::Imm(inst.imm()), zx };
+        self.regs.values[self.at] = Val { loc: Loc::Imm(Imm::new(inst.imm())), zx };
     }
 
     /// Operations on integers and conditions.
@@ -110,7 +110,7 @@ impl Emitter {
     fn uextend(&mut self, inst: &Inst, a: Value) -> Result<(), EmitError> {
         let from = self.ty(a);
         if let Some(imm) = self.as_imm(a) {
-            self.define(Loc::Imm(imm), 64);
+            self.define(Loc::Imm(Imm::new(imm)), 64);
             return Ok(());
         }
         let x = self.x(a)?;
@@ -131,7 +131,7 @@ impl Emitter {
         if let Some(imm) = self.as_imm(a) {
             let wide = (imm << (64 - from)) as i64 >> (64 - from);
             let mask = u64::MAX >> (64 - inst.ty.bits());
-            self.define(Loc::Imm(wide as u64 & mask), inst.ty.bits() as u8);
+            self.define(Loc::Imm(Imm::new(wide as u64 & mask)), inst.ty.bits() as u8);
             return Ok(());
         }
         let x = self.x(a)?;
@@ -148,7 +148,11 @@ impl Emitter {
     fn ireduce(&mut self, inst: &Inst, a: Value) -> Result<(), EmitError> {
         let bits = inst.ty.bits();
         if let Some(imm) = self.as_imm(a) {
-            self.define(Loc::Imm(imm & (u64::MAX >> (64 - bits))), bits as u8);
+            self.define(Loc::Imm(Imm::new(imm & (u64::MAX >> (64 - bits)))), bits as u8);
+            return Ok(());
+        }
+        if let (Loc::Sum(base, disp), Type::I32) = (self.val(a).loc, inst.ty) {
+            self.define(Loc::Sum(base, disp), 64);
             return Ok(());
         }
         let x = self.x(a)?;
@@ -204,7 +208,7 @@ impl Emitter {
     fn add_constant(&mut self, inst: &Inst, a: Value, k: i64) -> Result<(), EmitError> {
         if let Some(imm) = self.as_imm(a) {
             let mask = u64::MAX >> (64 - inst.ty.bits());
-            self.define(Loc::Imm(imm.wrapping_add(k as u64) & mask), 64);
+            self.define(Loc::Imm(Imm::new(imm.wrapping_add(k as u64) & mask)), 64);
             return Ok(());
         }
         if inst.ty == Type::I64
@@ -361,7 +365,7 @@ impl Emitter {
                 self.word(e::op3(op, size, d, x, y));
                 self.known_zero(size.bits());
             }
-            _ => return Err(EmitError::Internal("no shift")),
+            _ => return Err(EmitError::Internal(Bug::NoShift)),
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 
 use super::encode::{self as e, Access, At, Ordered, Size, X};
 use super::regs::Loc;
-use super::{EmitError, Emitter, Reach, log2_of, size_of};
+use super::{Bug, EmitError, Emitter, Reach, log2_of, size_of};
 use crate::compile::MemoryOrder;
 use calque_ir::{Inst, Mem, Op, RmwOp, Type, Value};
 
@@ -28,7 +28,7 @@ impl Emitter {
 
     /// The memory operand as an addressing mode for an access of `1 << log2` bytes.
     fn address(&mut self, mem: Mem, what: Access) -> Result<At, EmitError> {
-        let (base, disp) = self.base_and_disp(mem)?;
+        let (base, disp) = self.base_and_disp(mem, what)?;
         let index = match mem.index {
             None => None,
             Some(v) => Some(self.x(v)?),
@@ -56,16 +56,16 @@ impl Emitter {
                 ));
                 self.displaced(s, disp, what)
             }
-            (None, None) => {
-                let s = self.scratch();
-                self.mov_imm(s, i64::from(disp) as u64);
-                Ok(At::Disp(s, 0))
-            }
+            (None, None) => Err(EmitError::Internal(Bug::NoBase)),
         }
     }
 
     /// Base register and displacement, with what the base itself is put together from.
-    fn base_and_disp(&mut self, mem: Mem) -> Result<(Option<X>, i32), EmitError> {
+    fn base_and_disp(&mut self, mem: Mem, what: Access) -> Result<(Option<X>, i32), EmitError> {
+        if let Some(at) = self.constant_base(mem) {
+            let (base, disp) = self.near_constant(at, what);
+            return Ok((Some(base), disp));
+        }
         let Some(v) = mem.base else { return Ok((None, mem.disp)) };
         if let Loc::Sum(r, before) = self.val(v).loc
             && let Some(disp) = before.checked_add(mem.disp)
@@ -75,31 +75,64 @@ impl Emitter {
         Ok((Some(self.x(v)?), mem.disp))
     }
 
+    /// What a memory operand adds to its index, or to nothing, if that is a constant.
+    fn constant_base(&self, mem: Mem) -> Option<u64> {
+        let base = match mem.base {
+            Some(v) => self.as_imm(v)?,
+            None if mem.index.is_some() => return None,
+            None => 0,
+        };
+        Some(base.wrapping_add(i64::from(mem.disp) as u64))
+    }
+
+    /// A constant address as a register and a displacement that the access can have. Code reads one constant behind the other, so the first scratch
+    /// register's is remembered; a round one is shorter to make, and near more of those that follow.
+    fn near_constant(&mut self, at: u64, what: Access) -> (X, i32) {
+        if let Some(held) = self.held
+            && let Ok(disp) = i32::try_from(at.wrapping_sub(held) as i64)
+            && what.reaches(disp)
+        {
+            return (self.take_held(), disp);
+        }
+        let low = [0xffff, 0xfff].map(|mask| (at & mask) as i32).into_iter().find(|&low| what.reaches(low));
+        let low = low.unwrap_or(0);
+        let base = at.wrapping_sub(low as u64);
+        let s = self.scratch();
+        self.mov_imm(s, base);
+        self.hold(s, base);
+        (s, low)
+    }
+
     fn displaced(&mut self, base: X, disp: i32, what: Access) -> Result<At, EmitError> {
         if what.reaches(disp) {
             return Ok(At::Disp(base, disp));
         }
-        let s = if matches!(base.0, 0 | 16 | 17 | 30) { base } else { self.scratch() };
         // The low bits may stay in the access.
         let low = disp & 0xfff;
         if disp > 0 && disp < 1 << 24 && what.reaches(low) {
-            self.add_disp(s, base, disp - low);
-            return Ok(At::Disp(s, low));
+            return Ok(At::Disp(self.rebased(base, disp - low), low));
         }
+        Ok(At::Disp(self.rebased(base, disp), 0))
+    }
+
+    /// `base + disp` in a scratch register: the base itself if it is one.
+    fn rebased(&mut self, base: X, disp: i32) -> X {
+        let s = if matches!(base.0, 0 | 16 | 17 | 30) { base } else { self.scratch() };
+        self.held = None;
         self.add_disp(s, base, disp);
-        Ok(At::Disp(s, 0))
+        s
     }
 
     /// The whole address in a register.
     fn flat_address(&mut self, mem: Mem) -> Result<X, EmitError> {
-        const BYTE: Access = Access::LDRB;
-        match self.address(mem, BYTE)? {
+        if let (Some(at), None) = (self.constant_base(mem), mem.index) {
+            let s = self.scratch();
+            self.mov_imm(s, at);
+            return Ok(s);
+        }
+        match self.address(mem, Access::LDRB)? {
             At::Disp(base, 0) => Ok(base),
-            At::Disp(base, disp) => {
-                let s = if matches!(base.0, 0 | 16 | 17 | 30) { base } else { self.scratch() };
-                self.add_disp(s, base, disp);
-                Ok(s)
-            }
+            At::Disp(base, disp) => Ok(self.rebased(base, disp)),
             At::Index(base, index, _) => {
                 let s = self.scratch();
                 self.word(e::op3(e::ADD, Size::X, s, base, index));
@@ -110,15 +143,15 @@ impl Emitter {
 
     /// The address of an ordered access: with FEAT_LRCPC2 a register and a small displacement, else a register.
     fn near_address(&mut self, mem: Mem) -> Result<(X, i32), EmitError> {
-        if self.host.has("lrcpc2")
+        let constant = mem.index.is_none() && self.constant_base(mem).is_some();
+        if !constant
+            && self.host.lrcpc2
             && let At::Disp(base, disp) = self.address(mem, Access::LDRB)?
         {
             if (-256..256).contains(&disp) {
                 return Ok((base, disp));
             }
-            let s = if matches!(base.0, 0 | 16 | 17 | 30) { base } else { self.scratch() };
-            self.add_disp(s, base, disp);
-            return Ok((s, 0));
+            return Ok((self.rebased(base, disp), 0));
         }
         Ok((self.flat_address(mem)?, 0))
     }
@@ -194,17 +227,17 @@ impl Emitter {
 
     /// A load at what `near_address` gave.
     fn load_acquire(&mut self, log2: u32, d: X, base: X, disp: i32) {
-        self.access(if self.host.has("lrcpc2") {
+        self.access(if self.host.lrcpc2 {
             e::ordered_at(true, log2, d, base, disp)
         } else {
-            let op = if self.host.has("lrcpc") { e::LDAPR } else { e::LDAR };
+            let op = if self.host.lrcpc { e::LDAPR } else { e::LDAR };
             e::ordered(op, log2, e::ZR, d, base)
         });
     }
 
     /// A store there.
     fn store_release(&mut self, log2: u32, from: X, base: X, disp: i32) {
-        self.access(if self.host.has("lrcpc2") {
+        self.access(if self.host.lrcpc2 {
             e::ordered_at(false, log2, from, base, disp)
         } else {
             e::ordered(e::STLR, log2, e::ZR, from, base)
@@ -250,7 +283,7 @@ impl Emitter {
         let log2 = log2_of(inst.ty);
         let base = self.flat_address(inst.mem())?;
         let from = self.xz(Value(inst.args[3]))?;
-        if self.host.has("has_lse") {
+        if self.host.lse {
             self.rmw_lse(inst, log2, base, from)?;
         } else {
             self.rmw_exclusive(inst, log2, base, from)?;
@@ -318,7 +351,7 @@ impl Emitter {
         let new = self.xz(Value(inst.args[3]))?;
         let old = self.temp()?;
         let done = self.label();
-        if self.host.has("has_lse") {
+        if self.host.lse {
             self.mov(size, old, expected);
             self.access(e::ordered(e::CASAL, log2, old, new, base));
             // One that fails releases nothing: a barrier, and again.

@@ -49,10 +49,11 @@ use crate::compile::MemoryOrder;
 use crate::isa::HostIsa;
 use calque_ir::{GuestAddr, Inst, Op, Region, Type};
 use encode::{self as e, Size, V, X};
-use plan::Plan;
-use regs::Regs;
+use plan::{Plan, What};
+use regs::{Loc, Regs, Val};
 
-/// Why a block cannot be emitted. It runs in the interpreter, or in tier 1, then.
+/// Why a block cannot be emitted. It runs in the interpreter, or in tier 1, then. Small, because nearly every function of the
+/// emitter returns it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum EmitError {
     /// More values live at once than registers and spill slots hold.
@@ -62,11 +63,28 @@ pub enum EmitError {
     #[error("a branch within the block is out of reach")]
     Reach,
     /// An operation in a type that no lifter makes.
-    #[error("{0} of this type has no code")]
-    NoCode(&'static str),
+    #[error("{} of this type has no code", .0.name())]
+    NoCode(Op),
     /// Our bug.
     #[error("internal: {0}")]
-    Internal(&'static str),
+    Internal(Bug),
+}
+
+/// What only our bugs can bring about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Bug {
+    #[error("no such register")]
+    NoRegister,
+    #[error("a block without exit")]
+    NoExit,
+    #[error("a value is not where an integer belongs")]
+    NotAnInteger,
+    #[error("a value is not where a vector belongs")]
+    NotAVector,
+    #[error("no shift")]
+    NoShift,
+    #[error("an address without base")]
+    NoBase,
 }
 
 /// Choices of one emission.
@@ -147,9 +165,24 @@ struct Cold {
     what: exit::ColdPath,
 }
 
+/// The optional features that code is made with.
+#[derive(Clone, Copy)]
+struct Host {
+    lse: bool,
+    lrcpc: bool,
+    lrcpc2: bool,
+    afp: bool,
+}
+
+impl Host {
+    fn of(isa: &HostIsa) -> Self {
+        Self { lse: isa.has("has_lse"), lrcpc: isa.has("lrcpc"), lrcpc2: isa.has("lrcpc2"), afp: isa.has("afp") }
+    }
+}
+
 /// Turns blocks into code; keeps its memory between them. One for each thread that translates.
 pub struct Emitter {
-    host: HostIsa,
+    host: Host,
     options: EmitOptions,
     code: Vec<u32>,
     insts: Vec<Inst>,
@@ -174,6 +207,10 @@ pub struct Emitter {
     entry_pc: GuestAddr,
     /// Code before this word may be jumped over: no peephole looks at it.
     barrier: usize,
+    /// The constant that the first scratch register is known to hold, for addresses.
+    held: Option<u64>,
+    /// Index of the replacement of a lane that has been made together with the lane.
+    merged: Option<usize>,
     /// The word that set the host's flags last, as far as that is known.
     flags_at: usize,
     /// Guest pc of each IR block.
@@ -183,13 +220,14 @@ pub struct Emitter {
 impl Emitter {
     /// An emitter for an AArch64 `host`.
     pub fn new(host: HostIsa) -> Self {
+        let host = Host::of(&host);
         Self {
             host,
             options: EmitOptions::default(),
             code: Vec::new(),
             insts: Vec::new(),
             pool: Vec::new(),
-            plan: Plan::default(),
+            plan: Plan::new(host.afp),
             regs: Regs::default(),
             labels: Vec::new(),
             fixups: Vec::new(),
@@ -204,6 +242,8 @@ impl Emitter {
             pc: GuestAddr(0),
             entry_pc: GuestAddr(0),
             barrier: 0,
+            held: None,
+            merged: None,
             flags_at: usize::MAX,
             block_pcs: Vec::new(),
         }
@@ -224,27 +264,28 @@ impl Emitter {
             self.place(label);
             (self.block_start, self.block_end) = (block.start as usize, block.end as usize);
             self.pc = block.pc;
-            for at in block.start..block.end {
-                self.at = at as usize;
-                let inst = self.insts[self.at];
-                match inst.op {
-                    // A third of all instructions are marks and constants, which take no code.
-                    Op::Insn => {
-                        self.pc = GuestAddr(inst.imm());
-                        continue;
+            self.at = self.block_start;
+            for inst in &region.insts[self.block_start..self.block_end] {
+                // A third of all instructions are marks and constants, which take no code.
+                if inst.op == Op::Insn {
+                    self.pc = GuestAddr(inst.imm());
+                } else if inst.op == Op::Iconst {
+                    self.constant(inst);
+                } else {
+                    let fate = self.plan.fates[self.at];
+                    match fate.what {
+                        What::Emit => {
+                            self.regs.next_inst(fate);
+                            self.inst(inst)?;
+                            self.end_inst();
+                        }
+                        What::Defer => self.regs.values[self.at] = Val { loc: Loc::Flags, zx: 1 },
+                        What::Drop => {}
                     }
-                    Op::Iconst => {
-                        self.constant(&inst);
-                        continue;
-                    }
-                    _ if self.plan.is_dead(self.at, &inst) => continue,
-                    _ => self.regs.next_inst(),
                 }
-                self.inst(&inst)?;
-                self.end_inst();
+                self.at += 1;
             }
-            self.at = block.end as usize;
-            self.regs.next_inst();
+            self.regs.next_inst(plan::NEW);
             self.exit(block.exit, n as u32 + 1)?;
             self.regs.end_block();
         }
@@ -286,13 +327,10 @@ impl Emitter {
         self.entry_pc = region.pc();
         self.barrier = 0;
         self.flags_at = usize::MAX;
+        self.merged = None;
     }
 
     fn inst(&mut self, inst: &Inst) -> Result<(), EmitError> {
-        if self.plan.fates[self.at].deferred {
-            self.define(regs::Loc::Flags, 1);
-            return Ok(());
-        }
         match inst.op {
             Op::Nop => Ok(()),
             Op::Count => {
@@ -340,6 +378,7 @@ impl Emitter {
     fn place(&mut self, label: Label) {
         self.labels[label.0 as usize] = self.code.len() as u32;
         self.barrier = self.code.len();
+        self.held = None;
     }
 
     /// A branch to a label, encoded with distance 0.

@@ -8,6 +8,7 @@
 //! concerned: between definition and `put` nobody reads the register and nothing can stop. Whether another live value still
 //! sits in that register only the emitter knows.
 
+use super::encode::V;
 use super::regs::{GPR_HOME, XMM_HOME};
 use calque_ir::op::Effect;
 use calque_ir::reg::RegKind;
@@ -21,27 +22,40 @@ pub(super) struct Fate {
     /// The only user, if `uses` is 1.
     pub(super) user: u32,
     pub(super) uses: u16,
-    /// Host register of the guest register that it is put into, or `NO_HOME`.
+    /// Host register of the guest register that it is put into, or `NO_HOME`; with [`VECTOR`] a vector register.
     pub(super) home: u8,
-    /// Emitted where it is used.
-    pub(super) deferred: bool,
+    pub(super) what: What,
+    /// The operands, by slot, that are used here for the last time as far as the instructions behind show.
+    pub(super) ends: u8,
+}
+
+/// What is done for an instruction where it stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum What {
+    /// It is emitted.
+    Emit,
+    /// Nothing: it is emitted where it is used.
+    Defer,
+    /// Nothing at all.
+    Drop,
 }
 
 pub(super) const NO_HOME: u8 = 0xff;
+/// Bit of a home: it is a vector register.
+pub(super) const VECTOR: u8 = 0x20;
 
-const NEW: Fate = Fate { last: 0, user: 0, uses: 0, home: NO_HOME, deferred: false };
+/// Of a value that nothing is known of yet; of an exit.
+pub(super) const NEW: Fate = Fate { last: 0, user: 0, uses: 0, home: NO_HOME, what: What::Emit, ends: 0 };
 
 /// The fates of a region's values, by index. Kept from region to region for its memory.
-#[derive(Default)]
 pub(super) struct Plan {
     pub(super) fates: Vec<Fate>,
+    /// Whether the host's scalar operations keep the other lanes.
+    pub(super) merges: bool,
     homes: Homes,
 }
 
-/// Bit of a home: it is a vector register.
-const VECTOR: u8 = 0x80;
-
-/// Values that wait for their definition with a home, by the home's [`slot_of`]; of the others `value` is stale.
+/// Values that wait for their definition with a home, by the home; of the others `value` is stale.
 struct Homes {
     value: [u32; 64],
     waiting: u64,
@@ -54,26 +68,30 @@ impl Default for Homes {
 }
 
 impl Homes {
+    #[inline]
     fn clear(&mut self, home: u8, fates: &mut [Fate]) {
-        let slot = slot_of(home);
-        if self.waiting >> slot & 1 != 0 {
-            fates[self.value[slot] as usize].home = NO_HOME;
-            self.waiting &= !(1 << slot);
+        if self.waiting >> home & 1 != 0 {
+            fates[self.value[usize::from(home & 63)] as usize].home = NO_HOME;
+            self.waiting &= !(1 << home);
         }
     }
 
-    /// Value `v` is to be computed in `home`.
+    /// Value `v` is to be computed in `home`, and not elsewhere.
+    #[inline]
     fn wait(&mut self, home: u8, v: u32, fates: &mut [Fate]) {
-        fates[v as usize].home = home;
-        self.value[slot_of(home)] = v;
-        self.waiting |= 1 << slot_of(home);
+        let before = std::mem::replace(&mut fates[v as usize].home, home);
+        if before != NO_HOME {
+            self.arrive(before, v);
+        }
+        self.value[usize::from(home & 63)] = v;
+        self.waiting |= 1 << home;
     }
 
     /// Value `v`, whose home is `home`, is defined here.
+    #[inline]
     fn arrive(&mut self, home: u8, v: u32) {
-        let slot = slot_of(home);
-        if self.value[slot] == v {
-            self.waiting &= !(1 << slot);
+        if self.value[usize::from(home & 63)] == v {
+            self.waiting &= !(1 << home);
         }
     }
 
@@ -86,44 +104,51 @@ impl Homes {
     }
 }
 
-/// Place of a home in [`Homes`].
-fn slot_of(home: u8) -> usize {
-    usize::from(home & 31 | (home & VECTOR) >> 2)
-}
-
-/// The home of what is put into a register, if that lives in a host register.
-fn home_of(reg: usize) -> Option<u8> {
-    match Reg::from_index(reg)?.kind() {
-        RegKind::Gpr(n) => Some(GPR_HOME[n]),
-        RegKind::Xmm(n) => Some((XMM_HOME + n as u8) | VECTOR),
-        _ => None,
+/// The home of what is put into a register, by its number; `NO_HOME` if that does not live in a host register.
+static HOMES: [u8; Reg::COUNT] = {
+    let (mut table, mut n) = ([NO_HOME; Reg::COUNT], 0);
+    while n < 16 {
+        table[Reg::RAX.number() as usize + n] = GPR_HOME[n];
+        table[Reg::XMM0.number() as usize + n] = (XMM_HOME + n as u8) | VECTOR;
+        n += 1;
     }
+    table
+};
+
+/// The home of this register, if that is a vector register.
+pub(super) fn vector_home_of(reg: u16) -> Option<V> {
+    let home = HOMES.get(reg as usize).copied().unwrap_or(NO_HOME);
+    (home != NO_HOME && home & VECTOR != 0).then_some(V(home & 31))
 }
 
-/// What the scan asks of an operation, by its number: bits of `Traits`.
-static TRAITS: [u8; Op::ALL.len()] = {
+/// What the scan asks of an operation, by its number: the operand slots that hold values, and the bits below.
+static TRAITS: [u16; Op::ALL.len()] = {
     let (mut table, mut n) = ([0; Op::ALL.len()], 0);
     while n < table.len() {
-        table[n] = traits(Op::ALL[n]);
+        table[n] = traits(Op::ALL[n]) | Op::ALL[n].value_slots() as u16;
         n += 1;
     }
     table
 };
 
 /// May be left out if nobody uses its result.
-const REMOVABLE: u8 = 1 << 0;
+const REMOVABLE: u16 = 1 << 4;
 /// A condition that is made by an instruction that sets the flags, unless its type is a vector's; or a test of bits.
-const DEFERRABLE: u8 = 1 << 1;
+const DEFERRABLE: u16 = 1 << 5;
 /// No home may wait across it.
-const STOPS: u8 = 1 << 2;
+const STOPS: u16 = 1 << 6;
 /// Where the result is, the operand may be.
-const PASSES_ON: u8 = 1 << 3;
+const PASSES_ON: u16 = 1 << 7;
 /// Reads or writes a guest register.
-const REGISTER: u8 = 1 << 4;
+const REGISTER: u16 = 1 << 8;
 /// A helper call, which says itself whether it is removable.
-const HELPER: u8 = 1 << 5;
+const HELPER: u16 = 1 << 9;
+/// A mark or a constant: nothing to plan.
+const SILENT: u16 = 1 << 10;
+/// A scalar of it can be computed in place in the lowest lane, on hosts whose scalar operations keep the other lanes.
+const MERGES: u16 = 1 << 11;
 
-const fn traits(op: Op) -> u8 {
+const fn traits(op: Op) -> u16 {
     use Op::*;
     let effect = match op.effect() {
         Effect::Pure => REMOVABLE,
@@ -140,14 +165,17 @@ const fn traits(op: Op) -> u8 {
             DEFERRABLE
         }
         Uextend | Sextend | Ireduce | ScalarToVector => PASSES_ON,
+        Insn | Iconst => SILENT,
+        Fadd | Fsub | Fmul | Fdiv | Sqrt | Fmadd | Fmsub | Fnmadd | Fnmsub | Ceil | Floor | Trunc | Nearest
+        | Fpromote | Fdemote | FcvtFromSint => MERGES,
         _ => 0,
     };
     effect | more
 }
 
-/// Whether an instruction may be left out if nobody uses its result.
-fn removable(inst: &Inst) -> bool {
-    let traits = TRAITS[inst.op as usize];
+/// Whether an instruction of these traits may be left out if nobody uses its result.
+#[inline]
+fn removable(traits: u16, inst: &Inst) -> bool {
     traits & REMOVABLE != 0
         || traits & HELPER != 0 && Helper::from_code(inst.aux).effect() == calque_ir::helper::HelperEffect::Pure
 }
@@ -162,6 +190,18 @@ fn takes_flags(inst: &Inst) -> bool {
     }
 }
 
+/// Whether a float takes the place of a vector's lowest lane.
+#[inline]
+pub(super) fn replaces_lowest(inst: &Inst) -> bool {
+    inst.op == Op::InsertLane && inst.aux == 0 && inst.ty.is_float()
+}
+
+/// Whether the only use of value `i`, whose fate this is, is to have its lowest lane replaced by `scalar`.
+fn replaces_lowest_of(insts: &[Inst], fate: &Fate, i: usize, scalar: u32) -> bool {
+    let user = insts.get(fate.user as usize);
+    user.is_some_and(|user| replaces_lowest(user) && user.args[0] == i as u32 && user.args[1] == scalar)
+}
+
 /// Whether an `icmp` asks if a `band` is zero.
 fn tests_bits(inst: &Inst, region: &Region) -> bool {
     let zero = |v: u32| region.insts[v as usize].op == Op::Iconst && region.insts[v as usize].imm() == 0;
@@ -172,35 +212,38 @@ fn tests_bits(inst: &Inst, region: &Region) -> bool {
 }
 
 impl Plan {
+    pub(super) fn new(merges: bool) -> Self {
+        Self { fates: Vec::new(), merges, homes: Homes::default() }
+    }
+
     /// Makes room for a region's values.
     pub(super) fn start(&mut self, region: &Region) {
         self.fates.clear();
         self.fates.resize(region.insts.len(), NEW);
     }
 
-    /// Whether value `v` has no use and its code may be left out.
-    pub(super) fn is_dead(&self, v: usize, inst: &Inst) -> bool {
-        self.fates[v].uses == 0 && removable(inst)
-    }
-
     /// Looks at one block.
     pub(super) fn block(&mut self, region: &Region, block: &Block) {
-        let Plan { fates, homes } = self;
+        let Plan { fates, merges, homes } = self;
+        // Of the same length, which is above every index below.
+        let insts = &region.insts[..block.end as usize];
+        let fates = &mut fates[..insts.len()];
         homes.waiting = 0;
-        if let Some(Value(v)) = block.exit.value() {
-            use_value(fates, v, block.end, block.end);
+        if let Some(v) = block.exit.value() {
+            fates[v.0 as usize].used(block.end, block.end);
         }
-        for i in (block.start..block.end).rev() {
-            let inst = &region.insts[i as usize];
-            if inst.op == Op::Insn {
+        for i in (block.start as usize..insts.len()).rev() {
+            let inst = &insts[i];
+            let traits = TRAITS[inst.op as usize];
+            if traits & SILENT != 0 {
                 continue;
             }
-            let fate = fates[i as usize];
+            let fate = fates[i];
             if fate.home != NO_HOME {
-                homes.arrive(fate.home, i);
+                homes.arrive(fate.home, i as u32);
             }
-            let traits = TRAITS[inst.op as usize];
-            if fate.uses == 0 && removable(inst) {
+            if fate.uses == 0 && removable(traits, inst) {
+                fates[i].what = What::Drop;
                 continue;
             }
             // It may be where its operand is: that is computed there, too.
@@ -211,25 +254,53 @@ impl Plan {
             {
                 homes.wait(fate.home, inst.args[0], fates);
             }
-            let mut until = i;
-            if traits & DEFERRABLE != 0 && fate.uses == 1 && waits(region, block, fates, i) {
-                fates[i as usize].deferred = true;
-                until = fate.last;
+            if *merges && fate.home != NO_HOME && replaces_lowest(inst) {
+                let scalar = inst.args[1] as usize;
+                if fates[scalar].home == NO_HOME && TRAITS[insts[scalar].op as usize] & MERGES != 0 {
+                    homes.wait(fate.home, inst.args[1], fates);
+                }
+            }
+            if traits & DEFERRABLE != 0 && fate.uses == 1 && waits(region, block, fates, i as u32) {
+                fates[i].what = What::Defer;
+                for Value(v) in inst.uses() {
+                    fates[v as usize].used(i as u32, fate.last);
+                }
+                continue;
             }
             if traits & STOPS != 0 {
                 homes.clear_all(fates);
             }
             if traits & REGISTER != 0
-                && let Some(home) = home_of(inst.aux as usize)
+                && let Some(&home) = HOMES.get(inst.aux as usize)
+                && home != NO_HOME
             {
-                homes.clear(home, fates);
-                if inst.op == Op::Put && fates[inst.args[0] as usize].home == NO_HOME {
+                // The vector whose lowest lane a waiting scalar replaces may be read behind that.
+                let merged = *merges
+                    && fate.uses == 1
+                    && replaces_lowest_of(insts, &fate, i, homes.value[usize::from(home & 63)]);
+                if !merged {
+                    homes.clear(home, fates);
+                }
+                // The first of several: it is moved from there to the others.
+                if inst.op == Op::Put {
                     homes.wait(home, inst.args[0], fates);
                 }
             }
-            for Value(v) in inst.uses() {
-                use_value(fates, v, i, until);
+            let mut ends = 0;
+            for slot in 0..4 {
+                // An optional operand that is not there is beyond all values.
+                if traits >> slot & 1 != 0
+                    && let Some(operand) = fates.get_mut(inst.args[slot] as usize)
+                {
+                    if operand.uses == 0 {
+                        ends |= 1 << slot;
+                        operand.last = i as u32;
+                    }
+                    operand.uses += 1;
+                    operand.user = i as u32;
+                }
             }
+            fates[i].ends = ends;
         }
     }
 }
@@ -243,16 +314,19 @@ fn waits(region: &Region, block: &Block, fates: &[Fate], i: u32) -> bool {
     if fate.user == block.end {
         return inst.op != Op::Band && matches!(block.exit, calque_ir::Exit::Branch { .. });
     }
-    let (user, deferred) = (&region.insts[fate.user as usize], fates[fate.user as usize].deferred);
+    let (user, deferred) = (&region.insts[fate.user as usize], fates[fate.user as usize].what == What::Defer);
     match inst.op {
         Op::Band => deferred && tests_bits(user, region),
         _ => takes_flags(user) && user.args[0] == i && (user.op != Op::Bnot || deferred),
     }
 }
 
-fn use_value(fates: &mut [Fate], v: u32, user: u32, until: u32) {
-    let fate = &mut fates[v as usize];
-    fate.uses = fate.uses.saturating_add(1);
-    fate.user = user;
-    fate.last = fate.last.max(until);
+impl Fate {
+    /// Notes a use by `user`, until which, or `until`, the value must be kept.
+    #[inline]
+    fn used(&mut self, user: u32, until: u32) {
+        self.uses += 1;
+        self.user = user;
+        self.last = self.last.max(until);
+    }
 }

@@ -13,6 +13,7 @@
 //! | v4..v15             | vector and floating-point values of the IR                                    |
 //! | x0 x16 x17 x30, v0..v3 | scratch within one operation                                               |
 //!
+//! Between operations x16 may hold a constant that addresses near it are made of ([`Emitter::hold`]).
 //! x18 is the platform's. Frames of the host are not touched: SP is that of `enter`, above which lie [`SLOTS`] spill slots.
 //!
 //! Invariants:
@@ -22,7 +23,8 @@
 //! 3. `x_refs[r]` and `v_refs[r]` count the live values in register r; a temporary with none is free.
 
 use super::encode::{self as e, Access, At, Cond, Size, V, X};
-use super::{EmitError, Emitter};
+use super::plan::{Fate, NO_HOME, VECTOR, What};
+use super::{Bug, EmitError, Emitter};
 use calque_ir::{Type, Value};
 
 /// Host register of each guest general register.
@@ -53,7 +55,7 @@ pub(super) enum Loc {
     /// Nowhere: not defined, or no longer wanted.
     None,
     /// A constant, not in any register.
-    Imm(u64),
+    Imm(Imm),
     X(X),
     V(V),
     /// A home register plus a constant, not computed yet.
@@ -63,6 +65,24 @@ pub(super) enum Loc {
     /// Spilled.
     Slot(u8),
 }
+
+/// A constant of 64 bits that asks for no alignment: a [`Val`] is 16 bytes, and there is one for each instruction.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Imm([u32; 2]);
+
+impl Imm {
+    #[inline]
+    pub(super) fn new(bits: u64) -> Self {
+        Imm([bits as u32, (bits >> 32) as u32])
+    }
+
+    #[inline]
+    pub(super) fn bits(self) -> u64 {
+        u64::from(self.0[0]) | u64::from(self.0[1]) << 32
+    }
+}
+
+const _: () = assert!(size_of::<Val>() == 16);
 
 /// What the emitter knows of a value.
 #[derive(Clone, Copy, Debug)]
@@ -85,10 +105,15 @@ pub(super) struct Regs {
     /// Registers that hold operands of the instruction being emitted.
     x_pins: u32,
     v_pins: u32,
-    scratch: usize,
-    v_scratch: usize,
+    scratch: u8,
+    v_scratch: u8,
+    /// Operands of the instruction being emitted that have not been given up yet ([`super::plan::Fate::ends`]).
+    ends: u8,
+    /// Where its result is to go.
+    home: u8,
+    /// Nobody uses that.
+    unused: bool,
     slots: u32,
-    released: bool,
     /// An operation wanted more scratch registers than there are: the code is of no use.
     pub(super) exhausted: bool,
 }
@@ -112,8 +137,9 @@ impl Regs {
 
     /// Forgets what belonged to the instruction before.
     #[inline]
-    pub(super) fn next_inst(&mut self) {
-        (self.x_pins, self.v_pins, self.scratch, self.v_scratch, self.released) = (0, 0, 0, 0, false);
+    pub(super) fn next_inst(&mut self, fate: Fate) {
+        (self.x_pins, self.v_pins, self.scratch, self.v_scratch) = (0, 0, 0, 0);
+        (self.ends, self.home, self.unused) = (fate.ends, fate.home, fate.uses == 0);
     }
 
     #[inline]
@@ -136,6 +162,21 @@ impl Regs {
         }
     }
 
+    /// How many values are in this register.
+    pub(super) fn v_refs(&self, r: V) -> u16 {
+        self.v_refs[r.0 as usize]
+    }
+
+    /// The result goes to no guest register for now.
+    pub(super) fn no_home(&mut self) {
+        self.home = NO_HOME;
+    }
+
+    /// The guest register that the result is to go to, if it is a vector register.
+    pub(super) fn vector_home(&self) -> Option<V> {
+        (self.home != NO_HOME && self.home & VECTOR != 0).then_some(V(self.home & 31))
+    }
+
     /// Moves value `v` to another place.
     fn relocate(&mut self, v: usize, to: Loc) {
         self.retain(to);
@@ -147,24 +188,42 @@ impl Regs {
 impl Emitter {
     /// A register for the rest of this operation.
     pub(super) fn scratch(&mut self) -> X {
+        let n = usize::from(self.regs.scratch);
+        if n == 0 {
+            self.held = None;
+        }
         self.regs.scratch += 1;
-        self.regs.exhausted |= self.regs.scratch > SCRATCH.len();
-        SCRATCH[(self.regs.scratch - 1) % SCRATCH.len()]
+        self.regs.exhausted |= n >= SCRATCH.len();
+        SCRATCH[n % SCRATCH.len()]
+    }
+
+    /// A scratch register holds this constant, until it is taken for something else.
+    pub(super) fn hold(&mut self, s: X, constant: u64) {
+        if s == SCRATCH[0] {
+            self.held = Some(constant);
+        }
+    }
+
+    /// The register of the constant that is held, for the rest of this operation.
+    pub(super) fn take_held(&mut self) -> X {
+        self.regs.scratch = self.regs.scratch.max(1);
+        SCRATCH[0]
     }
 
     /// A vector register for the rest of this operation.
     pub(super) fn v_scratch(&mut self) -> V {
+        let n = usize::from(self.regs.v_scratch);
         self.regs.v_scratch += 1;
-        self.regs.exhausted |= self.regs.v_scratch > V_SCRATCH.len();
-        V_SCRATCH[(self.regs.v_scratch - 1) % V_SCRATCH.len()]
+        self.regs.exhausted |= n >= V_SCRATCH.len();
+        V_SCRATCH[n % V_SCRATCH.len()]
     }
 
     /// Gives scratch registers back: what an operation took since `mark` is no longer needed.
-    pub(super) fn scratch_mark(&self) -> usize {
+    pub(super) fn scratch_mark(&self) -> u8 {
         self.regs.scratch
     }
 
-    pub(super) fn scratch_reset(&mut self, mark: usize) {
+    pub(super) fn scratch_reset(&mut self, mark: u8) {
         self.regs.scratch = mark;
     }
 
@@ -175,7 +234,7 @@ impl Emitter {
     /// A constant value.
     pub(super) fn as_imm(&self, v: Value) -> Option<u64> {
         match self.val(v).loc {
-            Loc::Imm(imm) => Some(imm),
+            Loc::Imm(imm) => Some(imm.bits()),
             _ => None,
         }
     }
@@ -187,7 +246,7 @@ impl Emitter {
             Loc::X(r) => r,
             Loc::Imm(imm) => {
                 let r = self.scratch();
-                self.mov_imm(r, imm);
+                self.mov_imm(r, imm.bits());
                 return Ok(r);
             }
             Loc::Sum(base, disp) => {
@@ -211,7 +270,7 @@ impl Emitter {
                 self.regs.values[i].zx = 1;
                 r
             }
-            Loc::None | Loc::V(_) => return Err(EmitError::Internal("a value is not where an integer belongs")),
+            Loc::None | Loc::V(_) => return Err(EmitError::Internal(Bug::NotAnInteger)),
         };
         self.regs.x_pins |= 1 << r.0;
         Ok(r)
@@ -233,7 +292,7 @@ impl Emitter {
                 self.regs.relocate(i, Loc::V(r));
                 r
             }
-            _ => return Err(EmitError::Internal("a value is not where a vector belongs")),
+            _ => return Err(EmitError::Internal(Bug::NotAVector)),
         };
         self.regs.v_pins |= 1 << r.0;
         Ok(r)
@@ -326,44 +385,47 @@ impl Emitter {
     }
 
     /// Gives up the operands that are used here for the last time.
-    fn release_operands(&mut self) {
-        if std::mem::replace(&mut self.regs.released, true) {
+    #[inline]
+    pub(super) fn release_operands(&mut self) {
+        let ends = std::mem::take(&mut self.regs.ends);
+        if ends == 0 {
             return;
         }
-        let (at, inst) = (self.at, self.insts[self.at]);
-        for Value(v) in inst.uses() {
-            if self.plan.fates[v as usize].last as usize <= at {
+        let args = self.insts[self.at].args;
+        for (slot, v) in args.into_iter().enumerate() {
+            if ends >> slot & 1 != 0 {
                 self.release_value(v as usize);
             }
         }
     }
 
     /// Gives up a value if this is its last use; with it the operands of a condition that has waited until here.
+    #[inline]
     fn release_value(&mut self, v: usize) {
-        if self.plan.fates[v].last as usize > self.at {
+        let fate = self.plan.fates[v];
+        if fate.last as usize > self.at {
             return;
         }
-        let deferred = self.plan.fates[v].deferred;
-        let loc = self.regs.values[v].loc;
-        if loc == Loc::None && !deferred {
-            return;
-        }
+        let loc = std::mem::replace(&mut self.regs.values[v].loc, Loc::None);
         self.regs.release(loc);
-        self.regs.values[v].loc = Loc::None;
-        if deferred && loc != Loc::None {
-            let inst = self.insts[v];
-            for Value(operand) in inst.uses() {
-                self.release_value(operand as usize);
-            }
+        if fate.what == What::Defer && loc != Loc::None {
+            self.release_condition(v);
+        }
+    }
+
+    fn release_condition(&mut self, v: usize) {
+        let inst = self.insts[v];
+        for Value(operand) in inst.uses() {
+            self.release_value(operand as usize);
         }
     }
 
     /// What the main loop does behind each instruction.
+    #[inline]
     pub(super) fn end_inst(&mut self) {
         self.release_operands();
-        let at = self.at;
-        if self.plan.fates[at].uses == 0 {
-            let loc = std::mem::replace(&mut self.regs.values[at].loc, Loc::None);
+        if self.regs.unused {
+            let loc = std::mem::replace(&mut self.regs.values[self.at].loc, Loc::None);
             self.regs.release(loc);
         }
     }
@@ -375,9 +437,10 @@ impl Emitter {
     }
 
     /// The same, but none of these registers.
+    #[inline]
     pub(super) fn dest_apart(&mut self, not: &[X]) -> Result<X, EmitError> {
         self.release_operands();
-        let home = self.plan.fates[self.at].home;
+        let home = self.regs.home;
         let r = if home < 32 && self.regs.x_refs[home as usize] == 0 && !not.contains(&X(home)) {
             X(home)
         } else {
@@ -398,25 +461,27 @@ impl Emitter {
     }
 
     /// The same, but none of these registers.
+    #[inline]
     pub(super) fn v_dest_apart(&mut self, not: &[V]) -> Result<V, EmitError> {
         self.release_operands();
-        let home = self.plan.fates[self.at].home;
-        let r = if home != super::plan::NO_HOME
-            && home & 0x80 != 0
-            && self.regs.v_refs[(home & 31) as usize] == 0
-            && !not.contains(&V(home & 31))
-        {
-            V(home & 31)
-        } else {
-            let pins = std::mem::replace(&mut self.regs.v_pins, not.iter().fold(0, |m, r| m | 1 << r.0));
-            let r = self.v_temp();
-            self.regs.v_pins |= pins;
-            r?
+        let home = self.regs.vector_home().filter(|home| self.regs.v_refs[home.0 as usize] == 0 && !not.contains(home));
+        let r = match home {
+            Some(home) => home,
+            None => {
+                let pins = std::mem::replace(&mut self.regs.v_pins, not.iter().fold(0, |m, r| m | 1 << r.0));
+                let r = self.v_temp();
+                self.regs.v_pins |= pins;
+                r?
+            }
         };
-        let at = self.at;
-        self.regs.values[at] = Val { loc: Loc::V(r), zx: 128 };
+        Ok(self.v_define(r))
+    }
+
+    /// The result is made in this register.
+    pub(super) fn v_define(&mut self, r: V) -> V {
+        self.regs.values[self.at] = Val { loc: Loc::V(r), zx: 128 };
         self.regs.retain(Loc::V(r));
-        Ok(r)
+        r
     }
 
     /// Notes that the result's bits from `zx` up are zero.

@@ -3,7 +3,7 @@
 use super::encode::{self as e, Access, At, Size, V, X};
 use super::entry::{CALL_ARGS, CALL_RESULT, Stub};
 use super::regs::{CELLS, CPU, GPR_HOME, JUMPS, Loc, XMM_HOME};
-use super::{EmitError, Emitter};
+use super::{Bug, EmitError, Emitter};
 use crate::helpers::Own;
 use calque_ir::helper::HelperEffect;
 use calque_ir::reg::RegKind;
@@ -13,7 +13,7 @@ use std::mem::offset_of;
 impl Emitter {
     /// `Op::Get`.
     pub(super) fn get(&mut self, inst: &Inst) -> Result<(), EmitError> {
-        let reg = Reg::from_index(inst.aux as usize).ok_or(EmitError::Internal("no such register"))?;
+        let reg = Reg::from_index(inst.aux as usize).ok_or(EmitError::Internal(Bug::NoRegister))?;
         match reg.kind() {
             RegKind::Gpr(n) => self.define(Loc::X(X(GPR_HOME[n])), 64),
             RegKind::Xmm(n) => {
@@ -56,7 +56,7 @@ impl Emitter {
 
     /// `Op::Put`.
     pub(super) fn put(&mut self, inst: &Inst) -> Result<(), EmitError> {
-        let reg = Reg::from_index(inst.aux as usize).ok_or(EmitError::Internal("no such register"))?;
+        let reg = Reg::from_index(inst.aux as usize).ok_or(EmitError::Internal(Bug::NoRegister))?;
         let v = Value(inst.args[0]);
         let at = CpuState::offset_of(reg);
         match reg.kind() {
@@ -64,9 +64,11 @@ impl Emitter {
             RegKind::Xmm(n) => {
                 let home = V(XMM_HOME + n as u8);
                 let from = self.v(v)?;
-                self.v_vacate(home, v.0 as usize)?;
-                self.v_mov(home, from);
-                self.settle(v.0 as usize, Loc::V(home), 128);
+                if from != home {
+                    self.v_vacate(home, v.0 as usize)?;
+                    self.v_mov(home, from);
+                    self.settle(v.0 as usize, Loc::V(home), 128);
+                }
                 Ok(())
             }
             RegKind::YmmHi(_) => {
@@ -107,17 +109,22 @@ impl Emitter {
     fn put_gpr(&mut self, home: X, v: Value) -> Result<(), EmitError> {
         let i = v.0 as usize;
         let narrow = self.ty(v) == Type::I32;
+        let val = self.val(v);
+        if val.loc == Loc::X(home) && !(narrow && val.zx > 32) {
+            return Ok(()); // it was computed in place
+        }
         self.vacate(home, i)?;
         match self.val(v).loc {
             Loc::Imm(imm) => {
-                self.mov_imm(home, imm);
+                self.mov_imm(home, imm.bits());
                 return Ok(());
             }
-            Loc::Sum(base, disp) if !narrow => {
-                if !self.fold_index(home, base, disp) {
-                    self.add_disp(home, base, disp);
+            Loc::Sum(base, disp) => {
+                let size = if narrow { Size::W } else { Size::X };
+                if narrow || !self.fold_index(home, base, disp) {
+                    self.add_sized(size, home, base, i64::from(disp));
                 }
-                self.settle(i, Loc::X(home), 64);
+                self.settle(i, Loc::X(home), size.bits() as u8);
                 return Ok(());
             }
             _ => {}
@@ -267,6 +274,7 @@ impl Emitter {
     pub(super) fn call_table(&mut self, index: usize) {
         self.load_state(Access::LDRX, JUMPS.0, offset_of!(CpuState, rt.helpers));
         self.word(e::access(Access::LDRX, JUMPS.0, At::Disp(JUMPS, 8 * index as i32)));
+        self.held = None;
         let link = X(30);
         self.word(e::access(Access::LDRX, link.0, At::Disp(CELLS, 8 * Stub::Call.cell() as i32)));
         self.word(e::blr(link));

@@ -1,6 +1,7 @@
 //! Operations on 128-bit vectors: integer lanes, and moving lanes of any kind.
 
 use super::encode::{self as e, Size, V, Vec3, VecShift};
+use super::regs::Loc;
 use super::{EmitError, Emitter, Reach, log2_of};
 use calque_ir::{Cc, Inst, Op, Type, Value};
 
@@ -68,7 +69,7 @@ impl Emitter {
             Op::Smin if lanes < 3 => (e::SMIN, lanes),
             Op::Smax if lanes < 3 => (e::SMAX, lanes),
             Op::AvgRound => (e::URHADD, lanes),
-            op => return Err(EmitError::NoCode(op.name())),
+            op => return Err(EmitError::NoCode(op)),
         };
         let (x, y) = (self.v(a)?, self.v(b)?);
         let d = self.v_dest()?;
@@ -137,10 +138,16 @@ impl Emitter {
         let x = self.v(a)?;
         if inst.ty.is_float() {
             let y = self.v(b)?;
+            if self.merged == Some(self.at) || x == y && lane == 0 {
+                self.alias(b, 128); // it is there already
+                return Ok(());
+            }
             let d = if x == y { self.v_dest()? } else { self.v_dest_apart(&[y])? };
             self.v_mov(d, x);
-            if x != y || lane != 0 {
-                self.word(e::ins_lane(log2, d, lane, y, 0));
+            self.word(e::ins_lane(log2, d, lane, y, 0));
+            if lane == 0 && self.plan.merges {
+                // From there, what is made of it can be merged.
+                self.settle(b.0 as usize, Loc::V(d), 128);
             }
             return Ok(());
         }
@@ -315,7 +322,7 @@ impl Emitter {
                 let d = self.v_dest()?;
                 self.word(e::vec3(e::UZP2, 1, d, s, t));
             }
-            op => return Err(EmitError::NoCode(op.name())),
+            op => return Err(EmitError::NoCode(op)),
         }
         Ok(())
     }

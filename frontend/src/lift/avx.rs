@@ -510,10 +510,10 @@ fn gather_address(l: &mut Lifter<'_>, i: &Insn, by: Register, index: Type, lane:
 
 /// VZEROUPPER, VZEROALL.
 pub(super) fn vzero(l: &mut Lifter<'_>, _: &Insn, what: Zero) {
-    let zero = l.b.vconst([0, 0]);
     for n in 0..16 {
-        l.set_ymmh(n, zero);
+        l.clear_upper(n);
         if what == Zero::All {
+            let zero = l.vector_zero();
             l.set_xmm(n, zero);
         }
     }

@@ -14,7 +14,7 @@
 use super::Lifter;
 use super::flags::{FlagSet, Recipe, Source};
 use super::flow::Live;
-use super::operand::RegCache;
+use super::operand::{Held, RegCache};
 use calque_ir::op::Effect;
 use calque_ir::{BlockId, Exit, Format, GuestAddr, Inst, Op, Reg, Target, Type, Value};
 
@@ -180,7 +180,7 @@ fn is_pure(i: &Inst) -> bool {
 impl RegCache {
     /// The register that holds `v` now, and the type to read it as.
     fn holder(&self, v: Value) -> Option<(Reg, Type)> {
-        let find = |held: &[Option<Value>; 16]| held.iter().position(|h| *h == Some(v));
+        let find = |held: &Held| held.0.iter().position(|h| *h == v);
         if let Some(n) = find(&self.full) {
             return Some((Reg::gpr(n), Type::I64));
         }

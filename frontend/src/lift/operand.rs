@@ -20,14 +20,44 @@ use iced_x86::{OpKind, Register};
 #[derive(Default)]
 pub(crate) struct RegCache {
     /// All 64 bits.
-    pub(super) full: [Option<Value>; 16],
+    pub(super) full: Held,
     /// The low 32 bits.
-    pub(super) low: [Option<Value>; 16],
+    pub(super) low: Held,
     /// Bit n: the upper half of register n is known to be zero (and `low[n]` is set).
     zero_extended: u16,
     /// All 128 bits.
-    pub(super) xmm: [Option<Value>; 16],
+    pub(super) xmm: Held,
+    /// Bit n: bits 128 and up of vector register n are known to be zero.
+    pub(super) clear_above: u16,
+    /// 128 zero bits.
+    pub(super) vector_zero: Option<Value>,
     pub(super) alignments: Alignments,
+}
+
+/// Values that 16 registers hold, as far as they are known.
+pub(super) struct Held(pub(super) [Value; 16]);
+
+impl Default for Held {
+    fn default() -> Self {
+        Self([Value::NONE; 16])
+    }
+}
+
+impl Held {
+    #[inline]
+    fn get(&self, n: usize) -> Option<Value> {
+        self.0[n].expand()
+    }
+
+    #[inline]
+    fn set(&mut self, n: usize, v: Value) {
+        self.0[n] = v;
+    }
+
+    #[inline]
+    fn forget(&mut self, n: usize) {
+        self.0[n] = Value::NONE;
+    }
 }
 
 impl RegCache {
@@ -110,32 +140,32 @@ pub(crate) mod gpr {
 impl Lifter<'_> {
     /// All 64 bits of register `n`.
     pub(crate) fn gpr64(&mut self, n: usize) -> Value {
-        if let Some(v) = self.regs.full[n] {
+        if let Some(v) = self.regs.full.get(n) {
             return v;
         }
-        let v = match self.regs.low[n] {
+        let v = match self.regs.low.get(n) {
             Some(low) if self.regs.zero_extended >> n & 1 != 0 => self.b.unary(Op::Uextend, Type::I64, low),
             _ => self.b.get(Type::I64, Reg::gpr(n)),
         };
-        self.regs.full[n] = Some(v);
+        self.regs.full.set(n, v);
         v
     }
 
     fn gpr32(&mut self, n: usize) -> Value {
-        if let Some(v) = self.regs.low[n] {
+        if let Some(v) = self.regs.low.get(n) {
             return v;
         }
-        let v = match self.regs.full[n] {
+        let v = match self.regs.full.get(n) {
             Some(full) => self.b.unary(Op::Ireduce, Type::I32, full),
             None => self.b.get(Type::I32, Reg::gpr(n)),
         };
-        self.regs.low[n] = Some(v);
+        self.regs.low.set(n, v);
         v
     }
 
     /// Low `ty` part (`i8`, `i16`) of register `n`.
     fn gpr_narrow(&mut self, ty: Type, n: usize) -> Value {
-        match self.regs.full[n].or(self.regs.low[n]) {
+        match self.regs.full.get(n).or(self.regs.low.get(n)) {
             Some(v) => self.low_part(ty, v),
             None => self.b.get(ty, Reg::gpr(n)),
         }
@@ -175,8 +205,8 @@ impl Lifter<'_> {
             Gpr::R64(n) => self.put_gpr64(n, v),
             Gpr::R32(n) => {
                 self.b.put(Reg::gpr(n), v);
-                self.regs.full[n] = None;
-                self.regs.low[n] = Some(v);
+                self.regs.full.forget(n);
+                self.regs.low.set(n, v);
                 self.regs.zero_extended |= 1 << n;
             }
             Gpr::R16(n) => self.insert_gpr(Op::InsertLow16, n, v),
@@ -187,22 +217,23 @@ impl Lifter<'_> {
 
     fn put_gpr64(&mut self, n: usize, v: Value) {
         self.b.put(Reg::gpr(n), v);
-        self.regs.full[n] = Some(v);
-        self.regs.low[n] = None;
+        self.regs.full.set(n, v);
+        self.regs.low.forget(n);
         self.regs.zero_extended &= !(1 << n);
     }
 
     /// Makes later reads of register `n` see `v` without writing the register; yields what they saw before.
     pub(crate) fn replace_gpr64(&mut self, n: usize, v: Value) -> Value {
         let old = self.gpr64(n);
-        (self.regs.full[n], self.regs.low[n]) = (Some(v), None);
+        self.regs.full.set(n, v);
+        self.regs.low.forget(n);
         self.regs.zero_extended &= !(1 << n);
         old
     }
 
     /// Whether register `n` is known to be zero.
     fn is_zero(&self, n: usize) -> bool {
-        let low = self.regs.low[n].and_then(|v| self.b.as_const(v));
+        let low = self.regs.low.get(n).and_then(|v| self.b.as_const(v));
         low == Some(0) && self.regs.zero_extended >> n & 1 != 0
     }
 
@@ -430,18 +461,18 @@ impl Lifter<'_> {
 impl Lifter<'_> {
     /// All 128 bits of XMM register `n`.
     pub(crate) fn xmm(&mut self, n: usize) -> Value {
-        if let Some(v) = self.regs.xmm[n] {
+        if let Some(v) = self.regs.xmm.get(n) {
             return v;
         }
         let v = self.b.get(Type::V128, Reg::xmm(n));
-        self.regs.xmm[n] = Some(v);
+        self.regs.xmm.set(n, v);
         v
     }
 
     /// Lowest lane of XMM register `n` as `i32`, `i64`, `f32` or `f64`.
     pub(crate) fn xmm_low(&mut self, n: usize, ty: Type) -> Value {
         let shape = vector_of(ty);
-        let Some(v) = self.regs.xmm[n] else { return self.b.get(ty, Reg::xmm(n)) };
+        let Some(v) = self.regs.xmm.get(n) else { return self.b.get(ty, Reg::xmm(n)) };
         let def = *self.b.def(v);
         match def.op {
             Op::InsertLane if def.ty == shape && def.aux == 0 => Value(def.args[1]),
@@ -453,7 +484,7 @@ impl Lifter<'_> {
     /// Writes XMM register `n` whole; bits 128 and up stay (legacy SSE).
     pub(crate) fn set_xmm(&mut self, n: usize, v: Value) {
         self.b.put(Reg::xmm(n), v);
-        self.regs.xmm[n] = Some(v);
+        self.regs.xmm.set(n, v);
     }
 
     /// Number of the XMM register that operand `op` is.

@@ -142,12 +142,21 @@ impl Lifter<'_> {
     /// Writes bits 128..256 of vector register `n`.
     pub(super) fn set_ymmh(&mut self, n: usize, v: Value) {
         self.b.put(Reg::ymmh(n), v);
+        self.regs.clear_above &= !(1 << n);
     }
 
-    /// Clears bits 128..256 of register `n`.
+    /// Clears bits 128..256 of register `n`: every scalar and 128-bit instruction of AVX does, most of them again.
     pub(super) fn clear_upper(&mut self, n: usize) {
-        let zero = self.b.vconst([0, 0]);
-        self.set_ymmh(n, zero);
+        if self.regs.clear_above >> n & 1 == 0 {
+            let zero = self.vector_zero();
+            self.set_ymmh(n, zero);
+            self.regs.clear_above |= 1 << n;
+        }
+    }
+
+    /// 128 zero bits.
+    pub(super) fn vector_zero(&mut self) -> Value {
+        *self.regs.vector_zero.get_or_insert_with(|| self.b.vconst([0, 0]))
     }
 }
 
