@@ -14,7 +14,7 @@
 
 use crate::memory::{CodePage, GuestMap};
 use crate::process::Process;
-use crate::smc::GuestCode;
+use crate::smc::{GuestCode, Marked};
 use crate::stats;
 use crate::tier::{Code, ColdBlock, Entry, Jit};
 use calque_backend::{CacheError, CodeKind, EmitOptions, Emitter, FlagsAtEntry, HostIsa, MemoryOrder};
@@ -76,13 +76,13 @@ fn made(entry: &Entry, admitted: bool) -> Option<Made> {
 pub(crate) struct ColdMaker {
     emitter: Emitter,
     lifted: Lifted,
-    /// The page that was read last, and the number of invalidations before that.
-    marked: Option<((GuestAddr, CodePage), u64)>,
+    /// Pages that were read last, and the number of invalidations before that.
+    marked: (Marked, u64),
 }
 
 impl ColdMaker {
     pub(crate) fn new(host: HostIsa) -> Self {
-        Self { emitter: Emitter::new(host), lifted: Lifted::default(), marked: None }
+        Self { emitter: Emitter::new(host), lifted: Lifted::default(), marked: Default::default() }
     }
 }
 
@@ -115,14 +115,15 @@ impl Code {
         if !entry.is_usable() {
             return Some(Made::Nothing);
         }
-        let known = maker.marked.filter(|&(_, then)| then == before && !process.mem.any_stale());
-        let code = GuestCode::marked(&process.mem, known.map(|(marked, _)| marked));
+        let (marked, then) = maker.marked;
+        let still = then == before && !process.mem.any_stale();
+        let code = GuestCode::marked(&process.mem, if still { marked } else { Marked::default() });
         if !code.may_run(entry.pc) {
             return Some(Made::Unfetchable);
         }
         let ColdMaker { emitter, lifted, marked } = maker;
         code.lift_block(lifted, entry.pc, &LiftOptions { defers: true, ..self.lift_options() });
-        *marked = code.last_marked().map(|page| (page, before));
+        *marked = (code.last_marked(), before);
         let region = lifted.region();
         let origin = code.origin(region);
         let Some(first_cell) = jit.cache.reserve_cells(Emitter::cells_needed(region), CodeKind::Tier0) else {

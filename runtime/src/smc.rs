@@ -47,11 +47,17 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
 
+/// Pages that are known to be marked, each with how it may change, at the place that its number gives.
+pub(crate) type Marked = [Option<(GuestAddr, CodePage)>; MARKED];
+
+/// Code calls and looks ahead to a few pages.
+const MARKED: usize = 4;
+
 /// Executable guest memory, for the lifter. Marks what it reads.
 pub(crate) struct GuestCode<'a> {
     map: &'a GuestMap,
-    /// The page marked last, and how it may change.
-    marked: Cell<Option<(GuestAddr, CodePage)>>,
+    /// Pages marked last.
+    marked: [Cell<Option<(GuestAddr, CodePage)>>; MARKED],
     /// How what was read may change, by the page for which that is worst.
     worst: Cell<CodePage>,
     /// What was read of pages that may change.
@@ -66,32 +72,31 @@ impl<'a> GuestCode<'a> {
 
     /// The same with a profile that knows where functions end, if there is one.
     pub(crate) fn profiled(map: &'a GuestMap, profile: Option<&'a Profile>) -> Self {
-        let (marked, worst) = (Cell::new(None), Cell::new(CodePage::Fixed));
+        let (marked, worst) = (Default::default(), Cell::new(CodePage::Fixed));
         Self { map, marked, worst, ranges: RefCell::default(), bounds: Bounds::new(profile) }
     }
 
     /// How the page of `pc` may change, if it is executable; marks it.
     fn mark(&self, pc: GuestAddr) -> Option<CodePage> {
         let page = pc.page();
-        let kind = match self.marked.get() {
+        let known = &self.marked[(page.0 / GUEST_PAGE) as usize % MARKED];
+        let kind = match known.get() {
             Some((marked, kind)) if marked == page => kind,
             _ => self.map.code_page(page)?,
         };
-        self.marked.set(Some((page, kind)));
+        known.set(Some((page, kind)));
         self.worst.set(self.worst.get().max(kind));
         Some(kind)
     }
 
-    /// The same, where a page is marked already: as long as nothing has become stale since that was found out, it still is.
-    pub(crate) fn marked(map: &'a GuestMap, marked: Option<(GuestAddr, CodePage)>) -> Self {
-        let code = Self::new(map);
-        code.marked.set(marked);
-        code
+    /// The same, where pages are marked already: as long as nothing has become stale since that was found out, they still are.
+    pub(crate) fn marked(map: &'a GuestMap, marked: Marked) -> Self {
+        Self { marked: marked.map(Cell::new), ..Self::new(map) }
     }
 
-    /// The page that was read last.
-    pub(crate) fn last_marked(&self) -> Option<(GuestAddr, CodePage)> {
-        self.marked.get()
+    /// Pages that were read last.
+    pub(crate) fn last_marked(&self) -> Marked {
+        self.marked.each_ref().map(Cell::get)
     }
 
     /// Whether the guest may execute what is at `pc`.

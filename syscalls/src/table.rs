@@ -13,31 +13,32 @@ use crate::row::{Arg, How, Level, Restart, Row};
 use crate::strace::names::*;
 use crate::{arch, file, ipc, memory, misc, net, poll, process, signal, time};
 use nix::errno::Errno::{EINTR, EINVAL, ENOSPC, EPERM};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 /// Numbers end below this.
 const LIMIT: usize = 512;
 
-/// A row, and the number of the host's call of that name.
-type Entry = (&'static Row, Option<u32>);
-
 /// The table by number: looked at for every system call.
-static BY_NUMBER: LazyLock<[Option<Entry>; LIMIT]> = LazyLock::new(|| {
+static BY_NUMBER: LazyLock<[Option<&'static Row>; LIMIT]> = LazyLock::new(|| {
     let mut index = [None; LIMIT];
     for row in TABLE {
-        index[row.nr as usize] = Some((row, arch::host_number(row.name, row.nr)));
+        index[row.nr as usize] = Some(row);
     }
     index
 });
 
+/// Numbers of the host's calls, by the guest's. They are looked for by name, so only those that a program makes.
+static HOST_NUMBERS: [OnceLock<Option<u32>>; LIMIT] = [const { OnceLock::new() }; LIMIT];
+
 /// The row of a number.
 pub(crate) fn row(nr: u64) -> Option<&'static Row> {
-    BY_NUMBER.get(usize::try_from(nr).ok()?)?.map(|(row, _)| row)
+    *BY_NUMBER.get(usize::try_from(nr).ok()?)?
 }
 
 /// The host's number of the row's call, if it has it.
 pub(crate) fn host_number(row: &Row) -> Option<libc::c_long> {
-    BY_NUMBER[row.nr as usize].and_then(|(_, host)| host).map(libc::c_long::from)
+    let host = HOST_NUMBERS[row.nr as usize].get_or_init(|| arch::host_number(row.name, row.nr));
+    host.map(libc::c_long::from)
 }
 
 const fn r(

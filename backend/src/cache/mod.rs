@@ -33,6 +33,7 @@ use calque_ir::{GuestAddr, Region};
 use cells::Cells;
 use index::Index;
 pub(crate) use memory::CodeMemory;
+use smallvec::SmallVec;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,8 +82,8 @@ pub struct Translation {
     removed: AtomicBool,
     /// Where code of the other kind enters, once there is such code.
     adapter: OnceLock<HostCode>,
-    /// Cells that jump here.
-    incoming: Mutex<Vec<u32>>,
+    /// Cells that jump here; of most translations, few.
+    incoming: Mutex<SmallVec<[u32; 4]>>,
 }
 
 impl Translation {
