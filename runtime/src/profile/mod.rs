@@ -216,6 +216,7 @@ impl Profile {
     }
 
     /// The counter of the instructions of these lengths from `pc` on, for units.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there are no units"))]
     pub(crate) fn counter_of_part(&self, pc: GuestAddr, lengths: &[u8]) -> u32 {
         let mut tables = lock(&self.tables);
         let Tables { functions, blocks, .. } = &mut *tables;
@@ -223,6 +224,7 @@ impl Profile {
     }
 
     /// The number of a transfer of control, for units.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there are no units"))]
     pub(crate) fn transfer(&self, event: Helper, site: u64, target: Option<u64>) -> u32 {
         let mut tables = lock(&self.tables);
         let Tables { transfers, transfer_numbers, .. } = &mut *tables;
