@@ -27,6 +27,8 @@ if (!isMainThread) {
     return new Promise(ok => start('throw', 0).on('error', e => { console.log(e.name, e.message); ok(); }));
   }).then(() => new Promise(ok => {
     const w = start('spin', 0);
-    w.on('online', () => setTimeout(() => w.terminate().then(code => { console.log('terminated', code, view[3] > 0); ok(); }), 50));
+    const end = () => w.terminate().then(code => { console.log('terminated', code, view[3] > 0); ok(); });
+    const look = () => view[3] > 0 ? end() : setTimeout(look, 50);
+    w.on('online', look);
   }));
 }
