@@ -74,7 +74,7 @@ impl Index {
     }
 
     /// Entry `i`, below `len`.
-    fn get(&self, i: usize) -> Option<&Translation> {
+    pub(super) fn get(&self, i: usize) -> Option<&Translation> {
         let (chunk, at) = place(i);
         let entry = self.chunks[chunk].get()?.get(at)?;
         // SAFETY: the list owns it until `reset`, during which nobody searches (invariants 1 and 2).

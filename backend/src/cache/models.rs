@@ -127,23 +127,42 @@ fn models_of_redirection() {
 fn models_of_lookup_by_host_pc() {
     loom::model(|| {
         let cache = cache();
-        let first = translation(&cache, 1, 2);
-        let latest = Arc::new(AtomicU64::new(first.code.0 as u64));
-        let publisher = thread::spawn({
+        let first = translation(&cache, 1, 2).code.0;
+        // As a cell, or an entry of the runtime's: how other threads get there.
+        let latest = Arc::new(crate::sync::AtomicU64::new(first as u64));
+        let handler = thread::spawn({
             let (cache, latest) = (cache.clone(), latest.clone());
             move || {
-                for pc in [2, 3] {
-                    let code = translation(&cache, pc, 1).code;
-                    // As a cell, or an entry of the runtime's: how other threads get there.
-                    latest.store(code.0 as u64, Ordering::Release);
+                let inside = latest.load(Ordering::Acquire) as usize + 4;
+                let (found, pc) = cache.find_by_host_pc(inside).expect("it is published");
+                assert_eq!((found.start.0 + 4, found.pc), (inside, pc));
+                assert!(cache.find_by_host_pc(first - 1).is_none());
+            }
+        });
+        for pc in [2, 3] {
+            let code = translation(&cache, pc, 1).code;
+            latest.store(code.0 as u64, Ordering::Release);
+        }
+        handler.join().unwrap();
+    });
+}
+
+/// Invariant 2 of `index.rs`: what is counted is there. The reader is a thread of its own: loom looks for what may come before a load, but not
+/// for what may come before a store behind a load of the same thread.
+#[test]
+fn models_of_a_growing_list() {
+    loom::model(|| {
+        let (cache, index) = (cache(), Arc::new(Index::new()));
+        let reader = thread::spawn({
+            let index = index.clone();
+            move || {
+                for i in 0..index.len() {
+                    assert!(index.get(i).is_some_and(|translation| translation.pc.0 == i as u64 + 1));
                 }
             }
         });
-        let inside = latest.load(Ordering::Acquire) as usize + 4;
-        let (found, pc) = cache.find_by_host_pc(inside).expect("it is published");
-        assert_eq!((found.start.0 + 4, found.pc), (inside, pc));
-        assert!(cache.find_by_host_pc(first.code.0 - 1).is_none());
-        publisher.join().unwrap();
+        (1..4).for_each(|pc| index.push(translation(&cache, pc, 1)));
+        reader.join().unwrap();
     });
 }
 
