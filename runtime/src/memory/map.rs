@@ -535,9 +535,13 @@ impl GuestMap {
         if page >= GUEST_END || !writable(&self.lock()) {
             return false;
         }
-        let known = self.give_up_code(&(page..page + OFFSET + 1), drain);
-        // A page that another thread has just unprotected counts, too: the access is simply made again.
-        known || host_writable(page)
+        let range = page..page + OFFSET + 1;
+        if self.give_up_code(&range, drain) {
+            return true;
+        }
+        // A page that another thread has just unprotected counts, too, or has protected again: the access is simply made again.
+        let state = self.lock();
+        state.is_protected(&range) || host_writable(page)
     }
 
     /// The kernel is about to write to guest memory by itself: lifts the write protection of code pages there. `drain` drops what is
