@@ -23,8 +23,8 @@ const WIDE_INDICES: Register = Register::XMM15;
 fn excluded(m: Mnemonic) -> bool {
     use Mnemonic::*;
     // Control transfer and traps, which the harness has its own use for; the host's business; approximations that
-    // each vendor rounds in its own way; images of state with fields of the processor's own; selectors and tables that
-    // the kernel answers for.
+    // each vendor rounds in its own way; XSAVE's images, with components that the guest's processor does not have; selectors and
+    // tables that the kernel answers for.
     matches!(
         m,
         Call | Jmp
@@ -86,7 +86,6 @@ fn excluded(m: Mnemonic) -> bool {
             | Fyl2x
             | Fyl2xp1
             | Reservednop
-            | Fstpnce
             | Monitor
             | Mwait
             | Rdpmc
@@ -100,10 +99,6 @@ fn excluded(m: Mnemonic) -> bool {
             | Outsd
             | Popfq
             | Popf
-            | Fxsave
-            | Fxrstor
-            | Fxsave64
-            | Fxrstor64
             | Xsave
             | Xsave64
             | Xrstor
@@ -111,10 +106,6 @@ fn excluded(m: Mnemonic) -> bool {
             | Xsavec
             | Xsavec64
             | Xsaveopt
-            | Fnsave
-            | Frstor
-            | Fnstenv
-            | Fldenv
             | Clflush
             | Clflushopt
             | Clwb
@@ -534,6 +525,9 @@ impl Generator {
         if cpu.x87.status & !cpu.x87.control & 0x3f != 0 {
             cpu.x87.status |= 0x8080;
         }
+        let address = |g: &mut Self| g.rng.u64(..1 << 47) | if g.rng.bool() { 0 } else { !0 << 47 };
+        let (instruction, operand) = (address(self), address(self));
+        cpu.x87.load_pointers(self.rng.u16(..1 << 11), instruction, operand);
     }
 
     /// Moves a pointer of the instruction.

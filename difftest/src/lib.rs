@@ -121,10 +121,20 @@ fn append(g: &mut Generator, codes: &[Code], len: usize, code: &mut Vec<u8>, mut
         let kind = g.choose(codes);
         let Some(bytes) = g.instruction(kind, pc) else { continue };
         let insn = Decoder::with_ip(64, &bytes, pc, DecoderOptions::NONE).decode();
-        // Images show undefined and sticky bits; a random x87 control word unmasks exceptions.
+        // Images show undefined and sticky bits, and bits of MXCSR that only AMD has; a random x87 control word unmasks exceptions.
         let images = matches!(
             insn.mnemonic(),
-            Mnemonic::Pushfq | Mnemonic::Pushf | Mnemonic::Stmxcsr | Mnemonic::Vstmxcsr | Mnemonic::Fldcw
+            Mnemonic::Pushfq
+                | Mnemonic::Pushf
+                | Mnemonic::Stmxcsr
+                | Mnemonic::Vstmxcsr
+                | Mnemonic::Fldcw
+                | Mnemonic::Fldenv
+                | Mnemonic::Frstor
+                | Mnemonic::Fxrstor
+                | Mnemonic::Fxrstor64
+                | Mnemonic::Fxsave
+                | Mnemonic::Fxsave64
         );
         // Whether an address is looked at whose bytes are masked out is the processor's choice (SDM vol. 2, MASKMOVDQU), and RDI may
         // point anywhere.

@@ -16,7 +16,8 @@
 //! | `ymmh0` .. `ymmh15`       | bits 128 to 256, likewise                                        |
 //! | `mxcsr`                   | control and sticky flags                                         |
 //! | `data`                    | before `=>`: number of random contents for all of the memory     |
-//! | `fcw`, `fsw`, `ftop`, `fempty` | x87 control, status (without C1), top, empty registers as a mask |
+//! | `fcw`, `fsw`, `ftop`, `fempty` | x87 control, status, top, empty registers as a mask |
+//! | `fop`, `fip`, `fdp`       | x87 opcode, instruction and operand pointers; behind `=>` only while an exception is pending |
 //! | `r0` .. `r7` of x87 as `f0` .. `f7` | `exponent_mantissa`                                    |
 //! | `[0x45779000]`            | eight bytes of memory                                            |
 //! | `end`                     | `signalN`: a fault; without a number, going on behind it        |
@@ -284,7 +285,10 @@ fn initial(assembly: &str, code: Vec<u8>) -> Case {
 fn names() -> impl Iterator<Item = String> {
     let gprs = calque_ir::Reg::all().take(16).map(|reg| reg.name().to_owned());
     let xmms = (0..16).flat_map(|n| [format!("xmm{n}"), format!("ymmh{n}")]);
-    let x87 = ["fcw", "fsw", "ftop", "fempty"].into_iter().map(str::to_owned).chain((0..8).map(|n| format!("f{n}")));
+    let x87 = ["fcw", "fsw", "ftop", "fempty", "fop", "fip", "fdp"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain((0..8).map(|n| format!("f{n}")));
     let memory = (DATA..DATA + DATA_SIZE).step_by(8).map(|at| format!("[{at:#x}]"));
     gprs.chain(["flags".to_owned()]).chain(xmms).chain(["mxcsr".to_owned()]).chain(x87).chain(memory)
 }
@@ -316,9 +320,12 @@ fn get(cpu: &CpuState, data: &[u8], name: &str) -> Option<String> {
         "flags" => Some(flags_text(cpu.rflags() & STATUS)),
         "mxcsr" => Some(format!("{:#x}", cpu.mxcsr)),
         "fcw" => Some(format!("{:#x}", cpu.x87.control)),
-        "fsw" => Some(format!("{:#x}", cpu.x87.status & !0x200)),
+        "fsw" => Some(format!("{:#x}", cpu.x87.status)),
         "ftop" => Some(format!("{}", cpu.x87.top)),
         "fempty" => Some(format!("{:#x}", cpu.x87.empty)),
+        "fop" => Some(format!("{:#x}", cpu.x87.pointers().opcode)),
+        "fip" => Some(format!("{:#x}", cpu.x87.pointers().instruction)),
+        "fdp" => Some(format!("{:#x}", cpu.x87.pointers().operand)),
         _ => None,
     }
 }
@@ -361,6 +368,12 @@ fn set(case: &mut Case, name: &str, value: &str) -> Result<()> {
             "fsw" => cpu.x87.status = number()? as u16,
             "ftop" => cpu.x87.top = number()? as u8 & 7,
             "fempty" => cpu.x87.empty = number()? as u8,
+            "fop" | "fip" | "fdp" => {
+                let (n, old) = (number()?, cpu.x87.pointers());
+                let choose = |this: &str, old: u64| if name == this { n } else { old };
+                let opcode = choose("fop", old.opcode.into()) as u16;
+                cpu.x87.load_pointers(opcode, choose("fip", old.instruction), choose("fdp", old.operand));
+            }
             _ => return Err(bad()),
         }
     }
@@ -400,8 +413,10 @@ fn changes(case: &Case, cpu: &CpuState, data: &[u8], outcome: &Outcome, undefine
         // What an empty register of the x87 holds is nobody's business.
         let empty =
             name.strip_prefix('f').and_then(|n| n.parse::<u8>().ok()).is_some_and(|n| cpu.x87.empty >> n & 1 != 0);
+        // Without a pending exception the processor does not tell.
+        let hidden = matches!(&*name, "fop" | "fip" | "fdp") && !cpu.x87.pending();
         let (before, after) = (get(&case.cpu, &case.data, &name), get(&masked, data, &name));
-        if before != after && !empty {
+        if before != after && !empty && !hidden {
             out.push((name, after.unwrap_or_default()));
         }
     }

@@ -17,8 +17,9 @@
 #![allow(unsafe_code)]
 
 use crate::End;
-use crate::pages::{CODE, CODE_SIZE, DATA, DATA_SIZE, Pages, TAKEN};
+use crate::pages::{CODE, CODE_SIZE, DATA, DATA_SIZE, MISALIGNED, Pages, TAKEN};
 use calque_ir::CpuState;
+use iced_x86::{Decoder, DecoderOptions, Mnemonic};
 use std::arch::global_asm;
 use std::cell::UnsafeCell;
 use std::ptr::null_mut;
@@ -173,6 +174,15 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Gives FXSAVE's areas the guest's MXCSR_MASK, at byte 28 of what is aligned to 16.
+    fn hide_misaligned(&mut self) {
+        for (at, word) in &mut self.changes {
+            if *at % 16 == 8 && *word >> 32 == u64::from(0xffff | MISALIGNED) {
+                *word &= !(u64::from(MISALIGNED) << 32);
+            }
+        }
+    }
+
     /// Brings `data`, as it was before, up to date.
     pub fn apply(&self, data: &mut [u8]) {
         for (at, word) in &self.changes {
@@ -241,7 +251,12 @@ impl Native {
         }
         // SAFETY: as above; the child has answered.
         let shared = unsafe { &*self.shared };
-        Ok(shared.slots.iter().zip(states).map(|(slot, before)| slot.answer(before)).collect())
+        let mut answers: Vec<Answer> =
+            shared.slots.iter().zip(states).map(|(slot, before)| slot.answer(before)).collect();
+        if saves_state(code) {
+            answers.iter_mut().for_each(Answer::hide_misaligned);
+        }
+        Ok(answers)
     }
 
     /// Runs one state; `cpu` and `data` become what they are behind the code.
@@ -272,6 +287,13 @@ impl Drop for Native {
         // SAFETY: mapped by `take`; the child has its own mapping.
         unsafe { libc::munmap(self.shared.cast(), size_of::<Shared>()) };
     }
+}
+
+/// Whether the code has one of FXSAVE's kin.
+fn saves_state(code: &[u8]) -> bool {
+    use Mnemonic::{Fxsave, Fxsave64, Xsave, Xsave64};
+    let insns = Decoder::with_ip(64, code, CODE, DecoderOptions::NONE);
+    insns.into_iter().any(|i| matches!(i.mnemonic(), Fxsave | Fxsave64 | Xsave | Xsave64))
 }
 
 impl Slot {
@@ -453,6 +475,10 @@ fn fx_of(cpu: &CpuState) -> [u8; 512] {
     fx[0..2].copy_from_slice(&x87.control.to_le_bytes());
     fx[2..4].copy_from_slice(&(x87.status & !(7 << 11) | u16::from(x87.top) << 11).to_le_bytes());
     fx[4] = !x87.empty;
+    let pointers = x87.pointers();
+    fx[6..8].copy_from_slice(&pointers.opcode.to_le_bytes());
+    fx[8..16].copy_from_slice(&pointers.instruction.to_le_bytes());
+    fx[16..24].copy_from_slice(&pointers.operand.to_le_bytes());
     fx[24..28].copy_from_slice(&cpu.mxcsr.to_le_bytes());
     for i in 0..8 {
         let [mantissa, exponent] = x87.regs[(usize::from(x87.top) + i) & 7];
@@ -474,6 +500,7 @@ fn set_fx(cpu: &mut CpuState, fx: &[u8; 512]) {
     let status = (word(0) >> 16) as u16;
     (x87.status, x87.top) = (status & !(7 << 11), (status >> 11 & 7) as u8);
     x87.empty = !fx[4];
+    x87.load_pointers((word(0) >> 48) as u16, word(8), word(16));
     cpu.mxcsr = word(24) as u32;
     for i in 0..8 {
         x87.regs[(usize::from(x87.top) + i) & 7] = [word(32 + 16 * i), word(40 + 16 * i) & 0xffff];

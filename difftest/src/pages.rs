@@ -26,6 +26,8 @@ pub const DATA: u64 = 0x4577_8000;
 pub const DATA_SIZE: u64 = 3 * 4096;
 /// Bytes behind them that can only be read.
 pub const TAIL_SIZE: u64 = 4096;
+/// A bit of MXCSR that AMD's processors have and the guest's has not: SSE does not insist on alignment.
+pub(crate) const MISALIGNED: u32 = 1 << 17;
 /// Where a taken branch at the end of the code goes.
 pub const TAKEN: u64 = CODE + CODE_SIZE - 32;
 

@@ -15,6 +15,7 @@ pub(crate) mod simd;
 pub mod strings;
 pub mod x87;
 mod x87_image;
+pub mod x87_pointers;
 
 use crate::state::CpuState;
 use crate::types::Type;
@@ -195,7 +196,7 @@ helpers! {
     X87SetControl "x87_set_control" (I16) -> I1, X87, Some(x87::set_control);
     /// The status word.
     X87Status "x87_status" () -> I16, X87, Some(x87::status);
-    /// Word a (0..7) of the FNSTENV image.
+    /// Word a (0..3) of the FNSTENV image: control, status, tags.
     X87EnvWord "x87_env_word" (I32) -> I32, X87, Some(x87_image::env_word);
     /// Sets control, status and tag word.
     X87SetEnv "x87_set_env" (I16, I16, I16) -> None, X87, Some(x87_image::set_env);
@@ -207,10 +208,18 @@ helpers! {
     X87RegHigh "x87_reg_high" (I32) -> I16, X87, Some(x87_image::reg_high);
     /// Sets ST(a) to significand b, sign and exponent c, leaving its tag.
     X87SetReg "x87_set_reg" (I32, I64, I16) -> None, X87, Some(x87_image::set_reg);
-    /// The first 8 bytes of FXSAVE's image.
-    X87FxsaveHead "x87_fxsave_head" () -> I64, X87, Some(x87_image::fxsave_head);
+    /// The first 8 bytes of FXSAVE's image; a is `Reg::X87_CODE`.
+    X87FxsaveHead "x87_fxsave_head" (I64) -> I64, X87, Some(x87_image::fxsave_head);
     /// Sets what they hold.
     X87SetFxsaveHead "x87_set_fxsave_head" (I64) -> None, X87, Some(x87_image::set_fxsave_head);
+    /// What image a (an `Image`) shows of `Reg::X87_CODE`, b.
+    X87CodePointer "x87_code_pointer" (I32, I64) -> I64, X87, Some(x87_pointers::code_pointer);
+    /// What image a shows of `Reg::X87_DATA`, b.
+    X87DataPointer "x87_data_pointer" (I32, I64) -> I64, X87, Some(x87_pointers::data_pointer);
+    /// What the bytes b of image a make either.
+    X87LoadedPointer "x87_loaded_pointer" (I32, I64) -> I64, Pure, Some(x87_pointers::loaded_pointer);
+    /// Sets the opcode that was loaded.
+    X87SetOpcode "x87_set_opcode" (I16) -> None, X87, Some(x87_pointers::set_opcode);
     /// MMX register a; see `mmx_enter`.
     MmxGet "mmx_get" (I32) -> I64, X87, Some(x87_image::mmx_get);
     /// Writes b to MMX register a.

@@ -45,9 +45,13 @@ impl Reg {
     pub const FLAGS_A: Reg = Reg(60);
     /// Second operand.
     pub const FLAGS_B: Reg = Reg(61);
+    /// The last x87 instruction that is no control instruction (`ir/src/helper/x87_pointers.rs`).
+    pub const X87_CODE: Reg = Reg(62);
+    /// The memory operand of the last one that had one.
+    pub const X87_DATA: Reg = Reg(63);
 
     /// Number of registers: `index` is below it.
-    pub const COUNT: usize = 62;
+    pub const COUNT: usize = 64;
     /// The six status flags, in the order CF PF AF ZF SF OF.
     pub const STATUS: [Reg; 6] = [Reg::CF, Reg::PF, Reg::AF, Reg::ZF, Reg::SF, Reg::OF];
     /// Deferred flags.
@@ -65,7 +69,7 @@ pub enum RegKind {
     YmmHi(usize),
     /// One-bit flag: index into `CpuState::flags`.
     Flag(usize),
-    /// `FLAGS_REST`, `FS_BASE`, `GS_BASE`, `MXCSR` or deferred flags.
+    /// `FLAGS_REST`, `FS_BASE`, `GS_BASE`, `MXCSR`, deferred flags, or x87 pointers.
     Special,
 }
 
@@ -79,7 +83,7 @@ const YMMH_NAMES: [&str; 16] = [
     "ymmh0", "ymmh1", "ymmh2", "ymmh3", "ymmh4", "ymmh5", "ymmh6", "ymmh7", "ymmh8", "ymmh9", "ymmh10", "ymmh11",
     "ymmh12", "ymmh13", "ymmh14", "ymmh15",
 ];
-const REST_NAMES: [&str; 14] = [
+const REST_NAMES: [&str; 16] = [
     "cf",
     "pf",
     "af",
@@ -94,6 +98,8 @@ const REST_NAMES: [&str; 14] = [
     "flags_kind",
     "flags_a",
     "flags_b",
+    "x87_code",
+    "x87_data",
 ];
 
 impl Reg {

@@ -55,10 +55,11 @@ pub struct X87 {
     pub empty: u8,
     /// Physical number of ST(0), 0..8.
     pub top: u8,
-    /// Last opcode, instruction and operand pointers, as FSAVE shows them (kept 0 unless tracked).
+    /// The opcode that was loaded with `code`.
     pub opcode: u16,
-    pub fip: u64,
-    pub fdp: u64,
+    /// `Reg::X87_CODE` and `Reg::X87_DATA`: [`crate::helper::x87_pointers`].
+    pub code: u64,
+    pub data: u64,
 }
 
 /// Words of the runtime that generated code uses; addresses are host addresses.
@@ -105,7 +106,7 @@ impl CpuState {
             unused: 0,
             xmm: [[0; 2]; 16],
             ymmh: [[0; 2]; 16],
-            x87: X87 { regs: [[0; 2]; 8], control: 0x37f, status: 0, empty: 0xff, top: 0, opcode: 0, fip: 0, fdp: 0 },
+            x87: X87 { regs: [[0; 2]; 8], control: 0x37f, status: 0, empty: 0xff, top: 0, opcode: 0, code: 0, data: 0 },
             scratch: [[0; 2]; 4],
             deferred: Deferred::default(),
             rt: Rt {
@@ -167,6 +168,8 @@ impl CpuState {
                 Reg::FLAGS_KIND => offset_of!(CpuState, deferred.kind),
                 Reg::FLAGS_A => offset_of!(CpuState, deferred.a),
                 Reg::FLAGS_B => offset_of!(CpuState, deferred.b),
+                Reg::X87_CODE => offset_of!(CpuState, x87.code),
+                Reg::X87_DATA => offset_of!(CpuState, x87.data),
                 _ => offset_of!(CpuState, mxcsr),
             },
         }

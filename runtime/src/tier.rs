@@ -27,7 +27,7 @@ use calque_backend::{
 };
 use calque_frontend::lift::{self, EveryBlock};
 use calque_frontend::{LiftOptions, Lifted};
-use calque_ir::helper::HelperEntry;
+use calque_ir::helper::{HelperEffect, HelperEntry};
 use calque_ir::pass;
 use calque_ir::{CpuState, Exit, GuestAddr, Helper, Region};
 use hashbrown::HashMap;
@@ -318,14 +318,21 @@ fn host_helper(helper: Helper) -> Option<HelperEntry> {
     extern "C" fn tsc_aux(cpu: &mut CpuState, a: u64, b: u64, c: u64) -> u64 {
         crate::gate::helper(cpu, Helper::TscAux, a, b, c)
     }
+    extern "C" fn random(cpu: &mut CpuState, a: u64, b: u64, c: u64) -> u64 {
+        crate::gate::helper(cpu, Helper::Random, a, b, c)
+    }
     match helper {
         Helper::Cpuid => Some(cpuid),
         Helper::Rdtsc => Some(rdtsc),
         Helper::TscAux => Some(tsc_aux),
+        Helper::Random => Some(random),
         Helper::ProfileCall => Some(profile::call),
         Helper::ProfileReturn => Some(profile::ret),
         Helper::ProfileJump => Some(profile::jump),
-        _ => None,
+        _ => {
+            debug_assert!(helper.effect() != HelperEffect::Host, "{} has no entry", helper.name());
+            None
+        }
     }
 }
 

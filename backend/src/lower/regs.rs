@@ -39,7 +39,7 @@ pub(super) struct RegSet(u64);
 
 impl RegSet {
     /// Every register.
-    pub(super) const ALL: RegSet = RegSet((1 << Reg::COUNT) - 1);
+    pub(super) const ALL: RegSet = RegSet(u64::MAX >> (64 - Reg::COUNT));
 
     /// The set of a few registers.
     pub(super) const fn of(regs: &[Reg]) -> RegSet {

@@ -30,8 +30,6 @@ Where a result is not that of the processor that Calque is compared with (AMD fa
 | early-underflow | compiled code on AArch64 without FEAT_AFP | A result counts as tiny before it is rounded: where rounding makes it the least normal number, \
 UE is raised beside PE, and with FTZ and DAZ the result is zero. |
 | fused-invalid | compiled code on AArch64 | A fused product of zero and infinity raises IE also if the addend is a quiet NaN. |
-| x87-pointers | all | FIP, FDP and FOP read as 0. (The processor stores them in FXSAVE's and XSAVE's \
-areas only while an exception is pending, in FNSTENV's and FNSAVE's always.) |
 | transcendental | all but identical translation | FSIN, FCOS, FSINCOS, FPTAN, FPATAN, F2XM1, FYL2X and FYL2XP1 give the nearest \
 number, but for one in 2^50; processors promise one within 1 ulp. |
 | masked-address | all but identical translation | MASKMOVQ and MASKMOVDQU do not touch bytes that are masked out; processors may (SDM vol. 2). |

@@ -5,7 +5,7 @@
 
 use super::operand::{Gpr, gpr::RAX};
 use super::sse_move::{MXCSR_MASK, set_mxcsr, unusual_mxcsr};
-use super::x87::{fxsave, load_registers, offset, set_registers, store_registers, unusual_x87};
+use super::x87::{LoadedX87, fxsave, init, offset, store_x87, unusual_x87};
 use super::{Insn, Lifter};
 use calque_ir::{Cc, Exit, FaultKind, Helper, Mem, Op, Reg, Target, Type, Value};
 
@@ -38,12 +38,7 @@ pub(super) fn xsave(l: &mut Lifter<'_>, i: &Insn) {
         |l| requested(l, component::X87),
         |l| {
             let m = l.base_of(i);
-            let head = l.b.call(Helper::X87FxsaveHead, &[]);
-            let zero = l.b.iconst(Type::I64, 0);
-            l.b.store(Type::I64, m, head);
-            l.b.store(Type::I64, offset(m, 8), zero);
-            l.b.store(Type::I64, offset(m, 16), zero);
-            store_registers(l, m, fxsave::ST0, 16);
+            store_x87(l, i, m);
         },
     );
     let any = component::SSE | component::AVX;
@@ -94,20 +89,7 @@ pub(super) fn xrstor(l: &mut Lifter<'_>, i: &Insn) {
             set_mxcsr(l, mxcsr);
         },
     );
-    restore(
-        l,
-        i,
-        component::X87,
-        |l, m| {
-            let head = l.b.load(Type::I64, m);
-            let registers = load_registers(l, m, fxsave::ST0, 16);
-            l.b.call(Helper::X87SetFxsaveHead, &[head]);
-            set_registers(l, registers);
-        },
-        |l| {
-            l.b.call(Helper::X87Init, &[]);
-        },
-    );
+    restore(l, i, component::X87, |l, m| LoadedX87::load(l, m).set(l, i), init);
     for (which, first) in VECTORS {
         let write = |l: &mut Lifter<'_>, n, v| match which {
             component::SSE => l.set_xmm(n, v),

@@ -13,8 +13,6 @@
 //!    the status or control word.
 //! 4. A `Store*` helper changes nothing but a scratch slot; exceptions and pop come with `store_done`, behind the store,
 //!    which may fault.
-//!
-//! Quirk: the last instruction and operand pointers stay 0.
 
 use super::elementary::{self, Angle, Wide};
 pub use super::f80::Arith;
@@ -39,6 +37,8 @@ const EXCEPTIONS: u16 = 0x3f;
 /// In the argument that names the destination or the kind: pop once or twice afterwards.
 pub const POP: u64 = 1 << 8;
 pub const POP_TWICE: u64 = 2 << 8;
+/// Beside it: an empty ST(0) is not stored, and that is no exception (FSTPNCE).
+pub const UNCHECKED: u64 = 1 << 10;
 /// In the kind argument of comparisons: quiet NaNs are not invalid (FUCOM).
 pub const QUIET: u64 = 1;
 
@@ -126,7 +126,8 @@ impl X87 {
         Env::new(self.control)
     }
 
-    fn pending(&self) -> bool {
+    /// Whether an unmasked exception is pending.
+    pub fn pending(&self) -> bool {
         self.status & ES != 0
     }
 
@@ -166,7 +167,7 @@ impl X87 {
     /// Pushes a loaded number. A denormal is loaded even if that exception is unmasked.
     fn push(&mut self, done: Done) {
         let full = !self.is_empty(7);
-        let done = if full { Done { up: true, ..Done::invalid().with(SF) } } else { done };
+        let done = if full && done.raised & SF == 0 { Done { up: true, ..Done::invalid().with(SF) } } else { done };
         if self.raise(done.raised, done.up) || done.raised & IE == 0 {
             self.top = self.top.wrapping_sub(1) & 7;
             self.set(0, done.value);
@@ -217,7 +218,7 @@ impl X87 {
     /// FNINIT.
     pub fn init(&mut self) {
         (self.control, self.status, self.empty, self.top) = (0x37f, 0, 0xff, 0);
-        (self.opcode, self.fip, self.fdp) = (0, 0, 0);
+        (self.opcode, self.code, self.data) = (0, 0, 0);
     }
 }
 
@@ -274,8 +275,7 @@ pub(super) fn load_bcd(cpu: &mut CpuState, low: u64, high: u64, _: u64) -> u64 {
 /// Pushes a copy of ST(i).
 pub(super) fn load_st(cpu: &mut CpuState, i: u64, _: u64, _: u64) -> u64 {
     waiting(cpu, |x| {
-        let empty = x.is_empty(i) && x.is_empty(7);
-        x.push(if empty { Done::invalid().with(SF) } else { Done::exact(x.reg(i)) });
+        x.push(if x.is_empty(i) { Done::invalid().with(SF) } else { Done::exact(x.reg(i)) });
     })
 }
 
@@ -401,7 +401,8 @@ fn to_bcd(x: &X87) -> (u128, u16, bool) {
 /// Copies ST(0) to ST(i), `dst` = i and `POP`.
 pub(super) fn store_st(cpu: &mut CpuState, dst: u64, _: u64, _: u64) -> u64 {
     waiting(cpu, |x| {
-        if x.deliver_from(&[0], dst & 7, |x| Done::exact(x.reg(0))) {
+        let unchecked = dst & UNCHECKED != 0 && x.is_empty(0) && x.raise(0, false);
+        if unchecked || x.deliver_from(&[0], dst & 7, |x| Done::exact(x.reg(0))) {
             x.pop_as(dst);
         }
     })
@@ -630,8 +631,8 @@ impl X87 {
             done
         });
         match bits {
-            _ if !delivered => {}
             Low::NotDivided => self.status &= !C2,
+            _ if !delivered => {}
             Low::Partial => self.set_conditions(C2),
             Low::Bits(q) => {
                 let bit = |n: u8, flag: u16| if q >> n & 1 != 0 { flag } else { 0 };

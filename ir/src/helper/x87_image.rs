@@ -3,29 +3,24 @@
 
 use crate::state::{CpuState, X87};
 
-/// Word `i` (0..7) of the 32-bit protected-mode environment, the only format of 64-bit mode.
+/// Word `i` (0..3) of the 32-bit environment; the others are pointers.
 pub(super) fn env_word(cpu: &mut CpuState, i: u64, _: u64, _: u64) -> u64 {
     let x = &cpu.x87;
     const RESERVED: u32 = 0xffff_0000;
     let word = match i {
         0 => u32::from(x.control) | RESERVED,
         1 => u32::from(x.status_word()) | RESERVED,
-        2 => u32::from(x.tag_word()) | RESERVED,
-        3 => x.fip as u32,
-        4 => u32::from(x.opcode & 0x7ff) << 16,
-        5 => x.fdp as u32,
-        _ => RESERVED,
+        _ => u32::from(x.tag_word()) | RESERVED,
     };
     u64::from(word)
 }
 
-/// Sets the environment from its words 0, 1 and 2.
+/// Sets the environment from its words 0, 1 and 2. The pointers are set apart.
 pub(super) fn set_env(cpu: &mut CpuState, control: u64, status: u64, tags: u64) -> u64 {
     let x = &mut cpu.x87;
     x.set_control_word(control as u16);
     x.set_status_word(status as u16);
     x.set_tag_word(tags as u16);
-    (x.opcode, x.fip, x.fdp) = (0, 0, 0);
     0
 }
 
@@ -58,12 +53,10 @@ pub(super) fn set_reg(cpu: &mut CpuState, i: u64, low: u64, high: u64) -> u64 {
 }
 
 /// The first 8 bytes of FXSAVE's area: control word, status word, abridged tags, opcode.
-pub(super) fn fxsave_head(cpu: &mut CpuState, _: u64, _: u64, _: u64) -> u64 {
+pub(super) fn fxsave_head(cpu: &mut CpuState, code: u64, _: u64, _: u64) -> u64 {
     let x = &cpu.x87;
-    u64::from(x.control)
-        | u64::from(x.status_word()) << 16
-        | u64::from(!x.empty) << 32
-        | u64::from(x.opcode & 0x7ff) << 48
+    let opcode = if x.pending() { x.opcode_of(code) } else { 0 };
+    u64::from(x.control) | u64::from(x.status_word()) << 16 | u64::from(!x.empty) << 32 | u64::from(opcode) << 48
 }
 
 /// Sets what they hold.
@@ -72,12 +65,12 @@ pub(super) fn set_fxsave_head(cpu: &mut CpuState, head: u64, _: u64, _: u64) -> 
     x.set_control_word(head as u16);
     x.set_status_word((head >> 16) as u16);
     x.empty = !(head >> 32) as u8;
-    (x.opcode, x.fip, x.fdp) = ((head >> 48) as u16 & 0x7ff, 0, 0);
+    x.opcode = (head >> 48) as u16 & 0x7ff;
     0
 }
 
 impl X87 {
-    /// Writes what is of the x87 unit in FXSAVE's area: bytes 0..24 and 32..160.
+    /// Writes what is of the x87 unit in the area of FXSAVE64: bytes 0..24 and 32..160, all zero before.
     ///
     /// # Panics
     /// If `area` is shorter.
@@ -86,9 +79,12 @@ impl X87 {
         put(0, &self.control.to_le_bytes());
         put(2, &self.status_word().to_le_bytes());
         put(4, &[!self.empty]);
-        put(6, &self.opcode.to_le_bytes());
-        put(8, &self.fip.to_le_bytes());
-        put(16, &self.fdp.to_le_bytes());
+        if self.pending() {
+            let pointers = self.pointers();
+            put(6, &pointers.opcode.to_le_bytes());
+            put(8, &pointers.instruction.to_le_bytes());
+            put(16, &pointers.operand.to_le_bytes());
+        }
         for i in 0..8 {
             let [mantissa, exponent] = self.regs[stack_reg(self, i)];
             put(32 + 16 * i as usize, &mantissa.to_le_bytes());
@@ -106,7 +102,7 @@ impl X87 {
         self.set_control_word(half(0));
         self.set_status_word(half(2));
         self.empty = !area[4];
-        (self.opcode, self.fip, self.fdp) = (half(6), word(8), word(16));
+        self.load_pointers(half(6), word(8), word(16));
         for i in 0..8 {
             let at = 32 + 16 * i as usize;
             self.regs[stack_reg(self, i)] = [word(at), u64::from(half(at + 8))];

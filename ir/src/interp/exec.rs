@@ -522,6 +522,8 @@ fn read_rest(cpu: &CpuState, index: u16) -> u64 {
         _ if reg == Reg::FLAGS_KIND => u64::from(cpu.deferred.kind),
         _ if reg == Reg::FLAGS_A => cpu.deferred.a,
         _ if reg == Reg::FLAGS_B => cpu.deferred.b,
+        _ if reg == Reg::X87_CODE => cpu.x87.code,
+        _ if reg == Reg::X87_DATA => cpu.x87.data,
         _ => u64::from(cpu.mxcsr),
     }
 }
@@ -536,6 +538,8 @@ fn write_rest(cpu: &mut CpuState, index: u16, v: u64) {
         _ if reg == Reg::FLAGS_KIND => cpu.deferred.kind = v as u32,
         _ if reg == Reg::FLAGS_A => cpu.deferred.a = v,
         _ if reg == Reg::FLAGS_B => cpu.deferred.b = v,
+        _ if reg == Reg::X87_CODE => cpu.x87.code = v,
+        _ if reg == Reg::X87_DATA => cpu.x87.data = v,
         _ => cpu.mxcsr = v as u32,
     }
 }

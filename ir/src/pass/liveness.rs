@@ -14,7 +14,7 @@ impl RegSet {
     /// No register.
     pub const EMPTY: RegSet = RegSet(0);
     /// Every register.
-    pub const ALL: RegSet = RegSet((1 << Reg::COUNT) - 1);
+    pub const ALL: RegSet = RegSet(u64::MAX >> (64 - Reg::COUNT));
 
     /// The set of one register.
     pub fn of(reg: Reg) -> RegSet {

@@ -447,6 +447,10 @@ impl Thread {
                 None => identical::resume(area, cpu),
             }
         };
+        // A signal frame shows them, and in a moment their unit may be gone.
+        if cpu.x87.pending() {
+            area.take_pointers(&units.blocks, &mut cpu.x87);
+        }
         if let Some(recording) = recording {
             // SAFETY: the thread still counts as inside generated code.
             unsafe { recording.replay(area.take_log(), &mut cpu.rt.insns) };
@@ -479,6 +483,9 @@ impl Thread {
 
     /// Runs what units leave to the interpreter, and counts it where units count.
     fn interpret_odd(&mut self, units: &Units, member: &Member) -> Option<Event> {
+        if let Some(area) = &mut self.exec.units.area {
+            area.take_pointers(&units.blocks, &mut self.cpu.x87);
+        }
         let Some(counted) = self.exec.units.counted else { return self.interpret_one() };
         let pc = GuestAddr(self.cpu.rip);
         let is_spent = self.exec.units.budget() == 0;

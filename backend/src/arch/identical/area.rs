@@ -125,6 +125,8 @@ pub struct Area {
     no_return: u64,
     /// What the host's x87 unit holds, but for what units have done to it.
     pub(super) loaded: X87,
+    /// Units have used it since its pointers were taken.
+    pub(super) pointers_differ: bool,
 }
 
 // SAFETY: the mapping belongs to the value.
@@ -138,7 +140,8 @@ impl Area {
         // SAFETY: a new anonymous mapping.
         let p = unsafe { libc::mmap(std::ptr::null_mut(), SIZE, protection, flags, -1, 0) };
         let words = NonNull::new(p.cast()).filter(|_| p != libc::MAP_FAILED).ok_or_else(io::Error::last_os_error)?;
-        let area = Area { words, used: Vec::new(), empty, no_return, loaded: CpuState::new().x87 };
+        let area =
+            Area { words, used: Vec::new(), empty, no_return, loaded: CpuState::new().x87, pointers_differ: false };
         // SAFETY: words and table are ours and nobody else's yet.
         unsafe {
             (*area.words()).host_mxcsr = MXCSR_DEFAULT;

@@ -8,7 +8,7 @@
 use super::area::{Area, MOST_COUNTERS};
 use super::emit::{Code, R11, RIP};
 use super::enter;
-use super::sites::{self, Away, Phase, Rule, Sequence};
+use super::sites::{self, Away, Phase, Rule, Sequence, Site};
 use super::unit::{BEFORE_POINT, Counted, Entry, Exits, Profiler, Translator, UnitExit, Way, World};
 use crate::cache::{CacheError, CodeMemory};
 use hashbrown::{HashMap, HashTable};
@@ -184,6 +184,17 @@ impl State {
             counters: HashMap::new(),
             buffer: Vec::new(),
         }
+    }
+}
+
+impl State {
+    /// What stands at this place in code memory, and whose it is.
+    fn site(&self, offset: usize) -> Option<(&Record, Site)> {
+        let next = self.records.partition_point(|record| record.start as usize <= offset);
+        let record = &self.records[next.checked_sub(1)?];
+        let inside = offset - record.start as usize;
+        let end = self.records.get(next).map_or(self.items.len(), |next| next.items as usize);
+        sites::find(&self.items[record.items as usize..end], record.pc, inside).map(|site| (record, site))
     }
 }
 
@@ -515,13 +526,9 @@ impl Blocks {
     pub(super) fn interrupt(&self, host_pc: u64) -> Interruption {
         let Some(offset) = self.memory.offset(host_pc as usize) else { return Interruption::None };
         let state = self.lock();
-        let next = state.records.partition_point(|record| record.start as usize <= offset);
-        let Some(record) = next.checked_sub(1).map(|i| &state.records[i]) else { return Interruption::None };
-        let inside = offset - record.start as usize;
-        let end = state.records.get(next).map_or(state.items.len(), |next| next.items as usize);
-        match sites::find(&state.items[record.items as usize..end], record.pc, inside) {
+        match state.site(offset) {
             None => Interruption::None,
-            Some(site) => match site.rule {
+            Some((record, site)) => match site.rule {
                 Rule { phase: Phase::Before, away, counted } => Interruption::At {
                     pc: Some(site.pc),
                     away,
@@ -534,6 +541,14 @@ impl Blocks {
                 Rule { phase: Phase::Step, .. } => Interruption::Step { pc: site.pc },
             },
         }
+    }
+
+    /// The guest instruction at a host pc, of which these are the low 32 bits.
+    pub(super) fn guest_pc(&self, host_pc: u32) -> Option<u64> {
+        let base = self.memory.base();
+        let host_pc = base + u64::from(host_pc.wrapping_sub(base as u32));
+        let offset = self.memory.offset(host_pc as usize)?;
+        self.lock().site(offset).map(|(_, site)| site.pc)
     }
 
     /// The mappings of code memory as (address, length), which the guest must neither see nor touch.

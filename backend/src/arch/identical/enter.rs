@@ -413,6 +413,7 @@ impl Area {
         self.loaded = *x87;
         let mut fx = Fx([0; 512]);
         x87.store_fxsave(&mut fx.0);
+        fx.0[POINTERS].copy_from_slice(&NO_POINTERS);
         // SAFETY: the image is complete and has a valid MXCSR, that of Rust code; vector registers are declared as lost.
         unsafe {
             asm!("stmxcsr [{0} + 24]", "fxrstor64 [{0}]", in(reg) fx.0.as_mut_ptr(), clobber_abi("sysv64"), options(nostack));
@@ -429,11 +430,54 @@ impl Area {
         let mut fx = Fx([0; 512]);
         // SAFETY: FXSAVE writes 512 bytes and changes nothing.
         unsafe { asm!("fxsave64 [{}]", in(reg) fx.0.as_mut_ptr(), options(nostack, preserves_flags)) };
+        let (opcode, code, data) = (x87.opcode, x87.code, x87.data);
         x87.load_fxsave(&fx.0);
-        // Those are the host's.
-        (x87.opcode, x87.fip, x87.fdp) = (0, 0, 0);
+        // Those are of host code: `take_pointers`.
+        (x87.opcode, x87.code, x87.data) = (opcode, code, data);
+        self.loaded = *x87;
+        self.pointers_differ = true;
+    }
+
+    /// Takes what the host's x87 unit knows of the last instruction, if that is one of a unit's, into `x87`: before anything shows it, or
+    /// records another. What another process on this processor has made the unit forget stays as it was.
+    pub fn take_pointers(&mut self, blocks: &Blocks, x87: &mut X87) {
+        if !std::mem::take(&mut self.pointers_differ) {
+            return;
+        }
+        let mut env = [0u32; 7];
+        // SAFETY: FNSTENV writes 28 bytes and masks all exceptions, so that FLDCW finds none pending and puts the masks back.
+        unsafe { asm!("fnstenv [{0}]", "fldcw [{0}]", in(reg) env.as_mut_ptr(), options(nostack)) };
+        let [_, _, _, instruction, opcode, operand, selector] = env;
+        let Some(pc) = blocks.guest_pc(instruction) else { return };
+        let none = [u32::MAX, 0xffff_0000];
+        let operand = ([operand, selector] != none).then(|| {
+            let high = if x87.pending() { whole_operand() >> 32 << 32 } else { 0 };
+            (high | u64::from(operand), selector as u16 != 0)
+        });
+        x87.record(pc, (opcode >> 16) as u16 & 0x7ff, operand);
         self.loaded = *x87;
     }
+}
+
+/// Where FXSAVE's area has the pointers.
+const POINTERS: std::ops::Range<usize> = 8..24;
+/// No instruction and no operand of a unit's.
+const NO_POINTERS: [u8; 16] = {
+    let mut bytes = [0xff; 16];
+    let mut n = 0;
+    while n < 8 {
+        bytes[n] = 0;
+        n += 1;
+    }
+    bytes
+};
+
+/// The operand's pointer while an exception is pending: FNSTENV only has its lower half.
+fn whole_operand() -> u64 {
+    let mut fx = Fx([0; 512]);
+    // SAFETY: FXSAVE writes 512 bytes and changes nothing.
+    unsafe { asm!("fxsave64 [{}]", in(reg) fx.0.as_mut_ptr(), options(nostack, preserves_flags)) };
+    u64::from_le_bytes(fx.0[16..24].try_into().expect("eight bytes"))
 }
 
 /// What a signal handler's context is to be changed to, so that its thread leaves the unit it is in.
