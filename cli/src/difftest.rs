@@ -27,7 +27,7 @@ mod insn {
     use std::process::ExitCode;
 
     /// States for each instruction and for each sequence, unless the command line says.
-    const STATES: [u8; 2] = [32, 4];
+    const STATES: [u8; 2] = [32, 8];
 
     pub(super) fn run(args: &InsnArgs) -> ExitCode {
         let mut rows = campaign::singles(|name| matches(&args.rows.to_lowercase(), name));

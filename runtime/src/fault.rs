@@ -147,6 +147,8 @@ fn leave_generated_code(signo: i32, info: &libc::siginfo_t, context: &mut libc::
             return true;
         }
     }
+    let addr = GuestAddr(arch::whole_address(context, pending.addr.0));
+    let pending = Pending { addr, ..pending };
     let pending = if of_itself.get() { Pending { signo: SELF_MODIFIED, ..pending } } else { pending };
     PENDING.set(Some(Pending { region, ..pending }));
     if translation.kind == CodeKind::Tier0 {

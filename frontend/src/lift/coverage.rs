@@ -30,6 +30,8 @@ Where a result is not that of the processor that Calque is compared with (AMD fa
 | early-underflow | compiled code on AArch64 without FEAT_AFP | A result counts as tiny before it is rounded: where rounding makes it the least normal number, \
 UE is raised beside PE, and with FTZ and DAZ the result is zero. |
 | fused-invalid | compiled code on AArch64 | A fused product of zero and infinity raises IE also if the addend is a quiet NaN. |
+| top-byte | compiled code on AArch64 | An access by a non-canonical address that names mapped memory but for its topmost byte, which that \
+host ignores, succeeds; a processor raises #GP. (Where such an access faults, it raises #GP here, too.) |
 | transcendental | all but identical translation | FSIN, FCOS, FSINCOS, FPTAN, FPATAN, F2XM1, FYL2X and FYL2XP1 give the nearest \
 number, but for one in 2^50; processors promise one within 1 ulp. |
 | masked-address | all but identical translation | MASKMOVQ and MASKMOVDQU do not touch bytes that are masked out; processors may (SDM vol. 2). |

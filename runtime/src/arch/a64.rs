@@ -1,5 +1,6 @@
-//! The A64 instructions with which generated code makes ordered and atomic accesses, decoded: they fault at addresses
-//! that x86-64 allows, and `aarch64.rs` then carries them out otherwise. Pure, so that every host can test it.
+//! A64 instructions of generated code that access memory, decoded where they fault. Ordered and atomic accesses fault at addresses
+//! that x86-64 allows, and `aarch64.rs` then carries them out otherwise; of all others the address is of interest, whose topmost
+//! byte the host ignores and does not report. Pure, so that every host can test it.
 //!
 //! Encodings: Arm Architecture Reference Manual for A-profile, C4.1.94 "Loads and Stores".
 
@@ -107,6 +108,47 @@ pub(crate) fn decode(word: u32) -> Option<Instruction> {
     Some(Instruction { op, bytes: 1 << (word >> 30), offset, rs: field(16), rn: field(5), rt: field(0) })
 }
 
+/// The address that a load or store accesses, from its base `register`'s number or its index's; `None` for any other instruction, and for
+/// what generated code never has (literals, SVE, memory copies).
+pub(crate) fn address(word: u32, register: impl Fn(usize) -> u64) -> Option<u64> {
+    let bits = |low: u32, count: u32| word >> low & ((1 << count) - 1);
+    let signed = |low: u32, count: u32| (((word << (32 - low - count)) as i32) >> (32 - count)) as i64;
+    let base = register(bits(5, 5) as usize);
+    let vector = bits(26, 1) == 1;
+    // log2 of the bytes of a single register.
+    let scale = if vector { bits(30, 2) | bits(23, 1) << 2 } else { bits(30, 2) };
+    let offset = match (bits(27, 3), bits(24, 2)) {
+        // Ordered and exclusive, and the vector structures: no offset.
+        (0b001, 0b00) if !vector => 0,
+        (0b001, 0b00 | 0b01) if vector => 0,
+        // LDAPUR, STLUR.
+        (0b011, 0b01) if !vector && bits(21, 1) == 0 => signed(12, 9),
+        // Pairs; behind the access if 23..25 are 01.
+        (0b101, 0b00 | 0b01) => {
+            let scale = if vector { 2 + bits(30, 2) } else { 2 + bits(31, 1) };
+            if bits(23, 2) == 0b01 { 0 } else { signed(15, 7) << scale }
+        }
+        (0b111, 0b01) => i64::from(bits(10, 12)) << scale,
+        (0b111, 0b00) => match (bits(21, 1), bits(10, 2)) {
+            (0, 0b01) => 0, // behind the access
+            (0, _) => signed(12, 9),
+            (1, 0b10) => {
+                let index = register(bits(16, 5) as usize);
+                let index = match bits(13, 3) {
+                    0b010 => u64::from(index as u32),
+                    0b110 => index as i32 as i64 as u64,
+                    _ => index,
+                };
+                (index << if bits(12, 1) == 1 { scale } else { 0 }) as i64
+            }
+            (1, 0b00) if !vector => 0, // atomic
+            _ => return None,
+        },
+        _ => return None,
+    };
+    Some(base.wrapping_add_signed(offset))
+}
+
 /// A loop of exclusive accesses as Cranelift makes it, from LDAXR to CBNZ. It is carried out as a whole: what its store does at an
 /// address that its load could not reserve is up to the implementation, and failing forever is one choice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -184,6 +226,51 @@ mod tests {
         ];
         for (word, expected) in cases {
             assert_eq!(decode(word), expected, "{word:#x}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_those_of_the_assembler() {
+        // x1 to x30 hold 0x1000 times their number, but for x9 and x10: what an index is made of.
+        let register = |n: usize| match n {
+            9 => 0xffff_ffff_ffff_fff8,
+            10 => 0x1_8000_0000,
+            31 => 0x1f_0000,
+            n => 0x1000 * n as u64,
+        };
+        #[rustfmt::skip]
+        let cases = [
+            (0xf940_0041, Some(0x2000)),                // ldr x1, [x2]
+            (0xf940_0441, Some(0x2008)),                // ldr x1, [x2, #8]
+            (0x3940_0441, Some(0x2001)),                // ldrb w1, [x2, #1]
+            (0x7980_0441, Some(0x2002)),                // ldrsh x1, [x2, #2]
+            (0xb900_07e1, Some(0x1f_0004)),             // str w1, [sp, #4]
+            (0xf85f_8041, Some(0x1ff8)),                // ldur x1, [x2, #-8]
+            (0xf840_8441, Some(0x2000)),                // ldr x1, [x2], #8
+            (0xf840_8c41, Some(0x2008)),                // ldr x1, [x2, #8]!
+            (0xf869_6841, Some(0x1ff8)),                // ldr x1, [x2, x9]
+            (0xf869_7841, Some(0x1fc0)),                // ldr x1, [x2, x9, lsl #3]
+            (0xb86a_4841, Some(0x8000_2000)),           // ldr w1, [x2, w10, uxtw]
+            (0xb86a_d841, Some(0xfffffffe_0000_2000)),  // ldr w1, [x2, w10, sxtw #2]
+            (0x3dc0_0441, Some(0x2010)),                // ldr q1, [x2, #16]
+            (0xfd40_0441, Some(0x2008)),                // ldr d1, [x2, #8]
+            (0x3ce9_7841, Some(0x1f80)),                // ldr q1, [x2, x9, lsl #4]
+            (0x3c9f_0041, Some(0x1ff0)),                // stur q1, [x2, #-16]
+            (0xa940_8041, Some(0x2008)),                // ldp x1, x0, [x2, #8]
+            (0x6940_8041, Some(0x2004)),                // ldpsw x1, x0, [x2, #4]
+            (0xad7f_8041, Some(0x1ff0)),                // ldp q1, q0, [x2, #-16]
+            (0xa8c1_0041, Some(0x2000)),                // ldp x1, x0, [x2], #16
+            (0xc8df_fc41, Some(0x2000)),                // ldar x1, [x2]
+            (0x990f_f041, Some(0x20ff)),                // stlur w1, [x2, #255]
+            (0xc8e3_fc41, Some(0x2000)),                // casal x3, x1, [x2]
+            (0xf8e3_2041, Some(0x2000)),                // ldeoral x3, x1, [x2]
+            (0x4c40_7041, Some(0x2000)),                // ld1 {v1.16b}, [x2]
+            (0x0d40_8041, Some(0x2000)),                // ld1 {v1.s}[0], [x2]
+            (0x5800_0041, None),                        // ldr x1, pc+8
+            (0x8b01_0041, None),                        // add x1, x2, x1
+        ];
+        for (word, expected) in cases {
+            assert_eq!(address(word, register), expected, "{word:#x}");
         }
     }
 

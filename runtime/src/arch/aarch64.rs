@@ -503,6 +503,19 @@ fn context_record(context: &libc::ucontext_t, wanted: u32) -> Option<*const u8> 
     }
 }
 
+/// See `arch/mod.rs`.
+pub(crate) fn whole_address(context: &libc::ucontext_t, reported: u64) -> u64 {
+    const TOP_BYTE: u64 = 0xff << 56;
+    let registers = &context.uc_mcontext;
+    // SAFETY: the pc of code that has just been executed.
+    let word = unsafe { (registers.pc as *const u32).read() };
+    let register = |n: usize| if n == 31 { registers.sp } else { registers.regs[n] };
+    // What crosses a page may be reported in the second.
+    let same = |address: &u64| (reported.wrapping_sub(*address) << 8) >> 8 < 64;
+    let top = a64::address(word, register).filter(same).map_or(reported, |address| address) & TOP_BYTE;
+    reported & !TOP_BYTE | top
+}
+
 pub(crate) fn context_is_write(context: &libc::ucontext_t) -> bool {
     // SAFETY: the pc of code that has just been executed.
     let word = unsafe { (context.uc_mcontext.pc as *const u32).read() };

@@ -94,6 +94,10 @@ pub(crate) fn cpu_and_node_by_call() -> u32 {
     cpu & 0xfff | node << 12
 }
 
+/// `fn whole_address(&ucontext_t, u64) -> u64`: the address that generated code has accessed, of which the host has reported this. AArch64
+/// neither looks at the topmost byte nor reports it.
+pub(crate) use host::whole_address;
+
 /// The address that a memory fault was about.
 #[allow(unsafe_code)]
 pub(crate) fn fault_address(info: &libc::siginfo_t) -> u64 {

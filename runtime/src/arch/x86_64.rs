@@ -205,6 +205,11 @@ pub(crate) fn context_set_fault(context: &mut libc::ucontext_t) {
     context.uc_mcontext.gregs[libc::REG_R11 as usize] = 1;
 }
 
+/// See `arch/mod.rs`.
+pub(crate) fn whole_address(_: &libc::ucontext_t, reported: u64) -> u64 {
+    reported
+}
+
 pub(crate) fn context_is_write(context: &libc::ucontext_t) -> bool {
     // Bit 1 of the page fault error code: W/R (SDM vol. 3 4.7).
     context.uc_mcontext.gregs[libc::REG_ERR as usize] & 2 != 0
