@@ -16,6 +16,8 @@ pub(crate) enum Group {
     Cpp,
     /// Compiled code with hot loops of doubles.
     Float,
+    /// Hot loops of vector instructions, cryptographic ones among them.
+    Vector,
     /// Interpreters and other large, flat programs.
     Interpreter,
     /// Programs that make machine code themselves.
@@ -25,14 +27,15 @@ pub(crate) enum Group {
 }
 
 impl Group {
-    pub(crate) const ALL: [Group; 6] =
-        [Group::Integer, Group::Cpp, Group::Float, Group::Interpreter, Group::Jit, Group::Startup];
+    pub(crate) const ALL: [Group; 7] =
+        [Group::Integer, Group::Cpp, Group::Float, Group::Vector, Group::Interpreter, Group::Jit, Group::Startup];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Group::Integer => "integer",
             Group::Cpp => "C++",
             Group::Float => "floating point",
+            Group::Vector => "vectors",
             Group::Interpreter => "interpreters",
             Group::Jit => "JIT guests",
             Group::Startup => "start-up",
@@ -99,6 +102,9 @@ pub(crate) fn all(only: &[String]) -> (Vec<Program>, Vec<String>) {
         "stencil"           Float       guest("stencil", "stencil.c", &["-O3"]);
         "gawk sin"          Float       installed("gawk", &[GAWK]);
         "ffmpeg x264"       Float       installed("ffmpeg", &FFMPEG);
+        "aes-256-gcm"       Vector      vectors("aes-256-gcm", "85000");
+        "sha256"            Vector      vectors("sha256", "37000");
+        "FMA product"       Vector      vectors("product", "40");
         "python3"           Interpreter installed("python3", &["-c", PYTHON]);
         "perl"              Interpreter installed("perl", &["-e", PERL]);
         "lua"               Interpreter installed("lua5.4", &["-e", LUA]);
@@ -143,6 +149,14 @@ fn cc1(args: &[&str]) -> Result<Vec<String>, String> {
     let output = Command::new("gcc").arg("-print-prog-name=cc1").output().map_err(|e| format!("gcc: {e}"))?;
     let file = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
     if file.is_file() { Ok(words(&file, args)) } else { Err("gcc has no cc1".into()) }
+}
+
+/// A kernel of `vectors.c`.
+fn vectors(kernel: &str, rounds: &str) -> Result<Vec<String>, String> {
+    let flags = ["-O3", "-mavx2", "-mfma", "-ffast-math", "-Wl,--no-as-needed", "-lcrypto"];
+    let mut words = guest("vectors", "vectors.c", &flags)?;
+    words.extend([kernel.into(), rounds.into()]);
+    Ok(words)
 }
 
 /// Compiles a guest of `bench/guests` as `target/bench/NAME`.

@@ -188,6 +188,17 @@ mod tests {
     }
 
     #[test]
+    fn the_part_says_whose_it_is() {
+        let text = |leaves: std::ops::RangeInclusive<u32>, registers: [usize; 4]| {
+            let words = leaves.flat_map(|leaf| registers.map(|n| cpuid(leaf, 0)[n]));
+            String::from_utf8(words.flat_map(u32::to_le_bytes).collect()).expect("ASCII")
+        };
+        assert!(text(0x8000_0002..=0x8000_0004, [0, 1, 2, 3]).starts_with("Calque x86-64-v3"));
+        assert_eq!(&text(0x4000_0000..=0x4000_0000, [1, 2, 3, 3])[..12], "CalqueCalque");
+        assert_eq!(cpuid(1, 0)[2] >> 31, 1, "the bit of hypervisors");
+    }
+
+    #[test]
     fn what_is_not_lifted_is_not_announced() {
         let [_, _, ecx, _] = cpuid(1, 0);
         assert_eq!(ecx & 1 << 3, 0, "MONITOR");

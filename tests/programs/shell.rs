@@ -2,7 +2,7 @@
 
 use crate::command::{calque, difference, run, sysroot};
 use libtest_mimic::{Failed, Trial};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Name, shell script, what it prints. They only use what busybox has inside.
 const BUSYBOX: &[(&str, &str, &str)] = &[
@@ -84,8 +84,23 @@ pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
                 trials
                     .push(Trial::test(format!("sysroot::{name}"), test).with_ignored_flag(no_exec && starts_programs));
             }
+            trials.push(Trial::test("sysroot::level", move || level(&root)));
         }
         None => skipped.push("dynamic Debian programs: no x86-64 sysroot (cargo xtask setup)".into()),
+    }
+}
+
+/// What glibc makes of CPUID: the processor is an x86-64-v3 one, and no more.
+fn level(root: &Path) -> Result<(), Failed> {
+    let mut command = calque(["run", "--sysroot"]);
+    command.arg(root).args(["--", "/lib64/ld-linux-x86-64.so.2", "--help"]);
+    let got = run(&mut command);
+    let supported: Vec<&str> = got.stdout.lines().filter(|line| line.contains("(supported")).map(str::trim).collect();
+    let levels: Vec<&str> = supported.iter().filter_map(|line| line.split_once(" (")).map(|(level, _)| level).collect();
+    if got.end == "exit 0" && levels.contains(&"x86-64-v3") && !levels.contains(&"x86-64-v4") {
+        Ok(())
+    } else {
+        Err(difference(&command, "x86-64-v3 (supported, searched)", &got).into())
     }
 }
 

@@ -48,9 +48,9 @@ const ANNOUNCED: &[CpuidFeature] = &[
 ];
 
 /// Exceptions: x87 mnemonics with a WAIT in front, which decodes as an instruction of its own; what did something on an
-/// 8087 only; undocumented.
+/// 8087 only.
 const EXCEPT: &[&str] =
-    &["Fstenv", "Fstcw", "Fclex", "Finit", "Fsave", "Fstsw", "Feni", "Fdisi", "Fneni", "Fndisi", "Fstpnce"];
+    &["Fstenv", "Fstcw", "Fclex", "Finit", "Fsave", "Fstsw", "Feni", "Fdisi"];
 
 #[test]
 fn announced_features_are_lifted() {

@@ -52,6 +52,10 @@ const MIXES: [Mix; 2] = [
     },
 ];
 
+/// Kernels of `vectors.c`, and few and many rounds of each.
+const VECTORS: [(&str, [&str; 2]); 3] =
+    [("aes-256-gcm", ["500", "3500"]), ("sha256", ["500", "2500"]), ("product", ["5", "25"])];
+
 /// The report.
 const REPORT: &str = "bench/COUNTS.md";
 
@@ -76,6 +80,7 @@ fn report(args: &Args) -> Result<String, String> {
     for mix in &MIXES {
         text += &session.mix(mix, args)?;
     }
+    text += &session.vectors(args)?;
     if args.wants(START) {
         text += &session.start_up(tools.sysroot.as_ref().ok())?;
         text += &translation()?;
@@ -155,6 +160,52 @@ impl Session {
         Ok(text + "\n")
     }
 
+    /// Kernels of vector instructions, on both hosts.
+    fn vectors(&self, args: &Args) -> Result<String, String> {
+        let kernels: Vec<_> = VECTORS.iter().filter(|(kernel, _)| args.wants(kernel)).collect();
+        if kernels.is_empty() {
+            return Ok(String::new());
+        }
+        let flags = ["-O3", "-mavx2", "-mfma", "-ffast-math", "-static"];
+        let guest = compile("x86_64-linux-gnu-gcc", "vectors", "x86-64", &flags)?;
+        if !run(&mut crate::shell::cargo(&["build", "--release", "-p", "calque"])) {
+            return Err("Calque does not build".into());
+        }
+        let here = target().join("release/calque");
+        let mut text = String::from(
+            "## Vectors\n\nOn x86-64 hosts, too: what Calque executes there (an emulated processor with AVX2, as the guest's). A run of few \
+             rounds is taken off.\n\n\
+             | kernel | 10^6 guest instructions | AArch64 | x86-64, auto | x86-64, `--engine jit` |\n|---|---|---|---|---|\n",
+        );
+        for (kernel, [few, many]) in kernels {
+            let count = |rounds: &str| -> Result<[u64; 4], String> {
+                let run = |program: &Path, engine: &str| -> Vec<PathBuf> {
+                    [program, Path::new("run"), Path::new("--engine"), Path::new(engine), Path::new("--")]
+                        .into_iter()
+                        .chain([guest.as_path(), Path::new(kernel), Path::new(rounds)])
+                        .map(Path::to_path_buf)
+                        .collect()
+                };
+                let max = || ["-cpu".into(), "max".into()].into_iter();
+                let alone = max().chain([guest.clone(), kernel.into(), rounds.into()]).collect::<Vec<_>>();
+                let (guest, expected) = self.counters.count(Emulated::X86_64, &alone)?;
+                let of = |emulated, words: Vec<PathBuf>| {
+                    let (count, output) = self.counters.count(emulated, &words)?;
+                    if output == expected { Ok(count) } else { Err(format!("{words:?} prints something else than the program itself")) }
+                };
+                let aarch64 = of(Emulated::Aarch64, run(&self.calque, &self.engine))?;
+                let auto = of(Emulated::X86_64, max().chain(run(&here, "auto")).collect())?;
+                let jit = of(Emulated::X86_64, max().chain(run(&here, "jit")).collect())?;
+                Ok([guest, aarch64, auto, jit])
+            };
+            let (few, many) = (count(few)?, count(many)?);
+            let [guest, hosts @ ..] = [0, 1, 2, 3].map(|n| many[n].saturating_sub(few[n]) as f64);
+            let [aarch64, auto, jit] = hosts.map(|host| host / guest.max(1.0));
+            text += &format!("| {kernel} | {:.0} | {aarch64:.2} | {auto:.2} | {jit:.2} |\n", guest / 1e6);
+        }
+        Ok(text + "\n")
+    }
+
     /// A program that prints a line, linked both ways.
     fn start_up(&self, sysroot: Option<&PathBuf>) -> Result<String, String> {
         let mut text = String::from(
@@ -215,6 +266,9 @@ fn compile(compiler: &str, source: &str, variant: &str, flags: &[&str]) -> Resul
     let program = dir.join(format!("{source}-{variant}"));
     let mut gcc = command(compiler, ["-O2", "-ffp-contract=off"]);
     gcc.args(flags).arg("-o").arg(&program).arg(format!("bench/guests/{source}.c")).arg("-lm");
+    if source == "vectors" {
+        gcc.arg("-lcrypto");
+    }
     if run(&mut gcc) { Ok(program) } else { Err(format!("{compiler} cannot compile {source}.c")) }
 }
 
