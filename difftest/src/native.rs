@@ -19,7 +19,7 @@
 use crate::End;
 use crate::pages::{CODE, CODE_SIZE, DATA, DATA_SIZE, MISALIGNED, Pages, TAKEN};
 use calque_ir::CpuState;
-use iced_x86::{Decoder, DecoderOptions, Mnemonic};
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, Register};
 use std::arch::global_asm;
 use std::cell::UnsafeCell;
 use std::ptr::null_mut;
@@ -174,12 +174,17 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Gives FXSAVE's areas the guest's MXCSR_MASK, at byte 28 of what is aligned to 16.
-    fn hide_misaligned(&mut self) {
-        for (at, word) in &mut self.changes {
-            if *at % 16 == 8 && *word >> 32 == u64::from(0xffff | MISALIGNED) {
-                *word &= !(u64::from(MISALIGNED) << 32);
-            }
+    /// Gives FXSAVE's area the guest's MXCSR_MASK (SDM vol. 1 table 10-2).
+    fn hide_misaligned(&mut self, save: &Instruction, before: &CpuState) {
+        let value = |register: Register, _: usize, _: usize| {
+            let full = register.full_register();
+            let of = if full.is_gpr64() { before.gpr[full.number()] } else { 0 };
+            Some(if register.size() == 4 { u64::from(of as u32) } else { of })
+        };
+        let Some(area) = save.virtual_address(0, 0, value) else { return };
+        let mask = self.changes.iter_mut().find(|(at, _)| DATA + u64::from(*at) == area + 24);
+        if let Some((_, word)) = mask {
+            *word &= !(u64::from(MISALIGNED) << 32);
         }
     }
 
@@ -253,8 +258,8 @@ impl Native {
         let shared = unsafe { &*self.shared };
         let mut answers: Vec<Answer> =
             shared.slots.iter().zip(states).map(|(slot, before)| slot.answer(before)).collect();
-        if saves_state(code) {
-            answers.iter_mut().for_each(Answer::hide_misaligned);
+        if let Some(save) = state_saved_by(code) {
+            answers.iter_mut().zip(states).for_each(|(answer, before)| answer.hide_misaligned(&save, before));
         }
         Ok(answers)
     }
@@ -289,11 +294,11 @@ impl Drop for Native {
     }
 }
 
-/// Whether the code has one of FXSAVE's kin.
-fn saves_state(code: &[u8]) -> bool {
+/// The instruction of FXSAVE's kin in the code, if there is one.
+fn state_saved_by(code: &[u8]) -> Option<Instruction> {
     use Mnemonic::{Fxsave, Fxsave64, Xsave, Xsave64};
     let insns = Decoder::with_ip(64, code, CODE, DecoderOptions::NONE);
-    insns.into_iter().any(|i| matches!(i.mnemonic(), Fxsave | Fxsave64 | Xsave | Xsave64))
+    insns.into_iter().find(|i| matches!(i.mnemonic(), Fxsave | Fxsave64 | Xsave | Xsave64))
 }
 
 impl Slot {

@@ -49,8 +49,7 @@ const ANNOUNCED: &[CpuidFeature] = &[
 
 /// Exceptions: x87 mnemonics with a WAIT in front, which decodes as an instruction of its own; what did something on an
 /// 8087 only.
-const EXCEPT: &[&str] =
-    &["Fstenv", "Fstcw", "Fclex", "Finit", "Fsave", "Fstsw", "Feni", "Fdisi"];
+const EXCEPT: &[&str] = &["Fstenv", "Fstcw", "Fclex", "Finit", "Fsave", "Fstsw", "Feni", "Fdisi"];
 
 #[test]
 fn announced_features_are_lifted() {

@@ -191,7 +191,11 @@ impl Session {
                 let (guest, expected) = self.counters.count(Emulated::X86_64, &alone)?;
                 let of = |emulated, words: Vec<PathBuf>| {
                     let (count, output) = self.counters.count(emulated, &words)?;
-                    if output == expected { Ok(count) } else { Err(format!("{words:?} prints something else than the program itself")) }
+                    if output == expected {
+                        Ok(count)
+                    } else {
+                        Err(format!("{words:?} prints something else than the program itself"))
+                    }
                 };
                 let aarch64 = of(Emulated::Aarch64, run(&self.calque, &self.engine))?;
                 let auto = of(Emulated::X86_64, max().chain(run(&here, "auto")).collect())?;
