@@ -190,7 +190,7 @@ impl Guest {
             Form::Plain | Form::Optimized => Run::Interpret(region),
             Form::Precise => Run::Enter(self.jit.translate(&region, StateAtFaults::Precise)?),
             Form::Hot => Run::Enter(self.jit.translate(&region, StateAtFaults::PcOnly)?),
-            Form::Emitted => Run::Enter(self.jit.emit(&region)?),
+            Form::Emitted => self.jit.emit(&region)?.map_or(Run::Interpret(region), Run::Enter),
         };
         self.ready.push(Ready { form, pc, run });
         Ok(self.ready.len() - 1)

@@ -11,7 +11,7 @@ use crate::guest::FPE_INTDIV;
 use crate::pages::Pages;
 use calque_backend::abi::{self, ExitReason};
 use calque_backend::{
-    CodeCache, CodeKind, CompileOptions, Compiler, EmitOptions, Emitter, HostIsa, JumpCache, StateAtFaults,
+    CodeCache, CodeKind, CompileOptions, Compiler, EmitError, EmitOptions, Emitter, HostIsa, JumpCache, StateAtFaults,
     Translation, helpers,
 };
 use calque_ir::interp::{Next, Trap};
@@ -78,13 +78,16 @@ impl Jit {
         translation.map_err(|e| format!("{e}\n{region}"))
     }
 
-    /// Emits a block as tier 0 on AArch64 does.
-    pub(crate) fn emit(&mut self, region: &Region) -> Result<Arc<Translation>, String> {
+    /// Emits a block as tier 0 on AArch64 does; `None` if that leaves it to the interpreter.
+    pub(crate) fn emit(&mut self, region: &Region) -> Result<Option<Arc<Translation>>, String> {
         self.regions += 1;
         let first_cell = self.cache.reserve_cells(Emitter::cells_needed(region), CodeKind::Tier0).expect("cells");
         let options = EmitOptions { first_cell, ..EmitOptions::default() };
-        let emitted = self.emitter.emit(region, &options).map_err(|e| format!("{e}\n{region}"))?;
-        self.cache.publish_emitted(&emitted).map_err(|e| e.to_string())
+        match self.emitter.emit(region, &options) {
+            Ok(emitted) => self.cache.publish_emitted(&emitted).map(Some).map_err(|e| e.to_string()),
+            Err(e @ EmitError::Internal(_)) => Err(format!("{e}\n{region}")),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Runs code until control leaves it.

@@ -251,7 +251,7 @@ mod tests {
             (0xf869_6841, Some(0x1ff8)),                // ldr x1, [x2, x9]
             (0xf869_7841, Some(0x1fc0)),                // ldr x1, [x2, x9, lsl #3]
             (0xb86a_4841, Some(0x8000_2000)),           // ldr w1, [x2, w10, uxtw]
-            (0xb86a_d841, Some(0xfffffffe_0000_2000)),  // ldr w1, [x2, w10, sxtw #2]
+            (0xb86a_d841, Some(0xffff_fffe_0000_2000)),  // ldr w1, [x2, w10, sxtw #2]
             (0x3dc0_0441, Some(0x2010)),                // ldr q1, [x2, #16]
             (0xfd40_0441, Some(0x2008)),                // ldr d1, [x2, #8]
             (0x3ce9_7841, Some(0x1f80)),                // ldr q1, [x2, x9, lsl #4]
