@@ -25,6 +25,7 @@ pub struct Report {
 
 impl Report {
     /// A report of something else than different results.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only campaigns on the processor use it"))]
     pub(crate) fn of_text(case: &Case, text: &str) -> Report {
         let title = case.insns().first().map(assembly).unwrap_or_default();
         Report { title, text: format!("{}  {text}\n", listing(case)) }

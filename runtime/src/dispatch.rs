@@ -228,17 +228,20 @@ impl Exec {
 
     /// Whether the entry for `pc` is remembered.
     #[inline]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only units use it"))]
     pub(crate) fn knows(&self, pc: u64) -> bool {
         self.entries.find(pc).is_some()
     }
 
     /// The entry for `pc`, if it is remembered, and the interpreter's values.
     #[inline]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only units use it"))]
     pub(crate) fn known(&mut self, pc: u64) -> Option<(&Entry, &mut Frame)> {
         Some((self.entries.find(pc)?, &mut self.frame))
     }
 
     /// Remembers an entry that has something to run.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only units use it"))]
     pub(crate) fn remember(&mut self, entry: &Arc<Entry>) {
         self.entries.remember(Arc::clone(entry));
     }

@@ -118,6 +118,7 @@ impl<'a> GuestCode<'a> {
     }
 
     /// Reads as [`CodeReader::read_run`] does, but nothing of checked pages.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only units use it"))]
     pub(crate) fn read_unchecked(&self, pc: GuestAddr, buf: &mut [u8]) -> usize {
         if self.mark(pc) == Some(CodePage::Checked) {
             return 0;

@@ -413,6 +413,7 @@ impl Code {
     }
 
     /// Locks what says which pages translations were made from, with nothing stale in it.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only units use it"))]
     pub(crate) fn lock_pages(&self, map: &GuestMap) -> impl Sized + '_ {
         let mut pages = lock(&self.pages);
         pages.drain_stale(map, self);

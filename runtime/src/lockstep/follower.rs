@@ -141,6 +141,7 @@ impl Peer {
     }
 
     /// Makes a copy for the processor to run; its number.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only a native follower uses it"))]
     pub(crate) fn native(&self) -> io::Result<i32> {
         let mut w = Writer::default();
         self.simple(w.word(Command::Native as u64))?;
@@ -251,6 +252,7 @@ impl Follower {
     }
 
     /// Runs until the next system call or fault, or the target. Special instructions and time stamps are the leader's.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables, reason = "only a native follower needs them"))]
     pub(crate) fn run(&mut self, target: Option<&Target>, special: &[u64], times: &[u64]) -> io::Result<Stop> {
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -306,6 +308,7 @@ impl Follower {
     }
 
     /// Takes over what happened to the leader. `vectors`: the call may have changed vectors or x87 state.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables, reason = "only a native follower needs them"))]
     pub(crate) fn adopt(&mut self, news: &News, vectors: bool) -> io::Result<()> {
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -327,6 +330,7 @@ impl Follower {
     }
 
     /// Instructions that only the leader's engine can run, and time stamps, before the follower meets them.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables, reason = "only a native follower needs them"))]
     pub(crate) fn learn(&mut self, special: &[u64], times: &[u64]) {
         match self {
             #[cfg(target_arch = "x86_64")]

@@ -78,6 +78,7 @@ struct Surroundings<'a> {
 
 /// Runs the instruction at `state.rip` of another process on the interpreter. Time stamps come from `times`.
 /// `None` if it faults.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only a native follower uses it"))]
 pub(crate) fn interpret(remote: &Remote, state: &State, code: &[u8], times: &mut VecDeque<u64>) -> Option<State> {
     let pc = GuestAddr(state.rip);
     let options = LiftOptions { block_insns: 1, precise: true, ..LiftOptions::default() };

@@ -610,6 +610,7 @@ impl GuestMap {
     }
 
     /// Code of the page of `addr` has been checked for long: it is protected and runs at full speed until the next write.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only units use it"))]
     pub(crate) fn trust(&self, addr: GuestAddr) {
         let page = addr.page().0;
         let mut state = self.lock();
