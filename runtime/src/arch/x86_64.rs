@@ -135,10 +135,10 @@ pub(crate) unsafe fn store128(addr: u64, value: [u64; 2]) -> Result<(), ()> {
 #[inline]
 pub(crate) unsafe fn cas128(addr: u64, expected: [u64; 2], new: [u64; 2]) -> Result<[u64; 2], ()> {
     let (low, high, fault): (u64, u64, u64);
-    // SAFETY: guarded; RBX, which LLVM keeps for itself, is put back.
+    // SAFETY: guarded; RBX, which LLVM keeps for itself, is put back. The address is in a register of our choice: of its own, LLVM may choose RBX.
     unsafe {
-        asm!("xchg {b}, rbx", guarded!("lock cmpxchg16b [{a}]"), "mov rbx, {b}",
-            b = inout(reg) new[0] => _, a = in(reg) addr, in("rcx") new[1],
+        asm!("xchg {b}, rbx", guarded!("lock cmpxchg16b [rdi]"), "mov rbx, {b}",
+            b = inout(reg) new[0] => _, in("rdi") addr, in("rcx") new[1],
             inout("rax") expected[0] => low, inout("rdx") expected[1] => high,
             out("r11") fault, options(nostack));
     }
