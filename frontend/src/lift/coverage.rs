@@ -27,6 +27,7 @@ Where a result is not that of the processor that Calque is compared with (AMD fa
 | name | engines | what |
 |---|---|---|
 | denormal-flag | compiled code on AArch64 without FEAT_AFP | MXCSR.DE is not raised: that host does not tell of denormal operands. |
+| denormal-conversion | compiled code on AArch64 with FEAT_AFP | Conversions to integers raise DE for a denormal operand. |
 | early-underflow | compiled code on AArch64 without FEAT_AFP | A result counts as tiny before it is rounded: where rounding makes it the least normal number, \
 UE is raised beside PE, and with FTZ and DAZ the result is zero. |
 | fused-invalid | compiled code on AArch64 | A fused product of zero and infinity raises IE also if the addend is a quiet NaN. |
