@@ -79,38 +79,45 @@ struct Record {
     kind: Kind,
     /// For units: how it is come to beside by exits and landings.
     way: Way,
-    /// Where units are profiled: the counter of its instructions.
-    counter: u32,
     removed: bool,
 }
 
 /// A direct exit of a unit.
 struct Exit {
-    /// Low and high half.
-    target: [u32; 2],
+    /// The target in 48 bits, which a canonical address follows from (SDM vol. 1 3.3.7.1), and above it how far behind `at` its stub is:
+    /// low and high half.
+    packed: [u32; 2],
     /// Place in code memory of the displacement.
     at: u32,
-    /// Next exit with the same target, plus 1.
+    /// Next exit with the same target, plus 1; `LINKED` if joined to the unit of its target.
     next: u32,
-    /// How far behind `at` its stub is.
-    stub: u16,
-    /// Joined to the unit of its target.
-    linked: bool,
 }
+
+/// There are fewer exits than code memory has bytes.
+const LINKED: u32 = 1 << 31;
+const _: () = assert!(MOST < LINKED as usize);
 
 impl Exit {
     fn new(start: u32, exit: &UnitExit) -> Exit {
         let stub = u16::try_from(exit.stub - exit.at).expect("a unit is shorter than 64 KiB");
-        let target = [exit.target as u32, (exit.target >> 32) as u32];
-        Exit { target, at: start + exit.at, next: 0, stub, linked: false }
+        let packed = exit.target << 16 >> 16 | u64::from(stub) << 48;
+        Exit { packed: [packed as u32, (packed >> 32) as u32], at: start + exit.at, next: 0 }
+    }
+
+    fn packed(&self) -> u64 {
+        u64::from(self.packed[0]) | u64::from(self.packed[1]) << 32
     }
 
     fn target(&self) -> u64 {
-        u64::from(self.target[0]) | u64::from(self.target[1]) << 32
+        ((self.packed() as i64) << 16 >> 16) as u64
     }
 
     fn stub(&self) -> u32 {
-        self.at + u32::from(self.stub)
+        self.at + (self.packed() >> 48) as u32
+    }
+
+    fn is_linked(&self) -> bool {
+        self.next & LINKED != 0
     }
 }
 
@@ -156,22 +163,16 @@ struct State {
     pages: HashMap<u64, Vec<u32>>,
     /// Counters by guest pc.
     counters: HashMap<u64, u32>,
+    /// Where units are profiled: the counter of a record's instructions, by its place.
+    parts: HashMap<u32, u32>,
     buffer: Vec<u8>,
 }
 
 impl State {
     fn new(translator: Translator, header: &Header) -> State {
         let start = header.returns as u32;
-        let returns = Record {
-            pc: 0,
-            start,
-            items: 0,
-            incoming: 0,
-            kind: Kind::Landing,
-            way: Way::Start,
-            counter: 0,
-            removed: false,
-        };
+        let returns =
+            Record { pc: 0, start, items: 0, incoming: 0, kind: Kind::Landing, way: Way::Start, removed: false };
         State {
             translator,
             by_pc: Index::default(),
@@ -182,6 +183,7 @@ impl State {
             items: header.items.clone(),
             pages: HashMap::new(),
             counters: HashMap::new(),
+            parts: HashMap::new(),
             buffer: Vec::new(),
         }
     }
@@ -285,7 +287,7 @@ impl Blocks {
         // While the child copied, the parent may have joined exits to units that the child does not have.
         let state = self.lock();
         for exit in &state.exits {
-            let linked = if exit.linked { state.by_pc.get(exit.target(), &state.records) } else { None };
+            let linked = if exit.is_linked() { state.by_pc.get(exit.target(), &state.records) } else { None };
             let to = linked.map_or(exit.stub(), |i| state.records[i as usize].start);
             self.memory.patch(exit.at, to);
         }
@@ -340,8 +342,8 @@ impl Blocks {
     fn link(&self, state: &mut State, exit: u32, to: u32) {
         let record = &mut state.records[to as usize];
         let from = &mut state.exits[exit as usize];
-        if !std::mem::replace(&mut from.linked, true) {
-            from.next = std::mem::replace(&mut record.incoming, exit + 1);
+        if !from.is_linked() {
+            from.next = std::mem::replace(&mut record.incoming, exit + 1) | LINKED;
             self.memory.patch(from.at, record.start);
         }
     }
@@ -403,10 +405,12 @@ impl Blocks {
                 incoming: 0,
                 kind,
                 way: entry.way,
-                counter: entry.counter,
                 removed: false,
             });
             state.by_pc.insert(state.records.len() as u32 - 1, &state.records);
+            if entry.counter != 0 {
+                state.parts.insert(start, entry.counter);
+            }
         }
         state.items.extend_from_slice(&unit.items);
         let odd = [(pc, 15)];
@@ -458,7 +462,7 @@ impl Blocks {
         let items = state.items.len() as u32;
         sites::put_sequence(&mut state.items, 0, sequence.list());
         let (kind, way) = (Kind::Landing, Way::Start);
-        state.records.push(Record { pc, start, items, incoming: 0, kind, way, counter: 0, removed: false });
+        state.records.push(Record { pc, start, items, incoming: 0, kind, way, removed: false });
         state.landings.insert(pc, (start, start + jump as u32));
         state.heads.insert(pc as u16, start);
         Some(code.base)
@@ -496,8 +500,7 @@ impl Blocks {
         state.by_pc.remove(index, &state.records);
         while let Some(exit) = next.checked_sub(1) {
             let exit = &mut state.exits[exit as usize];
-            next = std::mem::take(&mut exit.next);
-            exit.linked = false;
+            next = std::mem::take(&mut exit.next) & !LINKED;
             self.memory.patch(exit.at, exit.stub());
         }
         if let Some(&(_, jump)) = state.landings.get(&pc) {
@@ -533,7 +536,7 @@ impl Blocks {
                     pc: Some(site.pc),
                     away,
                     counted: counted.then(|| state.counters.get(&site.pc).copied().unwrap_or(0)),
-                    run: [record.counter, site.before],
+                    run: [state.parts.get(&record.start).copied().unwrap_or(0), site.before],
                 },
                 Rule { phase: Phase::Done, away, .. } => {
                     Interruption::At { pc: None, away, counted: None, run: [0; 2] }
