@@ -201,9 +201,12 @@ fn an_interrupt_stops_an_endless_loop_with_all_registers_stored() {
 }
 
 /// What the signal handler of the fault test saw.
+#[cfg(target_arch = "x86_64")]
 static FAULT: std::sync::Mutex<Option<(GuestAddr, [u64; 2])>> = std::sync::Mutex::new(None);
+#[cfg(target_arch = "x86_64")]
 static CACHE: std::sync::atomic::AtomicPtr<calque_backend::CodeCache> =
     std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
+#[cfg(target_arch = "x86_64")]
 static CPU: std::sync::atomic::AtomicPtr<CpuState> = std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
 
 #[cfg(target_arch = "x86_64")]
