@@ -88,8 +88,11 @@ fn report(args: &Args) -> Result<String, String> {
     Ok(text)
 }
 
-/// Compiling in the guest's threads: how long an emulated compile thread takes beside them says nothing about a real one.
-const AT_ONCE: &str = "--sync-compile";
+/// How Calque is started. It compiles in the guest's threads: how long an emulated compile thread takes beside them says nothing about a
+/// real one.
+fn translator(calque: &Path, engine: &str) -> [PathBuf; 5] {
+    [calque.into(), "run".into(), "--sync-compile".into(), "--engine".into(), engine.into()]
+}
 
 /// What the command line calls start-up and translation.
 const START: &str = "start";
@@ -173,19 +176,14 @@ impl Session {
         }
         let here = target().join("release/calque");
         let mut text = String::from(
-            "## Vectors\n\nOn x86-64 hosts, too: what Calque executes there (an emulated processor with AVX2, as the guest's). A run of few \
+            "## Vectors\n\nOn x86-64 hosts, too: what Calque executes there (an emulated processor with AVX2, as the guest's, where no units run). A run of few \
              rounds is taken off.\n\n\
-             | kernel | 10^6 guest instructions | AArch64 | x86-64, auto | x86-64, `--engine jit` |\n|---|---|---|---|---|\n",
+             | kernel | 10^6 guest instructions | AArch64 | x86-64, `tiered` | x86-64, `jit` |\n|---|---|---|---|---|\n",
         );
         for (kernel, [few, many]) in kernels {
             let count = |rounds: &str| -> Result<[u64; 4], String> {
-                let run = |program: &Path, engine: &str| -> Vec<PathBuf> {
-                    [program, Path::new("run"), Path::new("--engine"), Path::new(engine), Path::new("--")]
-                        .into_iter()
-                        .chain([guest.as_path(), Path::new(kernel), Path::new(rounds)])
-                        .map(Path::to_path_buf)
-                        .collect()
-                };
+                let program: [PathBuf; 4] = ["--".into(), guest.clone(), kernel.into(), rounds.into()];
+                let run = |calque: &Path, engine: &str| [&translator(calque, engine)[..], &program].concat();
                 let max = || ["-cpu".into(), "max".into()].into_iter();
                 let alone = max().chain([guest.clone(), kernel.into(), rounds.into()]).collect::<Vec<_>>();
                 let (guest, expected) = self.counters.count(Emulated::X86_64, &alone)?;
@@ -198,14 +196,14 @@ impl Session {
                     }
                 };
                 let aarch64 = of(Emulated::Aarch64, run(&self.calque, &self.engine))?;
-                let auto = of(Emulated::X86_64, max().chain(run(&here, "auto")).collect())?;
+                let tiered = of(Emulated::X86_64, max().chain(run(&here, "tiered")).collect())?;
                 let jit = of(Emulated::X86_64, max().chain(run(&here, "jit")).collect())?;
-                Ok([guest, aarch64, auto, jit])
+                Ok([guest, aarch64, tiered, jit])
             };
             let (few, many) = (count(few)?, count(many)?);
             let [guest, hosts @ ..] = [0, 1, 2, 3].map(|n| many[n].saturating_sub(few[n]) as f64);
-            let [aarch64, auto, jit] = hosts.map(|host| host / guest.max(1.0));
-            text += &format!("| {kernel} | {:.0} | {aarch64:.2} | {auto:.2} | {jit:.2} |\n", guest / 1e6);
+            let [aarch64, tiered, jit] = hosts.map(|host| host / guest.max(1.0));
+            text += &format!("| {kernel} | {:.0} | {aarch64:.2} | {tiered:.2} | {jit:.2} |\n", guest / 1e6);
         }
         Ok(text + "\n")
     }
@@ -227,9 +225,8 @@ impl Session {
             let words = |words: &[Vec<String>]| words.concat().into_iter().chain([program.display().to_string()]);
             let guest: Vec<_> = words(&[vec!["-cpu".into(), "max".into()], prefix("-L")]).collect();
             let (guest, expected) = self.counters.count(Emulated::X86_64, &guest)?;
-            let run = ["run", AT_ONCE, "--engine", &self.engine].map(String::from);
-            let run = [vec![self.calque.display().to_string()], run.to_vec()].concat();
-            let translated: Vec<_> = words(&[run, prefix("--sysroot"), vec!["--".into()]]).collect();
+            let run = translator(&self.calque, &self.engine).map(|word| word.display().to_string());
+            let translated: Vec<_> = words(&[run.to_vec(), prefix("--sysroot"), vec!["--".into()]]).collect();
             let (calque, output) = self.counters.count(Emulated::Aarch64, &translated)?;
             if output != expected {
                 return Err(format!("{translated:?} prints something else than the program itself"));
@@ -246,8 +243,7 @@ impl Session {
             let first = first.iter().map(PathBuf::from);
             first.chain([program.to_path_buf()]).chain(kernel.iter().map(|k| k.to_path_buf())).collect()
         };
-        let mut translated = vec![self.calque.clone()];
-        translated.extend(["run".into(), AT_ONCE.into(), "--engine".into(), PathBuf::from(&self.engine)]);
+        let mut translated = translator(&self.calque, &self.engine).to_vec();
         translated.extend(words(&["--"], guest));
         // `max` has what Calque's own processor announces: the C library takes the same paths in both.
         let (guest, expected) = self.counters.count(Emulated::X86_64, &words(&["-cpu", "max"], guest))?;

@@ -171,8 +171,8 @@ impl Lowering<'_> {
 
     /// Whether the value at hand is zero-extended by one of the next instructions.
     fn is_extended_soon(&self) -> bool {
-        let next = self.region.insts[self.at + 1..].iter().take(LOOK_BACK);
-        next.into_iter().any(|inst| inst.op == Op::Uextend && inst.args[0] as usize == self.at)
+        let mut next = self.region.insts[self.at + 1..].iter().take(LOOK_BACK);
+        next.any(|inst| inst.op == Op::Uextend && inst.args[0] as usize == self.at)
     }
 
     /// `Op::Store`.
