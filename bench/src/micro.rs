@@ -4,7 +4,7 @@ use crate::measure;
 use crate::programs;
 use crate::runner::Runner;
 #[cfg(target_arch = "x86_64")]
-use calque_backend::identical::Blocks;
+use calque_backend::identical::{Blocks, Source};
 use calque_backend::{CompileOptions, Compiler, HostIsa};
 use calque_frontend::decode::Bytes;
 use calque_frontend::elf::LoadPlan;
@@ -174,7 +174,7 @@ fn copied(text: &mut String, runs: u32) {
         best = best.min(time(&mut || {
             for pc in &targets {
                 if blocks.find(pc.0).is_none()
-                    && let Ok(Some(made)) = blocks.translate(pc.0, None, &mut read, &mut || true)
+                    && let Ok(Some(made)) = blocks.translate(pc.0, None, Source::Noticed(&mut read), &mut || true)
                 {
                     insns += made.insns;
                 }

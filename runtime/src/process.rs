@@ -84,6 +84,9 @@ impl Process {
             stats_output,
             exe: OnceLock::new(),
         });
+        if process.code.units.is_some() {
+            process.mem.check_early();
+        }
         assert!(CURRENT.set(Arc::clone(&process)).is_ok(), "one guest process in a host process");
         Ok(process)
     }

@@ -18,7 +18,7 @@
 //! | Checked   | itself           | checked blocks                | checked blocks                 |
 //!
 //! Units of copied instructions (`arch/units.rs`) are dropped with their page, as they cost next to nothing to make, and trap behind a
-//! store that faults. Checked pages are the interpreter's there, for a while ([`GuestMap::trust`]).
+//! store that faults. Those of checked pages are checked, too, until the page was run long enough without a change ([`GuestMap::trust`]).
 //!
 //! A region that writes to its own page faults; as its registers are exact, the thread leaves it, interprets that one instruction, and
 //! goes on with code made of what it has written (`Thread::step`).
@@ -38,7 +38,7 @@ use crate::profile::{Bounds, Profile};
 use crate::stats::{self, Stats};
 use crate::tier::{Code, Entry};
 use calque_frontend::decode::MAX_INSN;
-use calque_frontend::lift::{Profile as Executed, takes_deferred};
+use calque_frontend::lift::{MOST_CHECKED, Profile as Executed, checked_extent, takes_deferred};
 use calque_frontend::{CodeReader, LiftOptions, Lifted, lift_checked, lift_region};
 use calque_ir::addr::GUEST_PAGE;
 use calque_ir::{GuestAddr, GuestRange, Region};
@@ -126,6 +126,13 @@ impl<'a> GuestCode<'a> {
         let read = self.read_run(pc, buf);
         let left = (GUEST_PAGE - pc.0 % GUEST_PAGE) as usize;
         if self.worst.get() == CodePage::Checked { read.min(left) } else { read }
+    }
+
+    /// Reads the bytes of the block at `pc` as checked translations are made of them; how many.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only units use it"))]
+    pub(crate) fn read_block(&self, pc: GuestAddr, buf: &mut [u8; MOST_CHECKED]) -> usize {
+        let readable = self.read_run(pc, buf);
+        checked_extent(pc, &buf[..readable])
     }
 
     /// Lifts the block at `pc`, for the interpreter or the emitter, as its page demands.

@@ -30,6 +30,10 @@ counters! {
     units;
     /// guest instructions in them
     unit_insns;
+    /// units that compare their bytes whenever they run
+    checked_units;
+    /// times such a unit found them changed
+    changed_units;
     /// times the interpreter ran an instruction that cannot be copied
     odd_insns;
     /// bytes of their code at the end

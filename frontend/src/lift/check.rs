@@ -16,7 +16,7 @@ use calque_ir::{Cc, Exit, FaultKind, GuestAddr, Mem, Op, Region, Target, Type};
 use iced_x86::{FlowControl, Mnemonic, OpKind};
 
 /// Bytes of a checked block at most: comparing them is all that running them costs more.
-const MOST: usize = 64;
+pub const MOST: usize = 64;
 
 /// Lifts the block at `pc` with a comparison of its bytes in front.
 pub fn lift_checked(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) -> Region {
@@ -38,8 +38,8 @@ pub fn lift_checked(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) ->
     l.finish(vec![(pc, end)])
 }
 
-/// Length of the block at `pc`: all of `bytes` where they are no whole instruction.
-fn extent(pc: GuestAddr, bytes: &[u8]) -> usize {
+/// Length of the checked block at `pc`, up to [`MOST`]: all of `bytes` where they are no whole instruction.
+pub fn extent(pc: GuestAddr, bytes: &[u8]) -> usize {
     let mut len = 0;
     Window::<{ MOST + 16 }>::new().walk(&Bytes { pc, bytes }, pc, |what, i| {
         if what != Decoded::Insn {

@@ -24,11 +24,12 @@ use crate::tier::Code;
 use crate::world::Member;
 use calque_backend::CacheError;
 use calque_backend::identical::{
-    self, Area, Back, Blocks, Cause, Exit, Found, MOST_COUNTERS, Made, Profiler, Redirect, Standing, TransferKind,
-    TranslateError,
+    self, Area, Back, Blocks, Cause, Exit, Found, MOST_COUNTERS, Made, Profiler, Redirect, Source, Standing,
+    TransferKind, TranslateError,
 };
 pub(crate) use calque_backend::identical::{Counted, Transfer};
 use calque_frontend::decode::{CodeReader, Decoded, Window};
+use calque_frontend::lift::MOST_CHECKED;
 use calque_ir::{CpuState, GuestAddr, GuestRange, Helper, Op};
 use iced_x86::{Decoder, DecoderOptions, Mnemonic};
 use std::io;
@@ -132,7 +133,7 @@ impl Units {
         redirect(context, change);
         match change {
             Redirect::None => FaultOf::NoUnit,
-            Redirect::Step | Redirect::To { at: Standing::Behind, .. } => FaultOf::Sequence,
+            Redirect::Step | Redirect::To { at: Standing::Behind | Standing::Fetching, .. } => FaultOf::Sequence,
             Redirect::To { at: Standing::Before, .. } => FaultOf::Guest,
         }
     }
@@ -167,10 +168,9 @@ fn redirect(context: &mut libc::ucontext_t, change: Redirect) {
     }
 }
 
-/// Executions of a checked block in the interpreter after which its page is protected again: all that is run of the page until then takes
-/// about as long as the fault and the translations that one write costs. So neither pages that are written often nor such as are
-/// run often cost more than twice what they must.
-const TRUSTED_AFTER: u32 = 128;
+/// Checks of a thread after which the page of the last one is protected again: they take about as long as the fault and the translations that one
+/// write costs. So neither pages that are written often nor such as are run often cost more than twice what they must.
+const TRUSTED_AFTER: u64 = 4096;
 
 /// TF (SDM vol. 1 3.4.3.3): a trap behind the next instruction.
 const TRAP_FLAG: i64 = 1 << 8;
@@ -235,6 +235,7 @@ impl UnitThread {
     pub(crate) fn prepare(&mut self, units: &Units, cpu: &mut CpuState) -> io::Result<()> {
         if self.area.is_none() {
             self.area = Some(units.blocks.area()?);
+            self.start_checks();
         }
         if let Some(area) = &self.area {
             area.install(cpu);
@@ -258,6 +259,11 @@ impl UnitThread {
         if let (Some(area), Some(units)) = (&mut self.area, &code.units) {
             area.clear_counts(units.blocks.counters());
         }
+    }
+
+    /// Lets the thread make [`TRUSTED_AFTER`] checks.
+    fn start_checks(&mut self) {
+        self.area.iter_mut().for_each(|area| area.set_checks(TRUSTED_AFTER));
     }
 
     /// See [`Area::set_budget`].
@@ -391,9 +397,8 @@ impl Thread {
         }
         let profile = process.code.profile.as_ref();
         let code = GuestCode::profiled(&process.mem, profile);
-        if process.mem.code_page(pc) == Some(CodePage::Checked) {
-            return Ok(Found::Odd);
-        }
+        let mut bytes = [0; MOST_CHECKED];
+        let checked = (process.mem.code_page(pc) == Some(CodePage::Checked)).then(|| code.read_block(pc, &mut bytes));
         let mut read = |pc: u64, buf: &mut [u8]| {
             let len = code.read_unchecked(GuestAddr(pc), buf);
             lockstep::corrupt_bytes(pc, &mut buf[..len]);
@@ -403,7 +408,8 @@ impl Thread {
         let pages = process.code.lock_pages(&process.mem);
         let mut profiler = profile.map(|profile| Parts { profile, code: &code });
         let profiler = profiler.as_mut().map(|parts| -> &mut dyn Profiler { parts });
-        let made = units.blocks.translate(pc.0, profiler, &mut read, &mut || !process.mem.any_stale());
+        let source = checked.map_or(Source::Noticed(&mut read), |len| Source::Checked(&bytes[..len]));
+        let made = units.blocks.translate(pc.0, profiler, source, &mut || !process.mem.any_stale());
         drop(pages);
         match made {
             Ok(Some(Made { found, insns, len })) => {
@@ -411,6 +417,7 @@ impl Thread {
                     perf.published(pc, start, len);
                 }
                 stats::add(&process.stats.units, 1);
+                stats::add(&process.stats.checked_units, u64::from(checked.is_some()));
                 stats::add(&process.stats.unit_insns, u64::from(insns));
                 Ok(found)
             }
@@ -474,6 +481,17 @@ impl Thread {
             Exit::Syscall => Some(Event::Syscall),
             Exit::Odd => self.interpret_odd(units, member),
             Exit::Stop => Some(Event::Safepoint),
+            Exit::Changed => {
+                stats::add(&process.stats.changed_units, 1);
+                units.blocks.changed(self.cpu.rip);
+                *came = Came::ByComputedJump;
+                None
+            }
+            Exit::CheckedOften => {
+                process.mem.trust(GuestAddr(self.cpu.rip));
+                self.exec.units.start_checks();
+                None
+            }
             Exit::Interrupted => Some(
                 fault::try_take_pending()
                     .map_or(Event::Safepoint, |pending| Event::Fault(crate::dispatch::host_fault(process, pending))),
@@ -525,9 +543,6 @@ impl Thread {
         let Thread { exec, cpu, process, recording, .. } = self;
         let Some((entry, frame)) = exec.known(pc.0) else { return Some(Event::Safepoint) };
         let Some(block) = entry.cold() else { return Some(Event::Safepoint) };
-        if entry.count_run() % TRUSTED_AFTER == 0 && entry.is_checked() {
-            process.mem.trust(entry.pc);
-        }
         let recording = recording.as_ref();
         let (event, unreached) = interpret_recorded(cpu, process, recording, block, frame, &mut false);
         if unreached != 0 {

@@ -145,6 +145,9 @@ pub(crate) enum CodePage {
 /// writes a dozen times.
 pub(crate) const CHECKED_AFTER: u32 = 16;
 
+/// The same where checks cost little and pages are trusted again.
+const CHECKED_EARLY: u32 = 2;
+
 /// A map that nobody else can use for the moment.
 pub(crate) struct Frozen<'a> {
     _state: MutexGuard<'a, State>,
@@ -157,9 +160,11 @@ struct State {
     code: RangeSet<u64>,
     /// Pages that are written by ways that nobody notices.
     checked: RangeSet<u64>,
-    /// How often a page with code has been written to; forgotten when it is mapped anew. From [`CHECKED_AFTER`] on its translations
+    /// How often a page with code has been written to; forgotten when it is mapped anew. From [`State::checked_after`] on its translations
     /// compare their bytes, too.
     writes: BTreeMap<u64, u32>,
+    /// See [`GuestMap::check_early`].
+    checks_early: bool,
     /// Pages that are no longer code, but still write-protected until their translations are dropped.
     given_up: RangeSet<u64>,
     /// What the kernel may be writing to in this moment.
@@ -609,13 +614,20 @@ impl GuestMap {
         }
     }
 
-    /// Code of the page of `addr` has been checked for long: it is protected and runs at full speed until the next write.
+    /// Checked translations cost little, and somebody calls [`GuestMap::trust`]: pages are checked early.
+    pub(crate) fn check_early(&self) {
+        self.lock().checks_early = true;
+    }
+
+    /// Code of the page of `addr` has been checked for long: if only writes to its page change it, it is protected and runs at full speed until
+    /// the next one.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only units use it"))]
     pub(crate) fn trust(&self, addr: GuestAddr) {
         let page = addr.page().0;
         let mut state = self.lock();
         if state.is_written_often(page) {
-            state.writes.insert(page, CHECKED_AFTER - 1);
+            let writes = state.checked_after() - 1;
+            state.writes.insert(page, writes);
             self.drop_code(&mut state, &(page..page + OFFSET + 1));
         }
     }
@@ -752,8 +764,13 @@ impl State {
         *self.writes.entry(page).or_default() += 1;
     }
 
+    /// Writes to a page with code after which its translations are checked.
+    fn checked_after(&self) -> u32 {
+        if self.checks_early { CHECKED_EARLY } else { CHECKED_AFTER }
+    }
+
     fn is_written_often(&self, page: u64) -> bool {
-        self.writes.get(&page).is_some_and(|writes| *writes >= CHECKED_AFTER)
+        self.writes.get(&page).is_some_and(|writes| *writes >= self.checked_after())
     }
 
     /// Whether code of a page of this process's own is checked.

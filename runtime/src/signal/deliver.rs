@@ -333,9 +333,11 @@ impl Thread {
         let map = &self.process.mem;
         let executable = |at| map.mapping(at).is_some_and(|m| m.prot.contains(Prot::EXEC));
         let pc = GuestAddr(self.cpu.rip);
-        let addr = if executable(pc) { pc.page().wrapping_add(GUEST_PAGE) } else { pc };
+        let is_there = executable(pc) && access::read::<u8>(pc).is_ok();
+        let addr = if is_there { pc.page().wrapping_add(GUEST_PAGE) } else { pc };
         let cause = match map.mapping(addr) {
             None => MemoryCause::Unmapped,
+            Some(_) if executable(addr) => MemoryCause::PastEndOfFile,
             Some(mapping) if mapping.prot.is_empty() => MemoryCause::Inaccessible,
             Some(_) => MemoryCause::Protection,
         };

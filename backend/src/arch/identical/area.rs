@@ -52,6 +52,8 @@ pub(super) struct Words {
     pub(super) xinuse: u32,
     /// Counted instructions that may still run.
     pub(super) budget: u64,
+    /// Checks of units that may still be made.
+    pub(super) checks: u64,
     /// Profiled instructions that have run since the last transfer was logged.
     pub(super) pending: u64,
     /// Bytes of the log that are free. It is written from its end down.
@@ -199,6 +201,12 @@ impl Area {
     pub fn set_budget(&mut self, budget: u64) {
         // SAFETY: the owner of the area is not inside a unit; so below.
         unsafe { (*self.words()).budget = budget };
+    }
+
+    /// Lets so many checked units be entered; at the next one, it is left with [`super::Exit::CheckedOften`].
+    pub fn set_checks(&mut self, checks: u64) {
+        // SAFETY: as above.
+        unsafe { (*self.words()).checks = checks };
     }
 
     /// How many counted instructions may still run.

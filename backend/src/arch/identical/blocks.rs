@@ -9,7 +9,7 @@ use super::area::{Area, MOST_COUNTERS};
 use super::emit::{Code, R11, RIP};
 use super::enter;
 use super::sites::{self, Away, Phase, Rule, Sequence, Site};
-use super::unit::{BEFORE_POINT, Counted, Entry, Exits, Profiler, Translator, UnitExit, Way, World};
+use super::unit::{BEFORE_POINT, Check, Counted, Entry, Exits, Profiler, Source, Translator, UnitExit, Way, World};
 use crate::cache::{CacheError, CodeMemory};
 use hashbrown::{HashMap, HashTable};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +20,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const PLACE: usize = 0x7000_0000;
 /// Most bytes of code memory.
 const MOST: usize = 0x0ff0_0000;
+
+/// Changes of a checked unit's bytes after which it no longer depends on its constants.
+const LOOSE_AFTER: u32 = 2;
 
 /// Why there is no unit.
 #[derive(Debug, thiserror::Error)]
@@ -55,8 +58,9 @@ pub(super) enum Interruption {
     None,
     /// Registers are the guest's, but for R11, which is in the area, and what is `away`. The guest goes on at `pc`, or where
     /// the area says. `counted` is the counter of an instruction that has been counted and has not run; `run`, where units are
-    /// profiled, that of the instructions of a part, and how many of them have run.
-    At { pc: Option<u64>, away: Away, counted: Option<u32>, run: [u32; 2] },
+    /// profiled, that of the instructions of a part, and how many of them have run; `fetches` says that the host instruction reads
+    /// guest code.
+    At { pc: Option<u64>, away: Away, counted: Option<u32>, run: [u32; 2], fetches: bool },
     /// Neither before nor behind a guest instruction, which is at `pc`: run one host instruction, then ask again.
     Step { pc: u64 },
 }
@@ -165,6 +169,8 @@ struct State {
     counters: HashMap<u64, u32>,
     /// Where units are profiled: the counter of a record's instructions, by its place.
     parts: HashMap<u32, u32>,
+    /// How often the checked unit of a guest pc was found changed.
+    changes: HashMap<u64, u32>,
     buffer: Vec<u8>,
 }
 
@@ -184,6 +190,7 @@ impl State {
             pages: HashMap::new(),
             counters: HashMap::new(),
             parts: HashMap::new(),
+            changes: HashMap::new(),
             buffer: Vec::new(),
         }
     }
@@ -228,10 +235,11 @@ impl Blocks {
         let (link, syscall) = (header.thunk(enter::exit_link()), header.thunk(enter::exit_syscall()));
         let (odd, miss) = (header.thunk(enter::exit_odd()), header.thunk(enter::exit_miss()));
         let (gone, stop) = (header.thunk(enter::exit_gone()), header.thunk(enter::exit_stop()));
+        let (changed, often) = (header.thunk(enter::exit_changed()), header.thunk(enter::exit_often()));
         let (no_call, no_return) = header.returns();
         let at = memory.allocate(header.code.len()).expect("new code memory has room for its header");
         memory.write(at, &header.code.bytes);
-        let exits = Exits { link, syscall, odd, stop, no_return };
+        let exits = Exits { link, syscall, odd, stop, changed, often, no_return };
         let state = Mutex::new(State::new(Translator::new(), &header));
         Ok(Blocks { memory, header, exits, miss, gone, no_call, state, generation: AtomicU64::new(0) })
     }
@@ -348,14 +356,24 @@ impl Blocks {
         }
     }
 
-    /// Makes the unit at `pc`, or finds that there is none to be made. `read` copies guest code. Whether the bytes are
+    /// The bytes at `pc` are not those that its checked unit was made of: takes that out of use.
+    pub fn changed(&self, pc: u64) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if let Some(index) = state.by_pc.get(pc, &state.records) {
+            *state.changes.entry(pc).or_default() += 1;
+            self.remove_record(state, index);
+        }
+    }
+
+    /// Makes the unit at `pc`, or finds that there is none to be made. `source` copies guest code. Whether the bytes are
     /// still the same is the caller's to look after: it keeps others from calling `remove`, and `unchanged` says so before the unit can be found.
     /// `None` if they have changed. With a profiler, the unit counts what it executes and logs transfers of control.
     pub fn translate(
         &self,
         pc: u64,
         profiler: Option<&mut dyn Profiler>,
-        read: &mut dyn FnMut(u64, &mut [u8]) -> usize,
+        source: Source<'_>,
         unchanged: &mut dyn FnMut() -> bool,
     ) -> Result<Option<Made>, TranslateError> {
         let mut guard = self.lock();
@@ -365,8 +383,14 @@ impl Blocks {
         bytes.clear();
         let mut code = Code { bytes, base: self.memory.base() + u64::from(start) };
         let (by_pc, records, counters) = (&state.by_pc, &state.records, &mut state.counters);
+        let loose = state.changes.get(&pc).is_some_and(|changes| *changes >= LOOSE_AFTER);
+        let (check, source) = match source {
+            Source::Checked(bytes) => (Some(if loose { Check::Loose } else { Check::Exact }), Source::Checked(bytes)),
+            Source::Noticed(read) => (None, Source::Noticed(read)),
+        };
         let mut world = World {
-            read,
+            source,
+            check,
             known: &|pc| by_pc.get(pc, records).is_some(),
             counter: &mut |pc| counter_of(counters, pc),
             profiler: profiler.map(|profiler| -> &mut dyn Profiler { profiler }),
@@ -376,6 +400,9 @@ impl Blocks {
         let is_unit = state.translator.translate(pc, &mut code, &mut world);
         let result = if !unchanged() {
             Ok(None)
+        } else if check.is_some() && !is_unit {
+            // Not for long, perhaps.
+            Ok(Some(Made { found: Found::Odd, insns: 0, len: 0 }))
         } else if self.memory.allocate(code.len()).is_none() {
             Err(TranslateError::Full)
         } else {
@@ -532,14 +559,15 @@ impl Blocks {
         match state.site(offset) {
             None => Interruption::None,
             Some((record, site)) => match site.rule {
-                Rule { phase: Phase::Before, away, counted } => Interruption::At {
+                Rule { phase: phase @ (Phase::Before | Phase::Fetch), away, counted } => Interruption::At {
                     pc: Some(site.pc),
                     away,
                     counted: counted.then(|| state.counters.get(&site.pc).copied().unwrap_or(0)),
                     run: [state.parts.get(&record.start).copied().unwrap_or(0), site.before],
+                    fetches: phase == Phase::Fetch,
                 },
                 Rule { phase: Phase::Done, away, .. } => {
-                    Interruption::At { pc: None, away, counted: None, run: [0; 2] }
+                    Interruption::At { pc: None, away, counted: None, run: [0; 2], fetches: false }
                 }
                 Rule { phase: Phase::Step, .. } => Interruption::Step { pc: site.pc },
             },

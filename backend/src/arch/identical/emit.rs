@@ -17,6 +17,7 @@ pub(super) const RIP: u32 = offset_of!(Words, rip) as u32;
 pub(super) const EXIT: u32 = offset_of!(Words, exit) as u32;
 pub(super) const X87_USED: u32 = offset_of!(Words, x87_used) as u32;
 pub(super) const BUDGET: u32 = offset_of!(Words, budget) as u32;
+pub(super) const CHECKS: u32 = offset_of!(Words, checks) as u32;
 const PENDING: u32 = offset_of!(Words, pending) as u32;
 const LOG_LEFT: u32 = offset_of!(Words, log_left) as u32;
 
@@ -133,6 +134,28 @@ impl Code {
             self.put(&[0x64]);
         }
         self.put(&[0x4d, 0x8b, 0x1b]);
+    }
+
+    /// `mov reg, [r11]` of so many bytes: 4, zero-extended, or 8.
+    pub(super) fn load_at_r11(&mut self, reg: u8, bytes: usize) {
+        let wide = if bytes == 8 { 0x08 } else { 0 };
+        self.put(&[0x41 | wide | reg >> 3 << 2, 0x8b, (reg & 7) << 3 | 3]);
+    }
+
+    /// `mov ecx, [r11 + at]` of 4 bytes, or `movzx` of 2 or 1; `at` is less than 128.
+    pub(super) fn load_ecx_at_r11(&mut self, at: u8, bytes: usize) {
+        match bytes {
+            4 => self.put(&[0x41, 0x8b, 0x4b, at]),
+            2 => self.put(&[0x41, 0x0f, 0xb7, 0x4b, at]),
+            _ => self.put(&[0x41, 0x0f, 0xb6, 0x4b, at]),
+        }
+    }
+
+    /// Goes on behind the `jmp` that follows if ECX is `value`: `lea ecx, [rcx - value]` and `jrcxz`.
+    pub(super) fn skip_if_ecx_is(&mut self, value: u32) {
+        self.put(&[0x8d, 0x89]);
+        self.put32(value.wrapping_neg());
+        self.put(&[0xe3, 5]);
     }
 
     /// `mov dword gs:[at], value`
@@ -253,26 +276,19 @@ impl Code {
         let minus = pc.wrapping_neg();
         if minus as i64 == i64::from(minus as i32) {
             self.restore(RCX, RIP);
-            // lea rcx, [rcx - pc]
+            // A REX prefix: the whole of RCX.
             self.put(&[0x48]);
-            self.check_ecx(minus as u32, other);
+            self.skip_if_ecx_is(pc as u32);
+            self.jump(other);
         } else {
             for (at, half) in [(RIP + 4, (pc >> 32) as u32), (RIP, pc as u32)] {
                 // mov ecx, gs:[at]
                 self.put(&[0x65, 0x8b, 0x0c, 0x25]);
                 self.put32(at);
-                self.check_ecx(half.wrapping_neg(), other);
+                self.skip_if_ecx_is(half);
+                self.jump(other);
             }
         }
-    }
-
-    /// `lea ecx, [rcx + by]` (of RCX behind a REX prefix), and a jump to `other` unless that is 0.
-    fn check_ecx(&mut self, by: u32, other: u64) {
-        self.put(&[0x8d, 0x89]);
-        self.put32(by);
-        // jrcxz over the jump
-        self.put(&[0xe3, 5]);
-        self.jump(other);
     }
 
     /// `jmp to`, not to be patched.

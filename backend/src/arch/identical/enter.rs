@@ -33,6 +33,10 @@ pub enum Exit {
     Odd,
     /// In front of the instruction at RIP, which the budget does not allow.
     Stop,
+    /// In front of the instruction at RIP: its checked unit was made of other bytes, or its bytes cannot be read.
+    Changed,
+    /// In front of the instruction at RIP, which has a checked unit: as many checks were made as the area allows.
+    CheckedOften,
     /// By a signal handler, which has recorded why; the guest goes on at RIP.
     Interrupted,
 }
@@ -46,6 +50,8 @@ enum Leave {
     Syscall,
     Odd,
     Stop,
+    Changed,
+    CheckedOften,
     Interrupted,
 }
 
@@ -145,6 +151,16 @@ global_asm!(
     ".globl calque_unit_stop",
     "calque_unit_stop:",
     "mov dword ptr gs:[{reason}], {stop}",
+    "jmp calque_unit_leave",
+    ".hidden calque_unit_changed",
+    ".globl calque_unit_changed",
+    "calque_unit_changed:",
+    "mov dword ptr gs:[{reason}], {changed}",
+    "jmp calque_unit_leave",
+    ".hidden calque_unit_often",
+    ".globl calque_unit_often",
+    "calque_unit_often:",
+    "mov dword ptr gs:[{reason}], {often}",
     "jmp calque_unit_leave",
     ".hidden calque_unit_odd",
     ".globl calque_unit_odd",
@@ -270,6 +286,8 @@ global_asm!(
     syscall = const Leave::Syscall as u32,
     odd = const Leave::Odd as u32,
     stop = const Leave::Stop as u32,
+    changed = const Leave::Changed as u32,
+    often = const Leave::CheckedOften as u32,
     aborted = const Leave::Interrupted as u32 | ABORTED,
 );
 
@@ -289,6 +307,8 @@ unsafe extern "C" {
     fn calque_unit_syscall();
     fn calque_unit_odd();
     fn calque_unit_stop();
+    fn calque_unit_changed();
+    fn calque_unit_often();
     fn calque_unit_leave();
     fn calque_unit_signal();
     static mut calque_unit_handler: usize;
@@ -312,6 +332,14 @@ pub(super) fn exit_odd() -> u64 {
 
 pub(super) fn exit_stop() -> u64 {
     address(calque_unit_stop)
+}
+
+pub(super) fn exit_changed() -> u64 {
+    address(calque_unit_changed)
+}
+
+pub(super) fn exit_often() -> u64 {
+    address(calque_unit_often)
 }
 
 pub(super) fn exit_miss() -> u64 {
@@ -376,6 +404,8 @@ pub unsafe fn enter(area: &mut Area, cpu: &mut CpuState, unit: u64) -> Exit {
         2 => Exit::Syscall,
         3 => Exit::Odd,
         4 => Exit::Stop,
+        5 => Exit::Changed,
+        6 => Exit::CheckedOften,
         _ => Exit::Interrupted,
     }
 }
@@ -508,6 +538,8 @@ pub enum Standing {
     Before,
     /// Behind one whose sequence has host instructions left: what faults here is no access of the guest's.
     Behind,
+    /// In front of an instruction whose bytes are read: if that faults, [`enter`] returns [`Exit::Changed`].
+    Fetching,
 }
 
 /// Why the thread is to leave.
@@ -535,15 +567,20 @@ pub fn leave_at(blocks: &Blocks, pc: u64, cause: Cause) -> Redirect {
     let interruption = match blocks.interrupt(pc) {
         // A stack that was unmapped under the instruction: the rest of it will not run.
         Interruption::Step { pc } if cause == Cause::Fault => {
-            Interruption::At { pc: Some(pc), away: Away::Nothing, counted: None, run: [0; 2] }
+            Interruption::At { pc: Some(pc), away: Away::Nothing, counted: None, run: [0; 2], fetches: false }
         }
         interruption => interruption,
     };
     match interruption {
         Interruption::None => Redirect::None,
         Interruption::Step { .. } => Redirect::Step,
-        Interruption::At { pc, away, counted, run } => {
-            let at = if pc.is_some() { Standing::Before } else { Standing::Behind };
+        Interruption::At { pc, away, counted, run, fetches } => {
+            let at = match pc {
+                Some(_) if fetches => Standing::Fetching,
+                Some(_) => Standing::Before,
+                None => Standing::Behind,
+            };
+            let reason = if fetches && cause == Cause::Fault { Leave::Changed } else { Leave::Interrupted };
             // SAFETY: the area of this thread, which is inside a unit and so does not look at these words.
             let back = unsafe {
                 if let Some(number) = counted {
@@ -553,7 +590,7 @@ pub fn leave_at(blocks: &Blocks, pc: u64, cause: Cause) -> Redirect {
                     (*words).rip = pc;
                 }
                 (*words).interrupted = run;
-                (*words).reason = Leave::Interrupted as u32;
+                (*words).reason = reason as u32;
                 match away {
                     Away::Nothing => Back::Nothing,
                     Away::Spilled(reg) => Back::Value(reg, (*words).spill),

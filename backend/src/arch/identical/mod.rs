@@ -5,7 +5,8 @@
 //! every instruction by construction. (The term and the idea are VMware's: Adams and Agesen, ASPLOS 2006.)
 //!
 //! - `classify`: what becomes of an instruction, one table.
-//! - `unit`: from guest bytes to the host code of one *unit*: a run of guest instructions; `unit/profiled`: what is counted there for profiles.
+//! - `unit`: from guest bytes to the host code of one *unit*: a run of guest instructions; `unit/profiled`: what is counted there for profiles;
+//!   `unit/checked`: what is compared before it.
 //! - `sites`: from a host pc in a unit back to the guest instruction, and what is to be repaired there.
 //! - `blocks`: all units of a process: code memory, links, landings, removal.
 //! - `memory`: code memory near the guest's programs.
@@ -44,6 +45,9 @@
 //! having its return points find every return another's. Threads
 //! inside go on until they leave it, and nobody gets in any more: no thread has to be stopped or asked.
 //!
+//! # Code that changes unnoticed
+//! Units made of it are *checked* (`unit/checked.rs`): they compare their bytes with guest memory before they run.
+//!
 //! # Counting
 //! Where somebody wants to stop a program at an exact place (`calque diff`), each branch, or each instruction, begins with a
 //! count: of the instruction itself, and down from the thread's budget. A unit is left in front of a counted instruction that the budget does not
@@ -73,4 +77,4 @@ mod unit;
 pub use area::{Area, MOST_COUNTERS, Transfer, TransferKind};
 pub use blocks::{Blocks, Found, Frozen, Made, TranslateError};
 pub use enter::{Back, Cause, Exit, Redirect, Standing, enter, is_supported, leave_at, resume, signal_entry};
-pub use unit::{Counted, Profiler};
+pub use unit::{Counted, Profiler, Source};

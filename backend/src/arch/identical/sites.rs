@@ -13,6 +13,8 @@ pub(super) enum Phase {
     Done,
     /// Neither: let the host instruction run.
     Step,
+    /// As before the guest instruction, whose bytes are being read: what faults is its fetch.
+    Fetch,
 }
 
 /// A register of the guest's that is not in its place.
@@ -39,12 +41,17 @@ const COUNTED: u8 = 0x80;
 
 impl Rule {
     pub(super) const BEFORE: Rule = Rule { phase: Phase::Before, away: Away::Nothing, counted: false };
+    pub(super) const FETCH: Rule = Rule { phase: Phase::Fetch, away: Away::Nothing, counted: false };
     pub(super) const STEP: Rule = Rule { phase: Phase::Step, away: Away::Nothing, counted: false };
     pub(super) const DONE: Rule = Rule { phase: Phase::Done, away: Away::Nothing, counted: false };
     pub(super) const DONE_RCX_AWAY: Rule = Rule { phase: Phase::Done, away: Away::Rcx, counted: false };
 
     pub(super) fn before_spilled(reg: u8) -> Rule {
         Rule { phase: Phase::Before, away: Away::Spilled(reg), counted: false }
+    }
+
+    pub(super) fn fetch_spilled(reg: u8) -> Rule {
+        Rule { phase: Phase::Fetch, ..Rule::before_spilled(reg) }
     }
 
     fn encode(self) -> u8 {
@@ -60,7 +67,8 @@ impl Rule {
         let phase = match byte & 3 {
             0 => Phase::Before,
             1 => Phase::Done,
-            _ => Phase::Step,
+            2 => Phase::Step,
+            _ => Phase::Fetch,
         };
         let away = match (byte & !COUNTED) >> 2 {
             0 => Away::Nothing,
@@ -182,7 +190,9 @@ mod tests {
         let mut items = Vec::new();
         put(&mut items, 3, 3);
         let counted = Rule { counted: true, ..Rule::before_spilled(15) };
-        put_sequence(&mut items, 1, &[(9, Rule::BEFORE), (8, Rule::STEP), (8, Rule::DONE_RCX_AWAY), (4, counted)]);
+        let list =
+            [(9, Rule::BEFORE), (8, Rule::STEP), (8, Rule::DONE_RCX_AWAY), (4, counted), (2, Rule::fetch_spilled(1))];
+        put_sequence(&mut items, 1, &list);
         put_pc(&mut items, 0x9000);
         put(&mut items, 2, 40);
         let at = |offset| find(&items, 0x1000, offset);
@@ -193,8 +203,9 @@ mod tests {
         assert_eq!(at(12), site(0x1003, Rule::STEP, 1));
         assert_eq!(at(20), site(0x1003, Rule::DONE_RCX_AWAY, 1));
         assert_eq!(at(31), site(0x1003, counted, 1));
-        assert_eq!(at(32), site(0x9000, Rule::BEFORE, 0));
-        assert_eq!(at(71), site(0x9000, Rule::BEFORE, 0));
-        assert_eq!(at(72), None);
+        assert_eq!(at(32), site(0x1003, Rule::fetch_spilled(1), 1));
+        assert_eq!(at(34), site(0x9000, Rule::BEFORE, 0));
+        assert_eq!(at(73), site(0x9000, Rule::BEFORE, 0));
+        assert_eq!(at(74), None);
     }
 }

@@ -4,12 +4,15 @@
 //! as what is there has no unit yet, up to [`MAX_INSNS`]. Calls and what follows them can be come to from elsewhere, too ([`Entry`]). Every way out is a direct exit, a computed jump, or one of the exits that say
 //! what the dispatcher is to do.
 
+mod checked;
 mod profiled;
 
 use super::area::{TransferKind, return_slot};
 use super::classify::{Kind, Kinds};
 use super::emit::{BUDGET, Code, EXIT, GUEST_R11, R11, RCX, RIP, SPILL, X87_USED, counter};
 use super::sites::{self, Phase, Rule, Sequence};
+pub(super) use checked::Check;
+pub use checked::Source;
 use iced_x86::{Decoder, DecoderOptions, Encoder, Instruction, InstructionInfoFactory, OpAccess, OpKind, Register};
 
 /// Most guest instructions of a unit.
@@ -26,6 +29,8 @@ pub(super) struct Exits {
     pub(super) syscall: u64,
     pub(super) odd: u64,
     pub(super) stop: u64,
+    pub(super) changed: u64,
+    pub(super) often: u64,
     /// Behind a return whose return point is another's: to the pc at `Area::rip`, with RCX spilled.
     pub(super) no_return: u64,
 }
@@ -113,6 +118,7 @@ pub(super) struct Unit {
     pub(super) counter: u32,
     thunks: Vec<Thunk>,
     taken: Vec<profiled::Taken>,
+    checked: checked::WaysOut,
     pub(super) exits: Vec<UnitExit>,
     /// See `sites`.
     pub(super) items: Vec<u8>,
@@ -123,8 +129,9 @@ pub(super) struct Unit {
 
 /// What translation needs from outside.
 pub(super) struct World<'a> {
-    /// Copies guest code from a pc on, and returns how many bytes; 0 if it is not executable.
-    pub(super) read: &'a mut dyn FnMut(u64, &mut [u8]) -> usize,
+    pub(super) source: Source<'a>,
+    /// What is compared before the unit runs, if its source may change unnoticed.
+    pub(super) check: Option<Check>,
     /// Whether there is a unit for a pc already.
     pub(super) known: &'a dyn Fn(u64) -> bool,
     /// The counter of the instruction at a pc.
@@ -191,6 +198,7 @@ impl Unit {
         self.counter = 0;
         self.thunks.clear();
         self.taken.clear();
+        self.checked.clear();
         self.exits.clear();
         self.items.clear();
         self.source.clear();
@@ -222,7 +230,10 @@ struct Pass<'a, 'w> {
 impl Pass<'_, '_> {
     fn run(&mut self, window: &mut [u8; 256]) {
         'run: loop {
-            let (from, len) = (self.pc, (self.world.read)(self.pc, window));
+            let (from, len) = (self.pc, self.read(window));
+            if self.unit.insns == 0 {
+                self.check(&window[..len]);
+            }
             let mut decoder = Decoder::with_ip(64, &window[..len], from, DecoderOptions::NONE);
             let mut insn = Instruction::default();
             loop {
@@ -363,6 +374,9 @@ impl Pass<'_, '_> {
     }
 
     fn copy(&mut self, insn: &Instruction, bytes: &[u8], displacement: Option<usize>) {
+        if self.loose(insn) {
+            return;
+        }
         let r11 = use_of_r11(insn);
         if r11.reads {
             self.load_r11();
@@ -468,6 +482,7 @@ impl Pass<'_, '_> {
             self.code.store32(EXIT, first + i as u32);
             self.code.jump(self.world.exits.link);
         }
+        self.checked_stubs();
     }
 
     fn jcc(&mut self, insn: &Instruction) -> Next {
@@ -476,7 +491,7 @@ impl Pass<'_, '_> {
         self.rule(Rule::BEFORE);
         self.end(insn.len());
         self.branches += 1;
-        if self.branches < MAX_BRANCHES && !(self.world.known)(insn.next_ip()) {
+        if self.world.check.is_none() && self.branches < MAX_BRANCHES && !(self.world.known)(insn.next_ip()) {
             return Next::On;
         }
         self.leave_to(insn.next_ip());
@@ -491,8 +506,8 @@ impl Pass<'_, '_> {
             return Next::End;
         }
         self.branches += 1;
-        if self.branches < MAX_BRANCHES && target != self.start && !self.has_read(target) && !(self.world.known)(target)
-        {
+        let goes_on = self.world.check.is_none() && self.branches < MAX_BRANCHES;
+        if goes_on && target != self.start && !self.has_read(target) && !(self.world.known)(target) {
             self.end(insn.len());
             return Next::At(target);
         }
@@ -525,10 +540,10 @@ impl Pass<'_, '_> {
     /// return stack and the return table agree on its return point only then.
     fn enter_call(&mut self) -> bool {
         let here = self.code.len() as u32;
-        if here == 0 || self.unit.entries.last().is_some_and(|entry| entry.at == here) {
+        if self.unit.insns == 0 || self.unit.entries.last().is_some_and(|entry| entry.at == here) {
             return true;
         }
-        if self.is_entry(self.pc) {
+        if self.world.check.is_some() || self.is_entry(self.pc) {
             self.leave_to(self.pc);
             return false;
         }
@@ -566,7 +581,7 @@ impl Pass<'_, '_> {
         self.code.move_rcx_back();
         self.rule(Rule::DONE_RCX_AWAY);
         self.end(insn.len());
-        if self.unit.insns < MAX_INSNS && !self.is_entry(next) {
+        if self.world.check.is_none() && self.unit.insns < MAX_INSNS && !self.is_entry(next) {
             self.enter(next, Way::Returns);
             return Next::On;
         }
