@@ -32,7 +32,7 @@
 
 use crate::access;
 use crate::lockstep;
-use crate::signal::{self, AltStack, SigSet, ThreadSignals, clone_vfork, host};
+use crate::signal::{self, AltStack, ThreadSignals, clone_vfork, host};
 use crate::spawn::{CloneArgs, start_registers, store_tids};
 use crate::thread::Thread;
 use calque_ir::GuestAddr;
@@ -294,7 +294,7 @@ fn fork_and_wait(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errno> 
         return Ok(0);
     }
     drop(writer);
-    let mask = host::set_mask(SigSet::ALL);
+    let mask = host::block_all();
     while nix::unistd::read(&reader, &mut [0]) == Err(Errno::EINTR) {}
     host::set_mask_exactly(mask);
     Ok(pid)

@@ -19,7 +19,7 @@ use crate::options::RunOptions;
 use crate::profile::{Counters, Profile};
 use crate::smc::GuestCode;
 use crate::stats;
-use crate::thread::Thread;
+use crate::thread::{GuestFault, Thread};
 use crate::tier::Code;
 use crate::world::Member;
 use calque_backend::CacheError;
@@ -30,7 +30,7 @@ use calque_backend::identical::{
 pub(crate) use calque_backend::identical::{Counted, Transfer};
 use calque_frontend::decode::{CodeReader, Decoded, Window};
 use calque_frontend::lift::MOST_CHECKED;
-use calque_ir::{CpuState, GuestAddr, GuestRange, Helper, Op};
+use calque_ir::{CpuState, FaultKind, GuestAddr, GuestRange, Helper, Op};
 use iced_x86::{Decoder, DecoderOptions, Mnemonic};
 use std::io;
 use std::sync::Arc;
@@ -492,10 +492,14 @@ impl Thread {
                 self.exec.units.start_checks();
                 None
             }
-            Exit::Interrupted => Some(
-                fault::try_take_pending()
-                    .map_or(Event::Safepoint, |pending| Event::Fault(crate::dispatch::host_fault(process, pending))),
-            ),
+            Exit::Interrupted => {
+                let Some(pending) = fault::try_take_pending() else { return Some(Event::Safepoint) };
+                let fault = crate::dispatch::host_fault(process, pending);
+                if fault == GuestFault::Trap(FaultKind::DivideError) {
+                    units.blocks.guard(self.cpu.rip);
+                }
+                Some(Event::Fault(fault))
+            }
         }
     }
 

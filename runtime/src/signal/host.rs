@@ -21,7 +21,9 @@ use std::cell::{Cell, UnsafeCell};
 use std::io::Write;
 use std::ptr::{null, null_mut};
 use std::sync::Once;
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{
+    AtomicPtr, AtomicU32, AtomicUsize, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst, compiler_fence,
+};
 
 /// `struct sigaction` of the kernel, the same on both hosts (linux/signal_types.h with `SA_RESTORER`).
 #[repr(C)]
@@ -89,22 +91,34 @@ pub fn mask() -> SigSet {
     old
 }
 
+thread_local! {
+    /// The calling host thread's mask, while it is known: unless a handler has changed it (`record`). A child of vfork has its parent's
+    /// until it ends; the parent then sets its own exactly.
+    static MASK: Cell<Option<SigSet>> = const { Cell::new(None) };
+}
+
 /// Sets the calling host thread's mask to exactly this.
 pub fn set_mask_exactly(mask: SigSet) -> SigSet {
+    // Before the call: a handler that runs in between, or right behind it, has the last word.
+    MASK.set(Some(mask));
+    compiler_fence(SeqCst);
     let mut old = SigSet::EMPTY;
     // SAFETY: both are kernel sigsets.
     unsafe { libc::syscall(libc::SYS_rt_sigprocmask, SIG_SETMASK, &raw const mask, &raw mut old, SIGSET_SIZE) };
     old
 }
 
-/// Sets the calling host thread's mask to what the guest's mask `mask` asks for (S1).
-pub fn set_mask(mask: SigSet) -> SigSet {
-    set_mask_exactly(mask.minus(SYNCHRONOUS))
+/// Sets the calling host thread's mask to what the guest's mask `mask` asks for (S1), unless it is known to be that.
+pub fn set_mask(mask: SigSet) {
+    let mask = mask.minus(SYNCHRONOUS);
+    if MASK.get() != Some(mask) {
+        set_mask_exactly(mask);
+    }
 }
 
 /// Blocks every signal but [`SYNCHRONOUS`]: for threads of the translator, and while a thread is made or unmade.
 pub fn block_all() -> SigSet {
-    set_mask(SigSet::ALL)
+    set_mask_exactly(SigSet::ALL.minus(SYNCHRONOUS))
 }
 
 /// Sends `info` to the calling thread, exactly as it is: the kernel lets a process pretend anything to itself
@@ -311,6 +325,7 @@ fn record(info: &siginfo_t, context: &mut ucontext_t) {
     if (window.check..window.end).contains(&pc) {
         crate::arch::context_set_pc(context, window.interrupted);
     }
+    MASK.set(None);
     // SAFETY: the kernel's mask has 64 bits.
     unsafe { *(&raw mut context.uc_sigmask).cast::<u64>() = !SYNCHRONOUS.0 };
 }

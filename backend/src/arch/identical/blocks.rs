@@ -11,7 +11,7 @@ use super::enter;
 use super::sites::{self, Away, Phase, Rule, Sequence, Site};
 use super::unit::{BEFORE_POINT, Check, Counted, Entry, Exits, Profiler, Source, Translator, UnitExit, Way, World};
 use crate::cache::{CacheError, CodeMemory};
-use hashbrown::{HashMap, HashTable};
+use hashbrown::{HashMap, HashSet, HashTable};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -171,6 +171,8 @@ struct State {
     parts: HashMap<u32, u32>,
     /// How often the checked unit of a guest pc was found changed.
     changes: HashMap<u64, u32>,
+    /// Divisions that have faulted.
+    guarded: HashSet<u64>,
     buffer: Vec<u8>,
 }
 
@@ -191,6 +193,7 @@ impl State {
             counters: HashMap::new(),
             parts: HashMap::new(),
             changes: HashMap::new(),
+            guarded: HashSet::new(),
             buffer: Vec::new(),
         }
     }
@@ -366,6 +369,13 @@ impl Blocks {
         }
     }
 
+    /// The division at `pc` has faulted: from now on units leave in front of it where it would again because it divides by zero.
+    pub fn guard(&self, pc: u64) {
+        if self.lock().guarded.insert(pc) {
+            self.remove(pc, pc + 1);
+        }
+    }
+
     /// Makes the unit at `pc`, or finds that there is none to be made. `source` copies guest code. Whether the bytes are
     /// still the same is the caller's to look after: it keeps others from calling `remove`, and `unchanged` says so before the unit can be found.
     /// `None` if they have changed. With a profiler, the unit counts what it executes and logs transfers of control.
@@ -383,6 +393,7 @@ impl Blocks {
         bytes.clear();
         let mut code = Code { bytes, base: self.memory.base() + u64::from(start) };
         let (by_pc, records, counters) = (&state.by_pc, &state.records, &mut state.counters);
+        let guarded = &state.guarded;
         let loose = state.changes.get(&pc).is_some_and(|changes| *changes >= LOOSE_AFTER);
         let (check, source) = match source {
             Source::Checked(bytes) => (Some(if loose { Check::Loose } else { Check::Exact }), Source::Checked(bytes)),
@@ -392,6 +403,7 @@ impl Blocks {
             source,
             check,
             known: &|pc| by_pc.get(pc, records).is_some(),
+            guarded: &|pc| guarded.contains(&pc),
             counter: &mut |pc| counter_of(counters, pc),
             profiler: profiler.map(|profiler| -> &mut dyn Profiler { profiler }),
             exits: self.exits,

@@ -6,7 +6,8 @@
 //!
 //! - `classify`: what becomes of an instruction, one table.
 //! - `unit`: from guest bytes to the host code of one *unit*: a run of guest instructions; `unit/profiled`: what is counted there for profiles;
-//!   `unit/checked`: what is compared before it.
+//!   `unit/checked`: what is compared before it;
+//!   `unit/guarded`: divisions that have faulted.
 //! - `sites`: from a host pc in a unit back to the guest instruction, and what is to be repaired there.
 //! - `blocks`: all units of a process: code memory, links, landings, removal.
 //! - `memory`: code memory near the guest's programs.

@@ -5,6 +5,7 @@
 //! what the dispatcher is to do.
 
 mod checked;
+mod guarded;
 mod profiled;
 
 use super::area::{TransferKind, return_slot};
@@ -134,6 +135,8 @@ pub(super) struct World<'a> {
     pub(super) check: Option<Check>,
     /// Whether there is a unit for a pc already.
     pub(super) known: &'a dyn Fn(u64) -> bool,
+    /// Whether the division at a pc has faulted.
+    pub(super) guarded: &'a dyn Fn(u64) -> bool,
     /// The counter of the instruction at a pc.
     pub(super) counter: &'a mut dyn FnMut(u64) -> u32,
     pub(super) profiler: Option<&'a mut dyn Profiler>,
@@ -381,6 +384,7 @@ impl Pass<'_, '_> {
         if r11.reads {
             self.load_r11();
         }
+        self.guard(insn);
         if self.copied(insn, bytes, displacement) {
             self.rule(Rule::BEFORE);
         } else {
