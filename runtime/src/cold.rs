@@ -76,13 +76,14 @@ fn made(entry: &Entry, admitted: bool) -> Option<Made> {
 pub(crate) struct ColdMaker {
     emitter: Emitter,
     lifted: Lifted,
-    /// Pages that were read last, and the number of invalidations before that.
-    marked: (Marked, u64),
+    /// Pages that were read, and the number of invalidations before that.
+    marked: Marked,
+    marked_since: u64,
 }
 
 impl ColdMaker {
     pub(crate) fn new(host: HostIsa) -> Self {
-        Self { emitter: Emitter::new(host), lifted: Lifted::default(), marked: Default::default() }
+        Self { emitter: Emitter::new(host), lifted: Lifted::default(), marked: Marked::default(), marked_since: 0 }
     }
 }
 
@@ -115,15 +116,16 @@ impl Code {
         if !entry.is_usable() {
             return Some(Made::Nothing);
         }
-        let (marked, then) = maker.marked;
-        let still = then == before && !process.mem.any_stale();
-        let code = GuestCode::marked(&process.mem, if still { marked } else { Marked::default() });
+        let ColdMaker { emitter, lifted, marked, marked_since } = maker;
+        if *marked_since != before || process.mem.any_stale() {
+            marked.clear();
+            *marked_since = before;
+        }
+        let code = GuestCode::marked(&process.mem, marked);
         if !code.may_run(entry.pc) {
             return Some(Made::Unfetchable);
         }
-        let ColdMaker { emitter, lifted, marked } = maker;
         code.lift_block(lifted, entry.pc, &LiftOptions { defers: true, ..self.lift_options() });
-        *marked = (code.last_marked(), before);
         let region = lifted.region();
         let origin = code.origin(region);
         let Some(first_cell) = jit.cache.reserve_cells(Emitter::cells_needed(region), CodeKind::Tier0) else {

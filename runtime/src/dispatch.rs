@@ -213,17 +213,18 @@ impl Exec {
 
     /// Remembers where the computed jump goes that has missed its cache.
     fn remember_jump(&self, from: CodeKind, process: &Process, jit: &Jit, entry: &Entry) {
-        let Some(translation) = entry.translation() else { return };
-        let Some(code) = jit.cache.entry_from(&translation, from) else { return };
-        let flags = match translation.kind {
-            CodeKind::Tail => translation.flags_at_entry,
-            CodeKind::Tier0 => process.code.flags_at(&process.mem, entry.pc),
-        };
-        let jumps = match from {
-            CodeKind::Tail => self.jumps.as_deref(),
-            CodeKind::Tier0 => self.tier0_jumps.as_deref(),
-        };
-        jumps.inspect(|jumps| jumps.insert_usable(&translation, code, flags));
+        entry.with_translation(|translation| {
+            let Some(code) = jit.cache.entry_from(translation, from) else { return };
+            let flags = match translation.kind {
+                CodeKind::Tail => translation.flags_at_entry,
+                CodeKind::Tier0 => process.code.flags_at(&process.mem, entry.pc),
+            };
+            let jumps = match from {
+                CodeKind::Tail => self.jumps.as_deref(),
+                CodeKind::Tier0 => self.tier0_jumps.as_deref(),
+            };
+            jumps.inspect(|jumps| jumps.insert_usable(translation, code, flags));
+        });
     }
 
     /// Whether the entry for `pc` is remembered.
@@ -548,8 +549,7 @@ const TRAP_FLAG: u32 = 1 << 8;
 
 /// Joins the exit that led to `entry` with it.
 fn link(process: &Process, jit: &Jit, cell: u32, entry: &Entry) {
-    if let Some(translation) = entry.translation() {
-        jit.cache.link(cell, &translation);
+    if entry.with_translation(|translation| jit.cache.link(cell, translation)).is_some() {
         stats::add(&process.stats.links, 1);
     }
 }

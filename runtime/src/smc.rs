@@ -45,19 +45,33 @@ use calque_ir::{GuestAddr, GuestRange, Region};
 use hashbrown::HashMap;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 /// Pages that are known to be marked, each with how it may change, at the place that its number gives.
-pub(crate) type Marked = [Option<(GuestAddr, CodePage)>; MARKED];
+type Pairs<const N: usize> = [Cell<Option<(GuestAddr, CodePage)>>; N];
 
-/// Code calls and looks ahead to a few pages.
-const MARKED: usize = 4;
+/// Such pages for many translations, all of a thread's: to be cleared when something has become stale.
+pub(crate) struct Marked(Pairs<256>);
+
+impl Default for Marked {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Cell::default()))
+    }
+}
+
+impl Marked {
+    pub(crate) fn clear(&self) {
+        self.0.iter().for_each(|page| page.set(None));
+    }
+}
 
 /// Executable guest memory, for the lifter. Marks what it reads.
 pub(crate) struct GuestCode<'a> {
     map: &'a GuestMap,
-    /// Pages marked last.
-    marked: [Cell<Option<(GuestAddr, CodePage)>>; MARKED],
+    /// Pages marked last: code calls and looks ahead to a few.
+    marked: Pairs<4>,
+    /// The same of earlier translations.
+    known: Option<&'a Marked>,
     /// How what was read may change, by the page for which that is worst.
     worst: Cell<CodePage>,
     /// What was read of pages that may change.
@@ -73,13 +87,14 @@ impl<'a> GuestCode<'a> {
     /// The same with a profile that knows where functions end, if there is one.
     pub(crate) fn profiled(map: &'a GuestMap, profile: Option<&'a Profile>) -> Self {
         let (marked, worst) = (Default::default(), Cell::new(CodePage::Fixed));
-        Self { map, marked, worst, ranges: RefCell::default(), bounds: Bounds::new(profile) }
+        Self { map, marked, known: None, worst, ranges: RefCell::default(), bounds: Bounds::new(profile) }
     }
 
     /// How the page of `pc` may change, if it is executable; marks it.
     fn mark(&self, pc: GuestAddr) -> Option<CodePage> {
         let page = pc.page();
-        let known = &self.marked[(page.0 / GUEST_PAGE) as usize % MARKED];
+        let table = self.known.map_or(&self.marked[..], |known| &known.0);
+        let known = &table[(page.0 / GUEST_PAGE) as usize & (table.len() - 1)];
         let kind = match known.get() {
             Some((marked, kind)) if marked == page => kind,
             _ => self.map.code_page(page)?,
@@ -90,13 +105,8 @@ impl<'a> GuestCode<'a> {
     }
 
     /// The same, where pages are marked already: as long as nothing has become stale since that was found out, they still are.
-    pub(crate) fn marked(map: &'a GuestMap, marked: Marked) -> Self {
-        Self { marked: marked.map(Cell::new), ..Self::new(map) }
-    }
-
-    /// Pages that were read last.
-    pub(crate) fn last_marked(&self) -> Marked {
-        self.marked.each_ref().map(Cell::get)
+    pub(crate) fn marked(map: &'a GuestMap, known: &'a Marked) -> Self {
+        Self { known: Some(known), ..Self::new(map) }
     }
 
     /// Whether the guest may execute what is at `pc`.
@@ -190,7 +200,7 @@ impl<'a> GuestCode<'a> {
     pub(crate) fn origin(&self, region: &Region) -> Origin {
         let kind = self.worst.get();
         if kind == CodePage::Fixed {
-            return Origin { partly_fixed: true, ..Origin::default() };
+            return Origin::default();
         }
         let mut ranges = region.source.clone();
         ranges.extend(self.ranges.take());
@@ -205,7 +215,7 @@ impl<'a> GuestCode<'a> {
         });
         let copy = |&(start, len): &(GuestAddr, u32)| Copied { start, bytes: read(start, len) };
         let copies = ranges.iter().map(copy).collect();
-        Origin { kind, ranges, copies, partly_fixed: false }
+        Origin { kind, ranges, copies }
     }
 }
 
@@ -218,14 +228,12 @@ fn read(start: GuestAddr, len: u32) -> Box<[u8]> {
     bytes.into()
 }
 
-/// What translations of one entry were made from.
+/// What translations of one entry were made from: of fixed bytes nothing is known.
 pub(crate) struct Origin {
     kind: CodePage,
     /// What was read of pages that may change, and the bytes.
     ranges: Vec<(GuestAddr, u32)>,
     copies: Vec<Copied>,
-    /// Some of the translations were made from fixed bytes, of which there is no copy.
-    partly_fixed: bool,
 }
 
 #[derive(Clone)]
@@ -236,32 +244,15 @@ struct Copied {
 
 impl Default for Origin {
     fn default() -> Self {
-        Self { kind: CodePage::Fixed, ranges: Vec::new(), copies: Vec::new(), partly_fixed: false }
+        Self { kind: CodePage::Fixed, ranges: Vec::new(), copies: Vec::new() }
     }
 }
 
 impl Origin {
-    /// That of entries whose bytes are fixed: the same for all.
-    pub(crate) fn fixed() -> Arc<Origin> {
-        static FIXED: LazyLock<Arc<Origin>> =
-            LazyLock::new(|| Arc::new(Origin { partly_fixed: true, ..Origin::default() }));
-        Arc::clone(&FIXED)
-    }
-
     /// This, and what another translation of the entry was made from.
     pub(crate) fn with(&self, other: Origin) -> Origin {
-        let kind = self.kind.max(other.kind);
-        let partly_fixed = self.partly_fixed || other.partly_fixed;
-        if kind == CodePage::Fixed {
-            return Origin { partly_fixed, ..Origin::default() };
-        }
         let ranges = [&self.ranges[..], &other.ranges].concat();
-        Origin { kind, ranges, copies: [&self.copies[..], &other.copies].concat(), partly_fixed }
-    }
-
-    /// Whether there is a copy of all the bytes.
-    pub(crate) fn can_be_compared(&self) -> bool {
-        !self.partly_fixed
+        Origin { kind: self.kind.max(other.kind), ranges, copies: [&self.copies[..], &other.copies].concat() }
     }
 
     pub(crate) fn kind(&self) -> CodePage {

@@ -58,7 +58,10 @@ pub(crate) struct Entry {
     shelved: AtomicBool,
     /// Whether `Pages` may know it.
     registered: AtomicBool,
+    /// What its translations were made from, as far as that may change.
     origin: Mutex<Option<Arc<Origin>>>,
+    /// Some of them were made from fixed bytes, of which there is no copy.
+    partly_fixed: AtomicBool,
 }
 
 const IDLE: u8 = 0;
@@ -109,6 +112,7 @@ impl Entry {
             shelved: AtomicBool::new(false),
             registered: AtomicBool::new(false),
             origin: Mutex::default(),
+            partly_fixed: AtomicBool::new(false),
         }
     }
 
@@ -161,9 +165,12 @@ impl Entry {
         (code != 0).then_some((HostCode(code), CodeKind::Tier0))
     }
 
-    /// The best code there is.
-    pub(crate) fn translation(&self) -> Option<Arc<Translation>> {
-        lock(&self.translation).clone().or_else(|| self.emitted.get().cloned())
+    /// Calls `f` on the best code there is.
+    pub(crate) fn with_translation<R>(&self, f: impl FnOnce(&Translation) -> R) -> Option<R> {
+        match self.emitted.get() {
+            Some(emitted) if self.code().is_none() => Some(f(emitted)),
+            _ => lock(&self.translation).clone().as_deref().map(f),
+        }
     }
 
     /// Gives it a block for the interpreter.
@@ -209,14 +216,23 @@ impl Entry {
         lock(&self.origin).clone().unwrap_or_default()
     }
 
+    /// Whether there is a copy of all the bytes that its translations were made from.
+    fn can_be_compared(&self) -> bool {
+        // Under the lock of `Pages`.
+        !self.partly_fixed.load(Ordering::Relaxed)
+    }
+
     /// Notes what one more translation was made from.
     pub(crate) fn made_from(&self, origin: Origin) {
+        if origin.kind() == CodePage::Fixed {
+            // Under the lock of `Pages`.
+            return self.partly_fixed.store(true, Ordering::Relaxed);
+        }
         let mut known = lock(&self.origin);
-        *known = Some(match &*known {
-            None if origin.kind() == CodePage::Fixed => Origin::fixed(),
-            None => Arc::new(origin),
-            Some(known) => Arc::new(known.with(origin)),
-        });
+        *known = Some(Arc::new(match &*known {
+            None => origin,
+            Some(known) => known.with(origin),
+        }));
     }
 
     /// Notes that `Pages` may know it from now on; whether that is so already.
@@ -457,7 +473,7 @@ impl Code {
 
     /// Takes an entry out of use until somebody has compared its bytes; drops it if there are none to compare.
     pub(crate) fn shelve(&self, entry: &Arc<Entry>) {
-        if !entry.origin().can_be_compared() {
+        if !entry.can_be_compared() {
             return self.drop_entry(entry);
         }
         entry.shelved.store(true, Ordering::Release);

@@ -77,8 +77,8 @@ pub struct Translation {
     /// First byte of the code in the executable mapping, and number of bytes.
     start: HostCode,
     len: usize,
-    /// (code offset, guest pc): from this offset on code belongs to the guest instruction at that pc. Sorted.
-    pcs: Box<[(u32, GuestAddr)]>,
+    /// (code offset, guest pc): from this offset on code belongs to the guest instruction at that pc. Sorted. An emitted block has a few.
+    pcs: SmallVec<[(u32, GuestAddr); 4]>,
     removed: AtomicBool,
     /// Where code of the other kind enters, once there is such code.
     adapter: OnceLock<HostCode>,
@@ -244,7 +244,7 @@ impl CodeCache {
             cells,
             start,
             len,
-            pcs: emitted.pcs.into(),
+            pcs: SmallVec::from_slice(emitted.pcs),
             removed: AtomicBool::new(false),
             adapter: OnceLock::new(),
             incoming: Mutex::default(),

@@ -28,7 +28,7 @@ fn translation(cache: &CodeCache, pc: u64, target: u64) -> Arc<Translation> {
         cells: cell..cell + 1,
         start,
         len: 32,
-        pcs: Box::default(),
+        pcs: Default::default(),
         removed: AtomicBool::new(false),
         adapter: OnceLock::new(),
         incoming: Mutex::default(),

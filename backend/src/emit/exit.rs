@@ -22,8 +22,6 @@ pub(super) enum ColdPath {
     Leave(u64),
     /// To where a computed jump's target, in this register, is looked for.
     Resolve(X),
-    /// Out through an exit's cell.
-    Link(u32),
     /// To the dispatcher with the number of an exit's cell, linked or not.
     Tick(u32),
     /// Gives a scalar NaN x86's payload and sign: result, operands, how many of them count.
@@ -82,9 +80,8 @@ impl Emitter {
             self.word(e::op_imm(e::SUBS_IMM, Size::W, X(COUNTDOWN), X(COUNTDOWN), 1).expect("one"));
             self.branch(e::b_cond(Cond::Mi, 0), Reach::Bits19, tick);
         }
-        let way_out = self.cold(ColdPath::Link(cell));
         self.exits.push(EmittedExit { target: pc, branch: Some(self.code.len() as u32) });
-        self.branch(e::b(0), Reach::Bits26, way_out);
+        self.word(e::b(0));
     }
 
     fn conditional(&mut self, v: Value, taken: Target, fallthrough: Target, next: u32) -> Result<(), EmitError> {
@@ -241,6 +238,7 @@ impl Emitter {
     }
 
     /// `Op::FaultIf`.
+    #[inline(never)]
     pub(super) fn fault_if(&mut self, inst: &Inst) -> Result<(), EmitError> {
         let label = self.fault_label(FaultKind::from_code(inst.aux));
         self.branch_if(Value(inst.args[0]), label)
@@ -273,6 +271,19 @@ impl Emitter {
         self.place(back);
     }
 
+    /// The ways out of the direct exits, through their cells.
+    pub(super) fn finish_exits(&mut self) {
+        for n in 0..self.exits.len() {
+            let Some(branch) = self.exits[n].branch else { continue };
+            let distance = self.code.len() as i32 - branch as i32;
+            self.code[branch as usize] = e::b(distance);
+            let (number, code) = (X(17), X(16));
+            self.mov_imm(number, u64::from(self.options.first_cell) + n as u64);
+            self.word(e::access(e::Access::LDRX, code.0, e::At::Index(CELLS, number, true)));
+            self.word(e::br(code));
+        }
+    }
+
     pub(super) fn finish_cold(&mut self) -> Result<(), EmitError> {
         let mut n = 0;
         while n < self.cold.len() {
@@ -286,12 +297,6 @@ impl Emitter {
                         self.mov(Size::X, X(16), pc);
                     }
                     self.through(Stub::Resolve.cell());
-                }
-                ColdPath::Link(cell) => {
-                    let (number, code) = (X(17), X(16));
-                    self.mov_imm(number, u64::from(cell));
-                    self.word(e::access(e::Access::LDRX, code.0, e::At::Index(CELLS, number, true)));
-                    self.word(e::br(code));
                 }
                 ColdPath::Tick(cell) => self.tick(cell),
                 ColdPath::Nan { double, r, operands, count } => self.nan(double, r, &operands[..count as usize]),

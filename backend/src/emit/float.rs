@@ -44,6 +44,7 @@ fn is_double(ty: Type) -> bool {
 
 impl Emitter {
     /// Operations on floats, scalar or in lanes.
+    #[inline(never)]
     pub(super) fn float(&mut self, inst: &Inst) -> Result<(), EmitError> {
         let [a, b, c] = [inst.args[0], inst.args[1], inst.args[2]].map(Value);
         match inst.op {

@@ -17,6 +17,7 @@ impl Emitter {
     }
 
     /// Operations on integers and conditions.
+    #[inline(never)]
     pub(super) fn int(&mut self, inst: &Inst) -> Result<(), EmitError> {
         let [a, b, c] = [inst.args[0], inst.args[1], inst.args[2]].map(Value);
         match inst.op {

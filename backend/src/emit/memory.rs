@@ -157,6 +157,7 @@ impl Emitter {
     }
 
     /// `Op::Load`.
+    #[inline(never)]
     pub(super) fn load(&mut self, inst: &Inst) -> Result<(), EmitError> {
         if inst.ty.is_float() && self.is_ordered() {
             let (base, disp) = self.near_address(inst.mem())?;
@@ -245,6 +246,7 @@ impl Emitter {
     }
 
     /// `Op::Store`.
+    #[inline(never)]
     pub(super) fn store(&mut self, inst: &Inst) -> Result<(), EmitError> {
         let v = Value(inst.args[3]);
         if inst.ty.is_float() && self.is_ordered() {
@@ -279,6 +281,7 @@ impl Emitter {
     }
 
     /// `Op::Rmw`.
+    #[inline(never)]
     pub(super) fn rmw(&mut self, inst: &Inst) -> Result<(), EmitError> {
         let log2 = log2_of(inst.ty);
         let base = self.flat_address(inst.mem())?;
@@ -341,6 +344,7 @@ impl Emitter {
     }
 
     /// `Op::Cas`.
+    #[inline(never)]
     pub(super) fn cas(&mut self, inst: &Inst) -> Result<(), EmitError> {
         if inst.ty.is_vector() {
             return self.cas_vector(inst);

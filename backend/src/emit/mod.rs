@@ -274,6 +274,7 @@ impl Emitter {
                 } else {
                     let fate = self.plan.fates[self.at];
                     match fate.what {
+                        What::Emit if self.stays_home(inst, fate.ends) => {}
                         What::Emit => {
                             self.regs.next_inst(fate);
                             self.inst(inst)?;
@@ -293,6 +294,7 @@ impl Emitter {
             return Err(EmitError::Registers);
         }
         let hot_words = self.code.len() as u32;
+        self.finish_exits();
         self.finish_cold()?;
         self.finish_literals();
         self.fill_in()?;

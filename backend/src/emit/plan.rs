@@ -115,9 +115,15 @@ static HOMES: [u8; Reg::COUNT] = {
     table
 };
 
-/// The home of this register, if that is a vector register.
+/// The home of this register, `NO_HOME` if it has none.
+#[inline]
+pub(super) fn home_of(reg: u16) -> u8 {
+    HOMES.get(reg as usize).copied().unwrap_or(NO_HOME)
+}
+
+/// The same, if that is a vector register.
 pub(super) fn vector_home_of(reg: u16) -> Option<V> {
-    let home = HOMES.get(reg as usize).copied().unwrap_or(NO_HOME);
+    let home = home_of(reg);
     (home != NO_HOME && home & VECTOR != 0).then_some(V(home & 31))
 }
 
@@ -241,49 +247,38 @@ impl Plan {
             let fate = fates[i];
             if fate.home != NO_HOME {
                 homes.arrive(fate.home, i as u32);
-            }
-            if fate.uses == 0 && removable(traits, inst) {
+                pass_home_on(inst, traits, fate.home, *merges, homes, fates, insts);
+            } else if fate.uses == 0 && removable(traits, inst) {
                 fates[i].what = What::Drop;
                 continue;
             }
-            // It may be where its operand is: that is computed there, too.
-            if fate.home != NO_HOME
-                && traits & PASSES_ON != 0
-                && (inst.op != Op::ScalarToVector || inst.ty.is_float())
-                && fates[inst.args[0] as usize].home == NO_HOME
-            {
-                homes.wait(fate.home, inst.args[0], fates);
-            }
-            if *merges && fate.home != NO_HOME && replaces_lowest(inst) {
-                let scalar = inst.args[1] as usize;
-                if fates[scalar].home == NO_HOME && TRAITS[insts[scalar].op as usize] & MERGES != 0 {
-                    homes.wait(fate.home, inst.args[1], fates);
+            if traits & (DEFERRABLE | STOPS | REGISTER) != 0 {
+                if traits & DEFERRABLE != 0 && fate.uses == 1 && waits(region, block, fates, i as u32) {
+                    fates[i].what = What::Defer;
+                    for Value(v) in inst.uses() {
+                        fates[v as usize].used(i as u32, fate.last);
+                    }
+                    continue;
                 }
-            }
-            if traits & DEFERRABLE != 0 && fate.uses == 1 && waits(region, block, fates, i as u32) {
-                fates[i].what = What::Defer;
-                for Value(v) in inst.uses() {
-                    fates[v as usize].used(i as u32, fate.last);
+                if traits & STOPS != 0 {
+                    homes.clear_all(fates);
                 }
-                continue;
-            }
-            if traits & STOPS != 0 {
-                homes.clear_all(fates);
-            }
-            if traits & REGISTER != 0
-                && let Some(&home) = HOMES.get(inst.aux as usize)
-                && home != NO_HOME
-            {
-                // The vector whose lowest lane a waiting scalar replaces may be read behind that.
-                let merged = *merges
-                    && fate.uses == 1
-                    && replaces_lowest_of(insts, &fate, i, homes.value[usize::from(home & 63)]);
-                if !merged {
-                    homes.clear(home, fates);
-                }
-                // The first of several: it is moved from there to the others.
-                if inst.op == Op::Put {
-                    homes.wait(home, inst.args[0], fates);
+                if traits & REGISTER != 0 {
+                    let home = home_of(inst.aux);
+                    if home != NO_HOME {
+                        // The vector whose lowest lane a waiting scalar replaces may be read behind that.
+                        let merged = *merges
+                            && home & VECTOR != 0
+                            && fate.uses == 1
+                            && replaces_lowest_of(insts, &fate, i, homes.value[usize::from(home & 63)]);
+                        if !merged {
+                            homes.clear(home, fates);
+                        }
+                        // The first of several: it is moved from there to the others.
+                        if inst.op == Op::Put {
+                            homes.wait(home, inst.args[0], fates);
+                        }
+                    }
                 }
             }
             let mut ends = 0;
@@ -301,6 +296,31 @@ impl Plan {
                 }
             }
             fates[i].ends = ends;
+        }
+    }
+}
+
+/// Has the operand of a value that waits with a home wait there, too, if its own place may be where the value's is.
+#[inline]
+fn pass_home_on(
+    inst: &Inst,
+    traits: u16,
+    home: u8,
+    merges: bool,
+    homes: &mut Homes,
+    fates: &mut [Fate],
+    insts: &[Inst],
+) {
+    if traits & PASSES_ON != 0
+        && (inst.op != Op::ScalarToVector || inst.ty.is_float())
+        && fates[inst.args[0] as usize].home == NO_HOME
+    {
+        homes.wait(home, inst.args[0], fates);
+    }
+    if merges && home & VECTOR != 0 && replaces_lowest(inst) {
+        let scalar = inst.args[1] as usize;
+        if fates[scalar].home == NO_HOME && TRAITS[insts[scalar].op as usize] & MERGES != 0 {
+            homes.wait(home, inst.args[1], fates);
         }
     }
 }

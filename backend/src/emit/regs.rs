@@ -240,10 +240,20 @@ impl Emitter {
     }
 
     /// An integer value in a register; bits above its type are arbitrary unless `zx` says otherwise.
+    #[inline]
     pub(super) fn x(&mut self, v: Value) -> Result<X, EmitError> {
+        if let Loc::X(r) = self.val(v).loc {
+            self.regs.x_pins |= 1 << r.0;
+            return Ok(r);
+        }
+        self.x_elsewhere(v)
+    }
+
+    /// The same of a value that is not in a register yet.
+    #[inline(never)]
+    fn x_elsewhere(&mut self, v: Value) -> Result<X, EmitError> {
         let i = v.0 as usize;
         let r = match self.regs.values[i].loc {
-            Loc::X(r) => r,
             Loc::Imm(imm) => {
                 let r = self.scratch();
                 self.mov_imm(r, imm.bits());
@@ -270,7 +280,7 @@ impl Emitter {
                 self.regs.values[i].zx = 1;
                 r
             }
-            Loc::None | Loc::V(_) => return Err(EmitError::Internal(Bug::NotAnInteger)),
+            Loc::X(_) | Loc::None | Loc::V(_) => return Err(EmitError::Internal(Bug::NotAnInteger)),
         };
         self.regs.x_pins |= 1 << r.0;
         Ok(r)
@@ -299,6 +309,7 @@ impl Emitter {
     }
 
     /// A free temporary, pinned.
+    #[inline]
     pub(super) fn temp(&mut self) -> Result<X, EmitError> {
         for n in 10..16 {
             if self.regs.x_refs[n] == 0 && self.regs.x_pins >> n & 1 == 0 {
@@ -306,6 +317,13 @@ impl Emitter {
                 return Ok(X(n as u8));
             }
         }
+        self.spilled_temp()
+    }
+
+    /// The same, where there is none.
+    #[cold]
+    #[inline(never)]
+    fn spilled_temp(&mut self) -> Result<X, EmitError> {
         let (pins, at) = (self.regs.x_pins, self.at);
         let r = self.spill(
             |loc| match loc {
@@ -401,7 +419,7 @@ impl Emitter {
 
     /// Gives up a value if this is its last use; with it the operands of a condition that has waited until here.
     #[inline]
-    fn release_value(&mut self, v: usize) {
+    pub(super) fn release_value(&mut self, v: usize) {
         let fate = self.plan.fates[v];
         if fate.last as usize > self.at {
             return;
@@ -413,6 +431,8 @@ impl Emitter {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn release_condition(&mut self, v: usize) {
         let inst = self.insts[v];
         for Value(operand) in inst.uses() {
@@ -445,13 +465,11 @@ impl Emitter {
             X(home)
         } else {
             let pins = std::mem::replace(&mut self.regs.x_pins, not.iter().fold(0, |m, r| m | 1 << r.0));
-            let r = self.temp();
+            let r = self.temp()?;
             self.regs.x_pins |= pins;
-            r?
+            r
         };
-        let at = self.at;
-        self.regs.values[at] = Val { loc: Loc::X(r), zx: 64 };
-        self.regs.retain(Loc::X(r));
+        self.define(Loc::X(r), 64);
         Ok(r)
     }
 
@@ -502,6 +520,7 @@ impl Emitter {
     }
 
     /// The result is this, which costs nothing yet.
+    #[inline]
     pub(super) fn define(&mut self, loc: Loc, zx: u8) {
         self.regs.retain(loc);
         self.regs.values[self.at] = Val { loc, zx };

@@ -2,6 +2,7 @@
 
 use super::encode::{self as e, Access, At, Size, V, X};
 use super::entry::{CALL_ARGS, CALL_RESULT, Stub};
+use super::plan::{NO_HOME, VECTOR, home_of};
 use super::regs::{CELLS, CPU, GPR_HOME, JUMPS, Loc, XMM_HOME};
 use super::{Bug, EmitError, Emitter};
 use crate::helpers::Own;
@@ -11,7 +12,36 @@ use calque_ir::{CpuState, Helper, Inst, Op, Reg, Type, Value};
 use std::mem::offset_of;
 
 impl Emitter {
+    /// Most reads and writes of guest registers take no code: the value is in the register's home, or has been computed there. Whether
+    /// this is one, which is then done.
+    #[inline]
+    pub(super) fn stays_home(&mut self, inst: &Inst, ends: u8) -> bool {
+        if !matches!(inst.op, Op::Get | Op::Put) {
+            return false;
+        }
+        let home = home_of(inst.aux);
+        let (place, zx) = match home {
+            NO_HOME => return false,
+            // An integer is moved from there.
+            _ if home & VECTOR != 0 && matches!(inst.ty, Type::I32 | Type::I64) => return false,
+            _ if home & VECTOR != 0 => (Loc::V(V(home & 31)), 128),
+            _ => (Loc::X(X(home)), 64),
+        };
+        if inst.op == Op::Get {
+            self.define(place, zx);
+            return true;
+        }
+        let v = Value(inst.args[0]);
+        let val = self.val(v);
+        let there = val.loc == place && (inst.ty != Type::I32 || val.zx <= 32);
+        if there && ends != 0 {
+            self.release_value(v.0 as usize);
+        }
+        there
+    }
+
     /// `Op::Get`.
+    #[inline(never)]
     pub(super) fn get(&mut self, inst: &Inst) -> Result<(), EmitError> {
         let reg = Reg::from_index(inst.aux as usize).ok_or(EmitError::Internal(Bug::NoRegister))?;
         match reg.kind() {
@@ -55,6 +85,7 @@ impl Emitter {
     }
 
     /// `Op::Put`.
+    #[inline(never)]
     pub(super) fn put(&mut self, inst: &Inst) -> Result<(), EmitError> {
         let reg = Reg::from_index(inst.aux as usize).ok_or(EmitError::Internal(Bug::NoRegister))?;
         let v = Value(inst.args[0]);
@@ -109,10 +140,6 @@ impl Emitter {
     fn put_gpr(&mut self, home: X, v: Value) -> Result<(), EmitError> {
         let i = v.0 as usize;
         let narrow = self.ty(v) == Type::I32;
-        let val = self.val(v);
-        if val.loc == Loc::X(home) && !(narrow && val.zx > 32) {
-            return Ok(()); // it was computed in place
-        }
         self.vacate(home, i)?;
         match self.val(v).loc {
             Loc::Imm(imm) => {
@@ -183,6 +210,7 @@ impl Emitter {
     }
 
     /// `Op::Count`.
+    #[inline(never)]
     pub(super) fn count(&mut self, inst: &Inst) {
         let (n, counter, _) = inst.counted();
         let (table, s) = (self.scratch(), self.scratch());
@@ -211,6 +239,7 @@ impl Emitter {
     }
 
     /// `Op::Call`.
+    #[inline(never)]
     pub(super) fn call(&mut self, inst: &Inst) -> Result<(), EmitError> {
         let helper = Helper::from_code(inst.aux);
         // The unit's own flags are in the host's control and status registers while generated code runs.

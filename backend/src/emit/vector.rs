@@ -12,6 +12,7 @@ pub(super) fn is_vector(op: Op) -> bool {
 
 impl Emitter {
     /// Operations on vectors.
+    #[inline(never)]
     pub(super) fn vector(&mut self, inst: &Inst) -> Result<(), EmitError> {
         let [a, b, c] = [inst.args[0], inst.args[1], inst.args[2]].map(Value);
         match inst.op {

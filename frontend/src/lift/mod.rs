@@ -203,6 +203,7 @@ impl<'a> Lifter<'a> {
         Self::with(Builder::new(), Flags::default(), code, opts)
     }
 
+    #[inline(always)]
     fn with(b: Builder, flags: Flags, code: &'a dyn CodeReader, opts: &'a LiftOptions) -> Self {
         Self {
             b,

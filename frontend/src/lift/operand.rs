@@ -87,19 +87,32 @@ pub(crate) enum Gpr {
 
 impl Gpr {
     /// The register, if it is a general one.
+    #[inline]
     pub(crate) fn from_iced(r: Register) -> Option<Gpr> {
-        let n = r as usize;
-        let from = |first: Register| n - first as usize;
-        Some(match r {
-            _ if r.is_gpr64() => Gpr::R64(from(Register::RAX)),
-            _ if r.is_gpr32() => Gpr::R32(from(Register::EAX)),
-            Register::AH | Register::CH | Register::DH | Register::BH => Gpr::High8(from(Register::AH)),
-            // AL CL DL BL, then AH CH DH BH, then SPL BPL SIL DIL R8L...
-            _ if r.is_gpr8() && n < Register::AH as usize => Gpr::R8(from(Register::AL)),
-            _ if r.is_gpr8() => Gpr::R8(from(Register::SPL) + 4),
-            _ if r.is_gpr16() => Gpr::R16(from(Register::AX)),
-            _ => return None,
-        })
+        GPRS.get(r as usize).copied().flatten()
+    }
+
+    const fn of_register(r: usize) -> Option<Gpr> {
+        use Register::{AH, AL, AX, BH, EAX, R15, R15D, R15L, R15W, RAX, SPL};
+        const fn place(r: usize, first: Register, last: Register) -> Option<usize> {
+            if first as usize <= r && r <= last as usize { Some(r - first as usize) } else { None }
+        }
+        // AL CL DL BL, then AH CH DH BH, then SPL BPL SIL DIL R8L...
+        if let Some(n) = place(r, AH, BH) {
+            Some(Gpr::High8(n))
+        } else if let Some(n) = place(r, SPL, R15L) {
+            Some(Gpr::R8(n + 4))
+        } else if let Some(n) = place(r, AL, BH) {
+            Some(Gpr::R8(n))
+        } else if let Some(n) = place(r, AX, R15W) {
+            Some(Gpr::R16(n))
+        } else if let Some(n) = place(r, EAX, R15D) {
+            Some(Gpr::R32(n))
+        } else if let Some(n) = place(r, RAX, R15) {
+            Some(Gpr::R64(n))
+        } else {
+            None
+        }
     }
 
     /// Width of the value.
@@ -122,6 +135,16 @@ impl Gpr {
         }
     }
 }
+
+/// The general registers by iced's numbers.
+static GPRS: [Option<Gpr>; Register::R15 as usize + 1] = {
+    let (mut table, mut n) = ([None; Register::R15 as usize + 1], 0);
+    while n < table.len() {
+        table[n] = Gpr::of_register(n);
+        n += 1;
+    }
+    table
+};
 
 /// Numbers of the general registers that instructions name implicitly.
 pub(crate) mod gpr {

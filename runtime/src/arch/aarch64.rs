@@ -325,9 +325,18 @@ impl Part {
 
 pub(crate) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) -> usize {
     let left: usize;
-    // SAFETY: every access is listed in the fixup table; `n` counts the bytes not yet copied.
+    // SAFETY: every access is listed in the fixup table; `n` counts the bytes not yet copied. What faults in a long step is tried again
+    // in shorter ones.
     unsafe {
         asm!(
+            "3: cmp {n}, #32",
+            "b.lo 4f",
+            "18: ldp {v:q}, {w:q}, [{s}]",
+            "19: stp {v:q}, {w:q}, [{d}]",
+            "add {s}, {s}, #32",
+            "add {d}, {d}, #32",
+            "sub {n}, {n}, #32",
+            "b 3b",
             "4: cmp {n}, #8",
             "b.lo 5f",
             "20: ldr {t}, [{s}]",
@@ -346,12 +355,14 @@ pub(crate) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) -> usize {
             "6:",
             ".pushsection calque_fixup, \"aR\", @progbits",
             ".balign 4",
+            ".long 18b - .", ".long 4b - .",
+            ".long 19b - .", ".long 4b - .",
             ".long 20b - .", ".long 6b - .",
             ".long 21b - .", ".long 6b - .",
             ".long 22b - .", ".long 6b - .",
             ".long 23b - .", ".long 6b - .",
             ".popsection",
-            t = out(reg) _, d = inout(reg) dst => _, s = inout(reg) src => _, n = inout(reg) len => left,
+            t = out(reg) _, v = out(vreg) _, w = out(vreg) _, d = inout(reg) dst => _, s = inout(reg) src => _, n = inout(reg) len => left,
             out("x9") _, options(nostack));
     }
     left
