@@ -1,9 +1,11 @@
 //! Guest bytes to iced-x86 instructions.
 //!
 //! Bytes come through [`CodeReader`], so the frontend never touches guest memory itself. [`Window`] holds a run
-//! of them; one iced decoder walks the run, which is what makes decoding cheap (setting a decoder up costs
-//! about as much as decoding two instructions).
+//! of them. Most instructions are plain ones ([`plain`]); for the others one iced decoder is set up a run, as that costs
+//! about as much as decoding two instructions.
 
+use crate::lift::FlagMemo;
+use crate::plain;
 use calque_ir::GuestAddr;
 use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, RflagsBits};
 
@@ -18,6 +20,11 @@ pub trait CodeReader {
     /// For profiles: whether `to` belongs to another function than `from`.
     fn leaves_function(&self, _from: GuestAddr, _to: GuestAddr) -> bool {
         false
+    }
+
+    /// What look-aheads have found so far, where all that they have read is good as long as that.
+    fn memo(&self) -> Option<&FlagMemo> {
+        None
     }
 
     /// The same as `read` for a buffer of any length: fewer bytes than asked for say nothing about the bytes behind them
@@ -79,16 +86,25 @@ impl<const N: usize> Window<N> {
         let mut at = pc.0;
         loop {
             let len = code.read_run(GuestAddr(at), &mut self.bytes);
-            let mut decoder = Decoder::with_ip(64, &self.bytes[..len], at, DecoderOptions::NONE);
+            let (bytes, mut offset, mut decoder) = (&self.bytes[..len], 0, None);
             loop {
-                decoder.decode_out(&mut insn);
-                let what = outcome(&decoder, &insn);
+                let ip = at.wrapping_add(offset as u64);
+                let what = if plain::decode(&bytes[offset..], ip, &mut insn) {
+                    Decoded::Insn
+                } else {
+                    let decoder = decoder.get_or_insert_with(|| Decoder::with_ip(64, bytes, at, DecoderOptions::NONE));
+                    decoder.set_ip(ip);
+                    decoder.set_position(offset).expect("inside the bytes");
+                    decoder.decode_out(&mut insn);
+                    outcome(decoder, &insn)
+                };
                 if what == Decoded::Unfetchable && insn.ip() != at {
                     break;
                 }
                 if !step(what, &insn) {
                     return;
                 }
+                offset += insn.len();
             }
             at = insn.ip();
         }

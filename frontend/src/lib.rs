@@ -11,6 +11,7 @@
 pub mod decode;
 pub mod elf;
 pub mod lift;
+mod plain;
 
 pub use decode::CodeReader;
 pub use lift::{LiftOptions, Lifted, Profile, lift_block, lift_checked, lift_region};

@@ -14,7 +14,7 @@
 
 use crate::memory::{CodePage, GuestMap};
 use crate::process::Process;
-use crate::smc::{GuestCode, Marked};
+use crate::smc::{GuestCode, Known};
 use crate::stats;
 use crate::tier::{Code, ColdBlock, Entry, Jit};
 use calque_backend::{CacheError, CodeKind, EmitOptions, Emitter, FlagsAtEntry, HostIsa, MemoryOrder};
@@ -76,21 +76,20 @@ fn made(entry: &Entry, admitted: bool) -> Option<Made> {
 pub(crate) struct ColdMaker {
     emitter: Emitter,
     lifted: Lifted,
-    /// Pages that were read, and the number of invalidations before that.
-    marked: Marked,
-    marked_since: u64,
+    known: Known,
 }
 
 impl ColdMaker {
     pub(crate) fn new(host: HostIsa) -> Self {
-        Self { emitter: Emitter::new(host), lifted: Lifted::default(), marked: Marked::default(), marked_since: 0 }
+        Self { emitter: Emitter::new(host), lifted: Lifted::default(), known: Known::default() }
     }
 }
 
 impl Code {
     /// Whether the emitted block at `pc` may read the flags that it is entered with.
-    pub(crate) fn flags_at(&self, map: &GuestMap, pc: GuestAddr) -> FlagsAtEntry {
-        let takes = GuestCode::new(map).takes_deferred(pc, &self.lift_options());
+    pub(crate) fn flags_at(&self, map: &GuestMap, maker: &ColdMaker, pc: GuestAddr) -> FlagsAtEntry {
+        let code = GuestCode::with(map, maker.known.still(map, self.invalidations()));
+        let takes = code.takes_deferred(pc, &self.lift_options());
         if takes { FlagsAtEntry::Dead } else { FlagsAtEntry::Wanted }
     }
 
@@ -116,12 +115,8 @@ impl Code {
         if !entry.is_usable() {
             return Some(Made::Nothing);
         }
-        let ColdMaker { emitter, lifted, marked, marked_since } = maker;
-        if *marked_since != before || process.mem.any_stale() {
-            marked.clear();
-            *marked_since = before;
-        }
-        let code = GuestCode::marked(&process.mem, marked);
+        let ColdMaker { emitter, lifted, known } = maker;
+        let code = GuestCode::with(&process.mem, known.still(&process.mem, before));
         if !code.may_run(entry.pc) {
             return Some(Made::Unfetchable);
         }

@@ -26,7 +26,7 @@ use crate::syscall::Outcome;
 use crate::thread::{Access, GuestFault, MemoryCause, Thread};
 use crate::tier::{ColdBlock, Entry, Jit};
 use crate::world::{Member, Polls};
-use calque_backend::{CodeKind, ExitReason, HostCode, JumpCache, abi};
+use calque_backend::{CodeKind, ExitReason, FlagsAtEntry, HostCode, JumpCache, abi};
 use calque_frontend::decode::{Decoded, Window};
 use calque_frontend::{LiftOptions, lift_block};
 use calque_ir::addr::GUEST_PAGE;
@@ -213,11 +213,14 @@ impl Exec {
 
     /// Remembers where the computed jump goes that has missed its cache.
     fn remember_jump(&self, from: CodeKind, process: &Process, jit: &Jit, entry: &Entry) {
+        let maker = self.maker.as_ref();
         entry.with_translation(|translation| {
             let Some(code) = jit.cache.entry_from(translation, from) else { return };
             let flags = match translation.kind {
                 CodeKind::Tail => translation.flags_at_entry,
-                CodeKind::Tier0 => process.code.flags_at(&process.mem, entry.pc),
+                CodeKind::Tier0 => {
+                    maker.map_or(FlagsAtEntry::Wanted, |m| process.code.flags_at(&process.mem, m, entry.pc))
+                }
             };
             let jumps = match from {
                 CodeKind::Tail => self.jumps.as_deref(),

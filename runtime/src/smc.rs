@@ -38,7 +38,7 @@ use crate::profile::{Bounds, Profile};
 use crate::stats::{self, Stats};
 use crate::tier::{Code, Entry};
 use calque_frontend::decode::MAX_INSN;
-use calque_frontend::lift::{MOST_CHECKED, Profile as Executed, checked_extent, takes_deferred};
+use calque_frontend::lift::{FlagMemo, MOST_CHECKED, Profile as Executed, checked_extent, takes_deferred};
 use calque_frontend::{CodeReader, LiftOptions, Lifted, lift_checked, lift_region};
 use calque_ir::addr::GUEST_PAGE;
 use calque_ir::{GuestAddr, GuestRange, Region};
@@ -50,18 +50,29 @@ use std::sync::Arc;
 /// Pages that are known to be marked, each with how it may change, at the place that its number gives.
 type Pairs<const N: usize> = [Cell<Option<(GuestAddr, CodePage)>>; N];
 
-/// Such pages for many translations, all of a thread's: to be cleared when something has become stale.
-pub(crate) struct Marked(Pairs<256>);
+/// What a thread's translations have found out, for the next ones.
+pub(crate) struct Known {
+    marked: Pairs<256>,
+    /// Of fixed pages only.
+    flags: FlagMemo,
+    /// The number of invalidations before all of it.
+    since: Cell<u64>,
+}
 
-impl Default for Marked {
+impl Default for Known {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| Cell::default()))
+        Self { marked: std::array::from_fn(|_| Cell::default()), flags: FlagMemo::default(), since: Cell::new(0) }
     }
 }
 
-impl Marked {
-    pub(crate) fn clear(&self) {
-        self.0.iter().for_each(|page| page.set(None));
+impl Known {
+    /// The same, without what may have become stale meanwhile, with so many invalidations `before` now.
+    pub(crate) fn still(&self, map: &GuestMap, before: u64) -> &Self {
+        if self.since.replace(before) != before || map.any_stale() {
+            self.marked.iter().for_each(|page| page.set(None));
+            self.flags.clear();
+        }
+        self
     }
 }
 
@@ -70,8 +81,8 @@ pub(crate) struct GuestCode<'a> {
     map: &'a GuestMap,
     /// Pages marked last: code calls and looks ahead to a few.
     marked: Pairs<4>,
-    /// The same of earlier translations.
-    known: Option<&'a Marked>,
+    /// What earlier translations have found out.
+    known: Option<&'a Known>,
     /// How what was read may change, by the page for which that is worst.
     worst: Cell<CodePage>,
     /// What was read of pages that may change.
@@ -93,7 +104,7 @@ impl<'a> GuestCode<'a> {
     /// How the page of `pc` may change, if it is executable; marks it.
     fn mark(&self, pc: GuestAddr) -> Option<CodePage> {
         let page = pc.page();
-        let table = self.known.map_or(&self.marked[..], |known| &known.0);
+        let table = self.known.map_or(&self.marked[..], |known| &known.marked);
         let known = &table[(page.0 / GUEST_PAGE) as usize & (table.len() - 1)];
         let kind = match known.get() {
             Some((marked, kind)) if marked == page => kind,
@@ -104,8 +115,8 @@ impl<'a> GuestCode<'a> {
         Some(kind)
     }
 
-    /// The same, where pages are marked already: as long as nothing has become stale since that was found out, they still are.
-    pub(crate) fn marked(map: &'a GuestMap, known: &'a Marked) -> Self {
+    /// The same, where something is known already: pages are marked as long as nothing has become stale since that was found out.
+    pub(crate) fn with(map: &'a GuestMap, known: &'a Known) -> Self {
         Self { known: Some(known), ..Self::new(map) }
     }
 
@@ -284,6 +295,11 @@ impl CodeReader for GuestCode<'_> {
 
     fn leaves_function(&self, from: GuestAddr, to: GuestAddr) -> bool {
         self.bounds.leaves(from, to)
+    }
+
+    /// Of pages that may change in other ways, what is read has to be noted each time.
+    fn memo(&self) -> Option<&FlagMemo> {
+        self.known.filter(|_| self.worst.get() == CodePage::Fixed).map(|known| &known.flags)
     }
 
     fn read_run(&self, pc: GuestAddr, buf: &mut [u8]) -> usize {

@@ -320,10 +320,10 @@ fn bitmask(size: Size, imm: u64) -> Option<u32> {
         element.trailing_zeros()
     };
     let run = ((element >> start) | element << ((width - start) % 64) & mask) & mask;
-    let ones = run.count_ones();
-    if run != u64::MAX >> (64 - ones) {
+    if run & run.wrapping_add(1) != 0 {
         return None;
     }
+    let ones = run.trailing_ones();
     let immr = (width - start) % width;
     let imms = (!(width * 2 - 1) & 0x3f) | (ones - 1);
     let n = u32::from(width == 64);

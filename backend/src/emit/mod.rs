@@ -272,11 +272,11 @@ impl Emitter {
                 } else if inst.op == Op::Iconst {
                     self.constant(inst);
                 } else {
-                    let fate = self.plan.fates[self.at];
-                    match fate.what {
-                        What::Emit if self.stays_home(inst, fate.ends) => {}
+                    let plan::Fate { what, ends, home, uses, .. } = self.plan.fates[self.at];
+                    match what {
+                        What::Emit if self.stays_home(inst, ends) => {}
                         What::Emit => {
-                            self.regs.next_inst(fate);
+                            self.regs.next_inst(ends, home, uses == 0);
                             self.inst(inst)?;
                             self.end_inst();
                         }
@@ -286,7 +286,7 @@ impl Emitter {
                 }
                 self.at += 1;
             }
-            self.regs.next_inst(plan::NEW);
+            self.regs.next_inst(0, plan::NO_HOME, true);
             self.exit(block.exit, n as u32 + 1)?;
             self.regs.end_block();
         }
@@ -447,36 +447,49 @@ impl Emitter {
 
     /// The same for what does not fit 16 bits.
     fn mov_wide(&mut self, rd: X, imm: u64) {
-        let halves = [0u32, 1, 2, 3].map(|n| (imm >> (16 * n)) as u16);
+        let half = |n: u32| (imm >> (16 * n)) as u16;
         let size = if imm >> 32 == 0 { Size::W } else { Size::X };
-        let zeros = halves.iter().filter(|&&h| h != 0).count();
-        let ones = halves[..if size == Size::W { 2 } else { 4 }].iter().filter(|&&h| h != 0xffff).count();
-        if ones <= 1 && zeros > 1 {
-            let n = halves.iter().position(|&h| h != 0xffff && (size == Size::X || h != 0)).unwrap_or(0);
-            return self.word(e::mov_imm(e::Mov::N, size, rd, !halves[n], n as u32));
+        // Bit n: half n is not all zeros; not all ones, of those that count.
+        let (mut filled, mut holed) = (0u32, 0u32);
+        for n in 0..4 {
+            filled |= u32::from(half(n) != 0) << n;
+            holed |= u32::from(half(n) != 0xffff) << n;
         }
-        if zeros > 1
+        if size == Size::W {
+            holed &= 3;
+        }
+        let several = |bits: u32| bits & bits.wrapping_sub(1) != 0;
+        if !several(holed) && several(filled) {
+            let n = holed & if size == Size::X { 15 } else { filled };
+            let n = if n == 0 { 0 } else { n.trailing_zeros() };
+            return self.word(e::mov_imm(e::Mov::N, size, rd, !half(n), n));
+        }
+        if several(filled)
             && let Some(word) = e::op_mask(e::ORR_MASK, size, rd, e::ZR, imm)
         {
             return self.word(word);
         }
-        if zeros <= 2 {
-            let mut op = e::Mov::Z;
-            for n in (0..4).filter(|&n| halves[n as usize] != 0) {
-                self.word(e::mov_imm(op, size, rd, halves[n as usize], n));
-                op = e::Mov::K;
-            }
-            return;
+        let at_most_two = |bits: u32| !several(bits & bits.wrapping_sub(1));
+        if at_most_two(filled) {
+            return self.mov_halves(e::Mov::Z, size, rd, imm, filled);
         }
-        if ones == 2 {
-            let mut places = (0..4u32).filter(|&n| halves[n as usize] != 0xffff);
-            if let (Some(a), Some(b)) = (places.next(), places.next()) {
-                self.word(e::mov_imm(e::Mov::N, Size::X, rd, !halves[a as usize], a));
-                return self.word(e::mov_imm(e::Mov::K, Size::X, rd, halves[b as usize], b));
-            }
+        if at_most_two(holed) {
+            return self.mov_halves(e::Mov::N, size, rd, imm, holed);
         }
         let label = self.literal([imm, 0], 8);
         self.branch(e::ldr_literal(rd, 0), Reach::Bits19, label);
+    }
+
+    /// `rd = imm` by its halves number n with bit n set; `first` makes what the others are.
+    fn mov_halves(&mut self, first: e::Mov, size: Size, rd: X, imm: u64, mut bits: u32) {
+        let mut op = first;
+        while bits != 0 {
+            let n = bits.trailing_zeros();
+            bits &= bits - 1;
+            let half = (imm >> (16 * n)) as u16;
+            self.word(e::mov_imm(op, size, rd, if op == e::Mov::N { !half } else { half }, n));
+            op = e::Mov::K;
+        }
     }
 
     /// `rd = rn`.

@@ -244,19 +244,20 @@ impl Plan {
             if traits & SILENT != 0 {
                 continue;
             }
-            let fate = fates[i];
-            if fate.home != NO_HOME {
-                homes.arrive(fate.home, i as u32);
-                pass_home_on(inst, traits, fate.home, *merges, homes, fates, insts);
-            } else if fate.uses == 0 && removable(traits, inst) {
+            let Fate { home, uses, .. } = fates[i];
+            if home != NO_HOME {
+                homes.arrive(home, i as u32);
+                pass_home_on(inst, traits, home, *merges, homes, fates, insts);
+            } else if uses == 0 && removable(traits, inst) {
                 fates[i].what = What::Drop;
                 continue;
             }
             if traits & (DEFERRABLE | STOPS | REGISTER) != 0 {
-                if traits & DEFERRABLE != 0 && fate.uses == 1 && waits(region, block, fates, i as u32) {
+                if traits & DEFERRABLE != 0 && uses == 1 && waits(region, block, fates, i as u32) {
                     fates[i].what = What::Defer;
+                    let last = fates[i].last;
                     for Value(v) in inst.uses() {
-                        fates[v as usize].used(i as u32, fate.last);
+                        fates[v as usize].used(i as u32, last);
                     }
                     continue;
                 }
@@ -269,8 +270,8 @@ impl Plan {
                         // The vector whose lowest lane a waiting scalar replaces may be read behind that.
                         let merged = *merges
                             && home & VECTOR != 0
-                            && fate.uses == 1
-                            && replaces_lowest_of(insts, &fate, i, homes.value[usize::from(home & 63)]);
+                            && uses == 1
+                            && replaces_lowest_of(insts, &fates[i], i, homes.value[usize::from(home & 63)]);
                         if !merged {
                             homes.clear(home, fates);
                         }

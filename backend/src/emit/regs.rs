@@ -135,11 +135,11 @@ impl Regs {
         self.slots = 0;
     }
 
-    /// Forgets what belonged to the instruction before.
+    /// Forgets what belonged to the instruction before. This one uses the operands of `ends` for the last time.
     #[inline]
-    pub(super) fn next_inst(&mut self, fate: Fate) {
+    pub(super) fn next_inst(&mut self, ends: u8, home: u8, unused: bool) {
         (self.x_pins, self.v_pins, self.scratch, self.v_scratch) = (0, 0, 0, 0);
-        (self.ends, self.home, self.unused) = (fate.ends, fate.home, fate.uses == 0);
+        (self.ends, self.home, self.unused) = (ends, home, unused);
     }
 
     #[inline]
@@ -420,13 +420,13 @@ impl Emitter {
     /// Gives up a value if this is its last use; with it the operands of a condition that has waited until here.
     #[inline]
     pub(super) fn release_value(&mut self, v: usize) {
-        let fate = self.plan.fates[v];
-        if fate.last as usize > self.at {
+        let Fate { last, what, .. } = self.plan.fates[v];
+        if last as usize > self.at {
             return;
         }
         let loc = std::mem::replace(&mut self.regs.values[v].loc, Loc::None);
         self.regs.release(loc);
-        if fate.what == What::Defer && loc != Loc::None {
+        if what == What::Defer && loc != Loc::None {
             self.release_condition(v);
         }
     }

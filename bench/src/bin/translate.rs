@@ -4,9 +4,10 @@
 //! the number of guest instructions, which this prints. The emitter makes AArch64 code on every host.
 
 use calque_backend::{EmitOptions, Emitter, HostIsa};
-use calque_frontend::decode::Bytes;
+use calque_frontend::CodeReader;
+use calque_frontend::decode::{Bytes, MAX_INSN};
 use calque_frontend::elf::LoadPlan;
-use calque_frontend::lift::{LiftOptions, Lifted, lift_block};
+use calque_frontend::lift::{FlagMemo, LiftOptions, Lifted, lift_block};
 use calque_ir::{Exit, GuestAddr, Region, Target};
 use std::collections::HashSet;
 use std::hint::black_box;
@@ -30,6 +31,26 @@ fn main() -> ExitCode {
     }
 }
 
+/// Code of which is remembered what look-aheads find, as in the runtime.
+struct Remembered<'a> {
+    code: Bytes<'a>,
+    flags: FlagMemo,
+}
+
+impl CodeReader for Remembered<'_> {
+    fn read(&self, pc: GuestAddr, buf: &mut [u8; MAX_INSN]) -> usize {
+        self.code.read(pc, buf)
+    }
+
+    fn memo(&self) -> Option<&FlagMemo> {
+        Some(&self.flags)
+    }
+
+    fn read_run(&self, pc: GuestAddr, buf: &mut [u8]) -> usize {
+        self.code.read_run(pc, buf)
+    }
+}
+
 /// Translates the program's blocks `rounds` times; the number of guest instructions in them.
 fn translate(program: &str, rounds: u32) -> Result<u64, String> {
     let file = std::fs::read(program).map_err(|e| format!("{program}: {e}"))?;
@@ -48,8 +69,9 @@ fn translate(program: &str, rounds: u32) -> Result<u64, String> {
         insns += if emitted { u64::from(region.guest_insns) } else { 0 };
         emitted
     });
-    let mut lifted = Lifted::default();
+    let (mut lifted, code) = (Lifted::default(), Remembered { code, flags: FlagMemo::default() });
     for _ in 0..rounds {
+        code.flags.clear();
         for &pc in &pcs {
             lifted.block(&code, pc, &options);
             let _ = black_box(emitter.emit(lifted.region(), &EmitOptions::default()));

@@ -17,6 +17,7 @@ use calque_ir::GuestAddr;
 use iced_x86::{
     CpuidFeature, Decoder, DecoderOptions, FlowControl, MemorySize, Mnemonic, OpKind, Register, RflagsBits,
 };
+use std::cell::Cell;
 
 /// Instructions decoded per path; the flags of most blocks die within four.
 const DEPTH: u32 = 24;
@@ -37,12 +38,46 @@ pub fn takes_deferred(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) 
     Ahead::new(code, opts).live_at(pc, DEPTH).read.is_empty()
 }
 
+/// What look-aheads have found, by the place. Good as long as the bytes that they read are what they were.
+pub struct FlagMemo([Cell<(u64, Live)>; 1024]);
+
+impl Default for FlagMemo {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Cell::new((NOWHERE, Live::default()))))
+    }
+}
+
+/// No code is there.
+const NOWHERE: u64 = u64::MAX;
+
+impl FlagMemo {
+    /// Forgets everything.
+    pub fn clear(&self) {
+        self.0.iter().for_each(|slot| slot.set((NOWHERE, Live::default())));
+    }
+
+    fn slot(&self, pc: GuestAddr) -> &Cell<(u64, Live)> {
+        &self.0[(pc.0 ^ pc.0 >> 10) as usize % self.0.len()]
+    }
+
+    fn find(&self, pc: GuestAddr) -> Option<Live> {
+        let (at, live) = self.slot(pc).get();
+        (at == pc.0).then_some(live)
+    }
+
+    fn note(&self, pc: GuestAddr, live: Live) {
+        self.slot(pc).set((pc.0, live));
+    }
+}
+
 struct Ahead<'a> {
     code: &'a dyn CodeReader,
     precise: bool,
     /// Floating-point instructions may fault, too.
     floats: bool,
     bytes: Bytes,
+    /// Something was left out because it lies too deep.
+    cut: bool,
 }
 
 /// Bytes that have been read: the path's next instructions are often among them.
@@ -67,16 +102,36 @@ impl Bytes {
 impl<'a> Ahead<'a> {
     fn new(code: &'a dyn CodeReader, opts: &LiftOptions) -> Self {
         let bytes = Bytes { start: GuestAddr(0), len: 0, bytes: [0; 32] };
-        Self { code, precise: opts.precise, floats: opts.precise_floats, bytes }
+        Self { code, precise: opts.precise, floats: opts.precise_floats, bytes, cut: false }
     }
 
     /// Flags that are read on some path from `pc` before being overwritten, as far as `depth` instructions show. Those that live up to
     /// a computed jump are unknown if no instruction on the way changes others, as in `flow.rs`.
-    fn live_at(&mut self, mut pc: GuestAddr, depth: u32) -> Live {
+    fn live_at(&mut self, pc: GuestAddr, depth: u32) -> Live {
+        if let Some(live) = self.code.memo().and_then(|memo| memo.find(pc)) {
+            return live;
+        }
+        let cut = std::mem::replace(&mut self.cut, false);
+        let live = self.explore(pc, depth);
+        // What was found at less than full depth, from farther away, is only as good as any other if nothing was missed.
+        if (!self.cut || depth == DEPTH)
+            && let Some(memo) = self.code.memo()
+        {
+            memo.note(pc, live);
+        }
+        self.cut |= cut;
+        live
+    }
+
+    fn explore(&mut self, mut pc: GuestAddr, depth: u32) -> Live {
         let (mut live, mut killed, mut changed) = (FlagSet::NONE, FlagSet::NONE, false);
         let mut left = depth;
         let next = loop {
-            let Some(insn) = self.at(pc).filter(|_| left > 0) else { break Next::Outside };
+            if left == 0 {
+                self.cut = true;
+                break Next::Outside;
+            }
+            let Some(insn) = self.at(pc) else { break Next::Outside };
             left -= 1;
             live = live.or(insn.reads.without(killed));
             killed = killed.or(insn.kills);
@@ -94,7 +149,11 @@ impl<'a> Ahead<'a> {
             Next::Called(pc) if left > 0 => self.live_at_call(pc, left),
             Next::Both(a, b) if left > 1 => self.live_at(a, left / 2).or(self.live_at(b, left / 2)),
             Next::Computed => UNKNOWN,
-            _ => Live::read(FlagSet::ALL),
+            Next::At(_) | Next::Called(_) | Next::Both(..) => {
+                self.cut = true;
+                Live::read(FlagSet::ALL)
+            }
+            Next::Outside | Next::Behind => Live::read(FlagSet::ALL),
         };
         let rest = if changed { Live::read(rest.read.or(rest.unknown)) } else { rest };
         Live { read: live.or(rest.read.without(killed)), unknown: rest.unknown }

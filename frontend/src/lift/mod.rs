@@ -62,7 +62,7 @@ mod vex;
 mod x87;
 mod xsave;
 
-pub use ahead::takes_deferred;
+pub use ahead::{FlagMemo, takes_deferred};
 pub use check::{MOST as MOST_CHECKED, extent as checked_extent, lift_checked};
 pub use region::{EveryBlock, Profile, lift_region};
 pub use system::XCR0;
