@@ -145,7 +145,13 @@ impl Builder {
     /// Writes a register with a value of its type, or a general register with an `i32`.
     #[inline]
     pub fn put(&mut self, reg: Reg, v: Value) {
-        let ty = self.ty(v);
+        self.put_as(reg, self.ty(v), v);
+    }
+
+    /// The same, where the type is known.
+    #[inline]
+    pub fn put_as(&mut self, reg: Reg, ty: Type, v: Value) {
+        debug_assert_eq!(ty, self.ty(v));
         self.inst(Op::Put, ty, reg.index() as u16, [v.0, 0, 0, 0]);
     }
 

@@ -227,7 +227,7 @@ impl Lifter<'_> {
         match r {
             Gpr::R64(n) => self.put_gpr64(n, v),
             Gpr::R32(n) => {
-                self.b.put(Reg::gpr(n), v);
+                self.b.put_as(Reg::gpr(n), Type::I32, v);
                 self.regs.full.forget(n);
                 self.regs.low.set(n, v);
                 self.regs.zero_extended |= 1 << n;
@@ -239,7 +239,7 @@ impl Lifter<'_> {
     }
 
     fn put_gpr64(&mut self, n: usize, v: Value) {
-        self.b.put(Reg::gpr(n), v);
+        self.b.put_as(Reg::gpr(n), Type::I64, v);
         self.regs.full.set(n, v);
         self.regs.low.forget(n);
         self.regs.zero_extended &= !(1 << n);
@@ -506,7 +506,7 @@ impl Lifter<'_> {
 
     /// Writes XMM register `n` whole; bits 128 and up stay (legacy SSE).
     pub(crate) fn set_xmm(&mut self, n: usize, v: Value) {
-        self.b.put(Reg::xmm(n), v);
+        self.b.put_as(Reg::xmm(n), Type::V128, v);
         self.regs.xmm.set(n, v);
     }
 

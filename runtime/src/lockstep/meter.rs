@@ -17,6 +17,7 @@ use crate::profile::{Blocks, Counters, Place};
 use crate::thread::Thread;
 use calque_ir::Region;
 use hashbrown::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What a budget counts up to: the sign of `cpu.rt.insns` (`calque_backend::Budget`).
@@ -39,9 +40,15 @@ fn tally() -> MutexGuard<'static, Option<Tally>> {
     BLOCKS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether there are any: asked for each translation, without a lock.
+static COUNTING: AtomicBool = AtomicBool::new(false);
+
 /// Gives each `count` of a region that has just been lifted its counter.
+#[inline]
 pub(super) fn lifted(region: &mut Region) {
-    if let Some(tally) = tally().as_mut() {
+    if COUNTING.load(Relaxed)
+        && let Some(tally) = tally().as_mut()
+    {
         tally.blocks.assign(region, &mut |_| Place::Memory);
     }
 }
@@ -73,6 +80,7 @@ impl Meter {
             match Counters::new() {
                 Ok(counters) => {
                     *tally() = Some(Tally::default());
+                    COUNTING.store(true, Relaxed);
                     thread.cpu.rt.counters = counters.address();
                     code.count_blocks(true);
                     Kind::Blocks(counters)
@@ -179,6 +187,7 @@ impl Meter {
             Kind::Blocks(_) => {
                 code.count_blocks(false);
                 *tally() = None;
+                COUNTING.store(false, Relaxed);
                 thread.cpu.rt.insns = 0;
                 thread.cpu.rt.counters = 0;
             }
