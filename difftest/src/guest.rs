@@ -6,7 +6,7 @@ use crate::pages::{CODE, DATA, DATA_SIZE, Pages, TAKEN, tail};
 use calque_backend::{StateAtFaults, Translation, abi};
 use calque_frontend::decode::{Bytes, MAX_INSN};
 use calque_frontend::{CodeReader, LiftOptions, Profile, lift_block, lift_region};
-use calque_ir::interp::{self, Frame, Host, Next, Trap};
+use calque_ir::interp::{self, Frame, Host, Next};
 use calque_ir::pass::{Optimizer, Options, Precise};
 use calque_ir::state::V128;
 use calque_ir::state::float_code;
@@ -165,7 +165,10 @@ impl Guest {
             };
             let next = match &self.ready[at].run {
                 Run::Enter(entry) => self.jit.run(entry, pages, cpu, data),
-                Run::Interpret(region) => interpret(region, cpu, data, code, &mut self.frame),
+                Run::Interpret(region) => {
+                    let mut memory = Memory { data: &mut *data, code, pages };
+                    interp::run(region, cpu, &mut memory, &mut self.frame)
+                }
             };
             match next {
                 Ok(Next::Pc(to) | Next::Fault { kind: FaultKind::FloatControl, pc: to }) => pc = to.0,
@@ -230,17 +233,6 @@ impl Default for Guest {
     }
 }
 
-fn interpret(
-    region: &Region,
-    cpu: &mut CpuState,
-    data: &mut [u8],
-    code: &[u8],
-    frame: &mut Frame,
-) -> Result<Next, Trap<()>> {
-    let mut memory = Memory { data, code };
-    interp::run(region, cpu, &mut memory, frame)
-}
-
 /// Instructions of `code` from `pc` on.
 fn remaining(code: &[u8], pc: u64) -> u32 {
     let Some(rest) = pc.checked_sub(CODE).and_then(|at| code.get(at as usize..)) else { return 1 };
@@ -291,6 +283,8 @@ impl Profile for Code<'_> {
 struct Memory<'a> {
     data: &'a mut [u8],
     code: &'a [u8],
+    /// On x86-64 hosts: what else is in the code page.
+    pages: &'a Pages,
 }
 
 impl Memory<'_> {
@@ -306,8 +300,8 @@ impl Memory<'_> {
         let within = |start: u64| addr.checked_sub(start).map(|at| at as usize);
         let data = within(DATA).and_then(|at| self.data.get(at));
         let tail = || within(DATA + DATA_SIZE).and_then(|at| tail().get(at));
-        let code = || within(CODE).and_then(|at| self.code.get(at));
-        data.or_else(tail).or_else(code).copied()
+        let code = || within(CODE).and_then(|at| self.code.get(at).copied().or_else(|| self.pages.code(at)));
+        data.or_else(tail).copied().or_else(code)
     }
 }
 
