@@ -26,6 +26,9 @@ pub(crate) struct Args {
     filter: Option<String>,
 }
 
+/// Random instructions for each engine of the release build.
+const RELEASE_CASES: &str = "400000";
+
 #[derive(Default)]
 struct Totals {
     passed: u64,
@@ -83,6 +86,23 @@ impl Totals {
         if args.filter.is_none() {
             self.real_programs();
             self.gcc_tests();
+        }
+        if args.filter.as_deref().is_none_or(|filter| filter == "release") {
+            self.release_tests(tools);
+        }
+    }
+
+    /// What users run: a build in which the compiler has put everything into other registers. Guest programs in every engine, and on x86-64
+    /// random instructions.
+    fn release_tests(&mut self, tools: &Tools) {
+        self.one("release build", &mut cargo(&["build", "--release", "-p", "calque"]));
+        let calque = target().join("release/calque");
+        let mut programs = cargo(&["test", "-p", "calque", "--test", "programs", "--", "dynamic::"]);
+        describe(&mut programs, tools);
+        self.counted("guest programs, release build", programs.env("CALQUE_TEST_BINARY", &calque));
+        if cfg!(target_arch = "x86_64") {
+            let random = ["difftest", "insn", "--count", RELEASE_CASES];
+            self.one("random instructions, release build", Command::new(&calque).args(random));
         }
     }
 
