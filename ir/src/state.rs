@@ -154,6 +154,7 @@ impl CpuState {
     }
 
     /// Byte offset of a register's storage from the start of `CpuState`.
+    #[inline]
     pub fn offset_of(reg: Reg) -> usize {
         use std::mem::offset_of;
         match reg.kind() {

@@ -527,11 +527,14 @@ impl Emitter {
     }
 
     /// Moves the values that are still wanted out of a general register that is about to be written, except `but`.
+    #[inline]
     pub(super) fn vacate(&mut self, home: X, but: usize) -> Result<(), EmitError> {
         let own = matches!(self.regs.values[but].loc, Loc::X(r) | Loc::Sum(r, _) if r == home);
-        if self.regs.x_refs[home.0 as usize] == u16::from(own) {
-            return Ok(());
-        }
+        if self.regs.x_refs[home.0 as usize] == u16::from(own) { Ok(()) } else { self.move_values(home, but) }
+    }
+
+    #[inline(never)]
+    fn move_values(&mut self, home: X, but: usize) -> Result<(), EmitError> {
         let mut to = None;
         for i in self.block_start..self.at {
             match self.regs.values[i].loc {

@@ -91,7 +91,7 @@ impl Emitter {
         let v = Value(inst.args[0]);
         let at = CpuState::offset_of(reg);
         match reg.kind() {
-            RegKind::Gpr(n) => self.put_gpr(X(GPR_HOME[n]), v),
+            RegKind::Gpr(n) => self.put_gpr(X(GPR_HOME[n]), inst.ty, v),
             RegKind::Xmm(n) => {
                 let home = V(XMM_HOME + n as u8);
                 let from = self.v(v)?;
@@ -137,9 +137,9 @@ impl Emitter {
         }
     }
 
-    fn put_gpr(&mut self, home: X, v: Value) -> Result<(), EmitError> {
+    fn put_gpr(&mut self, home: X, ty: Type, v: Value) -> Result<(), EmitError> {
         let i = v.0 as usize;
-        let narrow = self.ty(v) == Type::I32;
+        let narrow = ty == Type::I32;
         self.vacate(home, i)?;
         match self.val(v).loc {
             Loc::Imm(imm) => {

@@ -162,10 +162,17 @@ pub(crate) mod gpr {
 /// General registers.
 impl Lifter<'_> {
     /// All 64 bits of register `n`.
+    #[inline(always)]
     pub(crate) fn gpr64(&mut self, n: usize) -> Value {
-        if let Some(v) = self.regs.full.get(n) {
-            return v;
+        match self.regs.full.get(n) {
+            Some(v) => v,
+            None => self.fetch64(n),
         }
+    }
+
+    /// The same, where they are not held.
+    #[inline(never)]
+    fn fetch64(&mut self, n: usize) -> Value {
         let v = match self.regs.low.get(n) {
             Some(low) if self.regs.zero_extended >> n & 1 != 0 => self.b.unary(Op::Uextend, Type::I64, low),
             _ => self.b.get(Type::I64, Reg::gpr(n)),
@@ -174,10 +181,16 @@ impl Lifter<'_> {
         v
     }
 
+    #[inline(always)]
     fn gpr32(&mut self, n: usize) -> Value {
-        if let Some(v) = self.regs.low.get(n) {
-            return v;
+        match self.regs.low.get(n) {
+            Some(v) => v,
+            None => self.fetch32(n),
         }
+    }
+
+    #[inline(never)]
+    fn fetch32(&mut self, n: usize) -> Value {
         let v = match self.regs.full.get(n) {
             Some(full) => self.b.unary(Op::Ireduce, Type::I32, full),
             None => self.b.get(Type::I32, Reg::gpr(n)),
@@ -206,10 +219,19 @@ impl Lifter<'_> {
     }
 
     /// Reads a general register at its width.
+    #[inline(always)]
     pub(crate) fn read_gpr(&mut self, r: Gpr) -> Value {
         match r {
             Gpr::R64(n) => self.gpr64(n),
             Gpr::R32(n) => self.gpr32(n),
+            narrow => self.read_narrow(narrow),
+        }
+    }
+
+    #[inline(never)]
+    fn read_narrow(&mut self, r: Gpr) -> Value {
+        match r {
+            Gpr::R64(_) | Gpr::R32(_) => self.read_gpr(r),
             Gpr::R16(n) => self.gpr_narrow(Type::I16, n),
             Gpr::R8(n) => self.gpr_narrow(Type::I8, n),
             Gpr::High8(n) => {
@@ -222,16 +244,20 @@ impl Lifter<'_> {
     }
 
     /// Writes a general register at its width.
+    #[inline(always)]
     pub(crate) fn write_gpr(&mut self, r: Gpr, v: Value) {
         debug_assert_eq!(self.b.ty(v), r.ty());
         match r {
             Gpr::R64(n) => self.put_gpr64(n, v),
-            Gpr::R32(n) => {
-                self.b.put_as(Reg::gpr(n), Type::I32, v);
-                self.regs.full.forget(n);
-                self.regs.low.set(n, v);
-                self.regs.zero_extended |= 1 << n;
-            }
+            Gpr::R32(n) => self.put_gpr32(n, v),
+            narrow => self.write_narrow(narrow, v),
+        }
+    }
+
+    #[inline(never)]
+    fn write_narrow(&mut self, r: Gpr, v: Value) {
+        match r {
+            Gpr::R64(_) | Gpr::R32(_) => self.write_gpr(r, v),
             Gpr::R16(n) => self.insert_gpr(Op::InsertLow16, n, v),
             Gpr::R8(n) => self.insert_gpr(Op::InsertLow8, n, v),
             Gpr::High8(n) => self.insert_gpr(Op::InsertHigh8, n, v),
@@ -243,6 +269,14 @@ impl Lifter<'_> {
         self.regs.full.set(n, v);
         self.regs.low.forget(n);
         self.regs.zero_extended &= !(1 << n);
+    }
+
+    /// Writes 32 bits, which clears those above.
+    fn put_gpr32(&mut self, n: usize, v: Value) {
+        self.b.put_as(Reg::gpr(n), Type::I32, v);
+        self.regs.full.forget(n);
+        self.regs.low.set(n, v);
+        self.regs.zero_extended |= 1 << n;
     }
 
     /// Makes later reads of register `n` see `v` without writing the register; yields what they saw before.
@@ -298,13 +332,14 @@ impl Lifter<'_> {
         if base == Register::RIP || base == Register::EIP {
             return self.constant_addr(i.memory_displacement64());
         }
-        if has_narrow_address(i) {
+        let (based, indexed) = (Gpr::from_iced(base), Gpr::from_iced(index));
+        if based.is_none_or(|base| matches!(base, Gpr::R32(_))) && has_narrow_address(i) {
             return self.effective_addr32(i, base, index);
         }
         let disp = i.memory_displacement64();
         let scale = i.memory_index_scale().trailing_zeros() as u8;
-        let base = Gpr::from_iced(base).map(|r| self.read_gpr(r));
-        let index = Gpr::from_iced(index).map(|r| self.read_gpr(r));
+        let base = based.map(|r| self.read_gpr(r));
+        let index = indexed.map(|r| self.read_gpr(r));
         match i32::try_from(disp as i64) {
             Ok(disp) => Mem { base, index, scale, disp },
             // MOV AL/EAX/RAX, moffs: no base, no index.
@@ -397,13 +432,19 @@ pub(crate) enum Atomic {
 /// Integer operands of an instruction, by operand number.
 impl Lifter<'_> {
     /// Type of an integer operand: register or memory width; immediates take the first operand's.
+    #[inline(always)]
     pub(crate) fn op_type(&self, i: &Insn, op: u32) -> Type {
         match i.op_kind(op) {
             OpKind::Register => Gpr::from_iced(i.op_register(op)).map_or(Type::I64, Gpr::ty),
             OpKind::Memory => Type::int(i.memory_size().size() as u32 * 8),
-            _ if op > 0 => self.op_type(i, 0),
+            _ if op > 0 => self.first_type(i),
             _ => Type::I64,
         }
+    }
+
+    #[inline(never)]
+    fn first_type(&self, i: &Insn) -> Type {
+        self.op_type(i, 0)
     }
 
     /// Reads an integer operand at its own width.
