@@ -311,6 +311,42 @@ mod tests {
         assert_eq!(live(&stub, false), FlagSet::ALL, "only where it is called");
     }
 
+    /// Code that remembers what look-aheads find, and counts how often they read.
+    struct Remembered<'a> {
+        code: Bytes<'a>,
+        flags: FlagMemo,
+        reads: Cell<u32>,
+    }
+
+    impl CodeReader for Remembered<'_> {
+        fn read(&self, pc: GuestAddr, buf: &mut [u8; MAX_INSN]) -> usize {
+            self.reads.set(self.reads.get() + 1);
+            self.code.read(pc, buf)
+        }
+
+        fn memo(&self) -> Option<&FlagMemo> {
+            Some(&self.flags)
+        }
+    }
+
+    #[test]
+    fn what_was_found_is_remembered_unless_it_was_cut_short() {
+        // Ten times NOP; jmp X; X: twenty times NOP; add rax,rbx
+        let bytes = [&[0x90; 10][..], &[0xeb, 0], &[0x90; 20], &[0x48, 0x01, 0xd8]].concat();
+        let (start, x) = (GuestAddr(0x1000), GuestAddr(0x100c));
+        let code =
+            Remembered { code: Bytes { pc: start, bytes: &bytes }, flags: FlagMemo::default(), reads: Cell::new(0) };
+        let opts = LiftOptions::default();
+        assert_eq!(live_at(&code, start, &opts).all(), FlagSet::ALL, "too far");
+        assert_eq!(live_at(&code, x, &opts).all(), FlagSet::NONE, "seen from here, it is near enough");
+        let reads = code.reads.get();
+        assert_eq!(live_at(&code, x, &opts).all(), FlagSet::NONE);
+        assert_eq!(code.reads.get(), reads);
+        code.flags.clear();
+        assert_eq!(live_at(&code, x, &opts).all(), FlagSet::NONE);
+        assert!(code.reads.get() > reads);
+    }
+
     #[test]
     fn both_paths_count() {
         // je +3; add rax,rbx; (target) adc rax,rbx
