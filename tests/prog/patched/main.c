@@ -9,13 +9,14 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 enum { PAGE = 4096, CODE = 64 };
 static const int RWX = PROT_READ | PROT_WRITE | PROT_EXEC;
 static volatile long signals;
 static sigjmp_buf after;
-static void *volatile fault_address;
+static void *volatile fault_address, *volatile faulted_at;
 
 static unsigned char *page_of_code(void) {
     unsigned char *p = mmap(NULL, PAGE, RWX, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -126,9 +127,25 @@ static void state(unsigned char *p) {
 static void on_alarm(int s) { (void)s; signals++; }
 
 static void on_fault(int s, siginfo_t *info, void *context) {
-    (void)context;
     fault_address = info->si_addr;
+    faulted_at = (void *)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
     siglongjmp(after, s);
+}
+
+// Where a long block faults.
+static void faults(unsigned char *p) {
+    long wrong = 0;
+    for (int len = 1; len < 70; len++) {
+        memset(p, 0x90, 80);
+        memcpy(p + len, (unsigned char[]){0x8b, 0x04, 0x25, 8, 0, 0, 0, 0xc3}, 8); // mov eax, [8]; ret
+        for (int i = 0; i < 3; i++) {
+            p[0] = i & 1 ? 0x90 : 0xf8;
+            faulted_at = NULL;
+            if (!sigsetjmp(after, 1)) ((void (*)(void))p)();
+            wrong += faulted_at != p + len || fault_address != (void *)8;
+        }
+    }
+    printf("faults wrong %ld\n", wrong);
 }
 
 static long call(const unsigned char *p) { return ((int (*)(void))p)(); }
@@ -177,5 +194,6 @@ int main(void) {
     operations(p);
     calls(p);
     state(p);
+    faults(p);
     gone(p);
 }

@@ -136,8 +136,9 @@ pub(super) fn put(items: &mut Vec<u8>, guest: usize, host: usize) {
 
 /// Appends a rewritten instruction: the length and rule of each of its host instructions.
 pub(super) fn put_sequence(items: &mut Vec<u8>, guest: usize, host: &[(usize, Rule)]) {
-    items.extend([guest as u8 | LISTED, host.len() as u8]);
-    items.extend(host.iter().flat_map(|&(len, rule)| [len as u8, rule.encode()]));
+    let byte = |n: usize| u8::try_from(n).expect("a sequence is short, and so are its parts");
+    items.extend([guest as u8 | LISTED, byte(host.len())]);
+    items.extend(host.iter().flat_map(|&(len, rule)| [byte(len), rule.encode()]));
 }
 
 /// Appends a guest pc that does not follow from what is before.

@@ -80,8 +80,8 @@ impl Pass<'_, '_> {
             self.code.skip_if_ecx_is(u32::from_le_bytes(word));
             let way_out = way_out(self.code);
             self.unit.checked.changed.push(way_out);
+            self.rule(Rule::fetch_spilled(RCX));
         }
-        self.rule(Rule::fetch_spilled(RCX));
         self.code.restore(RCX, SPILL);
         self.rule(Rule::fetch_spilled(RCX));
         sites::put_sequence(&mut self.unit.items, 0, self.sequence.list());
