@@ -211,7 +211,7 @@ impl Session {
     /// A program that prints a line, linked both ways.
     fn start_up(&self, sysroot: Option<&PathBuf>) -> Result<String, String> {
         let mut text = String::from(
-            "## Start-up\n\n| program | 10^3 guest instructions | 10^6 instructions of Calque |\n|---|---|---|\n",
+            "## Start-up\n\nIn an empty environment, as all runs here: loaders and C libraries go through it.\n\n| program | 10^3 guest instructions | 10^6 instructions of Calque |\n|---|---|---|\n",
         );
         let linked: [(&str, &[&str], Option<&PathBuf>); 2] =
             [("static", &["-static"], None), ("dynamic", &[], sysroot)];

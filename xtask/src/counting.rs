@@ -99,7 +99,8 @@ impl Counters {
         let _ = fs::remove_file(&file);
         let mut qemu = Command::new(self.emulator(emulated));
         qemu.arg("-plugin").arg(format!("{},out={}", self.dir.join("libcount.so").display(), file.display()));
-        let out = qemu.args(words).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+        // Loaders and C libraries go through the whole environment, which may even get their loops compiled.
+        let out = qemu.args(words).env_clear().stdin(Stdio::null()).stderr(Stdio::inherit()).output();
         let out = out.map_err(|e| format!("{}: {e}", self.emulator(emulated).display()))?;
         if !out.status.success() {
             return Err(format!("{qemu:?}: {}", out.status));
