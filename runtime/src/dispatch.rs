@@ -76,8 +76,8 @@ pub(crate) struct Exec {
     jumps: Option<Arc<JumpCache>>,
     /// The same for emitted code.
     tier0_jumps: Option<Arc<JumpCache>>,
-    /// Makes emitted code.
-    maker: Option<ColdMaker>,
+    /// Makes emitted code; large, and not on every host.
+    maker: Option<Box<ColdMaker>>,
     /// Arrivals that a countdown stands for that has ended on the way to RIP; 0 if none has.
     sampled: u32,
     /// Arrivals that the next countdown stands for.
@@ -258,7 +258,7 @@ impl Thread {
         let process = Arc::clone(&self.process);
         let _attachment = signal::attach(self);
         if let Some(jit) = process.code.jit.as_ref().filter(|_| process.code.emits) {
-            self.exec.maker.get_or_insert_with(|| ColdMaker::new(jit.host.clone()));
+            self.exec.maker.get_or_insert_with(|| Box::new(ColdMaker::new(jit.host.clone())));
             self.exec.period = cold::period(process.code.hot);
             self.cpu.rt.tier0_jumps = self.exec.tier0_jumps.get_or_insert_default().address();
         }
