@@ -129,6 +129,10 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
             trials.push(Trial::test(test_name, test).with_ignored_flag(cannot));
         }
     }
+    if name == "jitstress" {
+        let test = move || with_little_code_memory(&guest);
+        trials.push(Trial::test("prog::jitstress::little_code_memory", test));
+    }
 }
 
 /// Whether this machine can build and run guests linked so.
@@ -159,6 +163,14 @@ fn under_calque(guest: &Guest, link: Link, engine: &str) -> Result<(), Failed> {
     }
     command.arg("--").arg(guest.build(link)?);
     let got = run(in_guest_environment(&mut command));
+    compare(guest, &command, &got)
+}
+
+/// Four seconds in which code memory is given back again and again while threads are on their way from one translation to the next.
+fn with_little_code_memory(guest: &Guest) -> Result<(), Failed> {
+    let mut command = calque(["run", "--cache-size", "1M", "--"]);
+    command.arg(guest.build(Link::Static)?).args(["4", "1"]);
+    let got = run(&mut command);
     compare(guest, &command, &got)
 }
 

@@ -60,7 +60,7 @@ pub(crate) struct UnitThread {
 #[derive(Clone, Copy)]
 enum Came {
     FromElsewhere,
-    /// Through this exit, which is not joined; RIP is to be set to its target.
+    /// To RIP through this exit, which was not joined, of the code memory that the area belongs to.
     ByExit(u32),
     ByComputedJump,
 }
@@ -336,9 +336,6 @@ impl Thread {
                 return event;
             }
             if self.cpu.rt.interrupt.load(Ordering::Relaxed) != 0 || self.process.mem.any_stale() {
-                if let Came::ByExit(exit) = came {
-                    self.cpu.rip = units.blocks.follow(exit).0;
-                }
                 return Event::Safepoint;
             }
         }
@@ -351,18 +348,16 @@ impl Thread {
 
     /// What there is at RIP, made if need be, and joined with where the thread came from.
     fn find_unit(&mut self, units: &Units, came: Came) -> Result<Found, Event> {
-        let mut found = match came {
-            Came::ByExit(exit) => {
-                let (target, found) = units.blocks.follow(exit);
-                self.cpu.rip = target;
-                found
-            }
-            _ => units.blocks.find(self.cpu.rip),
+        let (pc, generation) = (self.cpu.rip, self.exec.units.generation);
+        let find = || match came {
+            Came::ByExit(exit) => units.blocks.follow(exit, pc, generation),
+            _ => units.blocks.find(pc),
         };
+        let mut found = find();
         if found.is_none() {
             found = Some(self.translate_unit(units)?);
-            if let Came::ByExit(exit) = came {
-                units.blocks.follow(exit);
+            if let Came::ByExit(_) = came {
+                find();
             }
         }
         if let (Some(Found::Unit(_)), Came::ByComputedJump | Came::FromElsewhere) = (found, came)
@@ -466,6 +461,10 @@ impl Thread {
             }
         }
         let process = &self.process;
+        if let Exit::Link(exit) = exit {
+            // Outside, code memory may be reset, and its exits be others.
+            self.cpu.rip = units.blocks.target(exit);
+        }
         process.code.world.leave(member);
         match exit {
             Exit::Link(exit) => {

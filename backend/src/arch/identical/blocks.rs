@@ -338,16 +338,20 @@ impl Blocks {
         }
     }
 
-    /// The target of an exit, and what is known of it; joins the two if it is a unit.
-    pub fn follow(&self, exit: u32) -> (u64, Option<Found>) {
+    /// The target of an exit. Code memory is not reset meanwhile.
+    pub fn target(&self, exit: u32) -> u64 {
+        self.lock().exits[exit as usize].target()
+    }
+
+    /// What is known of `pc`, the target of an exit of code memory's `generation`; joins the two if it is a unit, and there still is that exit.
+    pub fn follow(&self, exit: u32, pc: u64, generation: u64) -> Option<Found> {
         let mut state = self.lock();
-        let target = state.exits[exit as usize].target();
-        let Some(i) = state.by_pc.get(target, &state.records) else { return (target, None) };
+        let i = state.by_pc.get(pc, &state.records)?;
         let found = self.found(&state.records[i as usize]);
-        if found != Found::Odd {
+        if found != Found::Odd && self.generation() == generation {
             self.link(&mut state, exit, i);
         }
-        (target, Some(found))
+        Some(found)
     }
 
     fn link(&self, state: &mut State, exit: u32, to: u32) {
