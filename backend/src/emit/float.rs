@@ -420,11 +420,14 @@ impl Emitter {
         let mut x = self.v(a)?;
         let double = self.ty(a) == Type::F64;
         let (rounded, c) = (self.v_scratch(), self.v_scratch());
-        if inst.op == Op::FcvtToSint {
+        let compared = if inst.op == Op::FcvtToSint {
             self.round(inst.ty, double, rounded, x, c);
             x = rounded;
-        }
-        let r = self.truncate(inst.ty, double, x, c);
+            x
+        } else {
+            self.comparable(double, rounded, x)
+        };
+        let r = self.truncate(inst.ty, double, x, compared, c);
         let d = self.dest()?;
         self.mov(size_of(inst.ty), d, r);
         self.known_zero(inst.ty.bits());
@@ -449,8 +452,18 @@ impl Emitter {
         self.word(e::fp1(e::FRINTX, double, c, c));
     }
 
-    /// `x` in range to the integer, everything else to the integer indefinite; in a scratch register. `c` is lost.
-    fn truncate(&mut self, to: Type, double: bool, x: V, c: V) -> e::X {
+    /// What a comparison may look at in place of `x`, whose fraction does not count: with FEAT_AFP, it tells of denormals, which conversions do
+    /// not. Perhaps in `d`.
+    fn comparable(&mut self, double: bool, d: V, x: V) -> V {
+        if !self.host.afp {
+            return x;
+        }
+        self.word(e::fp1(e::FRINTZ, double, d, x));
+        d
+    }
+
+    /// `x` in range, in which `compared` is as well, to the integer, everything else to the integer indefinite; in a scratch register. `c` is lost.
+    fn truncate(&mut self, to: Type, double: bool, x: V, compared: V, c: V) -> e::X {
         let size = size_of(to);
         let limit = (1u64 << (size.bits() - 1)) as f64;
         let bits = if double { limit.to_bits() } else { u64::from((limit as f32).to_bits()) };
@@ -458,7 +471,7 @@ impl Emitter {
         let (r, indefinite) = (self.scratch(), self.scratch());
         self.word(e::fcvtzs(size, double, r, x));
         self.mov_imm(indefinite, 1 << (size.bits() - 1));
-        self.word(e::fcmp(double, x, c));
+        self.word(e::fcmp(double, compared, c));
         self.word(e::op_cond(e::CSEL, size, r, r, indefinite, Cond::Mi));
         r
     }
@@ -472,6 +485,11 @@ impl Emitter {
             x = rounded;
         }
         self.word(e::vec2(e::VFCVTZS, 0, r, x));
+        // As in `comparable`.
+        if self.host.afp && inst.op == Op::FcvtToSintTrunc {
+            self.word(e::vec2(e::VFRINTZ, 0, rounded, x));
+            x = rounded;
+        }
         self.v_constant(mask, [0x4f00_0000_4f00_0000; 2]);
         self.word(e::vec3(e::FCMGT, 0, mask, mask, x));
         self.v_constant(indefinite, [0x8000_0000_8000_0000; 2]);
@@ -488,10 +506,11 @@ impl Emitter {
         let [low, high] = [0, 1].map(|n| {
             self.word(e::scalar_lane(3, lane, x, n));
             if inst.op == Op::FcvtLowToSintTrunc {
-                return self.truncate(Type::I32, true, lane, c);
+                let compared = self.comparable(true, rounded, lane);
+                return self.truncate(Type::I32, true, lane, compared, c);
             }
             self.round(Type::I32, true, rounded, lane, c);
-            self.truncate(Type::I32, true, rounded, c)
+            self.truncate(Type::I32, true, rounded, rounded, c)
         });
         let d = self.v_dest()?;
         self.word(e::fmov_from_x(Size::W, d, low));

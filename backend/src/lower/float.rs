@@ -453,7 +453,7 @@ impl Lowering<'_> {
             return self.one_float_to_int(x, clif_type(inst.ty), rounding);
         }
         let x = self.rounded(x, rounding, clif_type(inst.ty));
-        self.truncate(x, clif_type(inst.ty))
+        self.truncate(x, rounding, clif_type(inst.ty))
     }
 
     /// CVTSS2SI and kin, on x86-64: by way of a move of the low word.
@@ -480,22 +480,27 @@ impl Lowering<'_> {
         let [low, high] = [0u8, 1].map(|lane| {
             let scalar = self.b.ins().extractlane(x, lane);
             let scalar = self.rounded(scalar, rounding, types::I32);
-            self.truncate(scalar, types::I32)
+            self.truncate(scalar, rounding, types::I32)
         });
         let result = self.b.ins().scalar_to_vector(types::I32X4, low);
         self.b.ins().insertlane(result, high, 1)
     }
 
-    /// A scalar in range to the integer, everything else to the integer indefinite.
-    fn truncate(&mut self, x: clif::Value, to: clif::Type) -> clif::Value {
+    /// What a comparison may look at in place of `x`, which has been `rounded`, and whose fraction does not count: with FEAT_AFP, it tells
+    /// of denormals, which conversions do not.
+    fn comparable(&mut self, x: clif::Value, rounding: Rounding) -> clif::Value {
+        if self.host.has("afp") && rounding == Rounding::Truncate { self.b.ins().trunc(x) } else { x }
+    }
+
+    /// A scalar in range, which has been `rounded`, to the integer, everything else to the integer indefinite.
+    fn truncate(&mut self, x: clif::Value, rounding: Rounding, to: clif::Type) -> clif::Value {
         let saturated = self.b.ins().fcvt_to_sint_sat(to, x);
         let limit = (1u64 << (to.bits() - 1)) as f64;
         let limit = match self.b.func.dfg.value_type(x) {
             types::F32 => self.b.ins().f32const(limit as f32),
             _ => self.b.ins().f64const(limit),
         };
-        // With FEAT_AFP, a comparison tells of denormals, which conversions do not.
-        let compared = if self.host.has("afp") { self.b.ins().trunc(x) } else { x };
+        let compared = self.comparable(x, rounding);
         let below = self.b.ins().fcmp(FloatCC::LessThan, compared, limit);
         let indefinite = self.iconst(to, 1 << (to.bits() - 1));
         self.b.ins().select(below, saturated, indefinite)
@@ -513,7 +518,8 @@ impl Lowering<'_> {
         let saturated = self.b.ins().fcvt_to_sint_sat(types::I32X4, x);
         let limit = self.b.ins().f32const((1u64 << 31) as f32);
         let limit = self.b.ins().splat(types::F32X4, limit);
-        let below = self.b.ins().fcmp(FloatCC::LessThan, x, limit);
+        let compared = self.comparable(x, rounding);
+        let below = self.b.ins().fcmp(FloatCC::LessThan, compared, limit);
         let indefinite = self.splat_bits(types::I32X4, 1 << 31);
         self.b.ins().bitselect(below, saturated, indefinite)
     }

@@ -27,9 +27,10 @@ Where a result is not that of the processor that Calque is compared with (AMD fa
 | name | engines | what |
 |---|---|---|
 | denormal-flag | compiled code on AArch64 without FEAT_AFP | MXCSR.DE is not raised: that host does not tell of denormal operands. |
-| denormal-conversion | compiled code on AArch64 with FEAT_AFP | Conversions to integers raise DE for a denormal operand. |
 | early-underflow | compiled code on AArch64 without FEAT_AFP | A result counts as tiny before it is rounded: where rounding makes it the least normal number, \
 UE is raised beside PE, and with FTZ and DAZ the result is zero. |
+| fused-denormal | compiled code on AArch64 with FEAT_AFP, in qemu 11 | A fused operation with an operand that is a NaN raises DE if another \
+is denormal. |
 | fused-invalid | compiled code on AArch64 | A fused product of zero and infinity raises IE also if the addend is a quiet NaN. |
 | top-byte | compiled code on AArch64 | An access by a non-canonical address that names mapped memory but for its topmost byte, which that \
 host ignores, succeeds; a processor raises #GP. (Where such an access faults, it raises #GP here, too.) |
@@ -38,7 +39,7 @@ number, but for one in 2^50; processors promise one within 1 ulp. |
 | masked-address | all but identical translation | MASKMOVQ and MASKMOVDQU do not touch bytes that are masked out; processors may (SDM vol. 2). |
 
 With an exception that is not masked, and on AArch64 without FEAT_AFP with only one of FTZ and DAZ, no compiled code runs but the interpreter, \
-which has none of the first three.
+which has none of the first four.
 ";
 
 fn document() -> String {
