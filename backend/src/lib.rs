@@ -12,6 +12,7 @@
 //! | `abi.rs`       | how generated code is entered and left: `enter`, `ExitReason`, `JumpCache` |
 //! | `helpers.rs`   | the table of out-of-line operations that generated code calls              |
 //! | `cache/`       | `CodeCache`: code memory, exit cells, lookup by host pc                    |
+//! | `shadow.rs`    | the shadow call stack of profiled threads                                  |
 //! | `sync.rs`      | atomics and locks, which models replace                                    |
 //! | `arch/`        | what differs by host: trampolines, instruction caches, detected features   |
 //!
@@ -30,6 +31,7 @@ mod link_stub;
 mod lower;
 mod order;
 mod respell;
+pub mod shadow;
 pub mod sync;
 mod words;
 

@@ -4,7 +4,7 @@ use crate::measure;
 use crate::programs;
 use crate::runner::Runner;
 #[cfg(target_arch = "x86_64")]
-use calque_backend::identical::{Blocks, Source};
+use calque_backend::identical::{Blocks, Source, Sum};
 use calque_backend::{CompileOptions, Compiler, HostIsa};
 use calque_frontend::decode::Bytes;
 use calque_frontend::elf::LoadPlan;
@@ -169,7 +169,7 @@ fn copied(text: &mut String, runs: u32) {
     };
     let (mut best, mut insns) = (f64::INFINITY, 0);
     for _ in 0..runs {
-        let Ok(blocks) = Blocks::new(256 << 20) else { return };
+        let Ok(blocks) = Blocks::new(256 << 20, Sum::of_host()) else { return };
         insns = 0;
         best = best.min(time(&mut || {
             for pc in &targets {

@@ -146,6 +146,9 @@ pub(crate) struct ProfileArgs {
     /// Where processes add up their instructions
     #[arg(long, value_name = "FILE", hide = true)]
     pub(crate) totals: Option<PathBuf>,
+    /// Count as on a host without AVX-512, for tests
+    #[arg(long, hide = true)]
+    pub(crate) narrow: bool,
     #[command(flatten)]
     pub(crate) run: RunArgs,
 }

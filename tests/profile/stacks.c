@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/time.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 static volatile int sink;
@@ -121,11 +122,89 @@ __attribute__((noipa)) static void dies(const char *how) {
     }
 }
 
+__attribute__((noipa)) static int dig(int n) {
+    int below = n ? dig(n - 1) : 0;
+    return below + sink;
+}
+
+static void *leap[5];
+
+__attribute__((noipa)) static void leaps(int n) {
+    if (n == 0) __builtin_longjmp(leap, 1);
+    leaps(n - 1);
+    sink++;
+}
+
+// Their return addresses are changed, used as data, and dropped.
+void elsewhere(void), reads_pc(void), skipped(void), skips(void);
+__asm__(".text\n"
+        ".type elsewhere, @function\nelsewhere: call 1f\n2: pause\njmp 2b\n1: lea landed(%rip), %rax\nmov %rax, (%rsp)\nret\n.size elsewhere, .-elsewhere\n"
+        ".type landed, @function\nlanded: nop\nnop\nret\n.size landed, .-landed\n"
+        ".type reads_pc, @function\nreads_pc: push %rbx\ncall 1f\n1: pop %rbx\nmov $30, %edi\ncall landed\ncall landed\npop %rbx\nret\n.size reads_pc, .-reads_pc\n"
+        ".type skipped, @function\nskipped: call skips\nud2\n.size skipped, .-skipped\n"
+        ".type skips, @function\nskips: nop\nadd $8, %rsp\nret\n.size skips, .-skips\n");
+
+static ucontext_t here, there;
+
+__attribute__((noipa)) static void other(void) {
+    for (int i = 0; i < 3; i++) {
+        work(20);
+        swapcontext(&there, &here);
+    }
+}
+
+__attribute__((noipa)) static void switches(void) {
+    static char stack[65536];
+    getcontext(&there);
+    there.uc_stack.ss_sp = stack;
+    there.uc_stack.ss_size = sizeof stack;
+    there.uc_link = &here;
+    makecontext(&there, other, 0);
+    for (int i = 0; i < 4; i++) {
+        swapcontext(&here, &there);
+        work(10);
+    }
+}
+
+static void pong(int n);
+__attribute__((noipa)) static void ping(int n) { if (n) pong(n - 1); }
+__attribute__((noipa)) static void pong(int n) {
+    sink++;
+    if (n) ping(n - 1);
+}
+
+#define ONE(n) __attribute__((noipa)) static void one##n(void) { sink += n; }
+#define TEN(n) ONE(n##0) ONE(n##1) ONE(n##2) ONE(n##3) ONE(n##4) ONE(n##5) ONE(n##6) ONE(n##7) ONE(n##8) ONE(n##9)
+TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) TEN(6) TEN(7) TEN(8) TEN(9)
+#undef ONE
+#define ONE(n) one##n,
+static void (*const many[])(void) = {TEN(1) TEN(2) TEN(3) TEN(4) TEN(5) TEN(6) TEN(7) TEN(8) TEN(9)};
+
+__attribute__((noipa)) static void unusual(void) {
+    for (int i = 0; i < 2; i++) {
+        dig(100000);
+        if (setjmp(place) == 0) deep(1000 + i);
+        if (__builtin_setjmp(leap) == 0) leaps(20);
+        elsewhere();
+        reads_pc();
+        skipped();
+        switches();
+        for (int n = 0; n < 1000; n++) many[n * 7 % 90]();
+        static char alternate[65536];
+        sigaltstack(&(stack_t){.ss_sp = alternate, .ss_size = sizeof alternate}, 0);
+        sigaction(SIGUSR2, &(struct sigaction){.sa_handler = escape, .sa_flags = SA_ONSTACK}, 0);
+        if (sigsetjmp(safe, 1) == 0) raise(SIGUSR2);
+        pong(101);
+        work(70);
+    }
+}
+
 int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     if (!strcmp(what, "jumps")) jumps();
     if (!strcmp(what, "tail")) tail(70);
     if (!strcmp(what, "signals")) interrupted();
+    if (!strcmp(what, "unusual")) unusual();
     if (!strcmp(what, "threads")) threads();
     if (!strcmp(what, "children")) children(argv[0]);
     if (!strcmp(what, "storm")) storm(1);

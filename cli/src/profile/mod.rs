@@ -22,7 +22,7 @@ use crate::args::ProfileArgs;
 use crate::{refuse, run};
 use calque_runtime::hidden;
 use calque_runtime::profile::report::Report;
-use calque_runtime::profile::{self as runtime, Ends, ProfileOptions};
+use calque_runtime::profile::{self as runtime, Ends, ProfileOptions, Registers, Wanted};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -93,8 +93,10 @@ pub(crate) fn profile(args: &ProfileArgs) -> ExitCode {
     };
     let options = ProfileOptions {
         arguments: plan.arguments(),
+        registers: if args.narrow { Registers::WithoutAvx512 } else { Registers::All },
         root: args.root.unwrap_or(std::process::id()),
         images: args.image.unwrap_or(0),
+        wanted: if plan.totals.is_some() { Wanted::Total } else { Wanted::Everything },
     };
     if PLAN.set(plan).is_err() {
         unreachable!("one command in a process");
@@ -235,7 +237,8 @@ mod tests {
     use super::*;
 
     fn options(root: u32, images: u32) -> ProfileOptions {
-        ProfileOptions { arguments: Vec::new(), root, images }
+        let (wanted, registers) = (Wanted::Everything, Registers::All);
+        ProfileOptions { arguments: Vec::new(), root, images, wanted, registers }
     }
 
     #[test]

@@ -16,13 +16,14 @@ pub(crate) enum Units {}
 /// Nothing.
 pub(crate) type FrozenUnits<'a> = &'a Units;
 
-/// What units would log.
+/// What units would leave to the recorder.
 #[derive(Clone, Copy)]
+#[allow(dead_code, reason = "there are no units")]
 pub(crate) struct Transfer {
-    pub(crate) insns: u64,
-    pub(crate) sp: u64,
-    pub(crate) target: u64,
     pub(crate) number: u32,
+    pub(crate) sp: u64,
+    pub(crate) point: u64,
+    pub(crate) strayed: bool,
 }
 
 /// What units would count.
@@ -107,6 +108,10 @@ impl UnitThread {
 
     pub(crate) fn counters(&self) -> Option<*mut u64> {
         None
+    }
+
+    pub(crate) fn no_point(&self, _: &Code) -> u64 {
+        0
     }
 
     pub(crate) fn counts(&mut self, _: Counted) {}

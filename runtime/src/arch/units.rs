@@ -16,7 +16,7 @@ use crate::fault;
 use crate::lockstep;
 use crate::memory::CodePage;
 use crate::options::RunOptions;
-use crate::profile::{Counters, Profile};
+use crate::profile::{Counters, Profile, Registers};
 use crate::smc::GuestCode;
 use crate::stats;
 use crate::thread::{GuestFault, Thread};
@@ -24,7 +24,7 @@ use crate::tier::Code;
 use crate::world::Member;
 use calque_backend::CacheError;
 use calque_backend::identical::{
-    self, Area, Back, Blocks, Cause, Exit, Found, MOST_COUNTERS, Made, Profiler, Redirect, Source, Standing,
+    self, Area, Back, Blocks, Cause, Exit, Found, MOST_COUNTERS, Made, Profiler, Redirect, Source, Standing, Sum,
     TransferKind, TranslateError,
 };
 pub(crate) use calque_backend::identical::{Counted, Transfer};
@@ -73,7 +73,9 @@ impl Units {
 
     /// No units yet.
     pub(crate) fn new(options: &RunOptions) -> Result<Units, CacheError> {
-        Ok(Units { blocks: Blocks::new(options.cache_budget)?, full: AtomicBool::new(false) })
+        let narrow = options.profile.as_ref().is_some_and(|profile| profile.registers == Registers::WithoutAvx512);
+        let sum = if narrow { Sum::InMemory } else { Sum::of_host() };
+        Ok(Units { blocks: Blocks::new(options.cache_budget, sum)?, full: AtomicBool::new(false) })
     }
 
     /// From now on clocks and random numbers are read through `gate.rs` only: before the guest runs.
@@ -216,13 +218,17 @@ impl Profiler for Parts<'_> {
         self.profile.counter_of_part(GuestAddr(pc), lengths)
     }
 
-    fn transfer(&mut self, kind: TransferKind, site: u64, target: Option<u64>) -> u32 {
+    fn transfer(&mut self, kind: TransferKind, site: u64, target: Option<u64>, counter: u32) -> u32 {
         let event = match kind {
             TransferKind::Call => Helper::ProfileCall,
             TransferKind::Return => Helper::ProfileReturn,
             TransferKind::Jump => Helper::ProfileJump,
         };
-        self.profile.transfer(event, site, target)
+        self.profile.transfer(event, site, target, counter)
+    }
+
+    fn extent(&mut self, pc: u64) -> (u64, u64, bool) {
+        self.profile.extent(GuestAddr(pc))
     }
 
     fn leaves(&mut self, from: u64, to: u64) -> bool {
@@ -247,6 +253,11 @@ impl UnitThread {
     pub(crate) fn counters(&self) -> Option<*mut u64> {
         const _: () = assert!(Counters::MOST as usize == MOST_COUNTERS);
         self.area.as_ref().map(Area::counters)
+    }
+
+    /// See [`Blocks::no_point`].
+    pub(crate) fn no_point(&self, code: &Code) -> u64 {
+        code.units.as_ref().map_or(0, |units| units.blocks.no_point())
     }
 
     /// What is counted of the instructions that the interpreter runs in between.
@@ -438,10 +449,18 @@ impl Thread {
             // `code` may be older, too: look again.
             *generation = now;
             area.clear();
+            if let Some(recording) = recording {
+                // SAFETY: the thread counts as inside generated code; so below.
+                unsafe { recording.forget_points() };
+            }
             process.code.world.leave(member);
             return None;
         }
         stats::add(&process.stats.enters, 1);
+        if let Some(recording) = recording {
+            // SAFETY: as above.
+            area.set_profile(cpu.rt.insns, unsafe { recording.before_units() });
+        }
         // SAFETY: `run` has installed the area; the unit's memory stays while this member is inside.
         let exit = unsafe {
             match code {
@@ -453,9 +472,12 @@ impl Thread {
         if cpu.x87.pending() {
             area.take_pointers(&units.blocks, &mut cpu.x87);
         }
+        let mut left = None;
         if let Some(recording) = recording {
-            // SAFETY: the thread still counts as inside generated code.
-            unsafe { recording.replay(area.take_log(), &mut cpu.rt.insns) };
+            let (sum, frame) = area.profile();
+            (cpu.rt.insns, left) = (sum, area.take_transfer());
+            // SAFETY: as above.
+            unsafe { recording.after_units(frame, sum, left, cpu.rip) };
             if let Some((counter, n)) = area.take_interrupted() {
                 self.left_after(counter, n);
             }
@@ -479,6 +501,8 @@ impl Thread {
             }
             Exit::Syscall => Some(Event::Syscall),
             Exit::Odd => self.interpret_odd(units, member),
+            // The recorder has been told; the guest goes on.
+            Exit::Stop if left.is_some() => None,
             Exit::Stop => Some(Event::Safepoint),
             Exit::Changed => {
                 stats::add(&process.stats.changed_units, 1);

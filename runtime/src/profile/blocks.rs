@@ -3,10 +3,11 @@
 use super::counters::CAPACITY;
 use super::functions::Place;
 use calque_ir::{GuestAddr, Inst, Op, Region};
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use std::hash::BuildHasher;
 
 /// Instructions one behind the other.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Debug)]
 pub(crate) struct Block {
     pub(super) pc: u64,
     /// The file they are from, and where it was mapped: another one may be mapped there later.
@@ -35,7 +36,9 @@ impl Block {
 #[derive(Default)]
 pub(crate) struct Blocks {
     list: Vec<Block>,
-    numbers: HashMap<Block, u32>,
+    /// Numbers by block.
+    numbers: HashTable<u32>,
+    hasher: DefaultHashBuilder,
 }
 
 impl Blocks {
@@ -52,26 +55,36 @@ impl Blocks {
                 at += u64::from(len);
                 len
             });
-            let block = Block { pc: pc.0, lengths: walk.collect(), place: place(pc) };
-            inst.args = Inst::count_args(n, self.number(block), pc);
+            let lengths: Vec<u8> = walk.collect();
+            inst.args = Inst::count_args(n, self.number_of(pc.0, place(pc), &lengths), pc);
         }
     }
 
     /// The counter of the instructions of these lengths from `pc` on.
     pub(crate) fn counter(&mut self, pc: GuestAddr, lengths: &[u8], place: Place) -> u32 {
-        self.number(Block { pc: pc.0, place, lengths: lengths.into() })
+        self.number_of(pc.0, place, lengths)
     }
 
-    fn number(&mut self, block: Block) -> u32 {
-        if let Some(number) = self.numbers.get(&block) {
+    fn number_of(&mut self, pc: u64, place: Place, lengths: &[u8]) -> u32 {
+        let Blocks { list, numbers, hasher } = self;
+        let hash = hasher.hash_one((pc, place, lengths));
+        let is_it = |number: &u32| {
+            let block = &list[*number as usize - 1];
+            (block.pc, block.place, &*block.lengths) == (pc, place, lengths)
+        };
+        if let Some(number) = numbers.find(hash, is_it) {
             return *number;
         }
-        let number = self.list.len() as u32 + 1;
+        let number = list.len() as u32 + 1;
         if number as usize >= CAPACITY {
             return 0;
         }
-        self.list.push(block.clone());
-        self.numbers.insert(block, number);
+        list.push(Block { pc, place, lengths: lengths.into() });
+        let hash_of = |number: &u32| {
+            let block = &list[*number as usize - 1];
+            hasher.hash_one((block.pc, block.place, &*block.lengths))
+        };
+        numbers.insert_unique(hash, number, hash_of);
         number
     }
 

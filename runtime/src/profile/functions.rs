@@ -63,7 +63,7 @@ impl Found {
 pub(super) struct FunctionTable {
     pub(super) modules: Vec<Module>,
     pub(super) functions: Vec<Function>,
-    numbers: HashMap<(Place, u64), FunctionId>,
+    numbers: Numbers,
     /// Functions without symbols.
     unnamed: BTreeMap<(Place, u64), FunctionId>,
     debug_dirs: Vec<PathBuf>,
@@ -112,22 +112,20 @@ impl FunctionTable {
         let guest = |addr: u64| addr.saturating_add(bias);
         if let Some((low, high)) = module.symbols.stub(at) {
             let (low, high) = (guest(low), guest(high));
-            return Found { function: self.named(place, low, "[linkage stubs]".to_owned()), low, high, stub: true };
+            return Found {
+                function: named(&mut self.functions, &mut self.numbers, place, low, "[linkage stubs]"),
+                low,
+                high,
+                stub: true,
+            };
         }
         if let Some((symbol, low, high)) = module.symbols.find(at) {
-            let (start, name) = (guest(symbol.start), symbol.name.clone());
-            return Found { function: self.named(place, start, name), low: guest(low), high: guest(high), stub: false };
+            let function = named(&mut self.functions, &mut self.numbers, place, guest(symbol.start), &symbol.name);
+            return Found { function, low: guest(low), high: guest(high), stub: false };
         }
         let (low, high) = module.symbols.gap(at);
         let (low, high) = (guest(low), guest(high));
         Found { function: self.unnamed(place, pc.0, low, entered), low, high, stub: false }
-    }
-
-    fn named(&mut self, place: Place, start: u64, name: String) -> FunctionId {
-        if let Some(known) = self.numbers.get(&(place, start)) {
-            return *known;
-        }
-        self.add(place, start, Some(name))
     }
 
     /// The function without a name that `pc` is in; none starts below `low`.
@@ -136,18 +134,11 @@ impl FunctionTable {
         match before {
             Some((&(_, start), &function)) if start == pc || !entered => function,
             _ => {
-                let function = self.add(place, pc, None);
+                let function = add(&mut self.functions, &mut self.numbers, place, pc, None);
                 self.unnamed.insert((place, pc), function);
                 function
             }
         }
-    }
-
-    fn add(&mut self, place: Place, start: u64, name: Option<String>) -> FunctionId {
-        let number = self.functions.len() as FunctionId;
-        self.functions.push(Function { place, start, name });
-        self.numbers.insert((place, start), number);
-        number
     }
 
     /// Name of the mapped file, without its directory.
@@ -161,4 +152,26 @@ impl FunctionTable {
     pub(super) fn of(&mut self, place: Place, pc: u64) -> FunctionId {
         self.in_place(place, GuestAddr(pc), false).function
     }
+}
+
+type Numbers = HashMap<(Place, u64), FunctionId>;
+
+fn named(functions: &mut Vec<Function>, numbers: &mut Numbers, place: Place, start: u64, name: &str) -> FunctionId {
+    match numbers.get(&(place, start)) {
+        Some(known) => *known,
+        None => add(functions, numbers, place, start, Some(name.to_owned())),
+    }
+}
+
+fn add(
+    functions: &mut Vec<Function>,
+    numbers: &mut Numbers,
+    place: Place,
+    start: u64,
+    name: Option<String>,
+) -> FunctionId {
+    let number = functions.len() as FunctionId;
+    functions.push(Function { place, start, name });
+    numbers.insert((place, start), number);
+    number
 }

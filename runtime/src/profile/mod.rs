@@ -4,7 +4,8 @@
 //! |----------------|---------------------------------------------------------------------------|
 //! | `blocks.rs`    | which instructions each counter counts                                    |
 //! | `counters.rs`  | the counters' memory                                                      |
-//! | `recorder.rs`  | a thread's shadow call stack                                              |
+//! | `recorder.rs`  | a thread's calls and contexts                                             |
+//! | `shadow.rs`    | the memory of its shadow call stack                                       |
 //! | `elf.rs`       | functions of ELF files                                                    |
 //! | `functions.rs` | functions of guest addresses                                              |
 //! | `report.rs`    | everything put together, for whoever writes it down                       |
@@ -37,6 +38,7 @@ mod functions;
 pub mod perf;
 mod recorder;
 pub mod report;
+mod shadow;
 
 pub(crate) use blocks::Blocks;
 pub(crate) use counters::{Counters, bump};
@@ -68,6 +70,24 @@ pub struct ProfileOptions {
     pub root: u32,
     /// How many programs this process has executed before.
     pub images: u32,
+    pub wanted: Wanted,
+    pub registers: Registers,
+}
+
+/// Which of the host's registers units count in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Registers {
+    All,
+    /// As on a host that has no AVX-512: for tests.
+    WithoutAvx512,
+}
+
+/// What a report is to hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wanted {
+    Everything,
+    /// Only how many instructions there were.
+    Total,
 }
 
 impl ProfileOptions {
@@ -76,6 +96,9 @@ impl ProfileOptions {
         let mut args = self.arguments.clone();
         args.push(format!("--root={}", self.root).into());
         args.push(format!("--image={}", self.images + 1).into());
+        if self.registers == Registers::WithoutAvx512 {
+            args.push("--narrow".into());
+        }
         args
     }
 
@@ -118,7 +141,7 @@ struct Tables {
     blocks: Blocks,
     /// Counters of the instructions of compiled regions: by entry of the code, in the order of pcs.
     regions: HashMap<usize, Box<[(GuestAddr, u32)]>>,
-    /// Transfers of control that units log, and their numbers.
+    /// Transfers of control that units tell of, and their numbers.
     transfers: Vec<Transfer>,
     transfer_numbers: HashMap<Transfer, u32>,
 }
@@ -152,14 +175,49 @@ impl Recording {
         unsafe { (&raw const (*self.cpu).rt.insns).read_volatile() }
     }
 
-    /// What units have logged, and how many instructions they have executed since: for the recorder, and for the thread's sum.
+    /// The recorder, for what units leave to it.
     ///
     /// # Safety
-    /// Rule 1: the calling thread is the recording's, and counts as inside generated code.
+    /// Rule 1: the calling thread is the recording's, and counts as inside generated code; and there is no other reference.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there are no units"))]
-    pub(crate) unsafe fn replay(&self, (log, rest): (&[arch::Transfer], u64), now: &mut u64) {
+    #[expect(clippy::mut_from_ref, reason = "the cell is the thread's")]
+    unsafe fn of_units(&self) -> &mut Recorder {
         // SAFETY: rule 1.
-        *now = unsafe { (*self.recorder.get()).replay(log, *now, &Current) } + rest;
+        unsafe { &mut *self.recorder.get() }
+    }
+
+    /// Units go on from here: address of the last frame of the shadow stack, and whether a signal handler runs.
+    ///
+    /// # Safety
+    /// As `of_units`.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there are no units"))]
+    pub(crate) unsafe fn before_units(&self) -> (u64, bool) {
+        // SAFETY: the caller's.
+        unsafe { self.of_units() }.frame()
+    }
+
+    /// Units have left the shadow stack with its last frame there, the thread's sum at `now`, and perhaps a transfer to `pc`.
+    ///
+    /// # Safety
+    /// As `of_units`.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there are no units"))]
+    pub(crate) unsafe fn after_units(&self, frame: u64, now: u64, left: Option<arch::Transfer>, pc: u64) {
+        // SAFETY: the caller's.
+        let recorder = unsafe { self.of_units() };
+        recorder.set_frame(frame);
+        if let Some(left) = left {
+            recorder.transfer(now, &left, pc, &Current);
+        }
+    }
+
+    /// Code memory was given back.
+    ///
+    /// # Safety
+    /// As `of_units`.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there are no units"))]
+    pub(crate) unsafe fn forget_points(&self) {
+        // SAFETY: the caller's.
+        unsafe { self.of_units() }.forget_points();
     }
 
     /// Works on the recorder while its thread does not.
@@ -223,15 +281,15 @@ impl Profile {
         blocks.counter(pc, lengths, functions.place(pc))
     }
 
-    /// The number of a transfer of control, for units.
+    /// The number of a transfer of control, from 1, for units.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there are no units"))]
-    pub(crate) fn transfer(&self, event: Helper, site: u64, target: Option<u64>) -> u32 {
+    pub(crate) fn transfer(&self, event: Helper, site: u64, target: Option<u64>, counter: u32) -> u32 {
         let mut tables = lock(&self.tables);
         let Tables { transfers, transfer_numbers, .. } = &mut *tables;
-        let transfer = Transfer { event, site, target };
+        let transfer = Transfer { event, site, target, counter };
         *transfer_numbers.entry(transfer).or_insert_with(|| {
             transfers.push(transfer);
-            transfers.len() as u32 - 1
+            transfers.len() as u32
         })
     }
 
@@ -263,10 +321,10 @@ impl Profile {
         counts.map(|inst| inst.counted().1).find(holds).unwrap_or(0)
     }
 
-    /// The parts of the function around `from` that are certainly in it.
-    pub(crate) fn extent(&self, from: GuestAddr) -> (u64, u64) {
+    /// What is certainly in the function around `from`, from where to where, and whether it is a linkage stub.
+    pub(crate) fn extent(&self, from: GuestAddr) -> (u64, u64, bool) {
         let found = lock(&self.tables).functions.at(from, false);
-        (found.low, found.high)
+        (found.low, found.high, found.stub)
     }
 
     /// Keeps other threads out until the guard is dropped: for `fork`.
@@ -316,22 +374,19 @@ impl Profile {
 
     fn report(&self) -> Report {
         let recordings = lock(&self.recordings);
+        if self.options.wanted == Wanted::Total {
+            let running = recordings.running.iter().map(|recording| recording.now());
+            return Report::of_total(recordings.ended.total() + running.sum::<u64>());
+        }
         let mut merged = recordings.ended.clone();
         let used = lock(&self.tables).blocks.used();
         for recording in &recordings.running {
-            recording.with(|recorder| merged.add(recorder, &recording.counters, used, recording.now(), Open::Stays));
+            recording.with(|recorder| merged.add(recorder, &recording.counters, used, recording.now()));
         }
         let mut tables = lock(&self.tables);
         let Tables { functions, blocks, .. } = &mut *tables;
         Report::new(&merged, functions, blocks)
     }
-}
-
-/// Whether calls that are under way go on after they have been added up.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Open {
-    Stays,
-    Ends,
 }
 
 /// How the profiled program came to its end.
@@ -372,7 +427,7 @@ impl Thread {
             counters,
             cpu: &raw const *self.cpu,
             lock: Mutex::new(()),
-            recorder: UnsafeCell::new(Recorder::new()),
+            recorder: UnsafeCell::new(Recorder::new(self.exec.units.no_point(&process.code))),
         });
         let (now, pc) = (self.cpu.rt.insns, self.cpu.rip);
         recording.with(|recorder| recorder.start(now, pc, profile));
@@ -392,7 +447,7 @@ impl Thread {
             recordings.running.retain(|running| !Arc::ptr_eq(running, &recording));
             let used = lock(&profile.tables).blocks.used();
             let Recordings { ended, running } = &mut *recordings;
-            recording.with(|recorder| ended.add(recorder, &recording.counters, used, now, Open::Ends));
+            recording.with(|recorder| ended.add(recorder, &recording.counters, used, now));
             running.is_empty()
         };
         (self.cpu.rt.counters, self.cpu.rt.recorder) = (0, 0);
@@ -505,7 +560,8 @@ impl<'a> Bounds<'a> {
         let Some(profile) = self.profile else { return false };
         let (low, high) = self.last.get();
         if !(low..high).contains(&from.0) {
-            self.last.set(profile.extent(from));
+            let (low, high, _) = profile.extent(from);
+            self.last.set((low, high));
         }
         let (low, high) = self.last.get();
         !(low..high).contains(&to.0)

@@ -1,11 +1,11 @@
 //! A finished profile: numbers with the functions, files and addresses they belong to. Everything is sorted, so that equal runs make
 //! equal reports.
 
+use super::Ends;
 use super::blocks::{Block, Blocks};
 use super::counters::Counters;
 use super::functions::{FunctionId, FunctionTable, Place, ROOT};
-use super::recorder::Recorder;
-use super::{Ends, Open};
+use super::recorder::{Executed, Recorder};
 use hashbrown::HashMap;
 use std::path::PathBuf;
 
@@ -96,46 +96,48 @@ pub(super) struct Merged {
 }
 
 impl Merged {
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
     /// Adds what a thread has executed so far, in `used` counters.
-    pub(super) fn add(&mut self, recorder: &mut Recorder, counters: &Counters, used: u32, now: u64, open: Open) {
-        let copy;
-        let recorder = if open == Open::Ends {
-            recorder.close(now);
-            &*recorder
-        } else {
-            copy = recorder.closed(now);
-            &copy
-        };
+    pub(super) fn add(&mut self, recorder: &Recorder, counters: &Counters, used: u32, now: u64) {
+        let totals = recorder.totals(now);
         self.total += now;
-        for counter in 0..used {
-            let count = counters.get(counter as usize);
+        let counted = (0..used).map(|counter| (counter, counters.get(counter as usize)));
+        for (counter, count) in counted.chain(totals.counts) {
             if count != 0 {
                 *self.counts.entry(counter).or_default() += count;
             }
         }
         recorder.partial.iter().for_each(|(key, n)| *self.partial.entry(*key).or_default() += n);
-        for call in &recorder.calls {
+        for call in &totals.calls {
             let sum = self.calls.entry((call.site, call.function)).or_default();
             *sum = (sum.0 + call.calls, sum.1 + call.insns);
         }
-        self.add_contexts(recorder);
+        self.add_contexts(&totals.contexts);
     }
 
-    fn add_contexts(&mut self, recorder: &Recorder) {
+    fn add_contexts(&mut self, contexts: &[Executed]) {
         if self.nodes.is_empty() {
             self.nodes.push(Context { function: ROOT, parent: 0, insns: 0 });
         }
-        let mut here = vec![0u32; recorder.nodes.len()];
-        for (i, node) in recorder.nodes.iter().enumerate().skip(1) {
+        let mut here = vec![0u32; contexts.len()];
+        for (i, node) in contexts.iter().enumerate().skip(1) {
             let parent = here[node.parent as usize];
+            if node.is_stub {
+                here[i] = parent;
+                continue;
+            }
             let nodes = &mut self.nodes;
             here[i] = *self.children.entry((parent, node.function)).or_insert_with(|| {
                 nodes.push(Context { function: node.function, parent, insns: 0 });
                 nodes.len() as u32 - 1
             });
         }
-        for (node, at) in recorder.nodes.iter().zip(here) {
-            self.nodes[at as usize].insns += node.insns;
+        for (node, at) in contexts.iter().zip(here) {
+            let insns = &mut self.nodes[at as usize].insns;
+            *insns = insns.wrapping_add(node.insns);
         }
     }
 }
@@ -147,6 +149,11 @@ struct Renumbered {
 }
 
 impl Report {
+    /// One that holds nothing but the number of all instructions.
+    pub(super) fn of_total(total: u64) -> Report {
+        Report { pid: std::process::id(), total, ..Report::default() }
+    }
+
     /// Puts together what threads have recorded.
     pub(super) fn new(merged: &Merged, functions: &mut FunctionTable, blocks: &Blocks) -> Report {
         let mut report = Report { pid: std::process::id(), total: merged.total, ..Report::default() };

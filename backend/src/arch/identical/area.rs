@@ -1,10 +1,12 @@
-//! What units reach through the GS base: one thread's words, its return table, its table of landings, its log and its counters.
+//! What units reach through the GS base: one thread's words, its return table, its table of landings, and its counters.
 //!
 //! # Safety
 //! An area is a mapping of its own, zero at first, which lives as long as the [`Area`].
 #![allow(unsafe_code)]
 
+use super::emit::Sum;
 use super::enter;
+use crate::shadow::{Frame, SLOTS};
 use calque_ir::CpuState;
 use calque_ir::state::X87;
 use std::io;
@@ -54,27 +56,42 @@ pub(super) struct Words {
     pub(super) budget: u64,
     /// Checks of units that may still be made.
     pub(super) checks: u64,
-    /// Profiled instructions that have run since the last transfer was logged.
-    pub(super) pending: u64,
-    /// Bytes of the log that are free. It is written from its end down.
-    pub(super) log_left: u64,
+    /// Where the profile's sequences keep R10, RAX, RDX, and the flags.
+    pub(super) spills: [u64; 4],
+    /// Profiled instructions that have run: the thread's sum.
+    pub(super) sum: u64,
+    /// The last frame of the shadow stack.
+    pub(super) frame: u64,
+    /// The return point of the call at hand, and where to go on when its edge has been found.
+    pub(super) point: u64,
+    pub(super) found: u64,
+    /// The stack pointer at a transfer that is left to the recorder.
+    pub(super) sp: u64,
+    /// Number of the transfer that is being looked up, or left to the recorder; 0 if there is none.
+    pub(super) transfer: u32,
+    /// Number of the last return.
+    pub(super) last_return: u32,
+    /// Nonzero if sum and frame are in XMM16 and XMM17 inside units.
+    pub(super) in_registers: u32,
+    /// Nonzero while a signal handler runs.
+    pub(super) handlers: u32,
+    /// Nonzero if the transfer is a return whose frame has been popped, and which has gone elsewhere than its call said.
+    pub(super) strayed: u32,
     /// Where a part was interrupted: its counter, and how many of its instructions have run.
     pub(super) interrupted: [u32; 2],
 }
 
-/// A transfer of control that may have left a function.
+/// A transfer of control that a unit leaves to the recorder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(C)]
 pub struct Transfer {
-    /// Instructions since the one before, with the one that transfers control.
-    pub insns: u64,
-    /// The stack pointer; for a return, when the address is off the stack.
-    pub sp: u64,
-    /// Where control goes, if that is computed.
-    pub target: u64,
     /// Which one it is (`Profiler::transfer`).
     pub number: u32,
-    unused: u32,
+    /// The stack pointer; for a return, when the address is off the stack.
+    pub sp: u64,
+    /// For a call: where the host's return goes.
+    pub point: u64,
+    /// Only where it has gone to is to be looked at: its frame has been popped.
+    pub strayed: bool,
 }
 
 /// How control is transferred.
@@ -89,12 +106,25 @@ pub enum TransferKind {
 #[repr(C, align(64))]
 pub(super) struct Fx(pub(super) [u8; 512]);
 
+/// Where a table begins, from the GS base, that has the slot of a context for each low byte of a hash.
+pub(super) const SLOT_TABLE: usize = 1024;
+/// Where the numbers of instructions of a part begin, for those who add them to the sum.
+pub(super) const ADDENDS: usize = SLOT_TABLE + 256;
+const MOST_ADDED: usize = 64;
+/// Where what leads from a frame to the one before is, from the GS base.
+pub(super) const BACK: u32 = (ADDENDS + 8 * (MOST_ADDED + 1)) as u32;
 /// Where the return table begins, from the GS base.
 pub(super) const RETURN_TABLE: usize = 2048;
 /// Where the table of landings begins, from the GS base.
 pub(super) const TABLE: usize = 4096;
 
-const _: () = assert!(size_of::<Words>() <= RETURN_TABLE && RETURN_TABLE + RETURNS * 8 <= TABLE, "the tables overlap");
+const _: () = assert!(
+    size_of::<Words>() <= SLOT_TABLE
+        && BACK as usize + 8 <= RETURN_TABLE
+        && size_of::<Frame>() <= MOST_ADDED
+        && RETURN_TABLE + RETURNS * 8 <= TABLE,
+    "the tables overlap"
+);
 
 /// Displacement from the GS base of the return table's slot for return address `pc`.
 pub(super) fn return_slot(pc: u64) -> u32 {
@@ -104,16 +134,12 @@ pub(super) fn return_slot(pc: u64) -> u32 {
 /// MXCSR of Rust code: its value at reset (SDM vol. 1 10.2.3).
 const MXCSR_DEFAULT: u32 = 0x1f80;
 
-/// Where the log of transfers begins, from the GS base.
-pub(super) const LOG: usize = TABLE + LANDINGS * 8;
-const LOG_BYTES: usize = 16 << 10;
-
 /// Where the counters begin, from the GS base: at a page.
-pub(super) const COUNTERS: usize = LOG + LOG_BYTES;
+pub(super) const COUNTERS: usize = TABLE + LANDINGS * 8;
 /// Counters of a thread. Number 0 stands for what there is no room for.
 pub const MOST_COUNTERS: usize = 1 << 22;
 
-const _: () = assert!(COUNTERS.is_multiple_of(4096) && LOG_BYTES.is_multiple_of(size_of::<Transfer>()));
+const _: () = assert!(COUNTERS.is_multiple_of(4096) && 256 % SLOTS == 0);
 
 const SIZE: usize = COUNTERS + MOST_COUNTERS * 8;
 
@@ -129,6 +155,7 @@ pub struct Area {
     pub(super) loaded: X87,
     /// Units have used it since its pointers were taken.
     pub(super) pointers_differ: bool,
+    sum: Sum,
 }
 
 // SAFETY: the mapping belongs to the value.
@@ -136,19 +163,30 @@ unsafe impl Send for Area {}
 
 impl Area {
     /// An area whose landings all are `empty`, the exit for unknown targets, and whose return points are `no_return`.
-    pub(super) fn new(empty: u64, no_return: u64) -> io::Result<Area> {
+    pub(super) fn new(empty: u64, no_return: u64, sum: Sum) -> io::Result<Area> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new anonymous mapping.
         let p = unsafe { libc::mmap(std::ptr::null_mut(), SIZE, protection, flags, -1, 0) };
         let words = NonNull::new(p.cast()).filter(|_| p != libc::MAP_FAILED).ok_or_else(io::Error::last_os_error)?;
-        let area =
-            Area { words, used: Vec::new(), empty, no_return, loaded: CpuState::new().x87, pointers_differ: false };
+        let area = Area {
+            words,
+            used: Vec::new(),
+            empty,
+            no_return,
+            loaded: CpuState::new().x87,
+            pointers_differ: false,
+            sum,
+        };
         // SAFETY: words and table are ours and nobody else's yet.
         unsafe {
             (*area.words()).host_mxcsr = MXCSR_DEFAULT;
             (*area.words()).xinuse = u32::from(enter::has_xinuse());
-            (*area.words()).log_left = LOG_BYTES as u64;
+            let slots = area.words().cast::<u8>().add(SLOT_TABLE);
+            let addends = area.words().cast::<u8>().add(ADDENDS).cast::<u64>();
+            (0..=MOST_ADDED).for_each(|n| addends.add(n).write(n as u64));
+            addends.add(MOST_ADDED + 1).write((size_of::<Frame>() as u64).wrapping_neg());
+            (0..256).for_each(|hash| slots.add(hash).write((hash % SLOTS) as u8));
             std::slice::from_raw_parts_mut(area.slot(0), LANDINGS).fill(empty);
         }
         area.clear_returns();
@@ -227,14 +265,31 @@ impl Area {
         unsafe { self.counters().add(number as usize) }
     }
 
-    /// Takes the transfers out of the log, the last one first, and the number of instructions since.
-    pub fn take_log(&mut self) -> (&[Transfer], u64) {
-        // SAFETY: the owner of the area is not inside a unit. The log follows at `LOG`, and units have written it down from its end.
+    /// Lets profiled units count on from this sum, with this last frame of the shadow stack, perhaps in a signal handler.
+    pub fn set_profile(&mut self, sum: u64, (frame, in_handler): (u64, bool)) {
+        let words = self.words();
+        // SAFETY: as above.
         unsafe {
-            let left = std::mem::replace(&mut (*self.words()).log_left, LOG_BYTES as u64) as usize;
-            let first = self.words.as_ptr().cast::<u8>().add(LOG + left).cast();
-            let len = (LOG_BYTES - left) / size_of::<Transfer>();
-            (std::slice::from_raw_parts(first, len), std::mem::take(&mut (*self.words()).pending))
+            ((*words).sum, (*words).frame, (*words).handlers) = (sum, frame, u32::from(in_handler));
+            (*words).in_registers = u32::from(self.sum == Sum::InRegister);
+        }
+    }
+
+    /// The thread's sum and the last frame of its shadow stack.
+    pub fn profile(&self) -> (u64, u64) {
+        // SAFETY: as above.
+        unsafe { ((*self.words()).sum, (*self.words()).frame) }
+    }
+
+    /// The transfer that the last unit has left to the recorder.
+    pub fn take_transfer(&mut self) -> Option<Transfer> {
+        let words = self.words();
+        // SAFETY: as above.
+        unsafe {
+            let number = std::mem::take(&mut (*words).transfer);
+            let strayed = std::mem::take(&mut (*words).strayed) != 0;
+            let (sp, point) = ((*words).sp, (*words).point);
+            (number != 0).then_some(Transfer { number, sp, point, strayed })
         }
     }
 

@@ -6,7 +6,8 @@
 //! The host's signal handler takes the lock only when it has interrupted a unit or a landing: its thread does not hold it then.
 
 use super::area::{Area, MOST_COUNTERS};
-use super::emit::{Code, R11, RIP};
+use super::calls;
+use super::emit::{Code, LAST_RETURN, R10, R11, RCX, RIP, RSP, SP, SPILL, SPILL_R10, STRAYED, Sum, TRANSFER};
 use super::enter;
 use super::sites::{self, Away, Phase, Rule, Sequence, Site};
 use super::unit::{BEFORE_POINT, Check, Counted, Entry, Exits, Profiler, Source, Translator, UnitExit, Way, World};
@@ -231,18 +232,19 @@ pub struct Frozen<'a> {
 const PAGE: u64 = 4096;
 
 impl Blocks {
-    /// No units, with room for `budget` bytes of code.
-    pub fn new(budget: usize) -> Result<Blocks, CacheError> {
+    /// No units, with room for `budget` bytes of code. Those that are profiled count in `sum`.
+    pub fn new(budget: usize, sum: Sum) -> Result<Blocks, CacheError> {
         let memory = CodeMemory::near(PLACE, budget.clamp(1 << 20, MOST))?;
-        let mut header = Header::new(memory.base());
+        let mut header = Header::new(memory.base(), sum);
         let (link, syscall) = (header.thunk(enter::exit_link()), header.thunk(enter::exit_syscall()));
         let (odd, miss) = (header.thunk(enter::exit_odd()), header.thunk(enter::exit_miss()));
         let (gone, stop) = (header.thunk(enter::exit_gone()), header.thunk(enter::exit_stop()));
         let (changed, often) = (header.thunk(enter::exit_changed()), header.thunk(enter::exit_often()));
-        let (no_call, no_return) = header.returns();
+        let Returns { no_call, no_return, no_point, strayed, look_up, jump, ret, tell } = header.returns(stop);
         let at = memory.allocate(header.code.len()).expect("new code memory has room for its header");
         memory.write(at, &header.code.bytes);
-        let exits = Exits { link, syscall, odd, stop, changed, often, no_return };
+        let exits =
+            Exits { link, syscall, odd, stop, changed, often, no_return, strayed, no_point, look_up, jump, ret, tell };
         let state = Mutex::new(State::new(Translator::new(), &header));
         Ok(Blocks { memory, header, exits, miss, gone, no_call, state, generation: AtomicU64::new(0) })
     }
@@ -275,7 +277,12 @@ impl Blocks {
 
     /// An area for a thread.
     pub fn area(&self) -> std::io::Result<Area> {
-        Area::new(self.gone, self.no_call)
+        Area::new(self.gone, self.no_call, self.header.code.sum)
+    }
+
+    /// Where the host's return goes that belongs to a frame of the shadow stack (`Frame::point`) that no unit has pushed.
+    pub fn no_point(&self) -> u64 {
+        self.exits.no_point
     }
 
     /// Raised by each reset: areas are to be cleared.
@@ -382,7 +389,7 @@ impl Blocks {
 
     /// Makes the unit at `pc`, or finds that there is none to be made. `source` copies guest code. Whether the bytes are
     /// still the same is the caller's to look after: it keeps others from calling `remove`, and `unchanged` says so before the unit can be found.
-    /// `None` if they have changed. With a profiler, the unit counts what it executes and logs transfers of control.
+    /// `None` if they have changed. With a profiler, the unit counts what it executes and keeps the shadow stack.
     pub fn translate(
         &self,
         pc: u64,
@@ -395,7 +402,7 @@ impl Blocks {
         let start = self.memory.peek() as u32;
         let mut bytes = std::mem::take(&mut state.buffer);
         bytes.clear();
-        let mut code = Code { bytes, base: self.memory.base() + u64::from(start) };
+        let mut code = Code { bytes, base: self.memory.base() + u64::from(start), sum: self.header.code.sum };
         let (by_pc, records, counters) = (&state.by_pc, &state.records, &mut state.counters);
         let guarded = &state.guarded;
         let loose = state.changes.get(&pc).is_some_and(|changes| *changes >= LOOSE_AFTER);
@@ -496,7 +503,8 @@ impl Blocks {
         let record = state.by_pc.get(pc, &state.records).map(|i| &state.records[i as usize])?;
         let unit = if record.kind == Kind::Unit { record.start } else { return None };
         let start = self.memory.peek() as u32;
-        let mut code = Code { bytes: Vec::with_capacity(64), base: self.memory.base() + u64::from(start) };
+        let (bytes, sum) = (Vec::with_capacity(64), self.header.code.sum);
+        let mut code = Code { bytes, base: self.memory.base() + u64::from(start), sum };
         let mut sequence = Sequence::at(0);
         let next = head.map_or(self.miss, |head| head + Code::MOVE_RCX_AWAY.len() as u64);
         let jump = write_landing(&mut code, &mut sequence, pc, next, self.memory.base() + u64::from(unit));
@@ -650,8 +658,8 @@ struct Header {
 }
 
 impl Header {
-    fn new(base: u64) -> Header {
-        Header { code: Code { bytes: Vec::new(), base }, returns: 0, items: Vec::new() }
+    fn new(base: u64, sum: Sum) -> Header {
+        Header { code: Code { bytes: Vec::new(), base, sum }, returns: 0, items: Vec::new() }
     }
 
     /// `jmp [rip]` and the address.
@@ -662,13 +670,12 @@ impl Header {
         at
     }
 
-    /// Where returns come to that no call has left a return point for, and those that have come to another's, with RCX in R11.
-    fn returns(&mut self) -> (u64, u64) {
+    /// The ways that units share: behind returns, and for profiles.
+    fn returns(&mut self, stop: u64) -> Returns {
         self.returns = self.code.len();
         let mut sequence = Sequence::at(self.returns);
         let no_call = self.code.here();
-        self.code.restore(R11, RIP);
-        self.code.store_below_rsp(R11);
+        self.put_back_below();
         sequence.rule(self.code.len(), Rule::STEP);
         self.code.take_index(R11);
         self.code.jump_landing();
@@ -679,7 +686,58 @@ impl Header {
         self.code.load_index();
         self.code.jump_landing();
         sequence.rule(self.code.len(), Rule::DONE);
+        let no_point = self.code.here();
+        self.put_back_below();
+        self.code.move_rcx_away();
+        let strayed = self.code.here();
+        self.code.move_rcx_back();
+        self.code.copy32(TRANSFER, LAST_RETURN);
+        self.code.store32(STRAYED, 1);
+        self.code.save(SP, RSP);
+        self.code.jump(stop);
+        let sum = self.code.sum;
+        let fits = "the ways of profiles are encodable";
+        let look_up = self.code.here();
+        self.code.put(&calls::look_up(look_up, stop, sum).expect(fits));
+        let jump = self.code.here();
+        self.code.put(&calls::jump(jump, stop, sum).expect(fits));
+        let ret = self.code.here();
+        let (way, push) = calls::ret(ret, stop, sum).expect(fits);
+        self.code.put(&way[..push]);
+        sequence.rule(self.code.len(), Rule::STEP);
+        self.code.put(&way[push..]);
+        // A return from a stack that cannot be written to.
+        sequence.rule(self.code.len() - way.len() + push + PUSH, Rule::DONE);
+        let tell = self.code.here();
+        self.code.restore(R10, SPILL_R10);
+        self.code.restore(RCX, SPILL);
+        self.code.save(SP, RSP);
+        self.code.jump(stop);
+        sequence.rule(self.code.len(), Rule::STEP);
         sites::put_sequence(&mut self.items, 0, sequence.list());
-        (no_call, no_return)
+        Returns { no_call, no_return, no_point, strayed, look_up, jump, ret, tell }
     }
+
+    /// Puts the guest's return address back below the stack pointer; it is in R11, too.
+    fn put_back_below(&mut self) {
+        self.code.restore(R11, RIP);
+        self.code.store_below_rsp(R11);
+    }
+}
+
+/// Bytes of `push r11`.
+const PUSH: usize = 2;
+
+/// See `Exits`.
+struct Returns {
+    /// Where returns come to that no call has left a return point for, and those that have come to another's, with RCX in R11.
+    no_call: u64,
+    no_return: u64,
+    /// The same where units are profiled.
+    no_point: u64,
+    strayed: u64,
+    look_up: u64,
+    jump: u64,
+    ret: u64,
+    tell: u64,
 }

@@ -1,12 +1,16 @@
-//! The few host instructions that rewritten sequences are made of. None changes a flag (SDM vol. 2: MOV, MOVZX, LEA, PUSH, POP, JMP, JRCXZ).
+//! The few host instructions that rewritten sequences are made of. None changes a flag (SDM vol. 2: MOV, MOVZX, LEA, PUSH, POP, JMP, JRCXZ, NOT,
+//! BSWAP, CRC32, VMOVQ, VPADDQ, VPSUBQ).
 
-use super::area::{COUNTERS, LOG, RETURN_TABLE, TABLE, Transfer, Words};
+use super::area::{ADDENDS, BACK, COUNTERS, RETURN_TABLE, SLOT_TABLE, TABLE, Words};
+use crate::shadow::{Context, Edge, Frame};
 use std::mem::offset_of;
 
 /// RCX: the one register that can be compared without flags (JRCXZ).
 pub(super) const RCX: u8 = 1;
 /// RSP.
-const RSP: u8 = 4;
+pub(super) const RSP: u8 = 4;
+/// R10, for what needs one more register.
+pub(super) const R10: u8 = 10;
 /// R11: the host's is free for sequences; the guest's is in the area (see `mod.rs`).
 pub(super) const R11: u8 = 11;
 
@@ -18,17 +22,55 @@ pub(super) const EXIT: u32 = offset_of!(Words, exit) as u32;
 pub(super) const X87_USED: u32 = offset_of!(Words, x87_used) as u32;
 pub(super) const BUDGET: u32 = offset_of!(Words, budget) as u32;
 pub(super) const CHECKS: u32 = offset_of!(Words, checks) as u32;
-const PENDING: u32 = offset_of!(Words, pending) as u32;
-const LOG_LEFT: u32 = offset_of!(Words, log_left) as u32;
+pub(super) const SPILL_R10: u32 = offset_of!(Words, spills) as u32;
+pub(super) const SPILL_RAX: u32 = SPILL_R10 + 8;
+pub(super) const SPILL_RDX: u32 = SPILL_R10 + 16;
+pub(super) const FLAGS: u32 = SPILL_R10 + 24;
+pub(super) const HANDLERS: u32 = offset_of!(Words, handlers) as u32;
+pub(super) const SUM: u32 = offset_of!(Words, sum) as u32;
+pub(super) const FRAME: u32 = offset_of!(Words, frame) as u32;
+pub(super) const POINT: u32 = offset_of!(Words, point) as u32;
+pub(super) const FOUND: u32 = offset_of!(Words, found) as u32;
+pub(super) const SP: u32 = offset_of!(Words, sp) as u32;
+pub(super) const TRANSFER: u32 = offset_of!(Words, transfer) as u32;
+pub(super) const LAST_RETURN: u32 = offset_of!(Words, last_return) as u32;
+pub(super) const STRAYED: u32 = offset_of!(Words, strayed) as u32;
+
+/// From the last frame, the edge of the one that is being made behind it.
+pub(super) const NEW_EDGE: usize = size_of::<Frame>() + offset_of!(Frame, edge);
 
 /// Displacement of a counter.
 pub(super) fn counter(number: u32) -> u32 {
     COUNTERS as u32 + 8 * number
 }
 
+/// A frame beside the last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Neighbour {
+    Next,
+    Previous,
+}
+
+/// Where profiled units have the thread's sum of instructions, and the address of the last frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sum {
+    /// In `Words::sum` and `Words::frame`: each change waits for the one before to go through memory.
+    InMemory,
+    /// In XMM16 and XMM17, which guests do not have: no host announces AVX-512 to them.
+    InRegister,
+}
+
+impl Sum {
+    /// What is faster on this host.
+    pub fn of_host() -> Sum {
+        if std::arch::is_x86_feature_detected!("avx512vl") { Sum::InRegister } else { Sum::InMemory }
+    }
+}
+
 /// Code being written, to run at a known address.
 pub(super) struct Code {
     pub(super) bytes: Vec<u8>,
+    pub(super) sum: Sum,
     /// Where `bytes[0]` will run.
     pub(super) base: u64,
 }
@@ -226,49 +268,244 @@ impl Code {
         self.add(counter(number), 1);
     }
 
-    /// Adds `n` instructions to what the next transfer in the log is told of.
+    /// Adds `n` instructions to the thread's sum.
     pub(super) fn count_insns(&mut self, n: u32) {
-        self.add(PENDING, n);
-    }
-
-    /// Writes a transfer into the log with `n` instructions up to it; the offset of the displacement of a JRCXZ that is taken if the log
-    /// is full now. RCX is spilled. If the target is computed, it is at `Area::rip`, and then in R11.
-    pub(super) fn log(&mut self, n: u32, number: u32, is_computed: bool) -> usize {
-        self.restore(R11, PENDING);
-        self.add_r11(n);
-        self.store64(PENDING, 0);
-        self.save(SPILL, RCX);
-        self.restore(RCX, LOG_LEFT);
-        self.save_to_log(offset_of!(Transfer, insns), R11);
-        self.save_to_log(offset_of!(Transfer, sp), RSP);
-        // mov dword gs:[rcx + number's], number
-        self.put(&[0x65, 0xc7, 0x81]);
-        self.put32(Self::in_log(offset_of!(Transfer, number)));
-        self.put32(number);
-        if is_computed {
-            self.restore(R11, RIP);
-            self.save_to_log(offset_of!(Transfer, target), R11);
+        match self.sum {
+            Sum::InMemory => self.add(SUM, n),
+            Sum::InRegister => {
+                // vpaddq xmm16, xmm16, gs:[the addend]{1to2}
+                self.put(&[0x65, 0x62, 0xe1, 0xfd, 0x10, 0xd4, 0x04, 0x25]);
+                self.put32(ADDENDS as u32 + 8 * n);
+            }
         }
-        self.add_rcx((size_of::<Transfer>() as u32).wrapping_neg());
-        self.save(LOG_LEFT, RCX);
-        self.put(&[0xe3, 0]);
-        self.len() - 1
     }
 
-    /// Displacement of a field of the next entry from RCX.
-    fn in_log(field: usize) -> u32 {
-        (LOG + field - size_of::<Transfer>()) as u32
+    /// Stores the sum to the new frame behind the one at R10; RCX is lost.
+    pub(super) fn enter_frame(&mut self) {
+        const AT: usize = size_of::<Frame>() + offset_of!(Frame, entered);
+        match self.sum {
+            Sum::InMemory => {
+                self.restore(RCX, SUM);
+                self.store(R10, AT, RCX);
+            }
+            Sum::InRegister => {
+                // vmovq [r10 + AT], xmm16
+                self.put(&[0x62, 0xc1, 0xfd, 0x08, 0xd6, 0x82]);
+                self.put32(AT as u32);
+            }
+        }
     }
 
-    /// `mov gs:[rcx + entry's field], reg`
-    fn save_to_log(&mut self, field: usize, reg: u8) {
-        self.put(&[0x65, 0x48 | reg >> 3 << 2, 0x89, (reg & 7) << 3 | 0x81]);
-        self.put32(Self::in_log(field));
+    /// Adds what has been executed since the frame at R10 was entered to its edge; RCX and R11 are lost.
+    pub(super) fn leave_frame(&mut self) {
+        const AT: usize = offset_of!(Frame, entered);
+        match self.sum {
+            Sum::InMemory => {
+                self.load(RCX, R10, AT);
+                self.complement_rcx();
+                self.restore(R11, SUM);
+                self.subtract_from_r11();
+                self.load(R11, R10, offset_of!(Frame, edge));
+                self.save(SPILL_RAX, R10);
+                self.load(R10, R11, offset_of!(Edge, insns));
+                self.add_rcx_to_r10();
+                self.store(R11, offset_of!(Edge, insns), R10);
+                self.restore(R10, SPILL_RAX);
+            }
+            Sum::InRegister => {
+                self.load(R11, R10, offset_of!(Frame, edge));
+                // vpsubq xmm18, xmm16, [r10 + AT]{1to2}
+                self.put(&[0x62, 0xc1, 0xfd, 0x10, 0xfb, 0x92]);
+                self.put32(AT as u32);
+                // vpaddq xmm18, xmm18, [r11 + insns]{1to2}
+                self.put(&[0x62, 0xc1, 0xed, 0x10, 0xd4, 0x93]);
+                self.put32(offset_of!(Edge, insns) as u32);
+                // vmovq [r11 + insns], xmm18
+                self.put(&[0x62, 0xc1, 0xfd, 0x08, 0xd6, 0x93]);
+                self.put32(offset_of!(Edge, insns) as u32);
+            }
+        }
+    }
+
+    /// `vmovq xmm17, r10`
+    pub(super) const SET_FRAME: [u8; 6] = [0x62, 0xc1, 0xfd, 0x08, 0x6e, 0xca];
+
+    /// `vmovq gs:[SUM], xmm16`
+    pub(super) const SAVE_SUM: [u8; 12] = {
+        let [a, b, c, d] = SUM.to_le_bytes();
+        [0x65, 0x62, 0xe1, 0xfd, 0x08, 0xd6, 0x04, 0x25, a, b, c, d]
+    };
+
+    /// `opcode reg, [base + at]` with a 64-bit operand; no base that needs more than its number (RSP, R12).
+    fn based(&mut self, opcode: u8, reg: u8, base: u8, at: usize) {
+        self.put(&[0x48 | reg >> 3 << 2 | base >> 3, opcode, 0x80 | (reg & 7) << 3 | base & 7]);
+        self.put32(at as u32);
+    }
+
+    /// `mov reg, [base + at]`
+    pub(super) fn load(&mut self, reg: u8, base: u8, at: usize) {
+        self.based(0x8b, reg, base, at);
+    }
+
+    /// `mov [base + at], reg`
+    pub(super) fn store(&mut self, base: u8, at: usize, reg: u8) {
+        self.based(0x89, reg, base, at);
+    }
+
+    /// `mov qword [r10 + at], value`, in one or two instructions.
+    pub(super) fn store64_at_r10(&mut self, at: usize, value: u64) {
+        if value as i64 == i64::from(value as i32) {
+            self.put(&[0x49, 0xc7, 0x82]);
+            self.put32(at as u32);
+            return self.put32(value as u32);
+        }
+        for (at, half) in [(at, value as u32), (at + 4, (value >> 32) as u32)] {
+            self.put(&[0x41, 0xc7, 0x82]);
+            self.put32(at as u32);
+            self.put32(half);
+        }
+    }
+
+    /// The last frame to R10.
+    pub(super) fn load_frame(&mut self) {
+        match self.sum {
+            Sum::InMemory => self.restore(R10, FRAME),
+            // vmovq r10, xmm17
+            Sum::InRegister => self.put(&[0x62, 0xc1, 0xfd, 0x08, 0x7e, 0xca]),
+        }
+    }
+
+    /// Makes the frame behind the one at R10 the last one, or the one before. R10 is lost.
+    pub(super) fn move_frame(&mut self, to: Neighbour) {
+        let by = size_of::<Frame>() as u8;
+        match (self.sum, to) {
+            (Sum::InMemory, to) => {
+                let by = if to == Neighbour::Next { by } else { by.wrapping_neg() };
+                // lea r10, [r10 + by]
+                self.put(&[0x4d, 0x8d, 0x52, by]);
+                self.save(FRAME, R10);
+            }
+            (Sum::InRegister, to) => {
+                // vpaddq xmm17, xmm17, gs:[by]{1to2}
+                self.put(&[0x65, 0x62, 0xe1, 0xf5, 0x10, 0xd4, 0x0c, 0x25]);
+                self.put32(if to == Neighbour::Next { ADDENDS as u32 + 8 * u32::from(by) } else { BACK });
+            }
+        }
+    }
+
+    /// `mov rcx, rsp; lea rcx, [rcx + rcx]; not rcx`: the place of a call whose return address is there.
+    pub(super) fn take_place(&mut self) {
+        self.put(&[0x48, 0x89, 0xe1, 0x48, 0x8d, 0x0c, 0x09]);
+        self.complement_rcx();
+    }
+
+    /// `not rcx`
+    fn complement_rcx(&mut self) {
+        self.put(&[0x48, 0xf7, 0xd1]);
+    }
+
+    /// `mov rcx, [r10 + place]; mov r11, rsp; lea rcx, [rcx + r11 * 2 + by]`
+    pub(super) fn compare_place(&mut self, by: i8) {
+        self.load(RCX, R10, offset_of!(Frame, place));
+        self.put(&[0x49, 0x89, 0xe3, 0x4a, 0x8d, 0x4c, 0x59, by as u8]);
+    }
+
+    /// `lea rcx, [rcx + r11 + 1]`: less the number whose complement was in RCX.
+    pub(super) fn subtract_from_r11(&mut self) {
+        self.put(&[0x4a, 0x8d, 0x4c, 0x19, 1]);
+    }
+
+    /// `lea r10, [r10 + rcx]`
+    pub(super) fn add_rcx_to_r10(&mut self) {
+        self.put(&[0x4d, 0x8d, 0x14, 0x0a]);
+    }
+
+    /// `push r11`
+    pub(super) fn push_r11(&mut self) {
+        self.put(&[0x41, 0x53]);
+    }
+
+    /// Makes RCX 0 if it is negative, by more than -2^56, and something else if it is not.
+    pub(super) fn is_negative(&mut self) {
+        // bswap rcx; lea ecx, [rcx + 1]; movzx ecx, cl
+        self.put(&[0x48, 0x0f, 0xc9, 0x8d, 0x49, 1, 0x0f, 0xb6, 0xc9]);
+    }
+
+    /// Makes RCX 0 if what is in R11 is from `low` to below `high`; R11 is lost.
+    pub(super) fn is_between(&mut self, low: u64, high: u64) {
+        let signed = |value: u64| value as i64 == i64::from(value as i32);
+        if signed(low.wrapping_neg()) && signed(high) {
+            // lea rcx, [r11 - low]; not r11; lea r11, [r11 + high]
+            self.put(&[0x49, 0x8d, 0x8b]);
+            self.put32(low.wrapping_neg() as u32);
+            self.put(&[0x49, 0xf7, 0xd3]);
+            self.add_r11(high as u32);
+        } else {
+            // lea rcx, [rcx + r11]; not r11; and the like
+            self.load_constant(RCX, low.wrapping_neg());
+            self.put(&[0x4a, 0x8d, 0x0c, 0x19]);
+            self.put(&[0x49, 0xf7, 0xd3]);
+            self.save(FOUND, RCX);
+            self.load_constant(RCX, high);
+            self.put(&[0x4e, 0x8d, 0x1c, 0x19]);
+            self.restore(RCX, FOUND);
+        }
+        // bswap rcx; movzx ecx, cl; bswap r11; movzx r11d, r11b; lea ecx, [rcx + r11]
+        self.put(&[
+            0x48, 0x0f, 0xc9, 0x0f, 0xb6, 0xc9, 0x49, 0x0f, 0xcb, 0x45, 0x0f, 0xb6, 0xdb, 0x42, 0x8d, 0x0c, 0x19,
+        ]);
+    }
+
+    /// The chain of edges in the context of the frame at R10 for this transfer, to where R11 says: its first to R11.
+    pub(super) fn load_hashed_edge(&mut self, number: u32) {
+        // mov ecx, number; crc32 rcx, r11; movzx ecx, cl; movzx ecx, byte gs:[rcx + table]
+        self.put(&[0xb9]);
+        self.put32(number);
+        self.put(&[0xf2, 0x49, 0x0f, 0x38, 0xf1, 0xcb, 0x0f, 0xb6, 0xc9, 0x65, 0x0f, 0xb6, 0x89]);
+        self.put32(SLOT_TABLE as u32);
+        self.load(R11, R10, offset_of!(Frame, context));
+        // mov r11, [r11 + rcx * 8]
+        const _: () = assert!(offset_of!(Context, slots) == 0);
+        self.put(&[0x4d, 0x8b, 0x1c, 0xcb]);
+    }
+
+    /// The chain of a linkage stub's jumps behind the last call, whose frame is at R10: its first to R11.
+    pub(super) fn load_edge_behind(&mut self) {
+        self.load(R11, R10, offset_of!(Frame, edge));
+        self.load(R11, R11, offset_of!(Edge, behind));
+    }
+
+    /// As `load_hashed_edge`, by a known slot.
+    pub(super) fn load_edge(&mut self, slot: usize) {
+        self.load(R11, R10, offset_of!(Frame, context));
+        self.load(R11, R11, 8 * slot);
+    }
+
+    /// Makes RCX 0 if the edge at R11 is of this transfer.
+    pub(super) fn is_edge_of(&mut self, number: u32) {
+        // mov ecx, [r11]; lea ecx, [rcx - number]
+        const _: () = assert!(offset_of!(Edge, number) == 0);
+        self.put(&[0x41, 0x8b, 0x0b, 0x8d, 0x89]);
+        self.put32(number.wrapping_neg());
     }
 
     /// Has the JRCXZ with its displacement at `at` lead here.
     pub(super) fn land_short(&mut self, at: usize) {
         self.bytes[at] = i8::try_from(self.len() - at - 1).expect("a short way") as u8;
+    }
+
+    /// `mov r11d, gs:[from]; mov gs:[to], r11d`
+    pub(super) fn copy32(&mut self, to: u32, from: u32) {
+        for (opcode, at) in [(0x8b, from), (0x89, to)] {
+            self.put(&[0x65, 0x44, opcode, 0x1c, 0x25]);
+            self.put32(at);
+        }
+    }
+
+    /// A jump unless RCX is 0, to be led somewhere by `patch`; the offset of its displacement.
+    pub(super) fn jump_unless_zero(&mut self) -> usize {
+        self.put(&[0xe3, 5, 0xe9, 0, 0, 0, 0]);
+        self.len() - 4
     }
 
     /// Goes on behind itself if `Area::rip` is `pc`, else at `other`. RCX, which is in R11 meanwhile, is not moved back.

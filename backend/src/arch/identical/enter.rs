@@ -9,7 +9,8 @@
 //!    code that it returns to.
 //! 4. Between `calque_unit_window` and its end, guest registers are being loaded, and the interrupt word has been looked at: a handler that
 //!    interrupts it sends it to `calque_unit_abort` ([`leave_at`]), which has nothing to save.
-//! 5. x87 and MMX registers stay in the host's registers while Rust runs: Rust uses none on this host.
+//! 5. Where units count in XMM16 and XMM17 ([`super::Sum`]), those are loaded on the way in and stored on the way out, through the area.
+//! 6. x87 and MMX registers stay in the host's registers while Rust runs: Rust uses none on this host.
 #![allow(unsafe_code)]
 
 use super::area::{self, Area, Fx, Words};
@@ -89,6 +90,11 @@ global_asm!(
     "movups xmm\\n, [rax + {xmm} + 16 * \\n]",
     ".endr",
     "2:",
+    "cmp dword ptr gs:[{in_registers}], 0",
+    "je 6f",
+    "vmovq xmm16, qword ptr gs:[{sum}]",
+    "vmovq xmm17, qword ptr gs:[{frame}]",
+    "6:",
     "mov rcx, [rax + {fs_base}]",
     "wrfsbase rcx",
     "bt qword ptr gs:[{flags}], 32",
@@ -199,6 +205,11 @@ global_asm!(
     "stmxcsr [rax + {mxcsr}]",
     "ldmxcsr gs:[{host_mxcsr}]",
     "mov rsi, rax",
+    "cmp dword ptr gs:[{in_registers}], 0",
+    "je 7f",
+    "vmovq qword ptr gs:[{sum}], xmm16",
+    "vmovq qword ptr gs:[{frame}], xmm17",
+    "7:",
     // Bit 2 of XINUSE: whether any upper half is not zero (SDM vol. 1 13.6).
     "cmp dword ptr gs:[{xinuse}], 0",
     "je 4f",
@@ -265,6 +276,9 @@ global_asm!(
     cpu = const offset_of!(Words, cpu),
     upper_clear = const offset_of!(Words, upper_clear),
     xinuse = const offset_of!(Words, xinuse),
+    sum = const offset_of!(Words, sum),
+    frame = const offset_of!(Words, frame),
+    in_registers = const offset_of!(Words, in_registers),
     flags = const offset_of!(Words, flags),
     rflags = const offset_of!(Words, rflags),
     scratch = const offset_of!(Words, scratch),

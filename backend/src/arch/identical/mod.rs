@@ -8,6 +8,7 @@
 //! - `unit`: from guest bytes to the host code of one *unit*: a run of guest instructions; `unit/profiled`: what is counted there for profiles;
 //!   `unit/checked`: what is compared before it;
 //!   `unit/guarded`: divisions that have faulted.
+//! - `calls`: what profiled units share of keeping the shadow call stack.
 //! - `sites`: from a host pc in a unit back to the guest instruction, and what is to be repaired there.
 //! - `blocks`: all units of a process: code memory, links, landings, removal.
 //! - `memory`: code memory near the guest's programs.
@@ -58,8 +59,18 @@
 //! # Profiles
 //! Units that are profiled (`unit/profiled.rs`) count instructions where control leaves what follows one instruction behind the other, a
 //! *part*: at a branch that is taken, a call, a return. So what falls through costs nothing. The counter belongs to the instructions
-//! from the part's start to the exit. Where control may leave a function the transfer is written into the thread's log, which is read when
-//! the unit is left; that is also what happens when it is full.
+//! from the part's start to the exit; a call's part is counted by the call's edge. Every part adds its instructions to the thread's sum.
+//!
+//! Where control may leave a function, the unit keeps the shadow call stack (`crate::shadow`): frames, with the sum at the call, and edges, found
+//! in the context that runs by the number of the transfer, and by the target if that is computed. The host's return goes to the return point that
+//! the frame says, in place of the return table; a return point that is another's has its return looked at by the recorder. Flags are left alone, so
+//! comparisons are sums that JRCXZ looks at; the sign of one, the byte that BSWAP brings down. RCX and R10 are spilled meanwhile.
+//! What is not usual, but known, is done out of line (`calls`), and what is not known, by the recorder, behind the unit's exit: that a
+//! transfer is for it, the words say (`Words::transfer`).
+//!
+//! Sum and last frame change with every part and every call. In memory each change waits for the one before to be forwarded from store to load,
+//! 6 cycles; so where the host has AVX-512 they are in XMM16 and XMM17, which guests do not have, and change by VPADDQ, which leaves
+//! the flags alone, too ([`Sum`]).
 //!
 //! # Interruption
 //! There are no polls. The host's signal handler leaves units itself: [`Blocks::interrupt`] says how for a given host pc.
@@ -68,6 +79,7 @@
 
 mod area;
 mod blocks;
+mod calls;
 mod classify;
 mod emit;
 mod enter;
@@ -77,5 +89,6 @@ mod unit;
 
 pub use area::{Area, MOST_COUNTERS, Transfer, TransferKind};
 pub use blocks::{Blocks, Found, Frozen, Made, TranslateError};
+pub use emit::Sum;
 pub use enter::{Back, Cause, Exit, Redirect, Standing, enter, is_supported, leave_at, resume, signal_entry};
 pub use unit::{Counted, Profiler, Source};

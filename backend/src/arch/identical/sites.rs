@@ -79,6 +79,9 @@ impl Rule {
     }
 }
 
+/// Most bytes with one rule in an item.
+const LONGEST: usize = u8::MAX as usize;
+
 /// The host instructions of a sequence as they are written: their lengths and rules.
 #[derive(Default)]
 pub(super) struct Sequence {
@@ -101,11 +104,19 @@ impl Sequence {
 
     /// What was written up to offset `to` has `rule`.
     pub(super) fn rule(&mut self, to: usize, rule: Rule) {
-        let len = to - self.from;
+        let mut len = to - self.from;
         self.from = to;
-        match self.list.last_mut() {
-            Some((before, same)) if *same == rule && *before + len <= usize::from(u8::MAX) => *before += len,
-            _ => self.list.push((len, rule)),
+        if let Some((before, same)) = self.list.last_mut()
+            && *same == rule
+        {
+            let more = len.min(LONGEST - *before);
+            *before += more;
+            len -= more;
+        }
+        while len != 0 {
+            let part = len.min(LONGEST);
+            self.list.push((part, rule));
+            len -= part;
         }
     }
 

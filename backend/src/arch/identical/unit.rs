@@ -32,8 +32,17 @@ pub(super) struct Exits {
     pub(super) stop: u64,
     pub(super) changed: u64,
     pub(super) often: u64,
-    /// Behind a return whose return point is another's: to the pc at `Area::rip`, with RCX spilled.
+    /// Behind a return whose return point is another's: to the pc at `Area::rip`, with RCX in R11.
     pub(super) no_return: u64,
+    /// Where units are profiled: the same, and where a host's return goes that no unit's call belongs to.
+    pub(super) strayed: u64,
+    pub(super) no_point: u64,
+    /// See `calls`.
+    pub(super) look_up: u64,
+    pub(super) jump: u64,
+    pub(super) ret: u64,
+    /// Leaves for the recorder, with RCX and R10 spilled.
+    pub(super) tell: u64,
 }
 
 /// Which instructions units count.
@@ -49,8 +58,10 @@ pub enum Counted {
 pub trait Profiler {
     /// The counter of the instructions of these lengths from `pc` on.
     fn counter(&mut self, pc: u64, lengths: &[u8]) -> u32;
-    /// The number of the transfer of control at `site`, to `target` if that is not computed.
-    fn transfer(&mut self, kind: TransferKind, site: u64, target: Option<u64>) -> u32;
+    /// The number, from 1, of the transfer of control at `site`, to `target` if that is not computed, that ends the part with this counter.
+    fn transfer(&mut self, kind: TransferKind, site: u64, target: Option<u64>, counter: u32) -> u32;
+    /// What certainly is in the function around `pc`, from where to where, and whether it is a linkage stub.
+    fn extent(&mut self, pc: u64) -> (u64, u64, bool);
     /// Whether `to` belongs to another function than `from`.
     fn leaves(&mut self, from: u64, to: u64) -> bool;
 }
@@ -581,7 +592,8 @@ impl Pass<'_, '_> {
         self.code.restore(RCX, RIP);
         self.code.store_below_rsp(RCX);
         self.rule(Rule::STEP);
-        self.code.check_rip(next, self.world.exits.no_return);
+        let other = if self.is_profiled() { self.world.exits.strayed } else { self.world.exits.no_return };
+        self.code.check_rip(next, other);
         self.code.move_rcx_back();
         self.rule(Rule::DONE_RCX_AWAY);
         self.end(insn.len());
@@ -599,22 +611,22 @@ impl Pass<'_, '_> {
         sites::put_pc(&mut self.unit.items, thunk.call);
         let mut sequence = Sequence::at(self.code.len());
         self.code.store_pushed(thunk.next);
-        self.code.store64(return_slot(thunk.next), self.code.base + u64::from(thunk.point));
-        sequence.rule(self.code.len(), Rule::STEP);
-        let target = if let Callee::At(target) = thunk.to { Some(target) } else { None };
-        let full = self.tell(&mut sequence, thunk.block, TransferKind::Call, thunk.call, target);
-        let last = match thunk.to {
-            Callee::At(target) => {
-                self.exit(&[0xe9], target);
-                Rule::STEP
+        if self.is_profiled() {
+            self.call(&mut sequence, thunk);
+        } else {
+            self.code.store64(return_slot(thunk.next), self.code.base + u64::from(thunk.point));
+            sequence.rule(self.code.len(), Rule::STEP);
+            match thunk.to {
+                Callee::At(target) => {
+                    self.exit(&[0xe9], target);
+                    sequence.rule(self.code.len(), Rule::STEP);
+                }
+                Callee::Computed(index) => {
+                    self.take_landing(index);
+                    sequence.rule(self.code.len(), Rule::DONE);
+                }
             }
-            Callee::Computed(index) => {
-                self.take_landing(if full.is_some() { Some(R11) } else { index });
-                Rule::DONE
-            }
-        };
-        sequence.rule(self.code.len(), last);
-        self.leave_full(&mut sequence, full, target);
+        }
         sites::put_sequence(&mut self.unit.items, 0, sequence.list());
     }
 
@@ -627,17 +639,9 @@ impl Pass<'_, '_> {
     }
 
     /// Ends the unit with a jump to the pc at `Area::rip`, whose low 16 bits are in `index`, too.
-    fn jump_landing(&mut self, insn: &Instruction, index: u8, full: Option<usize>) {
+    fn jump_landing(&mut self, insn: &Instruction, index: u8) {
         self.take_landing(Some(index));
         self.rule(Rule::DONE);
-        self.end_told(insn, full);
-    }
-
-    /// Ends the unit behind an instruction that has gone to the pc at `Area::rip`.
-    fn end_told(&mut self, insn: &Instruction, full: Option<usize>) {
-        let mut sequence = std::mem::take(&mut self.sequence);
-        self.leave_full(&mut sequence, full, None);
-        self.sequence = sequence;
         self.end(insn.len());
         self.stubs();
     }
@@ -649,18 +653,21 @@ impl Pass<'_, '_> {
         self.rule(Rule::BEFORE);
         self.code.save(RIP, R11);
         self.rule(Rule::STEP);
-        let (_, full) = self.tell_computed(TransferKind::Return, R11);
+        if self.is_profiled() {
+            return self.return_told(insn);
+        }
         if insn.op_count() == 1 {
             self.code.adjust_rsp(u32::from(insn.immediate16()));
             self.rule(Rule::STEP);
-            return self.jump_landing(insn, R11, full);
+            return self.jump_landing(insn, R11);
         }
         self.code.take_return_index();
         self.code.push_return_point();
         self.rule(Rule::DONE);
         self.code.ret();
         self.rule(Rule::STEP);
-        self.end_told(insn, full);
+        self.end(insn.len());
+        self.stubs();
     }
 
     /// Stores the target of a computed jump or call to `Area::rip`; the register that it is in, too.
@@ -696,8 +703,10 @@ impl Pass<'_, '_> {
 
     fn jump_indirect(&mut self, insn: &Instruction, bytes: &[u8]) {
         let index = self.target(insn, bytes);
-        let (index, full) = self.tell_computed(TransferKind::Jump, index);
-        self.jump_landing(insn, index, full);
+        if self.is_profiled() {
+            return self.jump_told(insn);
+        }
+        self.jump_landing(insn, index);
     }
 
     fn call_indirect(&mut self, insn: &Instruction, bytes: &[u8]) -> Next {

@@ -1,13 +1,26 @@
-//! What units do for profiles: counts of what they execute, and a log of transfers of control (see `identical/mod.rs`).
+//! What units do for profiles: counts of what they execute, and the shadow call stack (see `identical/mod.rs`, `shadow.rs`).
+//!
+//! A call looks for its edge in the context that runs, and pushes a frame; a return finds itself in the last frame, adds what has been
+//! executed since the call to the edge, and pops it. A linkage stub's jump says which edge the call that came to it really is. A computed
+//! jump only looks whether it stays in its function. Everything else, and whatever is not as expected, leaves for the recorder
+//! (`Words::transfer`), when the part is counted and control has gone to where it goes.
 //!
 //! All of it leaves the flags alone, and is single-stepped through where a signal arrives in it (`Phase::Step`). So between two guest
 //! instructions, what has been executed is either counted, or in the part that `Interruption::At::run` tells of.
 
 use super::super::area::TransferKind;
-use super::super::emit::{R11, RCX, RIP, SPILL};
+use super::super::emit::{
+    FOUND, LAST_RETURN, NEW_EDGE, Neighbour, POINT, R10, R11, RCX, RIP, RSP, SP, SPILL, SPILL_R10, TRANSFER,
+};
 use super::super::sites::{self, Rule, Sequence};
-use super::Pass;
-use iced_x86::Instruction;
+use super::{Callee, Pass, Thunk};
+use crate::shadow::{Edge, Frame, slot, slot_of_jump};
+use iced_x86::{Instruction, Register};
+use std::mem::offset_of;
+
+const FRAME_SIZE: usize = size_of::<Frame>();
+/// No user address is this high.
+const BEYOND: u64 = 1 << 48;
 
 /// Instructions that are counted together, and their counter. There may be none.
 #[derive(Clone, Copy, Default)]
@@ -34,6 +47,28 @@ pub(super) struct Part {
     lengths: Vec<u8>,
     /// The last instruction, if it goes on to the next in any case.
     last: Option<u64>,
+    /// The stack pointer may have been moved to anywhere.
+    moves_stack: bool,
+}
+
+/// Where an edge is looked for.
+enum Chain {
+    /// In this slot of the context that runs.
+    Slot(usize),
+    /// In the slot that number and target say.
+    Hashed,
+    /// Behind the last call.
+    Behind,
+}
+
+/// A lookup of an edge.
+struct Lookup {
+    number: u32,
+    target: Option<u64>,
+    /// Displacements of the jumps that are taken if the first edge of the chain is another.
+    others: Vec<usize>,
+    /// Offset of what follows when it is found.
+    found: usize,
 }
 
 impl Pass<'_, '_> {
@@ -49,6 +84,7 @@ impl Pass<'_, '_> {
             }
             self.part.lengths.push(insn.len() as u8);
             self.part.last = is_copied.then_some(insn.ip());
+            self.part.moves_stack |= is_copied && sets_stack(insn);
         }
     }
 
@@ -89,6 +125,7 @@ impl Pass<'_, '_> {
         let block = self.block();
         self.part.lengths.clear();
         self.part.last = None;
+        self.part.moves_stack = false;
         block
     }
 
@@ -151,63 +188,252 @@ impl Pass<'_, '_> {
         Rule::STEP
     }
 
-    /// Counts a block, tells of the jump out of a function if it is one, and goes to `target`.
+    /// Counts a block and goes to `target`: by way of the recorder, if the jump leaves its function.
     fn depart(&mut self, block: Block, leaves: Option<u64>, target: u64) {
         let mut sequence = Sequence::at(self.code.len());
-        let full = match leaves {
-            Some(site) => self.tell(&mut sequence, block, TransferKind::Jump, site, Some(target)),
-            None => {
-                self.count_block(block);
-                sequence.rule(self.code.len(), Rule::STEP);
-                None
-            }
-        };
+        self.count_block(block);
+        sequence.rule(self.code.len(), Rule::STEP);
+        if let Some(site) = leaves {
+            let number = self.transfer(TransferKind::Jump, site, Some(target), block);
+            self.code.store64(RIP, target);
+            self.leave_function(number);
+            sequence.rule(self.code.len(), Rule::STEP);
+        }
         sites::put_sequence(&mut self.unit.items, 0, sequence.list());
         sites::put_pc(&mut self.unit.items, target);
         sequence.begin(self.code.len());
         self.exit(&[0xe9], target);
         sequence.rule(self.code.len(), Rule::BEFORE);
-        self.leave_full(&mut sequence, full, Some(target));
         sites::put_sequence(&mut self.unit.items, 0, sequence.list());
     }
 
-    /// Counts a block and writes the transfer that it ends with into the log: to `target`, or to the pc at `Area::rip`, which is in R11 then.
-    /// What goes on from here is for `leave_full`.
-    pub(super) fn tell(
-        &mut self,
-        sequence: &mut Sequence,
-        block: Block,
-        kind: TransferKind,
-        site: u64,
-        target: Option<u64>,
-    ) -> Option<usize> {
-        let number = self.world.profiler.as_mut()?.transfer(kind, site, target);
-        self.code.count_in(block.counter);
-        sequence.rule(self.code.len(), Rule::STEP);
-        let full = self.code.log(block.n, number, target.is_none());
-        self.code.restore(RCX, SPILL);
-        sequence.rule(self.code.len(), Rule::STEP);
-        Some(full)
+    fn transfer(&mut self, kind: TransferKind, site: u64, target: Option<u64>, block: Block) -> u32 {
+        let profiler = self.world.profiler.as_mut().expect("only units that are profiled ask");
+        profiler.transfer(kind, site, target, block.counter)
     }
 
-    /// Where `tell` goes if the log is full: the unit is left, with the guest at the transfer's target.
-    pub(super) fn leave_full(&mut self, sequence: &mut Sequence, full: Option<usize>, target: Option<u64>) {
-        let Some(full) = full else { return };
-        self.code.land_short(full);
-        if let Some(target) = target {
-            self.code.store64(RIP, target);
-        }
-        self.code.restore(RCX, SPILL);
+    /// A jump out of its function to the pc at `Area::rip`. What follows is where it goes on.
+    fn leave_function(&mut self, number: u32) {
+        self.spill();
+        self.code.load_edge(slot_of_jump(number));
+        self.code.store(R10, NEW_EDGE, R11);
+        self.code.store32(TRANSFER, number);
+        // The place behind this store and the jump.
+        let at = self.code.len();
+        self.code.store64(FOUND, self.code.base);
+        self.code.jump(self.world.exits.jump);
+        let found = self.code.here();
+        self.code.bytes.truncate(at);
+        self.code.store64(FOUND, found);
+        self.code.jump(self.world.exits.jump);
+    }
+
+    /// Leaves for the recorder, with control at the pc at `Area::rip`.
+    fn tell(&mut self, number: u32) {
+        self.code.store32(TRANSFER, number);
+        self.code.save(SP, RSP);
         self.code.jump(self.world.exits.stop);
+    }
+
+    fn spill(&mut self) {
+        self.code.save(SPILL, RCX);
+        self.code.save(SPILL_R10, R10);
+        self.code.load_frame();
+    }
+
+    fn unspill(&mut self) {
+        self.code.restore(R10, SPILL_R10);
+        self.code.restore(RCX, SPILL);
+    }
+
+    /// Looks in a chain, with the last frame in R10, for the edge of a transfer to `target`, or to the pc at `Area::rip`: R11.
+    fn look_up(&mut self, number: u32, chain: Chain, target: Option<u64>) -> Lookup {
+        match chain {
+            Chain::Slot(slot) => self.code.load_edge(slot),
+            Chain::Behind => self.code.load_edge_behind(),
+            Chain::Hashed => {
+                self.code.restore(R11, RIP);
+                self.code.load_hashed_edge(number);
+            }
+        }
+        self.code.store(R10, NEW_EDGE, R11);
+        self.code.is_edge_of(number);
+        let mut others = vec![self.code.jump_unless_zero()];
+        if target.is_none() {
+            self.code.load(RCX, R11, offset_of!(Edge, target));
+            self.code.restore(R11, RIP);
+            self.code.subtract_from_r11();
+            others.push(self.code.jump_unless_zero());
+            self.code.load(R11, R10, NEW_EDGE);
+        }
+        Lookup { number, target, others, found: self.code.len() }
+    }
+
+    /// The ways of `look_up` on which the edge is not the first of its chain, with what else is left to the recorder at the jumps with these
+    /// displacements.
+    fn look_further(&mut self, lookup: &Lookup, point: u64, others: &[usize]) {
+        let tell = |pass: &mut Self, way: u64| {
+            pass.code.store32(TRANSFER, lookup.number);
+            pass.code.store64(POINT, point);
+            if let Some(target) = lookup.target {
+                pass.code.store64(RIP, target);
+            }
+            pass.code.store64(FOUND, pass.code.base + lookup.found as u64);
+            pass.code.jump(way);
+        };
+        for (ways, to) in [(&lookup.others[..], self.world.exits.look_up), (others, self.world.exits.tell)] {
+            if !ways.is_empty() {
+                let here = self.code.here();
+                ways.iter().for_each(|&at| self.code.patch(at, here));
+                tell(self, to);
+            }
+        }
+    }
+
+    /// Adds 1 to the calls of the edge at R11.
+    fn count_call(&mut self) {
+        self.code.load(RCX, R11, offset_of!(Edge, calls));
+        self.code.add_rcx(1);
+        self.code.store(R11, offset_of!(Edge, calls), RCX);
+    }
+
+    /// The thunk of a call behind the host's: counts it, pushes a frame, and goes to the callee.
+    pub(super) fn call(&mut self, sequence: &mut Sequence, thunk: &Thunk) {
+        let target = if let Callee::At(target) = thunk.to { Some(target) } else { None };
+        let number = self.transfer(TransferKind::Call, thunk.call, target, thunk.block);
+        // What follows may be another function: that is for the recorder.
+        let leaves = self.leaves(thunk.call, thunk.next).is_some();
+        let point = if leaves { self.world.exits.no_point } else { self.code.base + u64::from(thunk.point) };
+        self.code.count_insns(thunk.block.n);
+        self.spill();
+        // Whoever calls from above the last frame, or from its place, has left that unseen.
+        self.code.compare_place(2);
+        self.code.is_negative();
+        let above = self.code.jump_unless_zero();
+        let lookup = self.look_up(number, target.map_or(Chain::Hashed, |_| Chain::Slot(slot(number, None))), target);
+        self.count_call();
+        self.code.load(RCX, R11, offset_of!(Edge, context));
+        self.code.store(R10, FRAME_SIZE + offset_of!(Frame, context), RCX);
+        self.code.take_place();
+        self.code.store(R10, FRAME_SIZE + offset_of!(Frame, place), RCX);
+        self.code.enter_frame();
+        self.code.store64_at_r10(FRAME_SIZE + offset_of!(Frame, point), point);
+        self.code.move_frame(Neighbour::Next);
+        self.unspill();
+        sequence.rule(self.code.len(), Rule::STEP);
+        match thunk.to {
+            Callee::At(target) => {
+                self.exit(&[0xe9], target);
+                sequence.rule(self.code.len(), Rule::STEP);
+            }
+            Callee::Computed(_) => {
+                self.take_landing(None);
+                sequence.rule(self.code.len(), Rule::DONE);
+            }
+        }
+        self.look_further(&lookup, point, &[above]);
         sequence.rule(self.code.len(), Rule::STEP);
     }
 
-    /// `tell` of the instruction at hand, which goes to the pc at `Area::rip`; `index` as it is then, and what is for `leave_full`.
-    pub(super) fn tell_computed(&mut self, kind: TransferKind, index: u8) -> (u8, Option<usize>) {
-        let mut sequence = std::mem::take(&mut self.sequence);
+    /// A return to the pc at `Area::rip`, which is popped.
+    pub(super) fn return_told(&mut self, insn: &Instruction) {
         let block = self.take_block();
-        let full = self.tell(&mut sequence, block, kind, self.pc, None);
-        self.sequence = sequence;
-        (if full.is_some() { R11 } else { index }, full)
+        let number = self.transfer(TransferKind::Return, insn.ip(), None, block);
+        self.count_block(block);
+        if insn.op_count() == 1 {
+            self.code.save(SP, RSP);
+            self.code.adjust_rsp(u32::from(insn.immediate16()));
+            self.code.store32(TRANSFER, number);
+            self.code.jump(self.world.exits.stop);
+            self.rule(Rule::STEP);
+            return self.end_unit(insn);
+        }
+        self.spill();
+        self.code.compare_place(1 - 2 * 8);
+        let other = self.code.jump_unless_zero();
+        self.code.leave_frame();
+        self.code.load(R11, R10, offset_of!(Frame, point));
+        self.code.move_frame(Neighbour::Previous);
+        self.code.store32(LAST_RETURN, number);
+        self.unspill();
+        self.rule(Rule::STEP);
+        self.code.push_r11();
+        self.rule(Rule::DONE);
+        self.code.ret();
+        let here = self.code.here();
+        self.code.patch(other, here);
+        self.code.store32(TRANSFER, number);
+        self.code.jump(self.world.exits.ret);
+        self.rule(Rule::STEP);
+        self.end_unit(insn);
     }
+
+    /// A jump to the pc at `Area::rip`.
+    pub(super) fn jump_told(&mut self, insn: &Instruction) {
+        let (moves_stack, block) = (self.part.moves_stack, self.take_block());
+        let number = self.transfer(TransferKind::Jump, insn.ip(), None, block);
+        let profiler = self.world.profiler.as_mut().expect("only units that are profiled ask");
+        let (low, high, is_stub) = profiler.extent(insn.ip());
+        self.count_block(block);
+        if is_stub {
+            return self.leave_stub(insn, number);
+        }
+        if moves_stack {
+            self.tell(number);
+            self.rule(Rule::STEP);
+            return self.end_unit(insn);
+        }
+        let mut outside = None;
+        if low != 0 || high < BEYOND {
+            self.code.save(SPILL, RCX);
+            self.code.restore(R11, RIP);
+            self.code.is_between(low, high.min(BEYOND));
+            outside = Some(self.code.jump_unless_zero());
+            self.code.restore(RCX, SPILL);
+            self.rule(Rule::STEP);
+        }
+        self.take_landing(None);
+        self.rule(Rule::DONE);
+        if let Some(outside) = outside {
+            let here = self.code.here();
+            self.code.patch(outside, here);
+            self.code.restore(RCX, SPILL);
+            self.leave_function(number);
+            self.rule(Rule::STEP);
+            self.take_landing(None);
+            self.rule(Rule::DONE);
+        }
+        self.end_unit(insn);
+    }
+
+    /// The jump of a linkage stub: the last frame is of the call that came to it.
+    fn leave_stub(&mut self, insn: &Instruction, number: u32) {
+        self.spill();
+        let lookup = self.look_up(number, Chain::Behind, None);
+        self.count_call();
+        self.code.load(RCX, R11, offset_of!(Edge, context));
+        self.code.store(R10, offset_of!(Frame, context), RCX);
+        self.code.store(R10, offset_of!(Frame, edge), R11);
+        self.unspill();
+        self.rule(Rule::STEP);
+        self.take_landing(None);
+        self.rule(Rule::DONE);
+        self.look_further(&lookup, 0, &[]);
+        self.rule(Rule::STEP);
+        self.end_unit(insn);
+    }
+
+    /// Ends the unit behind an instruction that has gone elsewhere.
+    fn end_unit(&mut self, insn: &Instruction) {
+        self.end(insn.len());
+        self.stubs();
+    }
+}
+
+/// Whether an instruction may move the stack pointer to another stack, or to another function's part of this one.
+fn sets_stack(insn: &Instruction) -> bool {
+    insn.op_count() != 0
+        && insn.op0_register() == Register::RSP
+        && insn.is_stack_instruction() == (insn.mnemonic() == iced_x86::Mnemonic::Pop)
+        && !matches!(insn.mnemonic(), iced_x86::Mnemonic::Add | iced_x86::Mnemonic::Sub | iced_x86::Mnemonic::And)
 }

@@ -1,0 +1,122 @@
+//! The shadow call stack of a profiled thread, as its units and the recorder share it.
+//!
+//! A frame stands for a call under way. It says which *edge* was taken, a call from one place of one context of one target, and which
+//! context runs. A context finds its edges by the transfer of control in [`Context::slots`]; edges that share a slot are chained, to one that
+//! is no edge and its own next. The recorder makes contexts and edges and links them; units look them up, count on them, push frames and pop them.
+
+/// Slots of a context, a power of two.
+pub const SLOTS: usize = 64;
+
+/// A call that has not returned.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Frame {
+    /// See [`place`].
+    pub place: u64,
+    /// The thread's sum when it was called, and what is not its own.
+    pub entered: u64,
+    /// The call; what ends chains if it is nobody's.
+    pub edge: *mut Edge,
+    /// The context that runs while this frame is the last.
+    pub context: *mut Context,
+    /// Where the host's return goes.
+    pub point: u64,
+}
+
+/// `Frame::place` of a call, from where its return address is on the guest's stack: a complement, so that a return adds its own and has 0.
+pub const fn place(sp: u64, ends: Ends) -> u64 {
+    !(sp << 1 | ends as u64)
+}
+
+/// With what a call ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ends {
+    ByReturn,
+    /// With the call below: it is a tail call.
+    WithCaller,
+}
+
+/// What [`place`] was made of.
+pub const fn of_place(place: u64) -> (u64, Ends) {
+    (!place >> 1, if place & 1 == 0 { Ends::WithCaller } else { Ends::ByReturn })
+}
+
+/// Above all stacks: where a frame is that nothing returns from.
+pub const NO_SP: u64 = 1 << 48;
+
+/// Where an edge leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Leads {
+    /// It is what ends a chain.
+    Nowhere,
+    /// Into the function that is called.
+    ByCall,
+    /// Into the function that is jumped to: a tail call, if none of those that this one is in comes back.
+    ByJump,
+    /// To where the function has been: a jump inside it.
+    Inside,
+}
+
+/// Calls that are alike. In one line of the host's cache: a thread has many, and each call is of one.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Edge {
+    /// The transfer of control; 0 for one that no unit makes.
+    pub number: u32,
+    pub leads: Leads,
+    /// Complement of the target.
+    pub target: u64,
+    pub next: *mut Edge,
+    pub calls: u64,
+    /// Instructions from calls to returns.
+    pub insns: u64,
+    /// The context that the call leads to.
+    pub context: *mut Context,
+    /// Of a call of a linkage stub: the chain of the stub's jumps.
+    pub behind: *mut Edge,
+    /// Its number in the recorder.
+    pub index: u32,
+}
+
+/// A function in the context of its callers.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Context {
+    pub slots: [*mut Edge; SLOTS],
+    /// Its function; [`NO_FUNCTION`] of a linkage stub.
+    pub function: u32,
+    /// Its number in the recorder.
+    pub index: u32,
+}
+
+const _: () = assert!(size_of::<Edge>() == 64);
+
+/// See [`Context::function`].
+pub const NO_FUNCTION: u32 = u32::MAX;
+
+/// The slot of a jump that leaves its function.
+pub fn slot_of_jump(number: u32) -> usize {
+    slot(number, None) ^ 1
+}
+
+/// The slot of a call, to `target` if that is computed.
+pub fn slot(number: u32, target: Option<u64>) -> usize {
+    target.map_or(number, |target| crc32(number, target)) as usize % SLOTS
+}
+
+/// The instruction CRC32 of a quadword (SDM vol. 2, CRC32).
+fn crc32(seed: u32, value: u64) -> u32 {
+    let shift = |crc: u64, _| crc >> 1 ^ if crc & 1 != 0 { 0x82f6_3b78 } else { 0 };
+    let low = (0..32).fold(u64::from(seed) ^ value & 0xffff_ffff, shift);
+    (0..32).fold(low ^ value >> 32, shift) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn hashes_as_the_processor_does() {
+        assert_eq!(super::crc32(1, 0x1234_5678_9abc_def0), 0xe3b0_5619);
+        assert_eq!(super::crc32(u32::MAX, 0x7000_1230), 0x1527_3c44);
+    }
+}
