@@ -202,7 +202,8 @@ pub(crate) fn lodge(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errn
         return Err(Errno::EINVAL);
     }
     thread.process.require_order();
-    let mut lodger = Lodger::new(thread, args)?;
+    // The landlord's stack has no room for it.
+    let mut lodger = Box::new(Lodger::new(thread, args)?);
     let (sender, receiver) = mpsc::channel();
     lodger.parent = Some(sender.clone());
     // The landlord inherits the mask.
