@@ -179,7 +179,6 @@ impl Recording {
     ///
     /// # Safety
     /// Rule 1: the calling thread is the recording's, and counts as inside generated code; and there is no other reference.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there are no units"))]
     #[expect(clippy::mut_from_ref, reason = "the cell is the thread's")]
     unsafe fn of_units(&self) -> &mut Recorder {
         // SAFETY: rule 1.
