@@ -1,15 +1,16 @@
-//! Constants of loops on AArch64, where a wide one takes several instructions and Cranelift makes it anew at each use.
+//! Constants of loops on AArch64, where a wide one takes several instructions and Cranelift makes it anew at each use, as it does with
+//! those that have to be in a register to be stored or multiplied by.
 //!
 //! Such a constant is put together at the region's entry from two parts, which Cranelift without optimization leaves alone: it
 //! stays in a register. Few of them are worth registers; x86-64 has immediates instead.
 
-use super::{Lowering, clif_type};
+use super::{LOOK_BACK, Lowering, clif_type};
 use crate::isa::Arch;
-use calque_ir::{Inst, Op, Type};
-use cranelift_codegen::ir::{self as clif, InstBuilder};
+use calque_ir::{GuestAddr, Inst, Op, Type, Value as IrValue};
+use cranelift_codegen::ir::{self as clif, InstBuilder, types};
 
 /// Registers that a region spends on constants.
-const MOST: usize = 6;
+const MOST: usize = 8;
 
 /// Whether AArch64 needs more than one `movz` or `movn` for the constant: more than one 16-bit part that is not all zeros, and
 /// more than one that is not all ones.
@@ -26,8 +27,11 @@ impl Lowering<'_> {
         }
         let region = self.region;
         for id in region.block_ids().filter(|&id| self.loops.contain(id)).collect::<Vec<_>>() {
-            for inst in region.block_insts(id).iter().filter(|inst| inst.op == Op::Iconst) {
-                if self.hoisted.len() < MOST && is_wide(inst.ty, inst.imm()) && self.hoisted(inst).is_none() {
+            let block = &region.blocks[id.0 as usize];
+            for at in (block.start..block.end).filter(|at| region.insts[*at as usize].op == Op::Iconst) {
+                let inst = &region.insts[at as usize];
+                let worth = || is_wide(inst.ty, inst.imm()) || self.wanted_in_register(at);
+                if self.hoisted.len() < MOST && self.hoisted(inst).is_none() && worth() {
                     let ty = clif_type(inst.ty);
                     let low = self.iconst(ty, (inst.imm() & 0xffff) as i64);
                     let high = self.iconst(ty, (inst.imm() & !0xffff) as i64);
@@ -38,15 +42,42 @@ impl Lowering<'_> {
         }
     }
 
+    /// Whether one of the next instructions of the block stores the constant or multiplies by it.
+    fn wanted_in_register(&self, at: u32) -> bool {
+        let mut next = self.region.insts[at as usize + 1..].iter().take(LOOK_BACK);
+        next.any(|inst| match inst.op {
+            Op::Store => inst.args[3] == at,
+            Op::Imul => inst.args[..2].contains(&at),
+            _ => false,
+        })
+    }
+
     fn hoisted(&self, inst: &Inst) -> Option<clif::Value> {
         self.hoisted.iter().find(|(ty, bits, _)| (*ty, *bits) == (inst.ty, inst.imm())).map(|(_, _, value)| *value)
     }
 
     /// `Op::Iconst`.
     pub(super) fn constant_of(&mut self, inst: &Inst) -> clif::Value {
-        match self.hoisted(inst).filter(|_| self.loops.contain(self.block)) {
+        // As an immediate operand, a narrow one costs nothing.
+        match self.hoisted(inst).filter(|_| self.loops.contain(self.block) && is_wide(inst.ty, inst.imm())) {
             Some(value) => value,
             None => self.iconst(clif_type(inst.ty), inst.imm() as i64),
+        }
+    }
+
+    /// The value of an operand that has to be in a register.
+    pub(super) fn in_register(&mut self, v: IrValue) -> clif::Value {
+        let def = self.region.insts[v.0 as usize];
+        let ready = (def.op == Op::Iconst && self.loops.contain(self.block)).then(|| self.hoisted(&def)).flatten();
+        ready.unwrap_or_else(|| self.value(v))
+    }
+
+    /// A guest pc as a value.
+    pub(super) fn pc_value(&mut self, pc: GuestAddr) -> clif::Value {
+        let known = self.hoisted.iter().find(|(ty, bits, _)| (*ty, *bits) == (Type::I64, pc.0));
+        match known.filter(|_| self.loops.contain(self.block)) {
+            Some((_, _, value)) => *value,
+            None => self.iconst(types::I64, pc.0 as i64),
         }
     }
 }

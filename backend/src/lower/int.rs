@@ -1,10 +1,10 @@
 //! Scalar integers and conditions.
 
-use super::{Lowering, clif_type};
+use super::{LOOK_BACK, Lowering, Val, clif_type};
 use crate::isa::Arch;
-use calque_ir::{Cc, FaultKind, FloatCc, Helper, Inst, Op, Type};
+use calque_ir::{Cc, FaultKind, FloatCc, Helper, Inst, Op, Type, Value as IrValue};
 use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
-use cranelift_codegen::ir::{self as clif, InstBuilder, types};
+use cranelift_codegen::ir::{self as clif, InstBuilder, Opcode, ValueDef, types};
 
 /// Cranelift's name of an integer comparison.
 pub(super) fn int_cc(cc: Cc) -> IntCC {
@@ -41,7 +41,19 @@ impl Lowering<'_> {
                 let (c, x, y) = (self.arg(inst, 0), self.arg(inst, 1), self.arg(inst, 2));
                 return self.b.ins().select(c, x, y);
             }
+            Op::Imul => {
+                let (x, y) = (self.in_register(IrValue(inst.args[0])), self.in_register(IrValue(inst.args[1])));
+                return self.b.ins().imul(x, y);
+            }
+            Op::Iadd if inst.ty == Type::I64 => {
+                if let Some(sum) = self.sum_with_carry(inst) {
+                    return sum;
+                }
+            }
             Op::Icmp => {
+                if let Some(tested) = self.bit_test(inst) {
+                    return tested;
+                }
                 let (x, y) = (self.arg(inst, 0), self.arg(inst, 1));
                 return self.b.ins().icmp(int_cc(Cc::from_code(inst.aux)), x, y);
             }
@@ -53,6 +65,59 @@ impl Lowering<'_> {
         }
         let x = self.arg(inst, 0);
         if inst.value_slots() == 1 { self.unary(inst, x) } else { self.binary(inst, x) }
+    }
+
+    /// A sum whose carry is only added to another word (ADD, ADC of zero): both words at once, without a comparison. The other word's
+    /// instruction finds its value made.
+    fn sum_with_carry(&mut self, inst: &Inst) -> Option<clif::Value> {
+        let carries = |user: &Inst| {
+            let operands = &inst.args[..2];
+            user.op == Op::Icmp
+                && user.ty == Type::I64
+                && Cc::from_code(user.aux) == Cc::UnsignedLessThan
+                && user.args[0] as usize == self.at
+                && operands.contains(&user.args[1])
+        };
+        let end = self.region.blocks[self.block.0 as usize].end as usize;
+        let carry = (self.at + 1..end).take(LOOK_BACK).find(|&at| carries(&self.region.insts[at]))?;
+        let extended = self.users.only(carry).filter(|&at| self.region.insts[at].op == Op::Uextend)?;
+        let above = self.users.only(extended).filter(|&at| {
+            let user = &self.region.insts[at];
+            user.op == Op::Iadd && user.ty == Type::I64 && user.args[0] != user.args[1]
+        })?;
+        let other = self.region.insts[above].args[..2].iter().copied().find(|&v| v as usize != extended)?;
+        if other as usize >= self.at {
+            return None;
+        }
+        let (x, y, other) = (self.arg(inst, 0), self.arg(inst, 1), self.value(IrValue(other)));
+        let zero = self.iconst(types::I64, 0);
+        let (x, y) = (self.b.ins().iconcat(x, other), self.b.ins().iconcat(y, zero));
+        let sum = self.b.ins().iadd(x, y);
+        let (low, high) = self.b.ins().isplit(sum);
+        self.values[above] = Some(Val::Plain(high));
+        Some(low)
+    }
+
+    /// A comparison with zero of some bits of a narrow part of a register: Cranelift would extend the part first.
+    fn bit_test(&mut self, inst: &Inst) -> Option<clif::Value> {
+        let (cc, bits) = (Cc::from_code(inst.aux), *self.def(inst.args[0]));
+        let fits = matches!(inst.ty, Type::I8 | Type::I16) && matches!(cc, Cc::Equal | Cc::NotEqual);
+        if !fits || self.on(Arch::X86_64) || bits.op != Op::Band || self.as_const(inst.args[1]) != Some(0) {
+            return None;
+        }
+        let mask = self.as_const(bits.args[1])?;
+        let part = self.value(IrValue(bits.args[0]));
+        let ValueDef::Result(narrowed, _) = self.b.func.dfg.value_def(part) else { return None };
+        if self.b.func.dfg.insts[narrowed].opcode() != Opcode::Ireduce {
+            return None;
+        }
+        let whole = self.b.func.dfg.inst_args(narrowed)[0];
+        if self.b.func.dfg.value_type(whole).bits() < 32 {
+            return None;
+        }
+        let word = self.narrow(whole, types::I32);
+        let tested = self.b.ins().band_imm_u(word, mask as i64);
+        Some(self.b.ins().icmp_imm_u(int_cc(cc), tested, 0))
     }
 
     fn unary(&mut self, inst: &Inst, x: clif::Value) -> clif::Value {
@@ -81,7 +146,6 @@ impl Lowering<'_> {
         match inst.op {
             Op::Iadd => self.b.ins().iadd(x, y),
             Op::Isub => self.b.ins().isub(x, y),
-            Op::Imul => self.b.ins().imul(x, y),
             Op::Umulhi => self.high_product(inst.ty, x, y, Extend::Zero),
             Op::Smulhi => self.high_product(inst.ty, x, y, Extend::Sign),
             Op::Band => self.b.ins().band(x, y),

@@ -178,7 +178,7 @@ impl Lowering<'_> {
     /// `Op::Store`.
     pub(super) fn store(&mut self, inst: &Inst) {
         self.before_access();
-        let value = self.value(IrValue(inst.args[3]));
+        let value = self.in_register(IrValue(inst.args[3]));
         let access = self.access(inst.ty);
         if access == Access::Fenced {
             self.b.ins().fence();

@@ -211,6 +211,9 @@ impl Lowering<'_> {
 
     fn lower_inst(&mut self, at: u32) {
         self.at = at as usize;
+        if self.values[self.at].is_some() {
+            return; // made with another
+        }
         let inst = self.region.insts[self.at];
         self.values[self.at] = self.inst_value(&inst);
         if let Some(Val::Plain(value)) = self.values[self.at].filter(|_| inst.op.raises()) {

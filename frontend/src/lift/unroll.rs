@@ -10,8 +10,8 @@
 use calque_ir::{BlockId, Exit, Inst, Op, Region, Target, Value};
 
 /// Guest instructions of a loop that is worth it, and of all its copies.
-const LONGEST: usize = 10;
-const TOGETHER: usize = 20;
+const LONGEST: usize = 20;
+const TOGETHER: usize = 40;
 /// Most copies.
 const MOST: usize = 4;
 
