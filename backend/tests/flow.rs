@@ -200,6 +200,50 @@ fn an_interrupt_stops_an_endless_loop_with_all_registers_stored() {
     assert!(cpu.gpr[0] > 1000 && cpu.gpr[0] == cpu.gpr[3], "{:?}", cpu.gpr);
 }
 
+#[test]
+fn computed_exits_go_on_where_they_are_predicted_to_lead() {
+    // 0: rax += 1; computed to rbx, predicted 0 and 1. 1: rax += 16, out.
+    let mut b = Builder::new();
+    let (head, end) = (b.create_block(GuestAddr(0x1000)), b.create_block(GuestAddr(0x1004)));
+    b.switch_to(head);
+    b.insn(GuestAddr(0x1000), 4);
+    add(&mut b, Reg::RAX, 1);
+    let to = b.get(Type::I64, Reg::RBX);
+    b.exit(Exit::Return(to));
+    b.switch_to(end);
+    b.insn(GuestAddr(0x1004), 4);
+    add(&mut b, Reg::RAX, 16);
+    b.exit(Exit::Goto(Target::Pc(NEXT)));
+    let mut region = b.finish();
+    region.predicted = vec![(head, head), (head, end)];
+    let text = region.to_string();
+    assert!(text.contains(", block0, block1"), "{text}");
+    assert_eq!(calque_ir::parse::parse_region(&text).as_ref(), Ok(&region));
+
+    let mut runner = Runner::new();
+    let mut cpu = runner.state(&mut Random::new(1));
+    (cpu.gpr[0], cpu.gpr[3]) = (0, 0x1004);
+    assert!(matches!(runner.enter(&region, &mut cpu), ExitReason::Link { .. }));
+    assert_eq!(cpu.gpr[0], 17);
+    (cpu.gpr[0], cpu.gpr[3]) = (0, 0x1008);
+    assert_eq!(runner.enter(&region, &mut cpu), ExitReason::Indirect);
+    assert_eq!((cpu.rip, cpu.gpr[0], cpu.rt.jump), (0x1008, 1, 0x1000), "elsewhere, and the jump is named");
+
+    // A cycle through a computed exit polls: out of the region, whose entry then sees the interrupt.
+    (cpu.gpr[0], cpu.gpr[3]) = (0, 0x1000);
+    let flag = &raw const cpu.rt.interrupt as usize;
+    let reason = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            // SAFETY: the state outlives the scope, and the word is atomic.
+            unsafe { &*(flag as *const std::sync::atomic::AtomicU32) }.store(1, Ordering::Relaxed);
+        });
+        runner.enter(&region, &mut cpu)
+    });
+    assert_eq!((reason, cpu.rip), (ExitReason::Indirect, 0x1000));
+    assert!(cpu.gpr[0] > 1000, "{:?}", cpu.gpr);
+}
+
 /// What the signal handler of the fault test saw.
 #[cfg(target_arch = "x86_64")]
 static FAULT: std::sync::Mutex<Option<(GuestAddr, [u64; 2])>> = std::sync::Mutex::new(None);

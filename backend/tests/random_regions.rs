@@ -7,14 +7,24 @@ use calque_backend::{Emitter, HostIsa, StateAtFaults};
 use calque_ir::{BlockId, Builder, Cc, Exit, GuestAddr, Mem, Op, Reg, Region, Target, Type, Value};
 use common::{Random, Runner};
 
-/// A region of up to eight blocks. Edges lead forward, except that a block may close a loop by counting R15 down.
+/// A region of up to eight blocks. Edges lead forward, except that a block may close a loop by counting R15 down. Computed exits may lead to
+/// blocks that overwrite all flags.
 fn region(random: &mut Random) -> Region {
     let mut b = Builder::new();
     let count = 2 + below(random, 7);
     let blocks: Vec<BlockId> = (0..count).map(|i| b.create_block(GuestAddr(0x1000 + 16 * i))).collect();
+    let landings = random.word();
+    let lands = |i: u64| landings >> i & 1 != 0;
+    let mut predicted = Vec::new();
     for i in 0..count {
         b.switch_to(blocks[i as usize]);
         b.insn(GuestAddr(0x1000 + 16 * i), 4);
+        if lands(i) {
+            for flag in Reg::STATUS {
+                let v = b.iconst(Type::I1, random.word() & 1);
+                b.put(flag, v);
+            }
+        }
         for _ in 0..below(random, 8) {
             operation(&mut b, random);
             b.insn(GuestAddr(0x1000 + 16 * i + 1), 4);
@@ -30,7 +40,15 @@ fn region(random: &mut Random) -> Region {
                 let cond = b.get(Type::I1, Reg::STATUS[below(random, 6) as usize]);
                 Exit::Branch { cond, taken: forward(random), fallthrough: forward(random) }
             }
-            2 => Exit::Indirect(b.get(Type::I64, gpr(random))),
+            2 => {
+                let mut here = (i + 1..count).filter(|to| lands(*to)).map(|to| blocks[to as usize]);
+                predicted.extend(here.clone().map(|to| (blocks[i as usize], to)));
+                let known = here.next_back().map(|to| b.iconst(Type::I64, 0x1000 + 16 * u64::from(to.0)));
+                match known.filter(|_| below(random, 4) != 0) {
+                    Some(pc) => Exit::Return(pc),
+                    None => Exit::Indirect(b.get(Type::I64, gpr(random))),
+                }
+            }
             _ => {
                 let (left, one) = (b.get(Type::I32, Reg::gpr(15)), b.iconst(Type::I32, 1));
                 let left = b.binary(Op::Isub, Type::I32, left, one);
@@ -43,7 +61,9 @@ fn region(random: &mut Random) -> Region {
         };
         b.exit(exit);
     }
-    b.finish()
+    let mut region = b.finish();
+    region.predicted = predicted;
+    region
 }
 
 fn below(random: &mut Random, n: u64) -> u64 {
@@ -159,7 +179,7 @@ fn random_regions_are_emitted_right() {
     runner.emitter = Some(Emitter::new(HostIsa::native()));
     let mut random = Random::new(43);
     for i in 0..1500 {
-        let region = region(&mut random);
+        let region = Region { predicted: Vec::new(), ..region(&mut random) };
         if let Err(report) = runner.compare(&region, 3, &mut random) {
             panic!("region {i}\n{report}");
         }

@@ -277,6 +277,10 @@ impl Profile for Code<'_> {
     fn executed(&self, pc: GuestAddr) -> bool {
         (CODE..CODE + self.0.bytes.len() as u64).contains(&pc.0)
     }
+
+    fn targets(&self, _: GuestAddr) -> Vec<GuestAddr> {
+        Vec::new()
+    }
 }
 
 /// The data pages and the code, as a host of the interpreter.

@@ -26,6 +26,7 @@ impl Builder {
         region.insts.clear();
         region.pool.clear();
         region.source.clear();
+        region.predicted.clear();
         (region.guest_insns, region.flags_dead) = (0, false);
         Self { region, current: None }
     }

@@ -54,7 +54,7 @@ impl Parser {
             return self.label(label);
         }
         let current = self.current.ok_or("no block is open")?;
-        if let Some(exit) = self.exit(line)? {
+        if let Some(exit) = self.exit(line, current)? {
             let end = self.region.insts.len() as u32;
             let block = &mut self.region.blocks[current.0 as usize];
             (block.end, block.exit) = (end, exit);
@@ -77,13 +77,14 @@ impl Parser {
         Ok(())
     }
 
-    fn finish(self) -> Result<Region> {
+    fn finish(mut self) -> Result<Region> {
         if let Some(open) = self.current {
             return Err(format!("{open} has no exit"));
         }
         if self.region.blocks.is_empty() {
             return Err("no block".into());
         }
+        self.region.predicted.sort_by_key(|(from, _)| *from);
         Ok(self.region)
     }
 
@@ -121,9 +122,17 @@ impl Parser {
         Ok(())
     }
 
-    fn exit(&self, line: &str) -> Result<Option<Exit>> {
+    fn exit(&mut self, line: &str, from: BlockId) -> Result<Option<Exit>> {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
-        let operands: Vec<&str> = rest.split(',').map(str::trim).collect();
+        let mut operands: Vec<&str> = rest.split(',').map(str::trim).collect();
+        let fixed = match word {
+            "indirect" | "return" => 1,
+            "call_indirect" => 2,
+            _ => operands.len(),
+        };
+        for to in operands.drain(fixed.min(operands.len())..) {
+            self.region.predicted.push((from, block_id(to)?));
+        }
         let exit = match (word, operands.as_slice()) {
             ("open", [""]) => Exit::None,
             ("goto", [to]) => Exit::Goto(target(to)?),

@@ -12,6 +12,8 @@
 //!     branch v5, block0, 0x401007
 //! ```
 //!
+//! Blocks behind the pc of a computed exit are those that it is predicted to lead to.
+//!
 //! A value's number is the index of its instruction in the region, so blocks are printed in the order of their
 //! instructions, not of their ids; `parse` then gets back the very same region.
 
@@ -38,7 +40,9 @@ impl Display for Region {
             let block = &self.blocks[id.0 as usize];
             writeln!(f, "{id} @{}:", block.pc)?;
             self.fmt_insts(f, block)?;
-            writeln!(f, "    {}", block.exit)?;
+            write!(f, "    {}", block.exit)?;
+            self.predicted_of(id).try_for_each(|to| write!(f, ", {to}"))?;
+            writeln!(f)?;
         }
         Ok(())
     }

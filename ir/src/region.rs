@@ -425,6 +425,10 @@ pub struct Region {
     pub pool: Vec<[u64; 2]>,
     /// The guest bytes that were translated, as (start, length): what invalidation looks at. Sorted, disjoint.
     pub source: Vec<(GuestAddr, u32)>,
+    /// Where computed exits are likely to lead within the region, as (block that ends in one, block), ascending by the first and
+    /// likelier ones before others: if the computed pc is the second block's, execution may go on there. Status flags are dead there
+    /// and need not be ready.
+    pub predicted: Vec<(BlockId, BlockId)>,
     /// Number of guest instructions.
     pub guest_insns: u32,
     /// Whether every path from the entry sets all status flags before anything reads them or the region is left to an unknown
@@ -443,6 +447,21 @@ impl Region {
     pub fn block_insts(&self, block: BlockId) -> &[Inst] {
         let b = &self.blocks[block.0 as usize];
         &self.insts[b.start as usize..b.end as usize]
+    }
+
+    /// The blocks of the region that a block's computed exit is likely to lead to.
+    pub fn predicted_of(&self, block: BlockId) -> impl Iterator<Item = BlockId> + Clone {
+        let first = self.predicted.partition_point(|(from, _)| *from < block);
+        self.predicted[first..].iter().take_while(move |(from, _)| *from == block).map(|(_, to)| *to)
+    }
+
+    /// The blocks of the region that a block may lead to, in order.
+    pub fn successors(&self, block: BlockId) -> impl Iterator<Item = BlockId> {
+        let known = self.blocks[block.0 as usize].exit.targets().filter_map(|target| match target {
+            Target::Block(to) => Some(to),
+            Target::Pc(_) => None,
+        });
+        known.chain(self.predicted_of(block))
     }
 
     /// The block ids, in order.

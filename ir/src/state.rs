@@ -89,6 +89,8 @@ pub struct Rt {
     pub tier0_jumps: u64,
     /// Backward jumps, calls and returns that tier 0 may still make before it leaves.
     pub countdown: i32,
+    /// Guest pc of the computed jump that has missed its cache, in front of `ExitReason::Indirect`.
+    pub jump: u64,
 }
 
 impl CpuState {
@@ -122,6 +124,7 @@ impl CpuState {
                 recorder: 0,
                 tier0_jumps: 0,
                 countdown: 0,
+                jump: 0,
             },
         }
     }

@@ -42,6 +42,8 @@ pub fn verify(region: &Region) -> Result<(), Vec<Problem>> {
         for id in region.block_ids() {
             check.block(id);
         }
+        let ascending = region.predicted.is_sorted_by_key(|(from, _)| *from);
+        check.require(ascending, || "predicted exits are not in the order of their blocks".into());
     }
     if check.problems.is_empty() { Ok(()) } else { Err(check.problems) }
 }
@@ -111,6 +113,11 @@ impl Check<'_> {
             if let Target::Block(to) = target {
                 self.require((to.0 as usize) < self.region.blocks.len(), || format!("{to} does not exist"));
             }
+        }
+        for to in self.region.predicted_of(self.block) {
+            self.require((to.0 as usize) < self.region.blocks.len(), || format!("{to} does not exist"));
+            let computed = matches!(exit, Exit::Indirect(_) | Exit::Return(_) | Exit::CallIndirect { .. });
+            self.require(computed, || format!("{to} is predicted of an exit that is not computed"));
         }
         if let Some(v) = exit.value() {
             let expected = if matches!(exit, Exit::Branch { .. }) { Type::I1 } else { Type::I64 };

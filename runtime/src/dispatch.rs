@@ -600,6 +600,7 @@ pub(crate) fn enter(
         }
         ExitReason::Indirect => {
             *last_exit = LastExit::Indirect(abi::left_from(cpu));
+            process.code.jumps.led(GuestAddr(cpu.rt.jump), GuestAddr(cpu.rip));
             stats::add(&process.stats.missed_jumps, 1);
             None
         }

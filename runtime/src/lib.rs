@@ -38,6 +38,7 @@ mod fault;
 mod fork;
 pub mod gate;
 pub mod hidden;
+mod jumps;
 pub mod load;
 pub mod lockstep;
 pub mod memory;

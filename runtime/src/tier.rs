@@ -12,6 +12,7 @@ use crate::cold;
 use crate::compile_gate::CompileGate;
 use crate::compile_queue::{self, Queue};
 use crate::dispatch::CODE_CHANGED;
+use crate::jumps::Jumps;
 use crate::memory::{CodePage, GuestMap};
 use crate::options::{Engine, RunOptions};
 use crate::process::Process;
@@ -274,6 +275,7 @@ pub(crate) struct Code {
     pub(crate) units: Option<Units>,
     /// What compiled code needs; none if only the interpreter runs.
     pub(crate) jit: Option<Jit>,
+    pub(crate) jumps: Jumps,
     pub(crate) world: World,
     pub(crate) profile: Option<Profile>,
     pub(crate) perf: Option<Perf>,
@@ -397,6 +399,7 @@ impl Code {
             hot: options.hot.max(1),
             units,
             jit,
+            jumps: Jumps::default(),
             world: World::default(),
             profile: Profile::new(options),
             perf: options.perf.then(|| Perf::new(options.debug_dirs.clone())),
@@ -622,6 +625,8 @@ impl Code {
             profile: self.profile.is_some(),
             count: self.counting.load(Ordering::Relaxed),
             block_insns,
+            // Nothing has run before: it would take in whatever may ever be called.
+            into_calls: self.engine != Engine::Jit,
             ..default
         }
     }
@@ -750,6 +755,7 @@ impl Code {
                     perf.published(entry.pc, start.0 as u64, len);
                 }
                 self.publish(map, jit, entry, translation, origin, before);
+                self.cool(&region);
             }
             Err(CacheError::Full) => {
                 entry.put_off();
@@ -766,6 +772,15 @@ impl Code {
         }
         drop(compiling);
         stats::add(&process.stats.compile_ns, start.elapsed().as_nanos() as u64);
+    }
+
+    /// What was warm because of arrivals at the places in a region gets there within the region from now on: they count again from the
+    /// start.
+    fn cool(&self, region: &Region) {
+        for block in &region.blocks[1..] {
+            let inside = lock(self.shard(block.pc)).get(&block.pc.0).cloned();
+            inside.inspect(|entry| entry.heat.store(0, Ordering::Relaxed));
+        }
     }
 
     fn publish(
@@ -837,5 +852,9 @@ impl lift::Profile for Code {
         // A checked block is a translation of its own.
         let joins = |entry: &Arc<Entry>| runs(entry) && !entry.is_checked();
         lock(self.shard(pc)).get(&pc.0).is_some_and(joins)
+    }
+
+    fn targets(&self, jump: GuestAddr) -> Vec<GuestAddr> {
+        self.jumps.likely(jump)
     }
 }

@@ -13,7 +13,8 @@ use super::entry::Stub;
 use super::regs::{CELLS, COUNTDOWN, JUMPS, Loc};
 use super::{Bug, Cold, EmitError, EmittedExit, Emitter, Label, Reach};
 use crate::abi::{self, Leave};
-use calque_ir::{Exit, FaultKind, GuestAddr, Inst, Op, Target, Type, Value};
+use calque_ir::{CpuState, Exit, FaultKind, GuestAddr, Inst, Op, Target, Type, Value};
+use std::mem::offset_of;
 
 /// What stands behind the block.
 #[derive(Clone, Copy)]
@@ -296,6 +297,8 @@ impl Emitter {
                     if pc != X(16) {
                         self.mov(Size::X, X(16), pc);
                     }
+                    self.mov_imm(X(17), cold.pc.0);
+                    self.store_state(e::Access::STRX, 17, offset_of!(CpuState, rt.jump));
                     self.through(Stub::Resolve.cell());
                 }
                 ColdPath::Tick(cell) => self.tick(cell),

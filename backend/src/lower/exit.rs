@@ -125,6 +125,9 @@ impl Lowering<'_> {
     /// `abi::resolve` goes on, for which they are made ready.
     fn indirect(&mut self, pc: IrValue, late: &[u32]) {
         let pc = self.value(pc);
+        if self.region.predicted_of(self.block).next().is_some() {
+            self.predicted(pc);
+        }
         let entry = self.jump_entry(pc);
         let known = self.b.ins().load(types::I64, STATE, entry, 0);
         let hit = self.b.ins().icmp(IntCC::Equal, known, pc);
@@ -141,8 +144,35 @@ impl Lowering<'_> {
         late.iter().for_each(|&at| self.lower_inst(at));
         self.store_dirty(STATUS.union(DEFERRED));
         self.store_state(pc, offset_of!(CpuState, rip));
+        let jump = self.iconst(types::I64, self.pc.0 as i64);
+        self.store_state(jump, offset_of!(CpuState, rt.jump));
         let code = self.load_cell(RESOLVE_CELL);
         self.jump_to(code);
+    }
+
+    /// Goes to the predicted block whose pc is the computed one, if there is one and nothing else is to be done first. Otherwise the probe
+    /// finds a region, which polls.
+    fn predicted(&mut self, pc: clif::Value) {
+        let (region, from) = (self.region, self.block);
+        let probe = self.b.create_block();
+        if region.predicted_of(from).any(|to| self.loops.closes(from, to)) {
+            let interrupted = self.interrupted();
+            self.branch_or(interrupted, probe);
+        }
+        for to in region.predicted_of(from) {
+            let expected = self.pc_value(region.blocks[to.0 as usize].pc);
+            let hit = self.b.ins().icmp(IntCC::Equal, pc, expected);
+            self.branch_or(hit, self.blocks[to.0 as usize]);
+        }
+        self.b.ins().jump(probe, &[]);
+        self.b.switch_to_block(probe);
+    }
+
+    /// Goes to `block` if `cond` is not 0, and on otherwise.
+    fn branch_or(&mut self, cond: clif::Value, block: clif::Block) {
+        let on = self.b.create_block();
+        self.b.ins().brif(cond, block, &[], on, &[]);
+        self.b.switch_to_block(on);
     }
 
     /// The jump cache's entry for `pc` (`JumpCache::slot`). Cranelift is to have it in a register, not to sum it up at each access.

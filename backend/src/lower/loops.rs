@@ -1,6 +1,6 @@
 //! Which edges of a region close a loop, those that a poll must stand on, and which blocks a loop runs through.
 
-use calque_ir::{BlockId, Region, Target};
+use calque_ir::{BlockId, Region};
 
 /// The edges that close a loop: every cycle contains one of them.
 pub(super) struct LoopEdges {
@@ -30,14 +30,14 @@ impl LoopEdges {
         visits[0] = Visit::Open;
         while let Some((from, followed)) = path.last_mut() {
             let from = *from;
-            let target = region.blocks[from.0 as usize].exit.targets().nth(*followed);
+            let to = region.successors(from).nth(*followed);
             *followed += 1;
-            match target {
+            match to {
                 None => {
                     visits[from.0 as usize] = Visit::Done;
                     path.pop();
                 }
-                Some(Target::Block(to)) => match visits[to.0 as usize] {
+                Some(to) => match visits[to.0 as usize] {
                     Visit::New => {
                         visits[to.0 as usize] = Visit::Open;
                         path.push((to, 0));
@@ -45,7 +45,6 @@ impl LoopEdges {
                     Visit::Open => edges.push((from, to)),
                     Visit::Done => {}
                 },
-                Some(Target::Pc(_)) => {}
             }
         }
         edges.sort_unstable();
@@ -69,10 +68,8 @@ impl LoopEdges {
 fn inside(region: &Region, edges: &[(BlockId, BlockId)]) -> Vec<bool> {
     let mut predecessors = vec![Vec::new(); region.blocks.len()];
     for from in region.block_ids() {
-        for target in region.blocks[from.0 as usize].exit.targets() {
-            if let Target::Block(to) = target {
-                predecessors[to.0 as usize].push(from);
-            }
+        for to in region.successors(from) {
+            predecessors[to.0 as usize].push(from);
         }
     }
     let mut inside = vec![false; region.blocks.len()];

@@ -237,10 +237,7 @@ pub(super) fn accesses_guest(op: Op) -> bool {
 }
 
 fn successors(region: &Region, block: usize) -> impl Iterator<Item = usize> {
-    region.blocks[block].exit.targets().filter_map(|t| match t {
-        Target::Block(id) => Some(id.0 as usize),
-        Target::Pc(_) => None,
-    })
+    region.successors(BlockId(block as u32)).map(|to| to.0 as usize)
 }
 
 fn register(inst: &Inst) -> Reg {

@@ -81,6 +81,7 @@ impl FlagFlow {
             match s.next {
                 Next::At(a) => flow.meet(code, a, opts),
                 Next::Both(a, b) => [a, b].into_iter().for_each(|pc| flow.meet(code, pc, opts)),
+                Next::Called(pc) if opts.enters_calls() && starts.contains(&pc) => {}
                 Next::Called(pc) => {
                     flow.called.entry(pc).or_insert_with(|| Live::read(ahead::live_at_call(code, pc, opts).all()));
                 }
@@ -103,7 +104,7 @@ impl FlagFlow {
             let out = match s.next {
                 Next::At(a) => self.live[&a],
                 Next::Both(a, b) => self.live[&a].or(self.live[&b]),
-                Next::Called(pc) => self.called[&pc],
+                Next::Called(pc) => self.called.get(&pc).copied().unwrap_or_else(|| self.live[&pc]),
                 Next::Computed => UNKNOWN,
                 Next::Outside | Next::Behind => Live::read(FlagSet::ALL),
             };
@@ -119,9 +120,9 @@ impl FlagFlow {
         self.live.get(&pc).copied()
     }
 
-    /// The same for the target of a call.
+    /// The same for the target of a call, which may be a block of the region.
     pub(super) fn at_call(&self, pc: GuestAddr) -> Option<Live> {
-        self.called.get(&pc).copied()
+        self.called.get(&pc).copied().or_else(|| self.at(pc))
     }
 }
 

@@ -35,6 +35,7 @@ mod alu;
 mod atomic;
 mod avx;
 mod bits;
+mod calls;
 mod check;
 mod control;
 mod edge;
@@ -97,11 +98,18 @@ pub struct LiftOptions {
     pub max_insns: u32,
     /// Most blocks of a region.
     pub max_blocks: u32,
-    /// A region goes on behind its calls: the return addresses are blocks of it.
-    pub through_calls: bool,
+    /// Regions take in the small functions that they call (`calls.rs`).
+    pub into_calls: bool,
     /// Flags that a single block leaves to an unknown place are deferred, as those of a region are: whoever runs it must know
     /// which places take them so ([`takes_deferred`]).
     pub defers: bool,
+}
+
+impl LiftOptions {
+    /// Whether calls may be edges of a region: not where each is told of, nor where flags must be exact.
+    fn enters_calls(&self) -> bool {
+        self.into_calls && !self.precise && !self.profile
+    }
 }
 
 impl Default for LiftOptions {
@@ -117,7 +125,7 @@ impl Default for LiftOptions {
             block_insns: 64,
             max_insns: 800,
             max_blocks: 100,
-            through_calls: false,
+            into_calls: true,
             defers: false,
         }
     }

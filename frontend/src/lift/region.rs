@@ -1,8 +1,8 @@
 //! Discovery of a region: the guest blocks reached from a pc over direct edges.
 //!
 //! First the instructions are only decoded, to find where blocks start; then each block is lifted up to the next
-//! start. An edge is followed if the profile says that its target has run; the others are side exits. Calls, returns and
-//! indirect jumps leave the region.
+//! start. An edge is followed if the profile says that its target has run; the others are side exits. Small functions that are called are
+//! taken in (`calls.rs`); other calls, and indirect jumps, leave the region.
 //!
 //! Invariants:
 //! 1. Block starts are exact: no guest instruction is lifted twice unless two paths decode the bytes differently.
@@ -11,9 +11,10 @@
 //! 3. Only its entry may be code that the guest may not execute: nobody would notice that it becomes executable, so what leads there
 //!    leaves the region.
 
+use super::calls::{self, Calls};
 use super::flow::{FlagFlow, Live};
 use super::unroll::unroll;
-use super::{LiftOptions, Lifter};
+use super::{LiftOptions, Lifter, ahead};
 use crate::decode::{CodeReader, Decoded, Window};
 use calque_ir::{BlockId, Exit, GuestAddr, Region, Target};
 use hashbrown::HashMap;
@@ -23,7 +24,7 @@ use iced_x86::{FlowControl, OpKind};
 fn renumber(region: &mut Region) {
     let mut order = Vec::with_capacity(region.blocks.len());
     let mut seen = vec![false; region.blocks.len()];
-    // Return addresses of calls are reached from outside only: behind the rest.
+    // Beside the entry, what nothing leads to: behind the rest.
     for root in region.block_ids() {
         let from = order.len();
         if !seen[root.0 as usize] {
@@ -43,16 +44,20 @@ fn renumber(region: &mut Region) {
             }
         });
     }
+    for (from, to) in &mut region.predicted {
+        (*from, *to) = (numbers[from.0 as usize], numbers[to.0 as usize]);
+    }
+    region.predicted.sort_by_key(|(from, _)| *from);
 }
 
 fn postorder(region: &Region, root: BlockId, seen: &mut [bool], order: &mut Vec<BlockId>) {
-    let mut path = vec![(root, region.blocks[root.0 as usize].exit.targets())];
+    let mut path = vec![(root, region.successors(root))];
     seen[root.0 as usize] = true;
-    while let Some((id, targets)) = path.last_mut() {
-        match targets.next() {
-            Some(Target::Block(to)) if !seen[to.0 as usize] => {
+    while let Some((id, successors)) = path.last_mut() {
+        match successors.next() {
+            Some(to) if !seen[to.0 as usize] => {
                 seen[to.0 as usize] = true;
-                path.push((to, region.blocks[to.0 as usize].exit.targets()));
+                path.push((to, region.successors(to)));
             }
             Some(_) => {}
             None => {
@@ -67,6 +72,9 @@ fn postorder(region: &Region, root: BlockId, seen: &mut [bool], order: &mut Vec<
 pub trait Profile {
     /// Whether the block at `pc` has been executed.
     fn executed(&self, pc: GuestAddr) -> bool;
+
+    /// Where the computed jump or call at this pc is likely to lead, most likely first.
+    fn targets(&self, jump: GuestAddr) -> Vec<GuestAddr>;
 }
 
 /// The profile of `--engine jit`, where nothing has run before: follows every edge.
@@ -75,6 +83,10 @@ pub struct EveryBlock;
 impl Profile for EveryBlock {
     fn executed(&self, _: GuestAddr) -> bool {
         true
+    }
+
+    fn targets(&self, _: GuestAddr) -> Vec<GuestAddr> {
+        Vec::new()
     }
 }
 
@@ -98,15 +110,18 @@ pub fn lift_region(code: &dyn CodeReader, pc: GuestAddr, profile: &dyn Profile, 
         .collect();
     let mut region = l.finish(runs);
     for block in &mut region.blocks {
-        link(&mut block.exit, &ids);
+        link(&mut block.exit, &ids, opts);
+    }
+    if opts.enters_calls() {
+        calls::predict(&mut region, &ids, profile, |pc| ahead::live_at(code, pc, opts).is_empty());
     }
     unroll(&mut region);
     renumber(&mut region);
     region
 }
 
-/// Turns targets that are blocks of the region into edges; calls leave it even where the callee is known.
-fn link(exit: &mut Exit, ids: &HashMap<GuestAddr, BlockId>) {
+/// Turns targets that are blocks of the region into edges.
+fn link(exit: &mut Exit, ids: &HashMap<GuestAddr, BlockId>, opts: &LiftOptions) {
     let resolve = |target: &mut Target| {
         if let Target::Pc(pc) = *target
             && let Some(id) = ids.get(&pc)
@@ -114,48 +129,80 @@ fn link(exit: &mut Exit, ids: &HashMap<GuestAddr, BlockId>) {
             *target = Target::Block(*id);
         }
     };
-    if !matches!(exit, Exit::Call { .. }) {
+    if opts.enters_calls() || !matches!(exit, Exit::Call { .. }) {
         exit.for_each_target(resolve);
     }
 }
 
-struct Discovery<'a> {
+pub(super) struct Discovery<'a> {
     code: &'a dyn CodeReader,
     profile: &'a dyn Profile,
     opts: &'a LiftOptions,
     /// Block starts in the order found.
-    starts: Vec<GuestAddr>,
+    pub(super) starts: Vec<GuestAddr>,
     /// Instruction start to whether a block starts there.
-    seen: HashMap<GuestAddr, bool>,
-    insns: u32,
+    pub(super) seen: HashMap<GuestAddr, bool>,
+    pub(super) insns: u32,
+    pub(super) calls: Calls,
+    /// Most guest instructions of the region.
+    pub(super) max_insns: u32,
 }
 
 impl<'a> Discovery<'a> {
     fn new(code: &'a dyn CodeReader, profile: &'a dyn Profile, opts: &'a LiftOptions) -> Self {
-        Self { code, profile, opts, starts: Vec::new(), seen: HashMap::new(), insns: 0 }
+        Self {
+            code,
+            profile,
+            opts,
+            starts: Vec::new(),
+            seen: HashMap::new(),
+            insns: 0,
+            calls: Calls::default(),
+            max_insns: opts.max_insns,
+        }
     }
 
     fn run(mut self, pc: GuestAddr) -> Vec<GuestAddr> {
         let mut window = Window::new();
         self.add(pc);
-        let mut done = 0;
+        self.explore(0, &mut window);
+        if self.opts.enters_calls() {
+            self.enter_calls(&mut window);
+        }
+        self.starts
+    }
+
+    /// Decodes the blocks from the one of this number on, and what they lead to.
+    pub(super) fn explore(&mut self, mut done: usize, window: &mut Window) {
         while let Some(&start) = self.starts.get(done) {
-            if self.decode(&mut window, start) || done == 0 {
+            if self.decode(window, start) || done == 0 {
                 done += 1;
             } else {
                 self.starts.remove(done);
                 self.seen.remove(&start);
             }
         }
-        self.starts
+    }
+
+    /// Whether a block of the region starts at `pc`.
+    pub(super) fn is_start(&self, pc: GuestAddr) -> bool {
+        self.seen.get(&pc) == Some(&true)
+    }
+
+    /// Whether a computed jump to `pc` need not have any flags ready.
+    pub(super) fn wants_no_flags(&self, pc: GuestAddr) -> bool {
+        ahead::live_at(self.code, pc, self.opts).is_empty()
     }
 
     /// Makes `pc` a block start; splits the block that it lies in by the way.
     fn add(&mut self, pc: GuestAddr) {
-        let full = self.starts.len() >= self.opts.max_blocks as usize || self.insns >= self.opts.max_insns;
+        let full = self.starts.len() >= self.opts.max_blocks as usize || self.insns >= self.max_insns;
         let known = self.seen.get(&pc).copied();
+        if known == Some(true) {
+            return self.calls.edge(&self.starts, pc);
+        }
         // A start inside decoded code costs nothing but a block: limits are for new code.
-        if known == Some(true) || full && known.is_none() && !self.starts.is_empty() {
+        if full && known.is_none() && !self.starts.is_empty() {
             return;
         }
         self.seen.insert(pc, true);
@@ -174,6 +221,7 @@ impl<'a> Discovery<'a> {
                 return false;
             }
             if n > 0 && self.seen.contains_key(&at) {
+                self.calls.edge(&self.starts, at);
                 if self.opts.profile || self.opts.count {
                     // Two paths that decode the bytes differently up to here: no instruction twice (1).
                     self.add(at);
@@ -195,9 +243,12 @@ impl<'a> Discovery<'a> {
                     self.follow(GuestAddr(i.next_ip()));
                     self.follow(GuestAddr(i.near_branch_target()));
                 }
-                FlowControl::Call | FlowControl::IndirectCall if self.opts.through_calls => {
-                    self.follow(GuestAddr(i.next_ip()));
+                FlowControl::Call if near => {
+                    self.calls.call(GuestAddr(i.near_branch_target()), Some(GuestAddr(i.next_ip())));
                 }
+                FlowControl::IndirectCall => self.computed(at, Some(GuestAddr(i.next_ip()))),
+                FlowControl::IndirectBranch => self.computed(at, None),
+                FlowControl::Return => self.calls.ret(),
                 _ => {}
             }
             false
@@ -205,7 +256,17 @@ impl<'a> Discovery<'a> {
         fetchable
     }
 
-    fn follow(&mut self, pc: GuestAddr) {
+    /// Notes where the computed jump or call at `jump` is likely to lead.
+    fn computed(&mut self, jump: GuestAddr, ret: Option<GuestAddr>) {
+        if self.opts.enters_calls() {
+            let targets = self.profile.targets(jump).into_iter();
+            let known: Vec<_> = targets.filter(|target| self.wants_no_flags(*target)).collect();
+            known.into_iter().for_each(|target| self.calls.call(target, ret));
+        }
+    }
+
+    /// Makes `pc` a block start if it has run.
+    pub(super) fn follow(&mut self, pc: GuestAddr) {
         if self.seen.contains_key(&pc) || self.profile.executed(pc) {
             self.add(pc);
         }

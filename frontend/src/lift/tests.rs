@@ -122,6 +122,73 @@ fn regions_split_blocks_and_close_loops() {
     assert_eq!(r.guest_insns, 5);
 }
 
+/// Blocks by offset, and the predicted ones of each.
+fn flow_of(region: &Region) -> Vec<(u64, Vec<u64>)> {
+    let offset = |id: BlockId| region.blocks[id.0 as usize].pc.0 - PC.0;
+    region.block_ids().map(|id| (offset(id), region.predicted_of(id).map(offset).collect())).collect()
+}
+
+#[test]
+fn small_functions_are_part_of_what_calls_them() {
+    // 0: call 0x10  5: add eax,ebx  7: call 0x10  c: xor eax,eax  e: ret    10: inc eax  12: ret
+    let mut bytes = [0x90; 0x13];
+    bytes[..15].copy_from_slice(&[0xe8, 0x0b, 0, 0, 0, 0x01, 0xd8, 0xe8, 4, 0, 0, 0, 0x31, 0xc0, 0xc3]);
+    bytes[16..].copy_from_slice(&[0xff, 0xc0, 0xc3]);
+    let code = Bytes { pc: PC, bytes: &bytes };
+    let region = lift_region(&code, PC, &EveryBlock, &LiftOptions::default());
+    let flow = flow_of(&region);
+    assert_eq!(flow.iter().filter(|(_, to)| *to == [5, 12]).map(|(at, _)| *at).collect::<Vec<_>>(), [0x10]);
+    assert_eq!(flow.len(), 4, "the function is there once: {flow:?}");
+    let calls = region.blocks.iter().filter(|b| matches!(b.exit, Exit::Call { target: Target::Block(_), .. }));
+    assert_eq!(calls.count(), 2);
+    assert_eq!(region.source, [(PC, 15), (GuestAddr(PC.0 + 16), 3)]);
+    for alone in [
+        LiftOptions { into_calls: false, ..LiftOptions::default() },
+        LiftOptions { precise: true, ..LiftOptions::default() },
+        LiftOptions { profile: true, ..LiftOptions::default() },
+    ] {
+        let region = lift_region(&code, PC, &EveryBlock, &alone);
+        assert_eq!((region.predicted.len(), region.source), (0, vec![(PC, 5)]), "{alone:?}");
+    }
+}
+
+#[test]
+fn no_return_is_predicted_where_flags_are_wanted() {
+    // 0: call 7  5: setb al  8: ret    9: inc eax  b: ret
+    let bytes = [0xe8, 4, 0, 0, 0, 0x0f, 0x92, 0xc0, 0xc3, 0xff, 0xc0, 0xc3];
+    let region = lift_region(&Bytes { pc: PC, bytes: &bytes }, PC, &EveryBlock, &LiftOptions::default());
+    assert_eq!((region.predicted, region.source), (vec![], vec![(PC, 5)]));
+}
+
+#[test]
+fn a_recursive_function_calls_itself() {
+    // 0: dec edi  2: je 0xb  4: call 0  9: xor eax,eax  b: ret
+    let bytes = [0xff, 0xcf, 0x74, 7, 0xe8, 0xf7, 0xff, 0xff, 0xff, 0x31, 0xc0, 0xc3];
+    let region = lift_region(&Bytes { pc: PC, bytes: &bytes }, PC, &EveryBlock, &LiftOptions::default());
+    let back = Target::Block(BlockId(0));
+    assert!(region.blocks.iter().any(|b| matches!(b.exit, Exit::Call { target, .. } if target == back)));
+    assert!(flow_of(&region).contains(&(11, vec![9])), "{region}");
+}
+
+#[test]
+fn likely_targets_of_computed_jumps_are_taken_in() {
+    struct Likely(GuestAddr);
+    impl Profile for Likely {
+        fn executed(&self, _: GuestAddr) -> bool {
+            true
+        }
+        fn targets(&self, jump: GuestAddr) -> Vec<GuestAddr> {
+            if jump == PC { vec![self.0] } else { vec![] }
+        }
+    }
+    // 0: call rax  2: xor eax,eax  4: ret    5: xor ecx,ecx  7: ret    8: setb al  b: ret
+    let bytes = [0xff, 0xd0, 0x31, 0xc0, 0xc3, 0x31, 0xc9, 0xc3, 0x0f, 0x92, 0xc0, 0xc3];
+    let code = Bytes { pc: PC, bytes: &bytes };
+    let flow = |to: u64| flow_of(&lift_region(&code, PC, &Likely(GuestAddr(PC.0 + to)), &LiftOptions::default()));
+    assert_eq!(flow(5), [(0, vec![5]), (5, vec![2]), (2, vec![])]);
+    assert_eq!(flow(8), [(0, vec![])], "which wants flags");
+}
+
 /// What `count`s of a region lifted for profiling say: instructions, offset of the first.
 fn counts(region: &Region) -> Vec<(u32, u64)> {
     let counted = region.insts.iter().filter(|i| i.op == Op::Count).map(Inst::counted);

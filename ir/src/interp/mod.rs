@@ -148,7 +148,9 @@ fn run_blocks<H: Host>(
                 }
             }
             Exit::Indirect(v) | Exit::Return(v) | Exit::CallIndirect { target: v, .. } => {
-                return Ok(Next::Pc(GuestAddr(value(v))));
+                let pc = GuestAddr(value(v));
+                let predicted = region.predicted_of(id).find(|to| region.blocks[to.0 as usize].pc == pc);
+                predicted.map_or(Target::Pc(pc), Target::Block)
             }
             Exit::Syscall { next } => return Ok(Next::Syscall { next }),
             Exit::Fault { kind, pc } => return Ok(Next::Fault { kind, pc }),

@@ -11,7 +11,7 @@
 use super::dead::NOP;
 use crate::op::Op;
 use crate::reg::Reg;
-use crate::region::{BlockId, Cc, Inst, Region, Target, Value};
+use crate::region::{BlockId, Cc, Inst, Region, Value};
 use crate::types::Type;
 
 const BYTES: u64 = 16;
@@ -38,8 +38,7 @@ pub(super) fn run(region: &mut Region) {
         for id in region.block_ids() {
             let Some(facts) = known[id.0 as usize].clone() else { continue };
             let behind = Walk::new(facts).block(region, id, &mut Vec::new());
-            let targets = region.blocks[id.0 as usize].exit.targets();
-            for to in targets.filter_map(|t| if let Target::Block(to) = t { Some(to.0 as usize) } else { None }) {
+            for to in region.successors(id).map(|to| to.0 as usize) {
                 let met = match &known[to] {
                     None => behind.clone(),
                     Some(facts) => facts.iter().filter(|fact| behind.contains(fact)).copied().collect(),

@@ -1,0 +1,82 @@
+//! Where computed jumps have led: what regions predict of them (`lift/calls.rs`).
+//!
+//! Generated code says which jump missed its cache. A jump does so the first time it gets to a place, when another place has pushed that
+//! one out, and when a countdown ends with it (`cold.rs`): where it leads most is seen most.
+
+use calque_backend::sync::Mutex;
+use calque_ir::GuestAddr;
+use hashbrown::HashMap;
+use std::sync::PoisonError;
+
+/// Places that are kept of one jump.
+const KEPT: usize = 4;
+/// A place is likely that is at least one of so many.
+const LIKELY: u32 = 4;
+
+/// Computed jumps by pc.
+#[derive(Default)]
+pub(crate) struct Jumps {
+    seen: Mutex<HashMap<u64, Targets>>,
+}
+
+/// Where one jump has led, and how often that was seen.
+#[derive(Default)]
+struct Targets {
+    kept: [(u64, u32); KEPT],
+    others: u32,
+}
+
+impl Targets {
+    fn add(&mut self, target: u64) {
+        let known = self.kept.iter_mut().find(|(pc, count)| *count == 0 || *pc == target);
+        match known {
+            Some(place) => *place = (target, place.1 + 1),
+            None => self.others += 1,
+        }
+    }
+
+    /// The likely ones, most likely first.
+    fn likely(&self) -> Vec<GuestAddr> {
+        let total = self.others + self.kept.iter().map(|(_, count)| count).sum::<u32>();
+        let mut likely: Vec<_> =
+            self.kept.iter().filter(|(_, count)| *count > 0 && count.saturating_mul(LIKELY) >= total).collect();
+        likely.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        likely.into_iter().map(|(pc, _)| GuestAddr(*pc)).collect()
+    }
+}
+
+impl Jumps {
+    /// Notes that the jump at `from` has led to `to`.
+    pub(crate) fn led(&self, from: GuestAddr, to: GuestAddr) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).entry(from.0).or_default().add(to.0);
+    }
+
+    /// Where the jump at `from` is likely to lead.
+    pub(crate) fn likely(&self, from: GuestAddr) -> Vec<GuestAddr> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&from.0).map(Targets::likely).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_seen_most_is_likely() {
+        let jumps = Jumps::default();
+        let led = |to: &[u64]| to.iter().for_each(|to| jumps.led(GuestAddr(1), GuestAddr(*to)));
+        led(&[10, 20, 20]);
+        assert_eq!(jumps.likely(GuestAddr(1)), [GuestAddr(20), GuestAddr(10)]);
+        led(&[20; 9]);
+        assert_eq!(jumps.likely(GuestAddr(1)), [GuestAddr(20)]);
+        assert_eq!(jumps.likely(GuestAddr(2)), []);
+    }
+
+    #[test]
+    fn nothing_is_likely_of_a_jump_to_many_places() {
+        let jumps = Jumps::default();
+        (0..10).for_each(|to| jumps.led(GuestAddr(1), GuestAddr(to)));
+        assert_eq!(jumps.likely(GuestAddr(1)), []);
+    }
+}
