@@ -104,7 +104,7 @@ pub(crate) fn all(only: &[String]) -> (Vec<Program>, Vec<String>) {
         "ffmpeg x264"       Float       installed("ffmpeg", &FFMPEG);
         "aes-256-gcm"       Vector      vectors("aes-256-gcm", "85000");
         "sha256"            Vector      vectors("sha256", "37000");
-        "FMA product"       Vector      vectors("product", "40");
+        "FMA product"       Vector      vectors("product", "400");
         "python3"           Interpreter installed("python3", &["-c", PYTHON]);
         "perl"              Interpreter installed("perl", &["-e", PERL]);
         "lua"               Interpreter installed("lua5.4", &["-e", LUA]);
