@@ -146,7 +146,8 @@ pub(super) fn predict(
             Exit::CallIndirect { ret, .. } => (region.predicted_of(id).collect(), ret),
             _ => continue,
         };
-        if let Some(&behind) = ids.get(&ret) {
+        // It may be a block for another reason, and want flags.
+        if let Some(&behind) = ids.get(&ret).filter(|_| wants_no_flags(ret)) {
             let from = callees.into_iter().flat_map(|callee| returns_of(region, ids, callee));
             returns.extend(from.map(|from| (from, behind)));
         }

@@ -161,6 +161,19 @@ fn no_return_is_predicted_where_flags_are_wanted() {
 }
 
 #[test]
+fn no_return_is_predicted_to_a_block_that_wants_flags() {
+    // 0: je 0xe  2: call 0x18  7: xor eax,eax  9: call 0x18  e: setb al  11: dec ecx  13: jne 0xe  15: ret    18: cmp edi,esi  1a: ret
+    let mut bytes = [0x90; 0x1b];
+    bytes[..14].copy_from_slice(&[0x74, 0x0c, 0xe8, 0x11, 0, 0, 0, 0x31, 0xc0, 0xe8, 0x0a, 0, 0, 0]);
+    bytes[14..22].copy_from_slice(&[0x0f, 0x92, 0xc0, 0xff, 0xc9, 0x75, 0xf7, 0xc3]);
+    bytes[24..].copy_from_slice(&[0x39, 0xf7, 0xc3]);
+    let region = lift_region(&Bytes { pc: PC, bytes: &bytes }, PC, &EveryBlock, &LiftOptions::default());
+    let flow = flow_of(&region);
+    assert!(flow.iter().any(|(at, _)| *at == 14), "the place behind the second call is a block: {region}");
+    assert_eq!(flow.iter().find(|(at, _)| *at == 24), Some(&(24, vec![7])), "{region}");
+}
+
+#[test]
 fn a_recursive_function_calls_itself() {
     // 0: dec edi  2: je 0xb  4: call 0  9: xor eax,eax  b: ret
     let bytes = [0xff, 0xcf, 0x74, 7, 0xe8, 0xf7, 0xff, 0xff, 0xff, 0x31, 0xc0, 0xc3];
