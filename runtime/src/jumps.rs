@@ -3,7 +3,7 @@
 //! Generated code says which jump missed its cache. A jump does so the first time it gets to a place, when another place has pushed that
 //! one out, and when a countdown ends with it (`cold.rs`): where it leads most is seen most.
 
-use calque_backend::sync::Mutex;
+use calque_backend::sync::{Mutex, MutexGuard};
 use calque_ir::GuestAddr;
 use hashbrown::HashMap;
 use std::sync::PoisonError;
@@ -18,6 +18,11 @@ const LIKELY: u32 = 4;
 pub(crate) struct Jumps {
     seen: Mutex<HashMap<u64, Targets>>,
 }
+
+/// What no other thread can look at or change for the moment.
+pub(crate) struct FrozenJumps<'a>(
+    #[expect(dead_code, reason = "held, not read")] MutexGuard<'a, HashMap<u64, Targets>>,
+);
 
 /// Where one jump has led, and how often that was seen.
 #[derive(Default)]
@@ -48,13 +53,21 @@ impl Targets {
 impl Jumps {
     /// Notes that the jump at `from` has led to `to`.
     pub(crate) fn led(&self, from: GuestAddr, to: GuestAddr) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).entry(from.0).or_default().add(to.0);
+        self.lock().entry(from.0).or_default().add(to.0);
     }
 
     /// Where the jump at `from` is likely to lead.
     pub(crate) fn likely(&self, from: GuestAddr) -> Vec<GuestAddr> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.get(&from.0).map(Targets::likely).unwrap_or_default()
+        self.lock().get(&from.0).map(Targets::likely).unwrap_or_default()
+    }
+
+    /// Keeps every other thread out until the guard is dropped: for `fork`.
+    pub(crate) fn freeze(&self) -> FrozenJumps<'_> {
+        FrozenJumps(self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Targets>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

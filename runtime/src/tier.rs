@@ -12,7 +12,7 @@ use crate::cold;
 use crate::compile_gate::CompileGate;
 use crate::compile_queue::{self, Queue};
 use crate::dispatch::CODE_CHANGED;
-use crate::jumps::Jumps;
+use crate::jumps::{FrozenJumps, Jumps};
 use crate::memory::{CodePage, GuestMap};
 use crate::options::{Engine, RunOptions};
 use crate::process::Process;
@@ -361,6 +361,7 @@ pub(crate) struct Frozen<'a> {
     _shards: [MutexGuard<'a, HashMap<u64, Arc<Entry>>>; SHARDS],
     _units: Option<FrozenUnits<'a>>,
     _jit: Option<(compile_queue::Frozen<'a>, MutexGuard<'a, ()>)>,
+    _jumps: FrozenJumps<'a>,
     _world: MutexGuard<'a, Vec<Arc<Member>>>,
 }
 
@@ -413,6 +414,7 @@ impl Code {
             _shards: self.shards.each_ref().map(lock),
             _units: self.units.as_ref().map(Units::freeze),
             _jit: self.jit.as_ref().map(|jit| (jit.queue.freeze(), jit.cache.freeze())),
+            _jumps: self.jumps.freeze(),
             _world: self.world.lock(),
         }
     }
