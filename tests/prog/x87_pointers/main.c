@@ -93,12 +93,15 @@ int main(void)
     // The same in a loop, for compiled code.
     int wrong = 0;
     for (int i = 0; i < 5000; i++) {
-        RUN("", "fldl %4", "fnstenv %1");
-        wrong += env[3] != (uint32_t)expected_ip;
+        // AMD's processors forget what no exception is pending of when another process runs (the kernel's X86_BUG_FXSAVE_LEAK): once
+        // more, then.
+        int forgotten = 0;
+        do RUN("", "fldl %4", "fnstenv %1");
+        while (env[3] != (uint32_t)expected_ip && ++forgotten < 3);
+        wrong += forgotten == 3;
         RUN("fldcw %5\nfldz", "fdivrl %4", "fxsave64 %2\nfnclex");
         wrong += field(area, 8) != expected_ip || field(area, 16) != (uintptr_t)&memory;
     }
-    // AMD's processors forget what no exception is pending of when another process runs (the kernel's X86_BUG_FXSAVE_LEAK).
-    printf("wrong in a loop: %d\n", wrong < 50 ? 0 : wrong);
+    printf("wrong in a loop: %d\n", wrong);
     return 0;
 }
