@@ -82,7 +82,7 @@ fn xmm(random: &mut Random) -> Reg {
 /// One guest instruction's worth of IR.
 fn operation(b: &mut Builder, random: &mut Random) {
     let word = random.word();
-    match below(random, 14) {
+    match below(random, 15) {
         0 => {
             let (x, y) = (b.get(Type::I64, gpr(random)), b.get(Type::I64, gpr(random)));
             let v = b.binary([Op::Iadd, Op::Isub, Op::Imul, Op::Bxor][word as usize & 3], Type::I64, x, y);
@@ -137,6 +137,16 @@ fn operation(b: &mut Builder, random: &mut Random) {
             b.put(xmm(random), v);
         }
         12 => compare(b, random),
+        13 => {
+            // ADD, ADC of zero.
+            let [x, y, above] = std::array::from_fn(|_| b.get(Type::I64, gpr(random)));
+            let sum = b.binary(Op::Iadd, Type::I64, x, y);
+            let carry = b.icmp(Cc::UnsignedLessThan, Type::I64, sum, if word & 1 == 0 { x } else { y });
+            let carry = b.unary(Op::Uextend, Type::I64, carry);
+            let above = b.binary(Op::Iadd, Type::I64, above, carry);
+            b.put(gpr(random), sum);
+            b.put(gpr(random), above);
+        }
         _ => {
             let rsi = b.get(Type::I64, Reg::RSI);
             let v = b.load(Type::I8, Mem::base(rsi));
