@@ -166,6 +166,19 @@ fn indirect_jumps_use_the_jump_cache() {
     assert_eq!((cpu.rip, cpu.gpr[0]), (0x5010, 1));
 }
 
+/// Enters a region, and interrupts it from another thread soon after.
+fn enter_and_interrupt(runner: &mut Runner, region: &Region, cpu: &mut CpuState) -> ExitReason {
+    let flag = &raw const cpu.rt.interrupt as usize;
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            // SAFETY: the state outlives the scope, and the word is atomic.
+            unsafe { &*(flag as *const std::sync::atomic::AtomicU32) }.store(1, Ordering::Relaxed);
+        });
+        runner.enter(region, cpu)
+    })
+}
+
 #[test]
 fn an_interrupt_stops_an_endless_loop_with_all_registers_stored() {
     let mut b = Builder::new();
@@ -187,15 +200,7 @@ fn an_interrupt_stops_an_endless_loop_with_all_registers_stored() {
     assert_eq!((cpu.rip, cpu.gpr[0]), (0x1000, 0), "the poll at the entry");
 
     cpu.rt.interrupt.store(0, Ordering::Relaxed);
-    let flag = &raw const cpu.rt.interrupt as usize;
-    let reason = std::thread::scope(|scope| {
-        scope.spawn(move || {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            // SAFETY: the state outlives the scope, and the word is atomic.
-            unsafe { &*(flag as *const std::sync::atomic::AtomicU32) }.store(1, Ordering::Relaxed);
-        });
-        runner.enter(&region, &mut cpu)
-    });
+    let reason = enter_and_interrupt(&mut runner, &region, &mut cpu);
     assert_eq!((reason, cpu.rip), (ExitReason::Interrupt, 0x1004));
     assert!(cpu.gpr[0] > 1000 && cpu.gpr[0] == cpu.gpr[3], "{:?}", cpu.gpr);
 }
@@ -231,15 +236,7 @@ fn computed_exits_go_on_where_they_are_predicted_to_lead() {
 
     // A cycle through a computed exit polls: out of the region, whose entry then sees the interrupt.
     (cpu.gpr[0], cpu.gpr[3]) = (0, 0x1000);
-    let flag = &raw const cpu.rt.interrupt as usize;
-    let reason = std::thread::scope(|scope| {
-        scope.spawn(move || {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            // SAFETY: the state outlives the scope, and the word is atomic.
-            unsafe { &*(flag as *const std::sync::atomic::AtomicU32) }.store(1, Ordering::Relaxed);
-        });
-        runner.enter(&region, &mut cpu)
-    });
+    let reason = enter_and_interrupt(&mut runner, &region, &mut cpu);
     assert_eq!((reason, cpu.rip), (ExitReason::Indirect, 0x1000));
     assert!(cpu.gpr[0] > 1000, "{:?}", cpu.gpr);
 }
