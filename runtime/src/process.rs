@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)]
 
+use crate::arch;
 use crate::hidden;
 use crate::memory::GuestMap;
 use crate::options::RunOptions;
@@ -14,6 +15,7 @@ use crate::stats::Stats;
 use crate::syscall::Syscalls;
 use crate::tier::Code;
 use calque_ir::{GuestAddr, GuestRange};
+use std::any::Any;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
@@ -42,8 +44,15 @@ pub struct Process {
     exe: OnceLock<ExeInfo>,
 }
 
-/// The translator at rest. Locks in their order: those of the profile, code before memory (`smc.rs`).
+/// The translator at rest. Locks in their order: a split lock may fault and so get to all that follow; those of the profile; code before
+/// memory (`smc.rs`).
+///
+/// Every lock that outlives a call is held here, or is never waited for: what is changed alone is swapped (`ArcSwapOption`), what is found out
+/// once is found out by whoever wants it (`once_cell::race`). A lock that another thread holds when the process forks is held in the
+/// child for ever.
 pub(crate) struct Quiet<'a> {
+    _syscalls: Box<dyn Any>,
+    _split: arch::FrozenSplits,
     _profile: Option<profile::Frozen<'a>>,
     _perf: Option<profile::perf::Frozen<'a>>,
     _code: crate::tier::Frozen<'a>,
@@ -138,10 +147,18 @@ impl Process {
 
     /// Waits until no other thread is inside the map or the translations, and keeps them out: for `fork`.
     pub(crate) fn before_fork(&self) -> Quiet<'_> {
+        let (syscalls, split) = (self.syscalls.freeze(), arch::freeze_splits());
         let perf = self.code.perf.as_ref().map(profile::perf::Perf::freeze);
         let code = self.code.freeze();
         let profile = self.code.profile.as_ref().map(profile::Profile::freeze);
-        Quiet { _profile: profile, _perf: perf, _code: code, _mem: self.mem.freeze() }
+        Quiet {
+            _syscalls: syscalls,
+            _split: split,
+            _profile: profile,
+            _perf: perf,
+            _code: code,
+            _mem: self.mem.freeze(),
+        }
     }
 
     /// In the child of a fork, whose only thread has this interrupt word.

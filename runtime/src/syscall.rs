@@ -3,6 +3,7 @@
 use crate::signal::SigInfo;
 use crate::thread::Thread;
 use calque_ir::GuestRange;
+use std::any::Any;
 
 /// What a guest SYSCALL instruction does; implemented by the crate `syscalls`.
 pub trait Syscalls: Send + Sync {
@@ -18,6 +19,9 @@ pub trait Syscalls: Send + Sync {
 
     /// Guest memory that the call has written, to give it to another execution of the same program.
     fn outputs(&self, thread: &mut Thread, nr: u64, args: [u64; 6], result: u64) -> Vec<GuestRange>;
+
+    /// Keeps other threads out of what calls share until the answer is dropped: for `fork`.
+    fn freeze(&self) -> Box<dyn Any>;
 
     /// A signal is about to be delivered to `thread`, or to end it: `--strace` prints it.
     fn signal(&self, thread: &Thread, info: &SigInfo);

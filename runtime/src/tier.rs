@@ -21,6 +21,7 @@ use crate::profile::{self, Profile};
 use crate::smc::{GuestCode, Origin, Pages};
 use crate::stats::{self, Stats};
 use crate::world::{Member, World};
+use arc_swap::ArcSwapOption;
 use calque_backend::sync::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Mutex, MutexGuard};
 use calque_backend::{
     Arch, Budget, CacheError, CodeCache, CodeKind, CompileOptions, Compiler, HostCode, HostIsa, MemoryOrder,
@@ -32,9 +33,10 @@ use calque_ir::helper::{HelperEffect, HelperEntry};
 use calque_ir::pass;
 use calque_ir::{CpuState, Exit, GuestAddr, Helper, Region};
 use hashbrown::HashMap;
+use once_cell::race::OnceBool;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Instant;
 
 /// What is known of one guest pc. The dispatcher's fields come first: programs have more entries than caches have room.
@@ -53,14 +55,14 @@ pub(crate) struct Entry {
     /// Entry of the code that tier 0 emitted, 0 if there is none.
     tier0: AtomicUsize,
     cold: OnceLock<ColdBlock>,
-    translation: Mutex<Option<Arc<Translation>>>,
+    translation: ArcSwapOption<Translation>,
     emitted: OnceLock<Arc<Translation>>,
     /// What its translations are made from may have changed (`smc.rs`).
     shelved: AtomicBool,
     /// Whether `Pages` may know it.
     registered: AtomicBool,
     /// What its translations were made from, as far as that may change.
-    origin: Mutex<Option<Arc<Origin>>>,
+    origin: ArcSwapOption<Origin>,
     /// Some of them were made from fixed bytes, of which there is no copy.
     partly_fixed: AtomicBool,
 }
@@ -107,12 +109,12 @@ impl Entry {
             heat: AtomicU32::new(0),
             runs: AtomicU32::new(0),
             code: AtomicUsize::new(0),
-            translation: Mutex::default(),
+            translation: ArcSwapOption::empty(),
             request: AtomicU8::new(IDLE),
             dropped: AtomicBool::new(false),
             shelved: AtomicBool::new(false),
             registered: AtomicBool::new(false),
-            origin: Mutex::default(),
+            origin: ArcSwapOption::empty(),
             partly_fixed: AtomicBool::new(false),
         }
     }
@@ -170,7 +172,7 @@ impl Entry {
     pub(crate) fn with_translation<R>(&self, f: impl FnOnce(&Translation) -> R) -> Option<R> {
         match self.emitted.get() {
             Some(emitted) if self.code().is_none() => Some(f(emitted)),
-            _ => lock(&self.translation).clone().as_deref().map(f),
+            _ => self.translation.load().as_deref().map(f),
         }
     }
 
@@ -214,7 +216,7 @@ impl Entry {
 
     /// What its translations were made from.
     pub(crate) fn origin(&self) -> Arc<Origin> {
-        lock(&self.origin).clone().unwrap_or_default()
+        self.origin.load_full().unwrap_or_default()
     }
 
     /// Whether there is a copy of all the bytes that its translations were made from.
@@ -229,11 +231,11 @@ impl Entry {
             // Under the lock of `Pages`.
             return self.partly_fixed.store(true, Ordering::Relaxed);
         }
-        let mut known = lock(&self.origin);
-        *known = Some(Arc::new(match &*known {
+        let known = self.origin.load();
+        self.origin.store(Some(Arc::new(match &*known {
             None => origin,
             Some(known) => known.with(origin),
-        }));
+        })));
     }
 
     /// Notes that `Pages` may know it from now on; whether that is so already.
@@ -321,8 +323,8 @@ impl Jit {
 
 /// Whether there is no core to spare for a compile thread. Asked for when it first matters: the answer takes a dozen system calls.
 fn one_core() -> bool {
-    static ONE: LazyLock<bool> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from) == 1);
-    *ONE
+    static ONE: OnceBool = OnceBool::new();
+    ONE.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from) == 1)
 }
 
 /// Entry points of the helpers that ask the host.
@@ -492,7 +494,7 @@ impl Code {
             jit.cache.restore(emitted);
             entry.tier0.store(emitted.code.0, Ordering::Release);
         }
-        if let (Some(jit), Some(compiled)) = (jit, &*lock(&entry.translation)) {
+        if let (Some(jit), Some(compiled)) = (jit, &*entry.translation.load()) {
             jit.cache.restore(compiled);
             entry.code.store(compiled.code.0, Ordering::Release);
         }
@@ -522,7 +524,7 @@ impl Code {
             }
             drop(shard);
             self.take_out_of_use(entry);
-            *lock(&entry.translation) = None;
+            entry.translation.store(None);
         }
     }
 
@@ -531,9 +533,8 @@ impl Code {
         entry.code.store(0, Ordering::Release);
         entry.tier0.store(0, Ordering::Release);
         let Some(jit) = &self.jit else { return };
-        let compiled = lock(&entry.translation);
+        let compiled = entry.translation.load();
         compiled.iter().chain(entry.emitted.get()).for_each(|translation| jit.cache.remove(translation));
-        drop(compiled);
         if self.emits {
             self.world.forget_jump(entry.pc);
         }
@@ -798,7 +799,7 @@ impl Code {
             if let Some(emitted) = entry.emitted.get() {
                 jit.cache.redirect(emitted, &translation);
             }
-            *lock(&entry.translation) = Some(Arc::clone(&translation));
+            entry.translation.store(Some(Arc::clone(&translation)));
             entry.code.store(translation.code.0, Ordering::Release);
         };
         if !self.admit(map, entry, &translation.source, origin, before, publish) {

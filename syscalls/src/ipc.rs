@@ -50,7 +50,7 @@ pub(crate) fn shmdt(call: &mut Call<'_>) -> Result {
     call.process().mem.munmap(call.addr(0), len).map(|()| 0)
 }
 
-fn attached() -> std::sync::MutexGuard<'static, BTreeMap<u64, u64>> {
+pub(crate) fn attached() -> std::sync::MutexGuard<'static, BTreeMap<u64, u64>> {
     ATTACHED.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 

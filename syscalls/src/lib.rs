@@ -38,6 +38,7 @@ use call::Call;
 use calque_runtime::signal::SigInfo;
 use calque_runtime::{GuestRange, Outcome, Syscalls, Thread};
 use nix::errno::Errno;
+use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The x86-64 Linux system call interface.
@@ -63,6 +64,10 @@ impl Syscalls for LinuxSyscalls {
 
     fn outputs(&self, thread: &mut Thread, nr: u64, args: [u64; 6], result: u64) -> Vec<GuestRange> {
         table::row(nr).map(|row| outputs::of(&Call::new(thread, row, args), result)).unwrap_or_default()
+    }
+
+    fn freeze(&self) -> Box<dyn Any> {
+        Box::new((process::own_limits(), ipc::attached()))
     }
 
     fn signal(&self, thread: &Thread, info: &SigInfo) {

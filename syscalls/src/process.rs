@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 type Result = std::result::Result<u64, Errno>;
 
@@ -290,7 +290,12 @@ fn get_auxv(call: &mut Call<'_>) -> Result {
 }
 
 /// Limits of the guest that are not the host's: those that would bind Calque's own memory with the guest's.
-static OWN_LIMITS: Mutex<[Option<[u64; 2]>; 16]> = Mutex::new([None; 16]);
+static OWN_LIMITS: Mutex<OwnLimits> = Mutex::new([None; 16]);
+pub(crate) type OwnLimits = [Option<[u64; 2]>; 16];
+
+pub(crate) fn own_limits() -> MutexGuard<'static, OwnLimits> {
+    OWN_LIMITS.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
 
 /// Whether a limit is remembered only (asm-generic/resource.h): DATA, STACK, AS.
 fn is_own(resource: u32) -> bool {
@@ -324,7 +329,7 @@ fn limit(call: &mut Call<'_>, pid: u64, resource: u32, new: Option<[u64; 2]>) ->
     let new_ptr = host_new.as_ref().map_or(0, host::ptr);
     call.host(libc::SYS_prlimit64, [pid, resource.into(), new_ptr, host::out(&mut old)])?;
     if ours && is_own(resource) {
-        let mut limits = OWN_LIMITS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut limits = own_limits();
         let mine = &mut limits[resource as usize];
         old = mine.unwrap_or(old);
         if let Some([soft, hard]) = new {

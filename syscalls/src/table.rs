@@ -13,22 +13,24 @@ use crate::row::{Arg, How, Level, Restart, Row};
 use crate::strace::names::*;
 use crate::{arch, file, ipc, memory, misc, net, poll, process, signal, time};
 use nix::errno::Errno::{EINTR, EINVAL, ENOSPC, EPERM};
-use std::sync::{LazyLock, OnceLock};
+use once_cell::race::OnceBox;
 
 /// Numbers end below this.
 const LIMIT: usize = 512;
 
 /// The table by number: looked at for every system call.
-static BY_NUMBER: LazyLock<[Option<&'static Row>; LIMIT]> = LazyLock::new(|| {
+static BY_NUMBER: [Option<&'static Row>; LIMIT] = {
     let mut index = [None; LIMIT];
-    for row in TABLE {
-        index[row.nr as usize] = Some(row);
+    let mut row = 0;
+    while row < TABLE.len() {
+        index[TABLE[row].nr as usize] = Some(&TABLE[row]);
+        row += 1;
     }
     index
-});
+};
 
 /// Numbers of the host's calls, by the guest's. They are looked for by name, so only those that a program makes.
-static HOST_NUMBERS: [OnceLock<Option<u32>>; LIMIT] = [const { OnceLock::new() }; LIMIT];
+static HOST_NUMBERS: [OnceBox<Option<u32>>; LIMIT] = [const { OnceBox::new() }; LIMIT];
 
 /// The row of a number.
 pub(crate) fn row(nr: u64) -> Option<&'static Row> {
@@ -37,7 +39,7 @@ pub(crate) fn row(nr: u64) -> Option<&'static Row> {
 
 /// The host's number of the row's call, if it has it.
 pub(crate) fn host_number(row: &Row) -> Option<libc::c_long> {
-    let host = HOST_NUMBERS[row.nr as usize].get_or_init(|| arch::host_number(row.name, row.nr));
+    let host = HOST_NUMBERS[row.nr as usize].get_or_init(|| Box::new(arch::host_number(row.name, row.nr)));
     host.map(libc::c_long::from)
 }
 

@@ -13,9 +13,10 @@ use crate::emit::regs::{SLOTS, SLOTS_AT};
 use crate::isa::Arch;
 use calque_ir::CpuState;
 use calque_ir::state::{MXCSR_DAZ, MXCSR_FTZ, V128};
+use once_cell::race::OnceBool;
 use std::arch::{asm, global_asm, is_aarch64_feature_detected};
 use std::mem::offset_of;
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The architecture of this process.
 pub(crate) const NATIVE: Arch = Arch::Aarch64;
@@ -191,12 +192,15 @@ fn lines(start: *const u8, len: usize, line: usize) -> impl Iterator<Item = usiz
 pub(crate) fn sync_other_threads() {
     const REGISTER_SYNC_CORE: i32 = 1 << 6;
     const SYNC_CORE: i32 = 1 << 5;
-    static REGISTERED: std::sync::Once = std::sync::Once::new();
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
     let membarrier = |command: i32| {
         // SAFETY: a system call without pointers.
         unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
     };
-    REGISTERED.call_once(|| membarrier(REGISTER_SYNC_CORE));
+    if !REGISTERED.load(Ordering::Relaxed) {
+        membarrier(REGISTER_SYNC_CORE);
+        REGISTERED.store(true, Ordering::Relaxed);
+    }
     membarrier(SYNC_CORE);
 }
 
@@ -219,7 +223,8 @@ fn fpcr_of(mxcsr: u32, alternate: bool) -> u64 {
 
 /// Whether the processor has FEAT_AFP. It is asked itself: the kernel's word for it is younger than the feature.
 fn has_alternate_floats() -> bool {
-    static HAS: LazyLock<bool> = LazyLock::new(|| {
+    static HAS: OnceBool = OnceBool::new();
+    HAS.get_or_init(|| {
         let host = read_fpcr();
         let nan: u64;
         // SAFETY: divides zero by zero with another control register, and puts that back; the invalid flag is nobody's here.
@@ -238,8 +243,7 @@ fn has_alternate_floats() -> bool {
             );
         }
         nan >> 63 == 1
-    });
-    *HAS
+    })
 }
 
 const FPCR_FZ: u64 = 1 << 24;

@@ -11,7 +11,6 @@
 
 use super::simd::{from_singles, give, singles};
 use crate::state::CpuState;
-use std::sync::LazyLock;
 
 const SIGN: u32 = 1 << 31;
 const INFINITY: u32 = 0x7f80_0000;
@@ -23,20 +22,29 @@ const INTERVALS: usize = 1 << 12;
 const BELOW: u32 = 23 - 12;
 
 /// Significands (13 bits) of the results for arguments from 1 to 2.
-static RCP: LazyLock<[u16; INTERVALS]> = LazyLock::new(|| {
-    std::array::from_fn(|i| ((1u64 << 26) / (2 * i as u64 + 8193)) as u16 + correction(&RECIPROCAL, i) - 1)
-});
+static RCP: [u16; INTERVALS] = {
+    let (mut table, mut i) = ([0; INTERVALS], 0);
+    while i < INTERVALS {
+        table[i] = ((1u64 << 26) / (2 * i as u64 + 8193)) as u16 + correction(&RECIPROCAL, i) - 1;
+        i += 1;
+    }
+    table
+};
 
 /// The same for the square root; arguments from 2 to 4 behind those from 1 to 2.
-static RSQRT: LazyLock<[[u16; INTERVALS]; 2]> = LazyLock::new(|| {
-    let exact = |i: usize, scale: u64| ((1u64 << 39) / ((2 * i as u64 + 8193) * scale)).isqrt() as u16;
-    [
-        std::array::from_fn(|i| exact(i, 1) + correction(&ROOT_1_TO_2, i)),
-        std::array::from_fn(|i| exact(i, 2) + correction(&ROOT_2_TO_4, i)),
-    ]
-});
+static RSQRT: [[u16; INTERVALS]; 2] = [roots(1, &ROOT_1_TO_2), roots(2, &ROOT_2_TO_4)];
 
-fn correction(table: &[u64; INTERVALS / 32], i: usize) -> u16 {
+const fn roots(scale: u64, corrections: &[u64; INTERVALS / 32]) -> [u16; INTERVALS] {
+    let (mut table, mut i) = ([0; INTERVALS], 0);
+    while i < INTERVALS {
+        let exact = ((1u64 << 39) / ((2 * i as u64 + 8193) * scale)).isqrt() as u16;
+        table[i] = exact + correction(corrections, i);
+        i += 1;
+    }
+    table
+}
+
+const fn correction(table: &[u64; INTERVALS / 32], i: usize) -> u16 {
     (table[i / 32] >> (2 * (i % 32)) & 3) as u16
 }
 

@@ -18,7 +18,7 @@ use crate::thread::Access;
 use calque_backend::emit::regs;
 use calque_ir::CpuState;
 use std::arch::asm;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Loads and stores of several guest threads need fences to keep x86-64's order.
 pub(crate) const WEAK_ORDER: bool = true;
@@ -251,11 +251,20 @@ unsafe fn unaligned(addr: u64, bytes: usize, compute: impl Fn(u64) -> u64) -> Re
     }
 }
 
+static SPLIT: Mutex<()> = Mutex::new(());
+
+/// What keeps other threads' split locks waiting.
+pub(crate) type FrozenSplits = MutexGuard<'static, ()>;
+
+/// Keeps other threads' split locks waiting until the guard is dropped.
+pub(crate) fn freeze_splits() -> FrozenSplits {
+    SPLIT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The same across 16 aligned bytes: a compare-and-swap on either side, under a lock of ours. So it is atomic against its like, loses
 /// no store of others to these bytes or their neighbours, and writes nothing where nothing changes (a failed compare-exchange).
 unsafe fn split(addr: u64, bytes: usize, compute: impl Fn(u64) -> u64) -> Result<u64, ()> {
-    static SPLIT: Mutex<()> = Mutex::new(());
-    let _guard = SPLIT.lock().unwrap_or_else(PoisonError::into_inner);
+    let _guard = freeze_splits();
     let upper = (addr | 15).wrapping_add(1);
     let halves = [Part { base: addr & !15, shift: 8 * (addr & 15) as u32 }, Part { base: upper, shift: 0 }];
     let first_bits = 8 * (upper - addr) as u32;

@@ -39,6 +39,9 @@ pub(crate) use host::{add8, add16, add32, add64};
 /// Whether loads and stores of several guest threads need fences, and those fences.
 pub(crate) use host::{WEAK_ORDER, fence_after_load, fence_before_store};
 
+/// `fn freeze_splits() -> FrozenSplits`: keeps other threads out of atomic operations that take a lock until the guard is dropped.
+pub(crate) use host::{FrozenSplits, freeze_splits};
+
 /// `const EMITS: bool`: whether tier 0 is code that `backend::Emitter` emits.
 pub(crate) use host::EMITS;
 

@@ -9,9 +9,9 @@
 
 use crate::thread::Access;
 use calque_ir::CpuState;
+use once_cell::race::OnceBool;
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __rdtscp};
-use std::sync::LazyLock;
 
 /// The host's order is the guest's.
 pub(crate) const WEAK_ORDER: bool = false;
@@ -180,14 +180,21 @@ const RIP: usize = libc::REG_RIP as usize;
 
 pub(crate) fn cpu_and_node() -> u32 {
     /// CPUID 8000_0001H, EDX bit 27: RDTSCP (SDM vol. 2A CPUID). Asked once: under a hypervisor CPUID is slow.
-    static HAS_RDTSCP: LazyLock<bool> = LazyLock::new(|| __cpuid(0x8000_0001).edx & 1 << 27 != 0);
-    if !*HAS_RDTSCP {
+    static HAS_RDTSCP: OnceBool = OnceBool::new();
+    if !HAS_RDTSCP.get_or_init(|| __cpuid(0x8000_0001).edx & 1 << 27 != 0) {
         return super::cpu_and_node_by_call();
     }
     let mut aux = 0;
     // SAFETY: the processor has the instruction, and the word is ours.
     unsafe { __rdtscp(&raw mut aux) };
     aux
+}
+
+/// The processor locks.
+pub(crate) struct FrozenSplits;
+
+pub(crate) fn freeze_splits() -> FrozenSplits {
+    FrozenSplits
 }
 
 pub(crate) const EMITS: bool = false;

@@ -72,8 +72,9 @@ pub(crate) use watch::value;
 
 use crate::thread::Thread;
 use crate::world::Member;
+use arc_swap::ArcSwapOption;
 use std::ffi::CString;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Where a guest process finds its controller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,19 +90,19 @@ pub struct Place {
     pub(crate) child: Option<u32>,
 }
 
-static PLACE: Mutex<Option<Place>> = Mutex::new(None);
+static PLACE: ArcSwapOption<Place> = ArcSwapOption::const_empty();
 
 /// More bytes than any block has.
 const LONGEST_BLOCK: u64 = 64 * 15;
 
 /// This process's place, if it is under a controller.
 pub(crate) fn place() -> Option<Place> {
-    *PLACE.lock().unwrap_or_else(PoisonError::into_inner)
+    PLACE.load().as_deref().copied()
 }
 
 /// Puts this process under a controller, or under none.
 pub fn set_place(place: Option<Place>) {
-    *PLACE.lock().unwrap_or_else(PoisonError::into_inner) = place;
+    PLACE.store(place.map(Arc::new));
 }
 
 impl Place {
