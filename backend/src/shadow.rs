@@ -1,11 +1,18 @@
 //! The shadow call stack of a profiled thread, as its units and the recorder share it.
 //!
 //! A frame stands for a call under way. It says which *edge* was taken, a call from one place of one context of one target, and which
-//! context runs. A context finds its edges by the transfer of control in [`Context::slots`]; edges that share a slot are chained, to one that
+//! context runs. A context finds its edges in a *slot* that the transfer of control says; edges that share a slot are chained, to one that
 //! is no edge and its own next. The recorder makes contexts and edges and links them; units look them up, count on them, push frames and pop them.
+//!
+//! **Slots are shared.** Most contexts have one edge or two, some have hundreds. So a context has few slots of its own, and looks in those of the
+//! [`WINDOW`] contexts from itself on, which lie one behind the other. A chain may hold edges of several contexts then; but what has
+//! the same transfer and target has the same slot, so that an edge with the right ones in a chain is one of the context that looks.
 
-/// Slots of a context, a power of two.
-pub const SLOTS: usize = 64;
+/// Contexts whose slots one may use.
+pub const WINDOW: usize = 32;
+const OWN_SLOTS: usize = 6;
+/// Words of a context.
+const WORDS: usize = size_of::<Context>() / 8;
 
 /// A call that has not returned.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +66,7 @@ pub enum Leads {
 }
 
 /// Calls that are alike. In one line of the host's cache: a thread has many, and each call is of one.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub struct Edge {
     /// The transfer of control; 0 for one that no unit makes.
@@ -80,17 +87,19 @@ pub struct Edge {
 }
 
 /// A function in the context of its callers.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub struct Context {
-    pub slots: [*mut Edge; SLOTS],
     /// Its function; [`NO_FUNCTION`] of a linkage stub.
     pub function: u32,
     /// Its number in the recorder.
     pub index: u32,
+    /// A word that is no slot, so that slots come in pairs.
+    pub unused: u64,
+    pub slots: [*mut Edge; OWN_SLOTS],
 }
 
-const _: () = assert!(size_of::<Edge>() == 64);
+const _: () = assert!(size_of::<Edge>() == 64 && WORDS == 8 && WINDOW * WORDS <= 256);
 
 /// See [`Context::function`].
 pub const NO_FUNCTION: u32 = u32::MAX;
@@ -100,9 +109,16 @@ pub fn slot_of_jump(number: u32) -> usize {
     slot(number, None) ^ 1
 }
 
-/// The slot of a call, to `target` if that is computed.
+/// The slot of a call, to `target` if that is computed: as a number of words from the context's start. That of no other context's call is
+/// the word `slot ^ 1`.
 pub fn slot(number: u32, target: Option<u64>) -> usize {
-    target.map_or(number, |target| crc32(number, target)) as usize % SLOTS
+    slot_of(target.map_or(number as usize, |target| usize::from(crc32(number, target) as u8)))
+}
+
+/// The slot for a hash.
+pub fn slot_of(hash: usize) -> usize {
+    let slot = hash % (WINDOW * OWN_SLOTS);
+    slot / OWN_SLOTS * WORDS + WORDS - OWN_SLOTS + slot % OWN_SLOTS
 }
 
 /// The instruction CRC32 of a quadword (SDM vol. 2, CRC32).

@@ -1,63 +1,94 @@
 //! The functions of an ELF file, from wherever their names are: `.symtab`, `.dynsym`, `.gnu_debugdata` (a compressed ELF file
 //! inside the file), and the separate debug file that the build-id names.
 
-use object::elf::{SHF_EXECINSTR, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE};
-use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, ObjectSymbolTable, SectionFlags, SymbolFlags};
+use object::elf::{SHF_EXECINSTR, STB_LOCAL, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE};
+use object::read::StringTable;
+use object::read::elf::{ElfFile64, Sym};
+use object::{Endianness, Object, ObjectSection, ObjectSegment, ReadCache, ReadRef, SectionFlags};
+use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-type Elf<'a> = object::read::elf::ElfFile64<'a>;
+type Elf<'a, R> = ElfFile64<'a, Endianness, R>;
 
 /// A function of a file; addresses are the file's.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Symbol {
-    pub start: u64,
-    pub end: u64,
-    /// As in the file: not demangled.
-    pub name: String,
+pub(super) struct Symbol {
+    pub(super) start: u64,
+    end: u64,
+    name: Range<usize>,
 }
 
 /// What a file says of its code.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct ModuleSymbols {
+pub(super) struct ModuleSymbols {
     /// By start; none starts where another does.
-    pub functions: Vec<Symbol>,
+    functions: Vec<Symbol>,
+    /// Their names as in the file, not demangled, one behind the other.
+    names: String,
     /// Linkage stubs: `.plt`, `.plt.sec`, `.plt.got`, `.iplt`.
-    pub stubs: Vec<(u64, u64)>,
+    stubs: Vec<(u64, u64)>,
     /// Highest address of a segment.
-    pub end: u64,
+    pub(super) end: u64,
     /// The separate debug file, if there is one.
-    pub debug_file: Option<PathBuf>,
+    pub(super) debug_file: Option<PathBuf>,
 }
 
 impl ModuleSymbols {
-    /// Of the file at `path` and its separate debug file in one of `debug_dirs`; nothing if it cannot be read.
-    pub fn load(path: &Path, debug_dirs: &[PathBuf]) -> ModuleSymbols {
-        let Ok(bytes) = std::fs::read(path) else { return ModuleSymbols::default() };
-        Self::parse(&bytes, debug_dirs).unwrap_or_default()
+    /// Of the file at `path` and its separate debug file in one of `debug_dirs`; nothing if it cannot be read. Of both, only what is looked at
+    /// is read: a tenth of most.
+    pub(super) fn load(path: &Path, debug_dirs: &[PathBuf]) -> ModuleSymbols {
+        let Ok(file) = File::open(path) else { return ModuleSymbols::default() };
+        Self::parse(&ReadCache::new(file), debug_dirs).unwrap_or_default()
     }
 
-    fn parse(bytes: &[u8], debug_dirs: &[PathBuf]) -> Option<ModuleSymbols> {
-        let elf = Elf::parse(bytes).ok()?;
+    fn parse(file: &ReadCache<File>, debug_dirs: &[PathBuf]) -> Option<ModuleSymbols> {
+        let elf = Elf::parse(file).ok()?;
         let mut out = ModuleSymbols { end: elf.segments().map(|s| s.address() + s.size()).max()?, ..Self::default() };
         let is_stub = |name: &str| name.starts_with(".plt") || name == ".iplt";
         for section in elf.sections().filter(|s| s.name().is_ok_and(is_stub)) {
             out.stubs.push((section.address(), section.address() + section.size()));
         }
+        let inner = elf.section_by_name(".gnu_debugdata").and_then(|s| decompress(s.data().ok()?));
+        out.debug_file = elf.build_id().ok().flatten().and_then(|id| debug_file(id, debug_dirs));
+        let debug = out.debug_file.as_ref().and_then(|path| File::open(path).ok()).map(ReadCache::new);
         let mut found = Vec::new();
         collect(&elf, &mut found);
-        if let Some(inner) = elf.section_by_name(".gnu_debugdata").and_then(|s| decompress(s.data().ok()?)) {
-            Elf::parse(&*inner).iter().for_each(|inner| collect(inner, &mut found));
-        }
-        out.debug_file = elf.build_id().ok().flatten().and_then(|id| debug_file(id, debug_dirs));
-        if let Some(bytes) = out.debug_file.as_ref().and_then(|path| std::fs::read(path).ok()) {
-            Elf::parse(&*bytes).iter().for_each(|debug| collect(debug, &mut found));
-        }
-        out.functions = tidy(found);
+        inner.iter().filter_map(|inner| Elf::parse(&**inner).ok()).for_each(|inner| collect(&inner, &mut found));
+        debug.iter().filter_map(|debug| Elf::parse(debug).ok()).for_each(|debug| collect(&debug, &mut found));
+        out.add(found);
         Some(out)
     }
 
+    /// One function an address: the best name. Labels inside functions are no functions.
+    fn add(&mut self, mut found: Vec<Found<'_>>) {
+        found.sort_unstable();
+        found.dedup_by_key(|found| found.start);
+        let mut covered = 0;
+        for (i, &Found { start, rank: Rank { is_vague, .. }, name, mut end }) in found.iter().enumerate() {
+            if is_vague {
+                if start < covered {
+                    continue;
+                }
+                end = found.get(i + 1).map_or(end, |next| end.min(next.start));
+            } else {
+                covered = covered.max(end);
+            }
+            if start < end {
+                let at = self.names.len();
+                self.names.push_str(name);
+                self.functions.push(Symbol { start, end, name: at..self.names.len() });
+            }
+        }
+    }
+
+    /// The name of one of the functions.
+    pub(super) fn name(&self, symbol: &Symbol) -> &str {
+        &self.names[symbol.name.clone()]
+    }
+
     /// The function that `addr` is in, and the part of it around `addr` that is in no other.
-    pub fn find(&self, addr: u64) -> Option<(&Symbol, u64, u64)> {
+    pub(super) fn find(&self, addr: u64) -> Option<(&Symbol, u64, u64)> {
         let next = self.functions.partition_point(|s| s.start <= addr);
         let limit = self.functions.get(next).map_or(u64::MAX, |s| s.start);
         // One that starts further up may reach over a smaller one.
@@ -68,14 +99,14 @@ impl ModuleSymbols {
     }
 
     /// The part around `addr`, which is in no function, that is in no function.
-    pub fn gap(&self, addr: u64) -> (u64, u64) {
+    pub(super) fn gap(&self, addr: u64) -> (u64, u64) {
         let next = self.functions.partition_point(|s| s.start <= addr);
         let low = self.functions[..next].iter().rev().take(NESTING).map(|s| s.end).max().unwrap_or(0);
         (low, self.functions.get(next).map_or(u64::MAX, |s| s.start))
     }
 
     /// The linkage stubs around `addr`.
-    pub fn stub(&self, addr: u64) -> Option<(u64, u64)> {
+    pub(super) fn stub(&self, addr: u64) -> Option<(u64, u64)> {
         self.stubs.iter().copied().find(|(start, end)| (*start..*end).contains(&addr))
     }
 }
@@ -83,58 +114,55 @@ impl ModuleSymbols {
 /// How many functions further up may still reach an address.
 const NESTING: usize = 8;
 
-/// A function as a symbol table has it, and how good its name is: the smallest wins.
-type Found = (Symbol, (bool, usize, bool, usize));
-
-fn collect(elf: &Elf<'_>, out: &mut Vec<Found>) {
-    type Section<'a, 'b> = object::read::elf::ElfSection64<'a, 'b>;
-    let executable = |s: &Section<'_, '_>| match s.flags() {
-        SectionFlags::Elf { sh_flags, .. } => sh_flags.contains(SHF_EXECINSTR),
-        _ => false,
-    };
-    let code: Vec<_> = elf.sections().filter(executable).map(|s| (s.index(), s.address() + s.size())).collect();
-    let tables = [elf.symbol_table(), elf.dynamic_symbol_table()];
-    for symbol in tables.iter().flatten().flat_map(|table| table.symbols()) {
-        let SymbolFlags::Elf { st_info, .. } = symbol.flags() else { continue };
-        let kind = st_info.st_type();
-        let Some((_, end)) = code.iter().find(|(index, _)| symbol.section_index() == Some(*index)) else { continue };
-        let name = symbol.name().unwrap_or_default();
-        if name.is_empty() || !matches!(kind, STT_FUNC | STT_GNU_IFUNC | STT_NOTYPE) {
-            continue;
-        }
-        // Where there is no size, until the next one: `tidy`.
-        let end = if symbol.size() == 0 { *end } else { symbol.address() + symbol.size() };
-        let rank = (
-            symbol.size() == 0 || kind == STT_NOTYPE,
-            name.bytes().take_while(|b| *b == b'_').count() + 2 * usize::from(name.contains('@')),
-            symbol.is_local(),
-            name.len(),
-        );
-        out.push((Symbol { start: symbol.address(), end, name: name.to_owned() }, rank));
-    }
+/// A function as a symbol table has it: of those that start at one address the smallest is the best.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Found<'a> {
+    start: u64,
+    rank: Rank,
+    name: &'a str,
+    end: u64,
 }
 
-/// One function an address: the best name. Labels inside functions are no functions.
-fn tidy(mut found: Vec<Found>) -> Vec<Symbol> {
-    found.sort_by(|(a, x), (b, y)| (a.start, x, &a.name).cmp(&(b.start, y, &b.name)));
-    found.dedup_by_key(|(symbol, _)| symbol.start);
-    let mut out: Vec<Symbol> = Vec::new();
-    let mut covered = 0;
-    for i in 0..found.len() {
-        let (mut symbol, (vague, ..)) = found[i].clone();
-        if vague {
-            if symbol.start < covered {
+/// How good a name is: the smallest wins.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// It may be a label.
+    is_vague: bool,
+    decorations: usize,
+    is_local: bool,
+    len: usize,
+}
+
+fn collect<'a, R: ReadRef<'a>>(elf: &Elf<'a, R>, out: &mut Vec<Found<'a>>) {
+    let is_code = |flags| matches!(flags, SectionFlags::Elf { sh_flags, .. } if sh_flags.contains(SHF_EXECINSTR));
+    let endian = elf.endian();
+    let code = elf.sections().filter(|s| is_code(s.flags()));
+    let code: Vec<_> = code.map(|s| (s.index(), s.address() + s.size())).collect();
+    for table in [elf.elf_symbol_table(), elf.elf_dynamic_symbol_table()] {
+        // All at once: the table's own way reads the file for each name.
+        let strings = elf.section_by_index(table.string_section()).and_then(|section| section.data());
+        let strings = strings.unwrap_or_default();
+        let strings = StringTable::new(strings, 0, strings.len() as u64);
+        for (index, symbol) in table.enumerate() {
+            let kind = symbol.st_type();
+            if !matches!(kind, STT_FUNC | STT_GNU_IFUNC | STT_NOTYPE) {
                 continue;
             }
-            symbol.end = found.get(i + 1).map_or(symbol.end, |(next, _)| symbol.end.min(next.start));
-        } else {
-            covered = covered.max(symbol.end);
-        }
-        if symbol.start < symbol.end {
-            out.push(symbol);
+            let section = table.symbol_section(endian, symbol, index).ok().flatten();
+            let Some((_, end)) = code.iter().find(|(index, _)| section == Some(*index)) else { continue };
+            let name = strings.get(symbol.st_name(endian)).ok().and_then(|name| str::from_utf8(name).ok());
+            let Some(name) = name.filter(|name| !name.is_empty()) else { continue };
+            let (start, size) = (symbol.st_value(endian), symbol.st_size(endian));
+            let rank = Rank {
+                is_vague: size == 0 || kind == STT_NOTYPE,
+                decorations: name.bytes().take_while(|b| *b == b'_').count() + 2 * usize::from(name.contains('@')),
+                is_local: symbol.st_bind() == STB_LOCAL,
+                len: name.len(),
+            };
+            // Where there is no size, until the next one: `add`.
+            out.push(Found { start, rank, name, end: if size == 0 { *end } else { start.saturating_add(size) } });
         }
     }
-    out
 }
 
 fn decompress(data: &[u8]) -> Option<Vec<u8>> {

@@ -120,7 +120,8 @@ impl FunctionTable {
             };
         }
         if let Some((symbol, low, high)) = module.symbols.find(at) {
-            let function = named(&mut self.functions, &mut self.numbers, place, guest(symbol.start), &symbol.name);
+            let name = module.symbols.name(symbol);
+            let function = named(&mut self.functions, &mut self.numbers, place, guest(symbol.start), name);
             return Found { function, low: guest(low), high: guest(high), stub: false };
         }
         let (low, high) = module.symbols.gap(at);

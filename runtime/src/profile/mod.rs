@@ -42,7 +42,6 @@ mod shadow;
 
 pub(crate) use blocks::Blocks;
 pub(crate) use counters::{Counters, bump};
-pub use elf::{ModuleSymbols, Symbol};
 pub(crate) use functions::Place;
 
 use crate::arch;

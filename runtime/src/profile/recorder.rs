@@ -30,7 +30,7 @@ use super::Lookup;
 use super::functions::{FunctionId, ROOT};
 use super::shadow::{Chain, Shadow};
 use crate::arch;
-use calque_backend::shadow::{Ends, Frame, Leads, NO_FUNCTION, NO_SP, SLOTS, of_place, place, slot, slot_of_jump};
+use calque_backend::shadow::{Ends, Frame, Leads, NO_FUNCTION, NO_SP, of_place, place, slot, slot_of, slot_of_jump};
 use calque_ir::Helper;
 use hashbrown::HashMap;
 
@@ -109,7 +109,7 @@ struct From {
 impl From {
     /// A transfer that no unit makes.
     fn elsewhere(site: u64, target: u64) -> From {
-        From { number: 0, site, slot: (site >> 2 ^ target >> 4) as usize % SLOTS }
+        From { number: 0, site, slot: slot_of((site >> 2 ^ target >> 4) as usize) }
     }
 }
 
@@ -654,6 +654,30 @@ mod tests {
         r.ret(20, 0x240, 0x115, 0x8000, &Hundreds);
         assert_eq!(calls(&r, 26), [(0x110, 2, 1, 10), (0x220, 3, 1, 5)]);
         assert_eq!(contexts(&r, 26), [(vec![1], 16), (vec![1, 2], 5), (vec![1, 2, 3], 5)]);
+    }
+
+    /// Their slots are shared, and the same functions call the same others from the same places in each.
+    #[test]
+    fn contexts_keep_their_edges_apart() {
+        let mut r = started();
+        let (callers, callees) = (2..0x40u64, 0x80..0xa0u64);
+        let mut now = 0;
+        for _ in 0..2 {
+            for caller in callers.clone() {
+                r.call(now, 0x110, caller << 8, 0x8000, &Hundreds);
+                for callee in callees.clone() {
+                    r.call(now, 0x210, callee << 8, 0x7000, &Hundreds);
+                    now += caller + callee;
+                    r.ret(now, callee << 8, caller << 8 | 5, 0x7000, &Hundreds);
+                }
+                r.ret(now, caller << 8, 0x115, 0x8000, &Hundreds);
+            }
+        }
+        let contexts: HashMap<_, _> = contexts(&r, now).into_iter().collect();
+        assert_eq!(contexts.len(), callers.clone().count() * callees.clone().count());
+        for (caller, callee) in callers.flat_map(|caller| callees.clone().map(move |callee| (caller, callee))) {
+            assert_eq!(contexts[&vec![1, caller as u32, callee as u32]], 2 * (caller + callee));
+        }
     }
 
     #[test]

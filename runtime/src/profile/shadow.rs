@@ -9,7 +9,7 @@
 
 #![allow(unsafe_code)]
 
-use calque_backend::shadow::{Context, Edge, Frame, Leads, SLOTS};
+use calque_backend::shadow::{Context, Edge, Frame, Leads, WINDOW};
 use std::ptr::null_mut;
 
 /// Most calls under way. A call takes at least a word of the guest's stack.
@@ -30,9 +30,50 @@ pub(super) enum Chain {
 pub(super) struct Shadow {
     frames: *mut Frame,
     depth: usize,
-    contexts: Vec<*mut Context>,
-    edges: Vec<*mut Edge>,
+    contexts: Slab<Context>,
+    edges: Slab<Edge>,
     end: *mut Edge,
+}
+
+/// Values that stay where they are, numbered from 0.
+struct Slab<T> {
+    chunks: Vec<*mut [T]>,
+    len: usize,
+    /// What is where no value is yet.
+    blank: T,
+    /// How many blank ones follow each value at least.
+    tail: usize,
+}
+
+impl<T: Copy> Slab<T> {
+    /// In a chunk, beside the tail.
+    const CHUNK: usize = 1024;
+
+    fn new(blank: T, tail: usize) -> Self {
+        Self { chunks: Vec::new(), len: 0, blank, tail }
+    }
+
+    /// The place of the next value, which counts from now on.
+    fn grow(&mut self) -> *mut T {
+        if self.len.is_multiple_of(Self::CHUNK) {
+            self.chunks.push(Box::into_raw(vec![self.blank; Self::CHUNK + self.tail].into_boxed_slice()));
+        }
+        self.len += 1;
+        self.at(self.len as u32 - 1)
+    }
+
+    fn at(&self, index: u32) -> *mut T {
+        let index = index as usize;
+        assert!(index < self.len);
+        self.chunks[index / Self::CHUNK].cast::<T>().wrapping_add(index % Self::CHUNK)
+    }
+}
+
+impl<T> Drop for Slab<T> {
+    fn drop(&mut self) {
+        // SAFETY: made by `grow`, and reached by nobody any more.
+        self.chunks.iter().for_each(|chunk| drop(unsafe { Box::from_raw(*chunk) }));
+    }
 }
 
 // SAFETY: what the pointers lead to belongs to the value.
@@ -50,7 +91,9 @@ impl Shadow {
         let end = Box::into_raw(Box::new(no_edge(null_mut())));
         // SAFETY: just made.
         unsafe { ((*end).next, (*end).behind) = (end, end) };
-        Shadow { frames: frames.cast(), depth: 0, contexts: Vec::new(), edges: Vec::new(), end }
+        let blank = Context { function: 0, index: 0, unused: 0, slots: [end; _] };
+        let (contexts, edges) = (Slab::new(blank, WINDOW - 1), Slab::new(no_edge(end), 0));
+        Shadow { frames: frames.cast(), depth: 0, contexts, edges, end }
     }
 
     pub(super) fn depth(&self) -> usize {
@@ -101,12 +144,19 @@ impl Shadow {
 
     /// A new context of `function`, with the next number.
     pub(super) fn add_context(&mut self, function: u32) {
-        let context = Context { slots: [self.end; SLOTS], function, index: self.contexts.len() as u32 };
-        self.contexts.push(Box::into_raw(Box::new(context)));
+        let index = self.contexts.len as u32;
+        let context = self.contexts.grow();
+        // SAFETY: one of the contexts. Its slots may be in use.
+        unsafe { ((*context).function, (*context).index) = (function, index) };
     }
 
     pub(super) fn context(&self, index: u32) -> *mut Context {
-        self.contexts[index as usize]
+        self.contexts.at(index)
+    }
+
+    /// A slot of a context, or of one in its window.
+    fn slot(&self, context: u32, slot: usize) -> *mut *mut Edge {
+        self.contexts.at(context).cast::<*mut Edge>().wrapping_add(slot)
     }
 
     /// The number of the context that runs.
@@ -124,17 +174,17 @@ impl Shadow {
 
     /// A new edge to a context, first of a chain; its number.
     pub(super) fn add_edge(&mut self, at: Chain, number: u32, target: u64, (to, leads): (u32, Leads)) -> u32 {
-        let (context, index) = (self.contexts[to as usize], self.edges.len() as u32);
-        // SAFETY: one of the contexts, or of the edges; so below.
-        let chain = unsafe {
-            match at {
-                Chain::Slot(context, slot) => &mut (*self.contexts[context as usize]).slots[slot],
-                Chain::Behind(edge) => &mut (*self.edges[edge as usize]).behind,
-            }
-        };
-        let edge = Edge { number, leads, target: !target, next: *chain, context, index, ..no_edge(self.end) };
-        *chain = Box::into_raw(Box::new(edge));
-        self.edges.push(*chain);
+        let (context, index) = (self.context(to), self.edges.len as u32);
+        let edge = self.edges.grow();
+        // SAFETY: one of the slots, or of the edges; so below.
+        unsafe {
+            let chain = match at {
+                Chain::Slot(context, slot) => self.slot(context, slot),
+                Chain::Behind(edge) => &raw mut (*self.edges.at(edge)).behind,
+            };
+            *edge = Edge { number, leads, target: !target, next: *chain, context, index, ..no_edge(self.end) };
+            *chain = edge;
+        }
         index
     }
 
@@ -143,8 +193,8 @@ impl Shadow {
         // SAFETY: as above.
         let mut next = unsafe {
             match at {
-                Chain::Slot(context, slot) => (*self.contexts[context as usize]).slots[slot],
-                Chain::Behind(edge) => (*self.edges[edge as usize]).behind,
+                Chain::Slot(context, slot) => *self.slot(context, slot),
+                Chain::Behind(edge) => (*self.edges.at(edge)).behind,
             }
         };
         std::iter::from_fn(move || {
@@ -163,11 +213,11 @@ impl Shadow {
     #[inline]
     pub(super) fn edge(&mut self, index: u32) -> &mut Edge {
         // SAFETY: one of the edges.
-        unsafe { &mut *self.edges[index as usize] }
+        unsafe { &mut *self.edges.at(index) }
     }
 
     pub(super) fn edge_address(&self, index: u32) -> *mut Edge {
-        self.edges[index as usize]
+        self.edges.at(index)
     }
 
     /// The number of the edge of a frame, if it has one.
@@ -181,7 +231,7 @@ impl Shadow {
     /// All edges by their numbers.
     pub(super) fn edges(&self) -> impl Iterator<Item = &Edge> {
         // SAFETY: edges, which nobody changes meanwhile.
-        self.edges.iter().map(|edge| unsafe { &**edge })
+        (0..self.edges.len as u32).map(|index| unsafe { &*self.edges.at(index) })
     }
 }
 
@@ -193,11 +243,10 @@ fn no_edge(behind: *mut Edge) -> Edge {
 
 impl Drop for Shadow {
     fn drop(&mut self) {
-        // SAFETY: made by `new`, `add_context` and `add_edge`, and reached by nobody any more.
+        // SAFETY: made by `new`, and reached by nobody any more.
         unsafe {
             libc::munmap(self.frames.cast(), BYTES + GUARD);
-            self.contexts.iter().for_each(|context| drop(Box::from_raw(*context)));
-            self.edges.iter().chain([&self.end]).for_each(|edge| drop(Box::from_raw(*edge)));
+            drop(Box::from_raw(self.end));
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use super::emit::Sum;
 use super::enter;
-use crate::shadow::{Frame, SLOTS};
+use crate::shadow::{Frame, slot_of};
 use calque_ir::CpuState;
 use calque_ir::state::X87;
 use std::io;
@@ -139,7 +139,7 @@ pub(super) const COUNTERS: usize = TABLE + LANDINGS * 8;
 /// Counters of a thread. Number 0 stands for what there is no room for.
 pub const MOST_COUNTERS: usize = 1 << 22;
 
-const _: () = assert!(COUNTERS.is_multiple_of(4096) && 256 % SLOTS == 0);
+const _: () = assert!(COUNTERS.is_multiple_of(4096));
 
 const SIZE: usize = COUNTERS + MOST_COUNTERS * 8;
 
@@ -186,7 +186,7 @@ impl Area {
             let addends = area.words().cast::<u8>().add(ADDENDS).cast::<u64>();
             (0..=MOST_ADDED).for_each(|n| addends.add(n).write(n as u64));
             addends.add(MOST_ADDED + 1).write((size_of::<Frame>() as u64).wrapping_neg());
-            (0..256).for_each(|hash| slots.add(hash).write((hash % SLOTS) as u8));
+            (0..256).for_each(|hash| slots.add(hash).write(slot_of(hash) as u8));
             std::slice::from_raw_parts_mut(area.slot(0), LANDINGS).fill(empty);
         }
         area.clear_returns();

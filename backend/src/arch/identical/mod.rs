@@ -63,8 +63,9 @@
 //!
 //! Where control may leave a function, the unit keeps the shadow call stack (`crate::shadow`): frames, with the sum at the call, and edges, found
 //! in the context that runs by the number of the transfer, and by the target if that is computed. The host's return goes to the return point that
-//! the frame says, in place of the return table; a return point that is another's has its return looked at by the recorder. Flags are left alone, so
-//! comparisons are sums that JRCXZ looks at; the sign of one, the byte that BSWAP brings down. RCX and R10 are spilled meanwhile.
+//! the frame says, in place of the return table, so there may be several copies of a call; a return point that is another's has its return
+//! looked at by the recorder. Flags are left alone, so comparisons are sums that JRCXZ looks at; the sign of one, the byte that BSWAP brings
+//! down. RCX and R10 are spilled meanwhile.
 //! What is not usual, but known, is done out of line (`calls`), and what is not known, by the recorder, behind the unit's exit: that a
 //! transfer is for it, the words say (`Words::transfer`).
 //!

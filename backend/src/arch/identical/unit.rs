@@ -552,10 +552,12 @@ impl Pass<'_, '_> {
     }
 
     /// Makes the call at hand an entry; ends the unit with a jump to it if it is one elsewhere. There is one copy of every call: the host's
-    /// return stack and the return table agree on its return point only then.
+    /// return stack and the return table agree on its return point only then. Where units are profiled there may be more, because a frame
+    /// says which return point is its; so what precedes a call is counted together with it.
     fn enter_call(&mut self) -> bool {
         let here = self.code.len() as u32;
-        if self.unit.insns == 0 || self.unit.entries.last().is_some_and(|entry| entry.at == here) {
+        if self.is_profiled() || self.unit.insns == 0 || self.unit.entries.last().is_some_and(|entry| entry.at == here)
+        {
             return true;
         }
         if self.world.check.is_some() || self.is_entry(self.pc) {
