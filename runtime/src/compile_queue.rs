@@ -7,6 +7,9 @@
 //! Guest threads only ever append to `incoming`, whose lock nobody keeps for longer than that. Looking for the hottest among thousands
 //! happens in `waiting`, which is the compile thread's. Where both are locked, `waiting` is first.
 //!
+//! A child that runs in its parent's memory (`fork.rs`) starts none: it would be a thread of the child's, and when the child executes another
+//! program it would be gone, whatever it held. What such a child asks for waits for a request of the parent's.
+//!
 //! After a fork the child has no compile thread: [`Queue::after_fork_in_child`] lets the next request start one.
 //!
 //! # Safety
@@ -19,16 +22,17 @@ use crate::signal::host;
 use crate::tier::{Entry, Jit};
 use calque_backend::Compiler;
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Entries that wait for the compiler.
-#[derive(Default)]
 pub(crate) struct Queue {
     incoming: Mutex<Vec<Arc<Entry>>>,
     waiting: Mutex<Waiting>,
     ready: Condvar,
     started: AtomicBool,
+    /// The process that the memory belongs to, whose thread the compile thread is.
+    home: AtomicU32,
 }
 
 /// A queue that nobody else can use for the moment.
@@ -58,10 +62,27 @@ struct Waiting {
 }
 
 impl Queue {
+    pub(crate) fn new() -> Self {
+        Self {
+            incoming: Mutex::default(),
+            waiting: Mutex::default(),
+            ready: Condvar::new(),
+            started: AtomicBool::new(false),
+            home: AtomicU32::new(std::process::id()),
+        }
+    }
+
     /// Lets the compile thread know of a hot entry.
     pub(crate) fn push(&self, process: &Arc<Process>, entry: Arc<Entry>) {
         lock(&self.incoming).push(entry);
         self.ready.notify_one();
+        if !self.started.load(Ordering::Acquire) && std::process::id() == self.home.load(Ordering::Relaxed) {
+            self.start(process);
+        }
+    }
+
+    /// Starts the compile thread, if there is none. In the process that the memory belongs to.
+    pub(crate) fn start(&self, process: &Arc<Process>) {
         if !self.started.swap(true, Ordering::AcqRel) {
             let process = Arc::clone(process);
             // The thread inherits the mask: no signal of the guest's can reach it.
@@ -91,6 +112,7 @@ impl Queue {
         let unfinished = waiting.current.take();
         waiting.entries.extend(unfinished);
         self.started.store(false, Ordering::Release);
+        self.home.store(std::process::id(), Ordering::Relaxed);
     }
 
     /// Takes `entry` out of the queue; false if it does not wait there.

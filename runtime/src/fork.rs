@@ -202,6 +202,7 @@ pub(crate) fn lodge(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errn
         return Err(Errno::EINVAL);
     }
     thread.process.require_order();
+    thread.process.code.before_lodger(&thread.process);
     // The landlord's stack has no room for it.
     let mut lodger = Box::new(Lodger::new(thread, args)?);
     let (sender, receiver) = mpsc::channel();

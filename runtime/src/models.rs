@@ -21,6 +21,7 @@ use loom::cell::UnsafeCell;
 use loom::thread;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// Most places in an execution where a thread that could go on is made to wait for another: two are enough for any order of two steps of one
 /// thread with one of another.
@@ -65,7 +66,7 @@ fn models_of_a_stopped_world() {
             let shared = shared.clone();
             move || inside(&shared.0, &shared.1)
         });
-        shared.0.stopped(1, || shared.1.given_back());
+        shared.0.stopped(1, Duration::MAX, || shared.1.given_back());
         inside(&shared.0, &shared.1);
         guest.join().unwrap();
     });
@@ -80,7 +81,7 @@ fn models_of_a_stopped_world_of_two() {
             move || inside(&shared.0, &shared.1)
         };
         let guests = [thread::spawn(guest()), thread::spawn(guest())];
-        shared.0.stopped(1, || shared.1.given_back());
+        shared.0.stopped(1, Duration::MAX, || shared.1.given_back());
         guests.into_iter().for_each(|guest| guest.join().unwrap());
     });
 }

@@ -20,7 +20,7 @@ use crate::profile::perf::Perf;
 use crate::profile::{self, Profile};
 use crate::smc::{GuestCode, Origin, Pages};
 use crate::stats::{self, Stats};
-use crate::world::{Member, World};
+use crate::world::{Member, SHORT_STOP, World};
 use arc_swap::ArcSwapOption;
 use calque_backend::sync::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Mutex, MutexGuard};
 use calque_backend::{
@@ -303,7 +303,7 @@ impl Jit {
         Ok(Jit {
             host: HostIsa::native(),
             cache: CodeCache::new(options.cache_budget)?,
-            queue: Queue::default(),
+            queue: Queue::new(),
             helpers: calque_backend::helpers::table(host_helper),
             synchronous: options.sync_compile,
             compiling: CompileGate::default(),
@@ -676,10 +676,22 @@ impl Code {
         if self.interpret.load(Ordering::Relaxed) || entry.request.swap(REQUESTED, Ordering::AcqRel) != IDLE {
             return;
         }
-        if jit.synchronous || one_core() || self.engine == Engine::Jit {
+        if self.compiles_here(jit) {
             jit.queue.compile_now(process, jit, entry);
         } else {
             jit.queue.push(process, Arc::clone(entry));
+        }
+    }
+
+    /// Whether guest threads compile themselves.
+    fn compiles_here(&self, jit: &Jit) -> bool {
+        jit.synchronous || one_core() || self.engine == Engine::Jit
+    }
+
+    /// A process that may stay for long is about to run in this memory: it has its code compiled by the compile thread of this one.
+    pub(crate) fn before_lodger(&self, process: &Arc<Process>) {
+        if let Some(jit) = self.jit.as_ref().filter(|jit| !self.compiles_here(jit)) {
+            jit.queue.start(process);
         }
     }
 
@@ -829,12 +841,15 @@ impl Code {
         if !jit.full.swap(false, Ordering::AcqRel) {
             return;
         }
-        self.world.stopped(CODE_CHANGED, || {
+        let done = self.world.stopped(CODE_CHANGED, SHORT_STOP, || {
             jit.compiling.shut(|| {
                 self.drop_all();
                 jit.cache.reset();
             });
         });
+        if !done {
+            jit.full.store(true, Ordering::Release);
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use calque_backend::sync::{AtomicBool, Mutex, MutexGuard, yield_now};
 use calque_ir::GuestAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 /// One guest thread.
 pub(crate) struct Member {
@@ -40,6 +41,10 @@ pub(crate) enum Polls {
     /// Never: units of identical translation.
     None,
 }
+
+/// Time for all threads to leave generated code where one that does not costs speed, or a result.
+pub(crate) const SHORT_STOP: Duration = Duration::from_secs(1);
+pub(crate) const LONG_STOP: Duration = Duration::from_secs(10);
 
 /// Rounds of waiting for a thread before it is kicked (again).
 const PATIENCE: u32 = 1000;
@@ -118,26 +123,39 @@ impl World {
         member.inside.store(false, Ordering::Release);
     }
 
-    /// Runs `action` while no thread is inside generated code; the calling thread is not. `bit` makes the others leave.
-    pub(crate) fn stopped(&self, bit: u32, action: impl FnOnce()) {
+    /// Runs `action` while no thread is inside generated code; the calling thread is not. `bit` makes the others leave. False if one does
+    /// not within `most`: it waits there for memory that perhaps the calling thread is to give it (userfaultfd(2)).
+    pub(crate) fn stopped(&self, bit: u32, most: Duration, action: impl FnOnce()) -> bool {
         while self.stopping.swap(true, Ordering::SeqCst) {
             yield_now();
         }
         self.interrupt_all(bit);
+        let alone = self.wait_until_nobody_is_inside(most);
+        if alone {
+            action();
+        }
+        self.stopping.store(false, Ordering::SeqCst);
+        alone
+    }
+
+    fn wait_until_nobody_is_inside(&self, most: Duration) -> bool {
+        let start = Instant::now();
         for round in 0u32.. {
             let mut members = self.lock();
             let inside = |m: &Arc<Member>| m.inside.load(Ordering::SeqCst);
             if !members.iter().any(inside) {
-                break;
+                return true;
             }
             if round % PATIENCE == 0 {
                 // One that was killed with the rest of its process, while another goes on in its memory, never leaves.
                 members.retain(|m| !inside(m) || m.unpolled.is_none_or(host::kick));
+                if start.elapsed() > most {
+                    return false;
+                }
             }
             drop(members);
             yield_now();
         }
-        action();
-        self.stopping.store(false, Ordering::SeqCst);
+        unreachable!("rounds have no end")
     }
 }

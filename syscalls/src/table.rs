@@ -11,7 +11,7 @@ use crate::row::Restart::*;
 use crate::row::Struct::*;
 use crate::row::{Arg, How, Level, Restart, Row};
 use crate::strace::names::*;
-use crate::{arch, file, ipc, memory, misc, net, poll, process, signal, time};
+use crate::{arch, file, ipc, memory, misc, net, poll, process, signal, time, userfault};
 use nix::errno::Errno::{EINTR, EINVAL, ENOSPC, EPERM};
 use once_cell::race::OnceBox;
 
@@ -75,7 +75,7 @@ pub(crate) static TABLE: &[Row] = &[
     r( 13, "rt_sigaction",            Do(signal::rt_sigaction),      Quick,  Full, &[Sig, InS(Sigaction), OutS(Sigaction), Size], ""),
     r( 14, "rt_sigprocmask",          Do(signal::rt_sigprocmask),    Quick,  Full, &[One(&SIG_HOW), InS(Sigset), OutS(Sigset), Size], ""),
     r( 15, "rt_sigreturn",            Ctl(signal::rt_sigreturn),     Quick,  Full, &[], ""),
-    r( 16, "ioctl",                   Pass,                          Sys,    Full, &[Fd, Request, Ioctl], "requests whose structures hold pointers to buffers are not checked against the translator's memory"),
+    r( 16, "ioctl",                   Do(userfault::ioctl),          Sys,    Full, &[Fd, Request, Ioctl], "requests whose structures hold pointers to buffers are not checked against the translator's memory"),
     r( 17, "pread64",                 Pass,                          Sys,    Full, &[Fd, Out(2), Size, Off], ""),
     r( 18, "pwrite64",                Pass,                          Sys,    Full, &[Fd, In(2), Size, Off], ""),
     r( 19, "readv",                   Pass,                          Sys,    Full, &[Fd, OutIov(2), Int], ""),
@@ -382,7 +382,7 @@ pub(crate) static TABLE: &[Row] = &[
     r(320, "kexec_file_load",         Fail(EPERM),                   Quick,  No,   &[Fd, Fd, Size, Str, Hex], "EPERM"),
     r(321, "bpf",                     Pass,                          Quick,  Part, &[Int, Ptr, Uint], "maps and programs pass; what they see is the host"),
     r(322, "execveat",                Ctl(process::execveat),        Quick,  Full, &[DirFd, Path, Argv, Argv, Bits(&AT)], "see execve"),
-    r(323, "userfaultfd",             Fail(EPERM),                   Quick,  No,   &[Bits(&TFD)], "EPERM, as with vm.unprivileged_userfaultfd=0"),
+    r(323, "userfaultfd",             Do(userfault::userfaultfd),    Quick,  Part, &[Bits(&UFFD)], "without events of fork, mremap, madvise and munmap (UFFD_FEATURE_EVENT_*): UFFDIO_API does not offer them"),
     r(324, "membarrier",              Pass,                          Quick,  Full, &[Int, Hex, Int], ""),
     r(325, "mlock2",                  Do(memory::range_pass),        Quick,  Full, &[Ptr, Size, Hex], ""),
     r(326, "copy_file_range",         Pass,                          Sys,    Full, &[Fd, IoS(I64), Fd, IoS(I64), Size, Hex], ""),

@@ -2,7 +2,8 @@
 //!
 //! `expected` beside the source is their output and how they end, recorded on a processor (`BLESS=1`) and checked on it
 //! wherever there is one. Words in a `// links:` line of the source choose how they are linked: `dynamic`, `static`,
-//! `musl` (static, against musl). A line `// needs: a real kernel` marks what an emulated host cannot do.
+//! `musl` (static, against musl). A line `// needs: a real kernel` marks what an emulated host cannot do,
+//! `// needs: userfaultfd` what not every kernel can.
 
 use crate::command::{Outcome, calque, difference, emulated, run, sysroot};
 use libtest_mimic::{Failed, Trial};
@@ -112,10 +113,12 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
     let links = text.lines().find_map(|l| l.strip_prefix("// links:")).unwrap_or("dynamic static musl").to_owned();
     let starts_programs = text.contains("exec");
     let needs_kernel = text.contains("// needs: a real kernel");
+    let impossible = text.contains("// needs: userfaultfd") && !has_userfaultfd();
     let guest = Arc::new(Guest { name: name.clone(), source: source.into(), built: Default::default() });
     if !emulated() {
         let guest = Arc::clone(&guest);
-        trials.push(Trial::test(format!("prog::{name}::processor"), move || processor(&guest)));
+        let trial = Trial::test(format!("prog::{name}::processor"), move || processor(&guest));
+        trials.push(trial.with_ignored_flag(impossible));
     }
     for link in Link::ALL.into_iter().filter(|l| links.contains(l.name()) && possible(*l)) {
         // Every engine once; the other linkages differ in libc only, and take the default engine.
@@ -123,8 +126,9 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
         for engine in engines().filter(|e| link == first || *e == "auto") {
             let guest = Arc::clone(&guest);
             let test = move || under_calque(&guest, link, engine);
-            let cannot =
-                starts_programs && std::env::var_os("CALQUE_TEST_NO_EXEC").is_some() || needs_kernel && emulated();
+            let cannot = impossible
+                || starts_programs && std::env::var_os("CALQUE_TEST_NO_EXEC").is_some()
+                || needs_kernel && emulated();
             let test_name = format!("prog::{name}::{}::{engine}", link.name());
             trials.push(Trial::test(test_name, test).with_ignored_flag(cannot));
         }
@@ -132,7 +136,15 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
     if name == "jitstress" {
         let test = move || with_little_code_memory(&guest);
         trials.push(Trial::test("prog::jitstress::little_code_memory", test));
+    } else if name == "lodgers" {
+        let test = move || hot_in_a_child_first(&guest);
+        trials.push(Trial::test("prog::lodgers::hot_in_a_child_first", test).with_ignored_flag(emulated()));
     }
+}
+
+/// Whether this machine's kernel can let programs serve their page faults.
+fn has_userfaultfd() -> bool {
+    !emulated() && Path::new("/proc/sys/vm/unprivileged_userfaultfd").exists()
 }
 
 /// Whether this machine can build and run guests linked so.
@@ -170,6 +182,14 @@ fn under_calque(guest: &Guest, link: Link, engine: &str) -> Result<(), Failed> {
 fn with_little_code_memory(guest: &Guest) -> Result<(), Failed> {
     let mut command = calque(["run", "--cache-size", "1M", "--"]);
     command.arg(guest.build(Link::Static)?).args(["4", "1"]);
+    let got = run(&mut command);
+    compare(guest, &command, &got)
+}
+
+/// Nothing is hot before a child of vfork gets there: it asks first for compiled code.
+fn hot_in_a_child_first(guest: &Guest) -> Result<(), Failed> {
+    let mut command = calque(["run", "--engine", "tiered", "--hot", "20000", "--"]);
+    command.arg(guest.build(Link::Static)?);
     let got = run(&mut command);
     compare(guest, &command, &got)
 }

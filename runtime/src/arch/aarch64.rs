@@ -264,12 +264,15 @@ pub(crate) fn freeze_splits() -> FrozenSplits {
 /// The same across 16 aligned bytes: a compare-and-swap on either side, under a lock of ours. So it is atomic against its like, loses
 /// no store of others to these bytes or their neighbours, and writes nothing where nothing changes (a failed compare-exchange).
 unsafe fn split(addr: u64, bytes: usize, compute: impl Fn(u64) -> u64) -> Result<u64, ()> {
-    let _guard = freeze_splits();
     let upper = (addr | 15).wrapping_add(1);
     let halves = [Part { base: addr & !15, shift: 8 * (addr & 15) as u32 }, Part { base: upper, shift: 0 }];
     let first_bits = 8 * (upper - addr) as u32;
     let mask = u64::MAX >> (64 - 8 * bytes as u32);
     let first_mask = (1 << first_bits) - 1;
+    // A guest that serves its own faults may do so in a thread that wants the lock.
+    // SAFETY: as below.
+    unsafe { (halves[0].load()?, halves[1].load()?) };
+    let _guard = freeze_splits();
     loop {
         // SAFETY: as for this function; either side lies in the page of its bytes.
         let (low, high) = unsafe { (halves[0].load()?, halves[1].load()?) };

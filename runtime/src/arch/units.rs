@@ -10,18 +10,19 @@
 #![allow(unsafe_code)]
 
 use super::FaultOf;
+use crate::access;
 use crate::crash;
 use crate::dispatch::{Event, interpret_recorded};
 use crate::fault;
 use crate::lockstep;
-use crate::memory::CodePage;
+use crate::memory::{CodePage, GuestMap};
 use crate::options::RunOptions;
 use crate::profile::{Counters, Profile, Registers};
 use crate::smc::GuestCode;
 use crate::stats;
 use crate::thread::{GuestFault, Thread};
 use crate::tier::Code;
-use crate::world::Member;
+use crate::world::{Member, SHORT_STOP};
 use calque_backend::CacheError;
 use calque_backend::identical::{
     self, Area, Back, Blocks, Cause, Exit, Found, MOST_COUNTERS, Made, Profiler, Redirect, Source, Standing, Sum,
@@ -30,11 +31,23 @@ use calque_backend::identical::{
 pub(crate) use calque_backend::identical::{Counted, Transfer};
 use calque_frontend::decode::{CodeReader, Decoded, Window};
 use calque_frontend::lift::MOST_CHECKED;
+use calque_ir::addr::GUEST_PAGE;
 use calque_ir::{CpuState, FaultKind, GuestAddr, GuestRange, Helper, Op};
 use iced_x86::{Decoder, DecoderOptions, Mnemonic};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// As much of `buf` as code at `pc` fills without waiting for a guest that serves its own faults.
+fn at_hand<'b>(map: &GuestMap, pc: u64, buf: &'b mut [u8]) -> &'b mut [u8] {
+    let left = (GUEST_PAGE - pc % GUEST_PAGE) as usize;
+    let len = match buf.len() {
+        _ if !map.is_at_hand(GuestAddr(pc)) => 0,
+        len if left < len && !map.is_at_hand(GuestAddr(pc).wrapping_add(left as u64)) => left,
+        len => len,
+    };
+    &mut buf[..len]
+}
 
 /// Units that nobody else can look up, make or drop for the moment.
 pub(crate) type FrozenUnits<'a> = identical::Frozen<'a>;
@@ -111,7 +124,8 @@ impl Units {
     #[inline]
     pub(crate) fn make_room(&self, code: &Code) {
         if self.full.load(Ordering::Acquire) {
-            code.world.stopped(crate::dispatch::CODE_CHANGED, || {
+            // If somebody does not leave, the next safepoint tries again.
+            code.world.stopped(crate::dispatch::CODE_CHANGED, SHORT_STOP, || {
                 if self.full.swap(false, Ordering::AcqRel) {
                     self.blocks.reset();
                 }
@@ -405,7 +419,10 @@ impl Thread {
         let code = GuestCode::profiled(&process.mem, profile);
         let mut bytes = [0; MOST_CHECKED];
         let checked = (process.mem.code_page(pc) == Some(CodePage::Checked)).then(|| code.read_block(pc, &mut bytes));
+        // The guest may have to fetch this page; of others, what is there is read below.
+        let _ = access::read::<u8>(pc);
         let mut read = |pc: u64, buf: &mut [u8]| {
+            let buf = at_hand(&process.mem, pc, buf);
             let len = code.read_unchecked(GuestAddr(pc), buf);
             lockstep::corrupt_bytes(pc, &mut buf[..len]);
             len

@@ -124,6 +124,8 @@ pub struct GuestMap {
     any_stale: AtomicBool,
     /// Whether memory has been mapped whose changes other processes may see, or make.
     shared: AtomicBool,
+    /// Whether the guest may serve faults itself.
+    serves_faults: AtomicBool,
     /// Counts changes of what is executable or readable as code; caches of lookups compare it.
     generation: AtomicU64,
 }
@@ -223,6 +225,7 @@ impl GuestMap {
             state: Mutex::default(),
             any_stale: AtomicBool::new(false),
             shared: AtomicBool::new(false),
+            serves_faults: AtomicBool::new(false),
             generation: AtomicU64::new(0),
         })
     }
@@ -656,6 +659,18 @@ impl GuestMap {
         self.shared.load(Ordering::Acquire)
     }
 
+    /// From now on the guest may serve faults itself: who touches memory of the guest's may wait for another thread of the guest's, so
+    /// nobody does while holding what that needs, unless the memory [is there](GuestMap::is_at_hand).
+    pub fn serve_faults(&self) {
+        self.serves_faults.store(true, Ordering::Release);
+    }
+
+    /// Whether memory in the page of `addr` can be read without waiting for another thread of the guest's.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only units are made under a lock"))]
+    pub(crate) fn is_at_hand(&self, addr: GuestAddr) -> bool {
+        !self.serves_faults.load(Ordering::Acquire) || is_resident(addr.page().0)
+    }
+
     /// Whether there are translations to be dropped, or somebody is about to drop them.
     #[inline]
     pub fn any_stale(&self) -> bool {
@@ -940,6 +955,15 @@ fn protect(range: &std::ops::Range<u64>, prot: Prot) {
 fn host_writable(page: u64) -> bool {
     // SAFETY: a guest address; a fault is an error.
     unsafe { arch::add8(page, 0).is_ok() }
+}
+
+/// Whether a page has contents.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "as `is_at_hand`"))]
+fn is_resident(page: u64) -> bool {
+    let mut resident = 0u8;
+    // SAFETY: the kernel writes one byte.
+    let asked = unsafe { libc::mincore(page as *mut libc::c_void, PAGE_BYTES, &raw mut resident) };
+    asked == 0 && resident & 1 != 0
 }
 
 /// Whether the guest can write through this descriptor.

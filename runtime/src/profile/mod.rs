@@ -49,7 +49,7 @@ use crate::options::RunOptions;
 use crate::process::Process;
 use crate::signal::AltStack;
 use crate::thread::Thread;
-use crate::world::World;
+use crate::world::{LONG_STOP, World};
 use calque_ir::{CpuState, GuestAddr, Helper, Op, Region};
 use functions::{Found, FunctionTable};
 use hashbrown::HashMap;
@@ -357,7 +357,9 @@ impl Profile {
         }
         let guard = lock(&self.writing);
         let mut report = None;
-        world.stopped(interrupt, || report = Some(self.report()));
+        if !world.stopped(interrupt, LONG_STOP, || report = Some(self.report())) {
+            eprintln!("calque: no profile: a thread waits inside its code for memory");
+        }
         if let Some(mut report) = report {
             report.ended = Some(ends);
             if let Some(writer) = WRITER.get() {

@@ -11,6 +11,7 @@ pub(crate) mod fcntl;
 pub(crate) mod ioctl;
 pub(crate) mod sem;
 pub(crate) mod stat;
+pub(crate) mod userfault;
 
 /// Asserts size and field offsets of a guest structure at compile time.
 macro_rules! layout {

@@ -1,7 +1,7 @@
 //! Arguments and results as text.
 
 use super::{is_output, structs};
-use crate::abi::ioctl;
+use crate::abi::{ioctl, userfault};
 use crate::call::{Call, PATH_MAX};
 use crate::row::{Arg, IOV_MAX, MMSGHDR, Struct};
 use crate::strace::names::{self, Names};
@@ -272,6 +272,7 @@ fn variables(at: u64) -> String {
 fn request(request: u32) -> String {
     match ioctl::OLD.iter().find(|row| row.0 == request) {
         Some(row) => row.1.to_owned(),
+        None if userfault::name(request).is_some() => userfault::name(request).unwrap_or_default().to_owned(),
         None => {
             let dir = ["_IOC_NONE", "_IOC_WRITE", "_IOC_READ", "_IOC_READ|_IOC_WRITE"][(request >> 30) as usize];
             let (kind, number, size) = (request >> 8 & 0xff, request & 0xff, request >> 16 & 0x3fff);
