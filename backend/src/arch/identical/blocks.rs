@@ -12,9 +12,14 @@ use super::enter;
 use super::sites::{self, Away, Phase, Rule, Sequence, Site};
 use super::unit::{BEFORE_POINT, Check, Counted, Entry, Exits, Profiler, Source, Translator, UnitExit, Way, World};
 use crate::cache::{CacheError, CodeMemory};
+use crate::sync::{AtomicU64, Mutex, MutexGuard};
 use hashbrown::{HashMap, HashSet, HashTable};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+#[cfg(all(test, feature = "models"))]
+#[path = "models.rs"]
+mod models;
 
 /// Where code memory lies if the addresses are free: 32-bit displacements reach the first 2 GiB of the address space from there, where
 /// the runtime puts programs and libraries.

@@ -36,6 +36,15 @@ impl CodeMemory {
         unsafe { self.writable.add(at as usize).cast::<u32>().write_unaligned(displacement) };
     }
 
+    /// The offset that the displacement at offset `at` leads to.
+    #[cfg(all(test, feature = "models"))]
+    pub(crate) fn leads_to(&self, at: u32) -> u32 {
+        assert!(at as usize + 4 <= self.used());
+        // SAFETY: inside the mapping.
+        let displacement = unsafe { self.writable.add(at as usize).cast::<u32>().read_unaligned() };
+        at.wrapping_add(4).wrapping_add(displacement)
+    }
+
     /// Clears the byte at offset `at`, the displacement of a JRCXZ, which then leads to the next instruction: one store of a byte.
     pub(crate) fn clear_byte(&self, at: u32) {
         assert!((at as usize) < self.used());
