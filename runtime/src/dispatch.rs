@@ -613,12 +613,12 @@ pub(crate) fn enter(
         ExitReason::Interrupt => Some(Event::Safepoint),
         ExitReason::HostFault => {
             let pending = fault::take_pending();
-            if pending.signo == fault::SELF_MODIFIED {
-                return Some(Event::Step);
-            }
             let counter = |profile: &Profile| profile.counter(pending.region, GuestAddr(cpu.rip));
             *last_exit = LastExit::Fault { unreached: process.code.profile.as_ref().map_or(0, counter) };
-            Some(Event::Fault(host_fault(process, pending)))
+            Some(match pending.signo {
+                fault::SELF_MODIFIED => Event::Step,
+                _ => Event::Fault(host_fault(process, pending)),
+            })
         }
     }
 }

@@ -35,6 +35,7 @@ pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
         return;
     }
     add("engines", engines);
+    add("left_early", left_early);
     add("formats", formats);
     add("perf", perf);
     if ["objcopy", "readelf", "xz"].iter().all(|tool| Command::new(tool).arg("--version").output().is_ok()) {
@@ -75,12 +76,12 @@ fn scratch(name: &str) -> PathBuf {
     dir.join(name)
 }
 
-/// A static guest from `tests/profile`, or the C++ one of `tests/prog/NAME`.
+/// A static guest from `tests/profile`, or one of `tests/prog`.
 fn guest(name: &str, flags: &[&str]) -> Result<PathBuf, Failed> {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests");
     let (compiler, source) = match name {
         "exceptions" => ("g++", tests.join("prog/exceptions/main.cc")),
-        "integers" => ("gcc", tests.join("prog/integers/main.c")),
+        "integers" | "ownblock" | "protection" => ("gcc", tests.join(format!("prog/{name}/main.c"))),
         _ => ("gcc", tests.join(format!("profile/{name}.c"))),
     };
     let file = scratch(&format!("{name}{}", flags.concat()));
@@ -196,6 +197,23 @@ fn engines() -> Result<(), Failed> {
             check(interp == other, (&guest, options, "see the reports beside it"))?;
         }
         consistent(&interp)?;
+    }
+    Ok(())
+}
+
+/// The same totals and functions where blocks are left in the middle: by stores into the code behind them, and by faults of
+/// instructions that are made of several blocks.
+fn left_early() -> Result<(), Failed> {
+    for name in ["ownblock", "protection"] {
+        let guest = guest(name, &[])?;
+        let reports: Vec<Value> =
+            ENGINES.map(|engine| json(&["--engine", engine], &guest, &[])).into_iter().collect::<Result<_, _>>()?;
+        for (engine, report) in ENGINES.iter().zip(&reports) {
+            consistent(report)?;
+            let [total, expected] = [report, &reports[0]].map(|report| &report["instructions"]);
+            check(total == expected, (name, engine, total, expected))?;
+            check(report["functions"] == reports[0]["functions"], (name, engine, "functions: see the reports"))?;
+        }
     }
     Ok(())
 }

@@ -276,6 +276,9 @@ impl<'a> Lifter<'a> {
             self.flush_flags(FlagSet::ALL); // before the mark: these `put`s are of the instructions above
         }
         self.b.insn(self.pc, i.len() as u32);
+        if self.counts() && goes_on_in_blocks(i) {
+            self.emit_count();
+        }
         self.count.begun = true;
         if self.opts.precise_floats {
             self.check_mmx_first(i);
@@ -300,10 +303,14 @@ impl<'a> Lifter<'a> {
         }
     }
 
+    fn counts(&self) -> bool {
+        self.opts.profile || self.opts.count
+    }
+
     /// Counts what has been executed, if that is asked for.
     fn emit_count(&mut self) {
         let n = std::mem::take(&mut self.count.done);
-        if (self.opts.profile || self.opts.count) && n > 0 {
+        if self.counts() && n > 0 {
             self.b.inst(Op::Count, Type::None, 0, Inst::count_args(n, 0, self.count.first));
         }
     }
@@ -439,6 +446,19 @@ impl<'a> Lifter<'a> {
     /// Ends the block with a fault of the current instruction.
     pub(crate) fn fault(&mut self, kind: FaultKind) {
         self.close(Exit::Fault { kind, pc: self.pc });
+    }
+}
+
+/// Whether an instruction may fault before it branches inside. What stands before it is counted first then: a fault only tells the guest pc, which
+/// says in front of which `count` a block was left.
+fn goes_on_in_blocks(i: &Insn) -> bool {
+    use iced_x86::Mnemonic::{Fbstp, Fist, Fistp, Fisttp, Fst, Fstp, Lar, Lsl, Maskmovdqu, Maskmovq, Verr, Verw};
+    let is_memory = i.op0_kind() == iced_x86::OpKind::Memory;
+    match i.mnemonic() {
+        Lar | Lsl | Maskmovdqu | Maskmovq | Verr | Verw => true,
+        Fbstp | Fist | Fistp | Fisttp | Fst | Fstp => is_memory,
+        // State images, which are stored in parts.
+        _ => is_memory && !matches!(i.memory_size().size(), 1..=8 | 16 | 32),
     }
 }
 

@@ -226,6 +226,35 @@ fn profiling_counts_what_completes() {
     assert_eq!(counts(&lift(&[0xff, 0xc0, 0xc3])), [], "only where it is asked for");
 }
 
+/// Where an instruction goes on in blocks of its own, a fault before it branches leaves nothing uncounted: in any encoding with a memory operand.
+#[test]
+fn what_precedes_a_fault_is_counted() {
+    let opts =
+        LiftOptions { profile: true, precise: true, precise_floats: true, block_insns: 2, ..LiftOptions::default() };
+    let legacy = [&[][..], &[0x66], &[0xf3], &[0xf2]].into_iter().flat_map(|prefix| {
+        let maps = [&[][..], &[0x48], &[0x0f], &[0x48, 0x0f], &[0x0f, 0x38], &[0x0f, 0x3a]];
+        maps.map(|map| [prefix, map].concat())
+    });
+    let vex =
+        (1..4u8).flat_map(|map| (0..16u8).map(move |form| vec![0xc4, 0xe0 | map, 0x78 | form & 7 | (form & 8) << 4]));
+    for head in legacy.chain(vex) {
+        for (opcode, reg) in (0..=255u8).flat_map(|opcode| (0..8u8).map(move |reg| (opcode, reg))) {
+            let bytes = [&[0xff, 0xc0], &head[..], &[opcode, reg << 3], &[0; 8]].concat();
+            let region = lift_block(&Bytes { pc: PC, bytes: &bytes }, PC, &opts);
+            let (mut at, mut may_stop) = (PC, false);
+            for inst in &region.insts {
+                match inst.op {
+                    Op::Insn => (at, may_stop) = (GuestAddr(inst.imm()), false),
+                    Op::Count if inst.counted().2 == PC && inst.counted().0 == 1 && at != PC => {
+                        assert!(!may_stop, "{bytes:02x?}\n{region}");
+                    }
+                    op => may_stop |= op.may_stop(),
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn profiled_regions_count_each_instruction_once() {
     // 0: inc ecx  2: jne 5  4: f0 (lock)  5: inc [rax]  7: ret; the two ways decode the bytes differently.
