@@ -8,6 +8,8 @@
 //! [`WINDOW`] contexts from itself on, which lie one behind the other. A chain may hold edges of several contexts then; but what has
 //! the same transfer and target has the same slot, so that an edge with the right ones in a chain is one of the context that looks.
 
+use std::mem::offset_of;
+
 /// Contexts whose slots one may use.
 pub const WINDOW: usize = 32;
 const OWN_SLOTS: usize = 6;
@@ -18,10 +20,12 @@ const WORDS: usize = size_of::<Context>() / 8;
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Frame {
-    /// See [`place`].
-    pub place: u64,
+    /// Its address; see [`Edge::calls`].
+    pub own: u64,
     /// The thread's sum when it was called, and what is not its own.
     pub entered: u64,
+    /// See [`place`].
+    pub place: u64,
     /// The call; what ends chains if it is nobody's.
     pub edge: *mut Edge,
     /// The context that runs while this frame is the last.
@@ -74,16 +78,30 @@ pub struct Edge {
     pub leads: Leads,
     /// Complement of the target.
     pub target: u64,
-    pub next: *mut Edge,
+    /// Calls that have returned, times the way from a frame to the one before: a unit's return adds how far last frame and sum, as a pair, have
+    /// moved from the pair in the frame to the pair here. See [`Edge::returned`].
     pub calls: u64,
     /// Instructions from calls to returns.
     pub insns: u64,
+    pub next: *mut Edge,
     /// The context that the call leads to.
     pub context: *mut Context,
     /// Of a call of a linkage stub: the chain of the stub's jumps.
     pub behind: *mut Edge,
     /// Its number in the recorder.
     pub index: u32,
+}
+
+impl Edge {
+    /// What [`Edge::calls`] is `n` calls.
+    pub fn of_calls(n: i64) -> u64 {
+        (-n * size_of::<Frame>() as i64) as u64
+    }
+
+    /// How many calls have returned.
+    pub fn returned(&self) -> i64 {
+        -(self.calls as i64 / size_of::<Frame>() as i64)
+    }
 }
 
 /// A function in the context of its callers.
@@ -99,6 +117,9 @@ pub struct Context {
     pub slots: [*mut Edge; OWN_SLOTS],
 }
 
+const _: () =
+    assert!(offset_of!(Frame, own) == 0 && offset_of!(Frame, entered) == 8 && size_of::<Frame>().is_multiple_of(16));
+const _: () = assert!(offset_of!(Edge, calls) == 16 && offset_of!(Edge, insns) == 24);
 const _: () = assert!(size_of::<Edge>() == 64 && WORDS == 8 && WINDOW * WORDS <= 256);
 
 /// See [`Context::function`].

@@ -206,9 +206,12 @@ fn engines() -> Result<(), Failed> {
 fn left_early() -> Result<(), Failed> {
     for name in ["ownblock", "protection"] {
         let guest = guest(name, &[])?;
-        let reports: Vec<Value> =
-            ENGINES.map(|engine| json(&["--engine", engine], &guest, &[])).into_iter().collect::<Result<_, _>>()?;
-        for (engine, report) in ENGINES.iter().zip(&reports) {
+        // Every store has a region compiled anew by `jit`: minutes under emulation.
+        let mut engines = ENGINES.to_vec();
+        engines.retain(|engine| cfg!(target_arch = "x86_64") || (name, *engine) != ("ownblock", "jit"));
+        let reports = engines.iter().map(|engine| json(&["--engine", engine], &guest, &[]));
+        let reports: Vec<Value> = reports.collect::<Result<_, _>>()?;
+        for (engine, report) in engines.iter().zip(&reports) {
             consistent(report)?;
             let [total, expected] = [report, &reports[0]].map(|report| &report["instructions"]);
             check(total == expected, (name, engine, total, expected))?;

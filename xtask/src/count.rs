@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 /// What to count.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only kernels whose name contains this ("start": start-up and translation); the report is then printed, not written
+    /// Only kernels whose name contains this ("start": start-up and translation; "profile": what profiles cost, which is in no report); the
+    /// report is then printed, not written
     only: Option<String>,
     /// Engine of Calque's to count; the report is only written for "auto"
     #[arg(long, default_value = "auto")]
@@ -76,6 +77,9 @@ pub(crate) fn count(args: &Args) -> bool {
 fn report(args: &Args) -> Result<String, String> {
     let (tools, counters) = (Tools::fetch(), Counters::build()?);
     let session = Session { counters, calque: build_calque(tools.aarch64.clone()?)?, engine: args.engine.clone() };
+    if args.only.as_deref() == Some(PROFILE) {
+        return session.profiles();
+    }
     let mut text = HEADER.to_string();
     for mix in &MIXES {
         text += &session.mix(mix, args)?;
@@ -94,8 +98,16 @@ fn translator(calque: &Path, engine: &str) -> [PathBuf; 5] {
     [calque.into(), "run".into(), "--sync-compile".into(), "--engine".into(), engine.into()]
 }
 
+/// The same for a profile.
+fn profiler(calque: &Path, engine: &str) -> [PathBuf; 6] {
+    [calque.into(), "profile".into(), "--count".into(), "--sync-compile".into(), "--engine".into(), engine.into()]
+}
+
 /// What the command line calls start-up and translation.
 const START: &str = "start";
+
+/// What it calls profiles.
+const PROFILE: &str = "profile";
 
 const HEADER: &str = "# Executed instructions\n\n\
     Written by `cargo xtask count`: AArch64 instructions that Calque executes, and that gcc's own AArch64 program executes, for each \
@@ -161,6 +173,40 @@ impl Session {
             text += &self.run(&guest, &native, None)?.row("**all, whole run**");
         }
         Ok(text + "\n")
+    }
+
+    /// Kernels of integers, run and profiled.
+    fn profiles(&self) -> Result<String, String> {
+        let mix = &MIXES[0];
+        let guest = compile("x86_64-linux-gnu-gcc", mix.source, "x86-64", STATIC)?;
+        let count = |calque: &[PathBuf], kernel: &str| -> Result<(u64, Vec<u8>), String> {
+            let program: [PathBuf; 3] = ["--".into(), guest.clone(), kernel.into()];
+            self.counters.count(Emulated::Aarch64, &[calque, &program].concat())
+        };
+        let both = |kernel: &str| -> Result<[u64; 2], String> {
+            let (run, expected) = count(&translator(&self.calque, &self.engine), kernel)?;
+            let (profile, output) = count(&profiler(&self.calque, &self.engine), kernel)?;
+            if output == expected {
+                Ok([run, profile])
+            } else {
+                Err(format!("{kernel} prints something else in a profile"))
+            }
+        };
+        let mut text = String::from("| kernel | run, 10^6 | profile, 10^6 | profile / run |\n|---|---|---|---|\n");
+        let nothing = both("none")?;
+        let mut row = |name: &str, [run, profile]: [u64; 2]| {
+            let ratio = profile as f64 / run.max(1) as f64;
+            text += &format!("| {name} | {:.0} | {:.0} | {ratio:.2} |\n", run as f64 / 1e6, profile as f64 / 1e6);
+            ratio.ln()
+        };
+        let mut sum = 0.0;
+        for kernel in mix.kernels {
+            let counted = both(kernel)?;
+            sum += row(kernel, [0, 1].map(|n| counted[n].saturating_sub(nothing[n])));
+        }
+        row("none: start-up", nothing);
+        let mean = (sum / mix.kernels.len() as f64).exp();
+        Ok(text + &format!("| geometric mean of the kernels | | | {mean:.2} |\n"))
     }
 
     /// Kernels of vector instructions, on both hosts.

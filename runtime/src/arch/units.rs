@@ -17,7 +17,7 @@ use crate::fault;
 use crate::lockstep;
 use crate::memory::{CodePage, GuestMap};
 use crate::options::RunOptions;
-use crate::profile::{Counters, Profile, Registers};
+use crate::profile::{Counters, Place, Profile, Registers};
 use crate::smc::GuestCode;
 use crate::stats;
 use crate::thread::{GuestFault, Thread};
@@ -225,11 +225,19 @@ pub(crate) fn copies_sha() -> bool {
 struct Parts<'a> {
     profile: &'a Profile,
     code: &'a GuestCode<'a>,
+    /// The page of the last part, and what is mapped there.
+    last: Option<(GuestAddr, Place)>,
 }
 
 impl Profiler for Parts<'_> {
     fn counter(&mut self, pc: u64, lengths: &[u8]) -> u32 {
-        self.profile.counter_of_part(GuestAddr(pc), lengths)
+        let page = GuestAddr(pc).page();
+        let place = match self.last {
+            Some((known, place)) if known == page => place,
+            _ => self.profile.place(GuestAddr(pc)),
+        };
+        self.last = Some((page, place));
+        self.profile.counter_of_part(GuestAddr(pc), lengths, place)
     }
 
     fn transfer(&mut self, kind: TransferKind, site: u64, target: Option<u64>, counter: u32) -> u32 {
@@ -429,7 +437,7 @@ impl Thread {
         };
         // I1: nothing is taken out of use while the pages are locked, and what changes after the look is found registered.
         let pages = process.code.lock_pages(&process.mem);
-        let mut profiler = profile.map(|profile| Parts { profile, code: &code });
+        let mut profiler = profile.map(|profile| Parts { profile, code: &code, last: None });
         let profiler = profiler.as_mut().map(|parts| -> &mut dyn Profiler { parts });
         let source = checked.map_or(Source::Noticed(&mut read), |len| Source::Checked(&bytes[..len]));
         let made = units.blocks.translate(pc.0, profiler, source, &mut || !process.mem.any_stale());

@@ -7,18 +7,18 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use std::hash::BuildHasher;
 
 /// Instructions one behind the other.
-#[derive(Debug)]
-pub(crate) struct Block {
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Block<'a> {
     pub(super) pc: u64,
     /// The file they are from, and where it was mapped: another one may be mapped there later.
     pub(super) place: Place,
     /// Their lengths in bytes.
-    lengths: Box<[u8]>,
+    lengths: &'a [u8],
 }
 
-impl Block {
+impl<'a> Block<'a> {
     /// Pcs and lengths of the instructions.
-    pub(crate) fn insns(&self) -> impl Iterator<Item = (u64, u8)> + '_ {
+    pub(crate) fn insns(self) -> impl Iterator<Item = (u64, u8)> + 'a {
         self.lengths.iter().scan(self.pc, |pc, len| {
             let here = *pc;
             *pc += u64::from(*len);
@@ -27,15 +27,32 @@ impl Block {
     }
 
     /// How many of the instructions stand before `pc`; `None` if `pc` is none of them.
-    pub(super) fn before(&self, pc: GuestAddr) -> Option<usize> {
+    pub(super) fn before(self, pc: GuestAddr) -> Option<usize> {
         self.insns().position(|(at, _)| at == pc.0)
+    }
+}
+
+/// A block, with the place of its lengths in [`Blocks::lengths`].
+struct Stored {
+    pc: u64,
+    place: Place,
+    from: u32,
+    n: u32,
+}
+
+impl Stored {
+    fn with<'a>(&self, lengths: &'a [u8]) -> Block<'a> {
+        let from = self.from as usize;
+        Block { pc: self.pc, place: self.place, lengths: &lengths[from..from + self.n as usize] }
     }
 }
 
 /// All blocks; the number of one is that of its counter. Number 0 stands for what there is no room for.
 #[derive(Default)]
 pub(crate) struct Blocks {
-    list: Vec<Block>,
+    list: Vec<Stored>,
+    /// Lengths of instructions, block by block.
+    lengths: Vec<u8>,
     /// Numbers by block.
     numbers: HashTable<u32>,
     hasher: DefaultHashBuilder,
@@ -66,31 +83,25 @@ impl Blocks {
     }
 
     fn number_of(&mut self, pc: u64, place: Place, lengths: &[u8]) -> u32 {
-        let Blocks { list, numbers, hasher } = self;
-        let hash = hasher.hash_one((pc, place, lengths));
-        let is_it = |number: &u32| {
-            let block = &list[*number as usize - 1];
-            (block.pc, block.place, &*block.lengths) == (pc, place, lengths)
-        };
-        if let Some(number) = numbers.find(hash, is_it) {
+        let Blocks { list, lengths: all, numbers, hasher } = self;
+        let block = Block { pc, place, lengths };
+        let hash = hasher.hash_one(block);
+        if let Some(number) = numbers.find(hash, |number| list[*number as usize - 1].with(all) == block) {
             return *number;
         }
         let number = list.len() as u32 + 1;
         if number as usize >= CAPACITY {
             return 0;
         }
-        list.push(Block { pc, place, lengths: lengths.into() });
-        let hash_of = |number: &u32| {
-            let block = &list[*number as usize - 1];
-            hasher.hash_one((block.pc, block.place, &*block.lengths))
-        };
-        numbers.insert_unique(hash, number, hash_of);
+        list.push(Stored { pc, place, from: all.len() as u32, n: lengths.len() as u32 });
+        all.extend_from_slice(lengths);
+        numbers.insert_unique(hash, number, |number| hasher.hash_one(list[*number as usize - 1].with(all)));
         number
     }
 
     /// The block with this number.
-    pub(super) fn get(&self, number: u32) -> Option<&Block> {
-        self.list.get((number as usize).checked_sub(1)?)
+    pub(super) fn get(&self, number: u32) -> Option<Block<'_>> {
+        self.list.get((number as usize).checked_sub(1)?).map(|block| block.with(&self.lengths))
     }
 
     /// One more than the highest number.
@@ -99,7 +110,7 @@ impl Blocks {
     }
 
     /// All blocks with their numbers.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Block)> {
-        (1..).zip(&self.list)
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, Block<'_>)> {
+        (1..).zip(self.list.iter().map(|block| block.with(&self.lengths)))
     }
 }

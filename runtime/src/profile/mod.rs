@@ -52,11 +52,12 @@ use crate::thread::Thread;
 use crate::world::{LONG_STOP, World};
 use calque_ir::{CpuState, GuestAddr, Helper, Op, Region};
 use functions::{Found, FunctionTable};
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use recorder::{Recorder, Transfer};
 use report::{Merged, Report};
 use std::cell::UnsafeCell;
 use std::ffi::OsString;
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -142,7 +143,8 @@ struct Tables {
     regions: HashMap<usize, Box<[(GuestAddr, u32)]>>,
     /// Transfers of control that units tell of, and their numbers.
     transfers: Vec<Transfer>,
-    transfer_numbers: HashMap<Transfer, u32>,
+    transfer_numbers: HashTable<u32>,
+    hasher: DefaultHashBuilder,
 }
 
 #[derive(Default)]
@@ -256,7 +258,8 @@ impl Profile {
                 blocks: Blocks::default(),
                 regions: HashMap::new(),
                 transfers: Vec::new(),
-                transfer_numbers: HashMap::new(),
+                transfer_numbers: HashTable::new(),
+                hasher: DefaultHashBuilder::default(),
             }),
             recordings: Mutex::default(),
             pid: AtomicU32::new(std::process::id()),
@@ -271,23 +274,31 @@ impl Profile {
         blocks.assign(region, &mut |pc| functions.place(pc));
     }
 
+    /// What is mapped at `pc`, for units.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there are no units"))]
+    pub(crate) fn place(&self, pc: GuestAddr) -> Place {
+        lock(&self.tables).functions.place(pc)
+    }
+
     /// The counter of the instructions of these lengths from `pc` on, for units.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there are no units"))]
-    pub(crate) fn counter_of_part(&self, pc: GuestAddr, lengths: &[u8]) -> u32 {
-        let mut tables = lock(&self.tables);
-        let Tables { functions, blocks, .. } = &mut *tables;
-        blocks.counter(pc, lengths, functions.place(pc))
+    pub(crate) fn counter_of_part(&self, pc: GuestAddr, lengths: &[u8], place: Place) -> u32 {
+        lock(&self.tables).blocks.counter(pc, lengths, place)
     }
 
     /// The number of a transfer of control, from 1, for units.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "there are no units"))]
     pub(crate) fn transfer(&self, event: Helper, site: u64, target: Option<u64>, counter: u32) -> u32 {
         let mut tables = lock(&self.tables);
-        let Tables { transfers, transfer_numbers, .. } = &mut *tables;
+        let Tables { transfers, transfer_numbers, hasher, .. } = &mut *tables;
         let transfer = Transfer { event, site, target, counter };
-        *transfer_numbers.entry(transfer).or_insert_with(|| {
+        let hash = hasher.hash_one(transfer);
+        let known = transfer_numbers.find(hash, |number| transfers[*number as usize - 1] == transfer);
+        known.copied().unwrap_or_else(|| {
             transfers.push(transfer);
-            transfers.len() as u32
+            let number = transfers.len() as u32;
+            transfer_numbers.insert_unique(hash, number, |number| hasher.hash_one(transfers[*number as usize - 1]));
+            number
         })
     }
 

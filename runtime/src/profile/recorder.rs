@@ -6,7 +6,7 @@
 //! **Contexts** are a tree: a node for a function called from a context. A function that is in the context already gets the node it has
 //! there, so that recursion makes the tree neither deep nor large, and no function is twice on a path.
 //!
-//! **Edges** are calls from one place of one context of one function. Each counts its calls, and the instructions until they return. The
+//! **Edges** are calls from one place of one context of one function. Each counts its calls when they return, and the instructions until then. The
 //! rest follows ([`Recorder::totals`]): what a context has executed by itself is what the edges to it have executed, less what the edges from it
 //! have; calls of one place are added up over contexts (those of inner calls of the same function again, as callgrind counts).
 //!
@@ -30,7 +30,9 @@ use super::Lookup;
 use super::functions::{FunctionId, ROOT};
 use super::shadow::{Chain, Shadow};
 use crate::arch;
-use calque_backend::shadow::{Ends, Frame, Leads, NO_FUNCTION, NO_SP, of_place, place, slot, slot_of, slot_of_jump};
+use calque_backend::shadow::{
+    Edge, Ends, Frame, Leads, NO_FUNCTION, NO_SP, of_place, place, slot, slot_of, slot_of_jump,
+};
 use calque_ir::Helper;
 use hashbrown::HashMap;
 
@@ -67,6 +69,8 @@ struct Way {
     to: u32,
     site: u64,
     function: FunctionId,
+    /// If it leaves a linkage stub, the call of that, which counts only calls that have ended there.
+    behind: Option<u32>,
     /// Instructions of the linkage stub that it leaves: of each call, and what some have executed beyond that.
     stub: u64,
     stub_more: u64,
@@ -207,7 +211,6 @@ impl Recorder {
             (from.slot, point) = (from.slot ^ 1, self.no_point);
         }
         let edge = self.edge(Kind::Call, self.shadow.running(), from, target, Entered::Yes, now, lookup);
-        self.shadow.edge(edge).calls += 1;
         self.push(sp, Ends::ByReturn, now, edge, point);
     }
 
@@ -284,6 +287,7 @@ impl Recorder {
         self.floor = base;
         let (context, point) = (self.shadow.context(0), self.no_point);
         self.shadow.push(Frame {
+            own: 0,
             place: place(NO_SP, Ends::ByReturn),
             entered: now,
             edge: self.shadow.no_edge(),
@@ -307,6 +311,7 @@ impl Recorder {
     /// Everything, with what open calls have executed so far.
     pub(super) fn totals(&self, now: u64) -> Totals {
         let mut insns: Vec<u64> = self.shadow.edges().map(|edge| edge.insns).collect();
+        let mut calls_of: Vec<i64> = self.shadow.edges().map(Edge::returned).collect();
         let (mut end, mut segments) = (now, self.segments.iter().rev().peekable());
         for (i, frame) in self.shadow.frames().iter().enumerate().rev() {
             while let Some(segment) = segments.next_if(|segment| i < segment.base) {
@@ -314,22 +319,29 @@ impl Recorder {
             }
             if let Some(edge) = self.shadow.edge_of(frame) {
                 insns[edge as usize] = insns[edge as usize].wrapping_add(end.wrapping_sub(frame.entered));
+                calls_of[edge as usize] += 1;
+            }
+        }
+        for (edge, way) in self.ways.iter().enumerate() {
+            if let Some(stub) = way.behind {
+                calls_of[stub as usize] += calls_of[edge];
             }
         }
         let context =
             |node: &Node| Executed { function: node.function, parent: node.parent, is_stub: node.is_stub, insns: 0 };
         let mut contexts: Vec<Executed> = self.nodes.iter().map(context).collect();
         let (mut calls, mut counts) = (Vec::new(), Vec::new());
-        for ((edge, way), insns) in self.shadow.edges().zip(&self.ways).zip(insns) {
+        for (((edge, way), insns), called) in self.shadow.edges().zip(&self.ways).zip(insns).zip(calls_of) {
+            let called = called as u64;
             if let Some(transfer) = (edge.number as usize).checked_sub(1).map(|number| &self.transfers[number])
                 && transfer.event == Helper::ProfileCall
             {
-                counts.push((transfer.counter, edge.calls));
+                counts.push((transfer.counter, called));
             }
             if way.kind == Kind::OfStub {
                 continue;
             }
-            let below = insns.wrapping_sub(way.stub.wrapping_mul(edge.calls).wrapping_add(way.stub_more));
+            let below = insns.wrapping_sub(way.stub.wrapping_mul(called).wrapping_add(way.stub_more));
             let own = &mut contexts[way.to as usize].insns;
             *own = own.wrapping_add(below);
             let caller = &mut contexts[self.caller(way.from) as usize].insns;
@@ -337,7 +349,7 @@ impl Recorder {
             if way.kind == Kind::Call {
                 let from = &self.nodes[way.from as usize];
                 let site = if from.is_stub { from.site } else { way.site };
-                calls.push(Called { site, function: way.function, calls: edge.calls, insns });
+                calls.push(Called { site, function: way.function, calls: called, insns });
             }
         }
         // Nothing runs where threads and handlers start.
@@ -351,7 +363,16 @@ impl Recorder {
             let edge = self.shadow.edge(edge);
             (edge.calls, edge.insns, way.stub_more) = (0, 0, 0);
         }
-        (0..self.shadow.depth()).for_each(|i| self.shadow.frame(i).entered = 0);
+        for i in 0..self.shadow.depth() {
+            let frame = self.shadow.frame(i);
+            frame.entered = 0;
+            let frame = *frame;
+            if let Some(edge) = self.shadow.edge_of(&frame) {
+                // It was the parent that called.
+                let calls = &mut self.shadow.edge(edge).calls;
+                *calls = calls.wrapping_add(Edge::of_calls(-1));
+            }
+        }
         self.segments.iter_mut().for_each(|segment| segment.entered = 0);
         self.partial.clear();
     }
@@ -359,7 +380,7 @@ impl Recorder {
     fn push(&mut self, sp: u64, ends: Ends, now: u64, edge: u32, point: u64) {
         let place = place(sp, ends);
         let (context, edge) = (self.shadow.edge(edge).context, self.shadow.edge_address(edge));
-        self.shadow.push(Frame { place, entered: now, edge, context, point });
+        self.shadow.push(Frame { own: 0, place, entered: now, edge, context, point });
     }
 
     /// Where the return address of the call on top is.
@@ -394,6 +415,7 @@ impl Recorder {
         if let Some(edge) = self.shadow.edge_of(&frame) {
             let edge = self.shadow.edge(edge);
             edge.insns = edge.insns.wrapping_add(now.wrapping_sub(frame.entered));
+            edge.calls = edge.calls.wrapping_add(Edge::of_calls(1));
         }
         self.shadow.pop();
     }
@@ -465,11 +487,10 @@ impl Recorder {
         }
         let edge = self.edge(Kind::Call, running, from, target, Entered::No, now, lookup);
         let way = self.ways[edge as usize];
-        if way.kind == Kind::Call {
-            if way.function == self.nodes[running as usize].function || self.back_in_chain(now, way.function) {
-                return;
-            }
-            self.shadow.edge(edge).calls += 1;
+        if way.kind == Kind::Call
+            && (way.function == self.nodes[running as usize].function || self.back_in_chain(now, way.function))
+        {
+            return;
         }
         self.push(sp, Ends::WithCaller, now, edge, self.no_point);
     }
@@ -480,9 +501,7 @@ impl Recorder {
             return; // from stub to stub
         }
         let edge = self.edge(Kind::Call, stub, from, target, Entered::Yes, now, lookup);
-        let taken = self.shadow.edge(edge);
-        taken.calls += 1;
-        let (context, edge_address) = (taken.context, self.shadow.edge_address(edge));
+        let (context, edge_address) = (self.shadow.edge(edge).context, self.shadow.edge_address(edge));
         let top = self.shadow.depth() - 1;
         let frame = self.shadow.frame(top);
         let executed = now.wrapping_sub(frame.entered);
@@ -521,7 +540,7 @@ impl Recorder {
         now: u64,
         lookup: &dyn Lookup,
     ) -> u32 {
-        let is_it = |edge: &&calque_backend::shadow::Edge| {
+        let is_it = |edge: &&Edge| {
             (edge.number, !edge.target) == (from.number, target) && self.ways[edge.index as usize].site == from.site
         };
         let left = self.nodes[node as usize].is_stub;
@@ -542,7 +561,7 @@ impl Recorder {
             to
         };
         let stub = if left { now.wrapping_sub(self.shadow.last().entered) } else { 0 };
-        self.ways.push(Way { kind, from: node, to, site: from.site, function, stub, stub_more: 0 });
+        self.ways.push(Way { kind, from: node, to, site: from.site, function, behind: call, stub, stub_more: 0 });
         let leads = match entered {
             Entered::Yes => Leads::ByCall,
             Entered::No if kind == Kind::Call && function == self.nodes[node as usize].function => Leads::Inside,

@@ -242,7 +242,7 @@ impl Renumbered {
 /// How often each instruction was executed, in the order of addresses.
 fn by_instruction(merged: &Merged, blocks: &Blocks) -> Vec<((Place, u64), (u8, u64))> {
     let mut counts: HashMap<(Place, u64), (u8, u64)> = HashMap::new();
-    let mut add = |block: &Block, n: usize, count: u64| {
+    let mut add = |block: Block<'_>, n: usize, count: u64| {
         for (pc, len) in block.insns().take(n) {
             let entry = counts.entry((block.place, pc)).or_insert((len, 0));
             entry.1 += count;

@@ -124,7 +124,8 @@ impl Shadow {
     pub(super) fn push(&mut self, frame: Frame) {
         assert!(self.depth < MOST_FRAMES, "more than {MOST_FRAMES} calls are under way");
         self.depth += 1;
-        *self.frame(self.depth - 1) = frame;
+        let own = self.address();
+        *self.frame(self.depth - 1) = Frame { own, ..frame };
     }
 
     #[inline]
@@ -139,7 +140,8 @@ impl Shadow {
 
     /// Units have left the stack with its last frame there.
     pub(super) fn set_address(&mut self, address: u64) {
-        self.depth = (address - self.frames as u64) as usize / size_of::<Frame>() + 1;
+        // A call that has found no room behind the last frame has not come about.
+        self.depth = ((address - self.frames as u64) as usize / size_of::<Frame>() + 1).min(MOST_FRAMES);
     }
 
     /// A new context of `function`, with the next number.

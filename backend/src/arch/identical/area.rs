@@ -58,10 +58,10 @@ pub(super) struct Words {
     pub(super) checks: u64,
     /// Where the profile's sequences keep R10, RAX, RDX, and the flags.
     pub(super) spills: [u64; 4],
-    /// Profiled instructions that have run: the thread's sum.
-    pub(super) sum: u64,
     /// The last frame of the shadow stack.
     pub(super) frame: u64,
+    /// Profiled instructions that have run: the thread's sum.
+    pub(super) sum: u64,
     /// The return point of the call at hand, and where to go on when its edge has been found.
     pub(super) point: u64,
     pub(super) found: u64,
@@ -71,7 +71,7 @@ pub(super) struct Words {
     pub(super) transfer: u32,
     /// Number of the last return.
     pub(super) last_return: u32,
-    /// Nonzero if sum and frame are in XMM16 and XMM17 inside units.
+    /// Nonzero if frame and sum are in XMM16 inside units.
     pub(super) in_registers: u32,
     /// Nonzero while a signal handler runs.
     pub(super) handlers: u32,
@@ -108,21 +108,48 @@ pub(super) struct Fx(pub(super) [u8; 512]);
 
 /// Where a table begins, from the GS base, that has the slot of a context for each low byte of a hash.
 pub(super) const SLOT_TABLE: usize = 1024;
-/// Where the numbers of instructions of a part begin, for those who add them to the sum.
-pub(super) const ADDENDS: usize = SLOT_TABLE + 256;
-const MOST_ADDED: usize = 64;
-/// Where what leads from a frame to the one before is, from the GS base.
-pub(super) const BACK: u32 = (ADDENDS + 8 * (MOST_ADDED + 1)) as u32;
 /// Where the return table begins, from the GS base.
 pub(super) const RETURN_TABLE: usize = 2048;
+/// Where the pairs begin that are added to the last frame and the sum: by way of the frame, then by number of instructions.
+const ADDENDS: usize = 4096;
+const MOST_ADDED: usize = 64;
 /// Where the table of landings begins, from the GS base.
-pub(super) const TABLE: usize = 4096;
+pub(super) const TABLE: usize = 8192;
+
+/// Where the last frame goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    Nowhere,
+    ToNext,
+    ToPrevious,
+}
+
+impl Way {
+    const ALL: [Way; 3] = [Way::Nowhere, Way::ToNext, Way::ToPrevious];
+
+    /// By how many bytes.
+    pub(super) const fn bytes(self) -> i8 {
+        let by = size_of::<Frame>() as i8;
+        match self {
+            Way::Nowhere => 0,
+            Way::ToNext => by,
+            Way::ToPrevious => -by,
+        }
+    }
+}
+
+/// Displacement from the GS base of what is added to the last frame and the sum.
+pub(super) const fn addend(way: Way, n: u32) -> u32 {
+    assert!(n as usize <= MOST_ADDED);
+    (ADDENDS + 16 * (way as usize * (MOST_ADDED + 1) + n as usize)) as u32
+}
 
 const _: () = assert!(
     size_of::<Words>() <= SLOT_TABLE
-        && BACK as usize + 8 <= RETURN_TABLE
-        && size_of::<Frame>() <= MOST_ADDED
-        && RETURN_TABLE + RETURNS * 8 <= TABLE,
+        && SLOT_TABLE + 256 <= RETURN_TABLE
+        && RETURN_TABLE + RETURNS * 8 <= ADDENDS
+        && ADDENDS + 16 * Way::ALL.len() * (MOST_ADDED + 1) <= TABLE
+        && size_of::<Frame>() <= i8::MAX as usize,
     "the tables overlap"
 );
 
@@ -183,9 +210,10 @@ impl Area {
             (*area.words()).host_mxcsr = MXCSR_DEFAULT;
             (*area.words()).xinuse = u32::from(enter::has_xinuse());
             let slots = area.words().cast::<u8>().add(SLOT_TABLE);
-            let addends = area.words().cast::<u8>().add(ADDENDS).cast::<u64>();
-            (0..=MOST_ADDED).for_each(|n| addends.add(n).write(n as u64));
-            addends.add(MOST_ADDED + 1).write((size_of::<Frame>() as u64).wrapping_neg());
+            for (way, n) in Way::ALL.into_iter().flat_map(|way| (0..=MOST_ADDED as u32).map(move |n| (way, n))) {
+                let pair = [i64::from(way.bytes()), i64::from(n)];
+                area.words().cast::<u8>().add(addend(way, n) as usize).cast::<[i64; 2]>().write(pair);
+            }
             (0..256).for_each(|hash| slots.add(hash).write(slot_of(hash) as u8));
             std::slice::from_raw_parts_mut(area.slot(0), LANDINGS).fill(empty);
         }

@@ -100,13 +100,14 @@ impl Writer {
         asm.mov(qword_ptr(r10 + NEW_EDGE), r11)
     }
 
-    /// Adds what has been executed since the call of the frame at R10 to its edge, and takes the one below.
+    /// Adds the call of the frame at R10, and what has been executed since, to its edge, and takes the one below.
     fn pop(&mut self) -> Result<(), IcedError> {
         let asm = &mut self.asm;
         asm.mov(r11, qword_ptr(r10 + offset_of!(Frame, edge)))?;
         asm.mov(rax, word(SUM))?;
         asm.sub(rax, qword_ptr(r10 + offset_of!(Frame, entered)))?;
         asm.add(qword_ptr(r11 + offset_of!(Edge, insns)), rax)?;
+        asm.sub(qword_ptr(r11 + offset_of!(Edge, calls)), FRAME_SIZE)?;
         asm.sub(r10, FRAME_SIZE)
     }
 
@@ -169,7 +170,6 @@ pub(super) fn jump(at: u64, stop: u64, sum: Sum) -> Result<Vec<u8>, IcedError> {
     asm.bt(rax, 0)?;
     asm.jnc(below)?;
     asm.set_label(&mut push)?;
-    asm.inc(qword_ptr(r11 + offset_of!(Edge, calls)))?;
     asm.mov(rax, qword_ptr(r11 + offset_of!(Edge, context)))?;
     asm.add(r10, FRAME_SIZE)?;
     asm.mov(qword_ptr(r10 + offset_of!(Frame, context)), rax)?;

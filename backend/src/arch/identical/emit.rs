@@ -1,7 +1,7 @@
 //! The few host instructions that rewritten sequences are made of. None changes a flag (SDM vol. 2: MOV, MOVZX, LEA, PUSH, POP, JMP, JRCXZ, NOT,
-//! BSWAP, CRC32, VMOVQ, VPADDQ, VPSUBQ).
+//! BSWAP, CRC32, VMOVQ, VMOVDQU64, VMOVHPD, VPINSRQ, VPADDQ, VPSUBQ).
 
-use super::area::{ADDENDS, BACK, COUNTERS, RETURN_TABLE, SLOT_TABLE, TABLE, Words};
+use super::area::{COUNTERS, RETURN_TABLE, SLOT_TABLE, TABLE, Way, Words, addend};
 use crate::shadow::{Edge, Frame};
 use std::mem::offset_of;
 
@@ -44,26 +44,21 @@ pub(super) fn counter(number: u32) -> u32 {
     COUNTERS as u32 + 8 * number
 }
 
-/// A frame beside the last.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Neighbour {
-    Next,
-    Previous,
-}
-
-/// Where profiled units have the thread's sum of instructions, and the address of the last frame.
+/// Where profiled units have the address of the last frame and the thread's sum of instructions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sum {
-    /// In `Words::sum` and `Words::frame`: each change waits for the one before to go through memory.
+    /// In `Words::frame` and `Words::sum`: each change waits for the one before to go through memory.
     InMemory,
-    /// In XMM16 and XMM17, which guests do not have: no host announces AVX-512 to them.
+    /// In XMM16, as a pair, which guests do not have: no host announces AVX-512 to them.
     InRegister,
 }
 
 impl Sum {
     /// What is faster on this host.
     pub fn of_host() -> Sum {
-        if std::arch::is_x86_feature_detected!("avx512vl") { Sum::InRegister } else { Sum::InMemory }
+        let has_all =
+            std::arch::is_x86_feature_detected!("avx512vl") && std::arch::is_x86_feature_detected!("avx512dq");
+        if has_all { Sum::InRegister } else { Sum::InMemory }
     }
 }
 
@@ -272,40 +267,70 @@ impl Code {
     pub(super) fn count_insns(&mut self, n: u32) {
         match self.sum {
             Sum::InMemory => self.add(SUM, n),
+            Sum::InRegister => self.add_pair(Way::Nowhere, n),
+        }
+    }
+
+    /// `vpaddq xmm16, xmm16, gs:[the pair]`
+    fn add_pair(&mut self, way: Way, n: u32) {
+        self.put(&[0x65, 0x62, 0xe1, 0xfd, 0x00, 0xd4, 0x04, 0x25]);
+        self.put32(addend(way, n));
+    }
+
+    /// Adds `n` instructions to the thread's sum, and makes the frame on this way the last one: R10.
+    pub(super) fn count_and_go(&mut self, way: Way, n: u32) {
+        match self.sum {
+            Sum::InMemory => {
+                self.add(SUM, n);
+                self.load_frame();
+                self.go(way);
+            }
             Sum::InRegister => {
-                // vpaddq xmm16, xmm16, gs:[the addend]{1to2}
-                self.put(&[0x65, 0x62, 0xe1, 0xfd, 0x10, 0xd4, 0x04, 0x25]);
-                self.put32(ADDENDS as u32 + 8 * n);
+                self.add_pair(way, n);
+                self.load_frame();
             }
         }
     }
 
-    /// Stores the sum to the new frame behind the one at R10; RCX is lost.
+    /// Makes the frame that is on this way from R10 the last one: R10.
+    pub(super) fn go(&mut self, way: Way) {
+        // lea r10, [r10 + by]
+        self.put(&[0x4d, 0x8d, 0x52, way.bytes() as u8]);
+        match self.sum {
+            Sum::InMemory => self.save(FRAME, R10),
+            Sum::InRegister => self.add_pair(way, 0),
+        }
+    }
+
+    /// Stores the sum to the frame at R10, the last one; RCX is lost.
     pub(super) fn enter_frame(&mut self) {
-        const AT: usize = size_of::<Frame>() + offset_of!(Frame, entered);
         match self.sum {
             Sum::InMemory => {
                 self.restore(RCX, SUM);
-                self.store(R10, AT, RCX);
+                self.store(R10, offset_of!(Frame, entered), RCX);
             }
             Sum::InRegister => {
-                // vmovq [r10 + AT], xmm16
-                self.put(&[0x62, 0xc1, 0xfd, 0x08, 0xd6, 0x82]);
-                self.put32(AT as u32);
+                // vmovdqu64 [r10 + own], xmm16
+                self.put(&[0x62, 0xc1, 0xfe, 0x08, 0x7f, 0x82]);
+                self.put32(offset_of!(Frame, own) as u32);
             }
         }
     }
 
-    /// Adds what has been executed since the frame at R10 was entered to its edge; RCX and R11 are lost.
+    /// Adds the call of the frame behind the one at R10, which is the last again, and what has been executed since, to its edge; RCX and R11 are
+    /// lost.
     pub(super) fn leave_frame(&mut self) {
-        const AT: usize = offset_of!(Frame, entered);
+        self.load(R11, R10, NEW_EDGE);
         match self.sum {
             Sum::InMemory => {
-                self.load(RCX, R10, AT);
+                self.load(RCX, R11, offset_of!(Edge, calls));
+                self.add_rcx(i32::from(Way::ToPrevious.bytes()) as u32);
+                self.store(R11, offset_of!(Edge, calls), RCX);
+                self.load(RCX, R10, size_of::<Frame>() + offset_of!(Frame, entered));
                 self.complement_rcx();
                 self.restore(R11, SUM);
                 self.subtract_from_r11();
-                self.load(R11, R10, offset_of!(Frame, edge));
+                self.load(R11, R10, NEW_EDGE);
                 self.save(SPILL_RAX, R10);
                 self.load(R10, R11, offset_of!(Edge, insns));
                 self.add_rcx_to_r10();
@@ -313,27 +338,26 @@ impl Code {
                 self.restore(R10, SPILL_RAX);
             }
             Sum::InRegister => {
-                self.load(R11, R10, offset_of!(Frame, edge));
-                // vpsubq xmm18, xmm16, [r10 + AT]{1to2}
-                self.put(&[0x62, 0xc1, 0xfd, 0x10, 0xfb, 0x92]);
-                self.put32(AT as u32);
-                // vpaddq xmm18, xmm18, [r11 + insns]{1to2}
-                self.put(&[0x62, 0xc1, 0xed, 0x10, 0xd4, 0x93]);
-                self.put32(offset_of!(Edge, insns) as u32);
-                // vmovq [r11 + insns], xmm18
-                self.put(&[0x62, 0xc1, 0xfd, 0x08, 0xd6, 0x93]);
-                self.put32(offset_of!(Edge, insns) as u32);
+                // vpsubq xmm18, xmm16, [r10 + own of the next]
+                self.put(&[0x62, 0xc1, 0xfd, 0x00, 0xfb, 0x92]);
+                self.put32((size_of::<Frame>() + offset_of!(Frame, own)) as u32);
+                // vpaddq xmm18, xmm18, [r11 + calls]
+                self.put(&[0x62, 0xc1, 0xed, 0x00, 0xd4, 0x93]);
+                self.put32(offset_of!(Edge, calls) as u32);
+                // vmovdqu64 [r11 + calls], xmm18
+                self.put(&[0x62, 0xc1, 0xfe, 0x08, 0x7f, 0x93]);
+                self.put32(offset_of!(Edge, calls) as u32);
             }
         }
     }
 
-    /// `vmovq xmm17, r10`
-    pub(super) const SET_FRAME: [u8; 6] = [0x62, 0xc1, 0xfd, 0x08, 0x6e, 0xca];
+    /// `vpinsrq xmm16, xmm16, r10, 0`
+    pub(super) const SET_FRAME: [u8; 7] = [0x62, 0xc3, 0xfd, 0x00, 0x22, 0xc2, 0];
 
-    /// `vmovq gs:[SUM], xmm16`
+    /// `vmovhpd gs:[SUM], xmm16`
     pub(super) const SAVE_SUM: [u8; 12] = {
         let [a, b, c, d] = SUM.to_le_bytes();
-        [0x65, 0x62, 0xe1, 0xfd, 0x08, 0xd6, 0x04, 0x25, a, b, c, d]
+        [0x65, 0x62, 0xe1, 0xfd, 0x08, 0x17, 0x04, 0x25, a, b, c, d]
     };
 
     /// `opcode reg, [base + at]` with a 64-bit operand; no base that needs more than its number (RSP, R12).
@@ -370,32 +394,14 @@ impl Code {
     pub(super) fn load_frame(&mut self) {
         match self.sum {
             Sum::InMemory => self.restore(R10, FRAME),
-            // vmovq r10, xmm17
-            Sum::InRegister => self.put(&[0x62, 0xc1, 0xfd, 0x08, 0x7e, 0xca]),
+            // vmovq r10, xmm16
+            Sum::InRegister => self.put(&[0x62, 0xc1, 0xfd, 0x08, 0x7e, 0xc2]),
         }
     }
 
-    /// Makes the frame behind the one at R10 the last one, or the one before. R10 is lost.
-    pub(super) fn move_frame(&mut self, to: Neighbour) {
-        let by = size_of::<Frame>() as u8;
-        match (self.sum, to) {
-            (Sum::InMemory, to) => {
-                let by = if to == Neighbour::Next { by } else { by.wrapping_neg() };
-                // lea r10, [r10 + by]
-                self.put(&[0x4d, 0x8d, 0x52, by]);
-                self.save(FRAME, R10);
-            }
-            (Sum::InRegister, to) => {
-                // vpaddq xmm17, xmm17, gs:[by]{1to2}
-                self.put(&[0x65, 0x62, 0xe1, 0xf5, 0x10, 0xd4, 0x0c, 0x25]);
-                self.put32(if to == Neighbour::Next { ADDENDS as u32 + 8 * u32::from(by) } else { BACK });
-            }
-        }
-    }
-
-    /// `mov rcx, rsp; lea rcx, [rcx + rcx]; not rcx`: the place of a call whose return address is there.
+    /// `lea rcx, [r11 + r11]; not rcx`: the place of a call whose return address is at R11.
     pub(super) fn take_place(&mut self) {
-        self.put(&[0x48, 0x89, 0xe1, 0x48, 0x8d, 0x0c, 0x09]);
+        self.put(&[0x4b, 0x8d, 0x0c, 0x1b]);
         self.complement_rcx();
     }
 
@@ -404,9 +410,9 @@ impl Code {
         self.put(&[0x48, 0xf7, 0xd1]);
     }
 
-    /// `mov rcx, [r10 + place]; mov r11, rsp; lea rcx, [rcx + r11 * 2 + by]`
-    pub(super) fn compare_place(&mut self, by: i8) {
-        self.load(RCX, R10, offset_of!(Frame, place));
+    /// `mov rcx, [r10 + way + place]; mov r11, rsp; lea rcx, [rcx + r11 * 2 + by]`
+    pub(super) fn compare_place(&mut self, way: Way, by: i8) {
+        self.load(RCX, R10, offset_of!(Frame, place).wrapping_add_signed(way.bytes().into()));
         self.put(&[0x49, 0x89, 0xe3, 0x4a, 0x8d, 0x4c, 0x59, by as u8]);
     }
 
@@ -456,14 +462,14 @@ impl Code {
         ]);
     }
 
-    /// The chain of edges in the context of the frame at R10 for this transfer, to where R11 says: its first to R11.
-    pub(super) fn load_hashed_edge(&mut self, number: u32) {
+    /// The chain of edges in the context of the frame that is on this way from R10 for this transfer, to where R11 says: its first to R11.
+    pub(super) fn load_hashed_edge(&mut self, number: u32, way: Way) {
         // mov ecx, number; crc32 rcx, r11; movzx ecx, cl; movzx ecx, byte gs:[rcx + table]
         self.put(&[0xb9]);
         self.put32(number);
         self.put(&[0xf2, 0x49, 0x0f, 0x38, 0xf1, 0xcb, 0x0f, 0xb6, 0xc9, 0x65, 0x0f, 0xb6, 0x89]);
         self.put32(SLOT_TABLE as u32);
-        self.load(R11, R10, offset_of!(Frame, context));
+        self.load_context(way);
         // mov r11, [r11 + rcx * 8]
         self.put(&[0x4d, 0x8b, 0x1c, 0xcb]);
     }
@@ -474,9 +480,13 @@ impl Code {
         self.load(R11, R11, offset_of!(Edge, behind));
     }
 
+    fn load_context(&mut self, way: Way) {
+        self.load(R11, R10, offset_of!(Frame, context).wrapping_add_signed(way.bytes().into()));
+    }
+
     /// As `load_hashed_edge`, by a known slot.
-    pub(super) fn load_edge(&mut self, slot: usize) {
-        self.load(R11, R10, offset_of!(Frame, context));
+    pub(super) fn load_edge(&mut self, slot: usize, way: Way) {
+        self.load_context(way);
         self.load(R11, R11, 8 * slot);
     }
 

@@ -9,7 +9,7 @@
 //!    code that it returns to.
 //! 4. Between `calque_unit_window` and its end, guest registers are being loaded, and the interrupt word has been looked at: a handler that
 //!    interrupts it sends it to `calque_unit_abort` ([`leave_at`]), which has nothing to save.
-//! 5. Where units count in XMM16 and XMM17 ([`super::Sum`]), those are loaded on the way in and stored on the way out, through the area.
+//! 5. Where units count in XMM16 ([`super::Sum`]), that is loaded on the way in and stored on the way out, through the area.
 //! 6. x87 and MMX registers stay in the host's registers while Rust runs: Rust uses none on this host.
 #![allow(unsafe_code)]
 
@@ -92,8 +92,7 @@ global_asm!(
     "2:",
     "cmp dword ptr gs:[{in_registers}], 0",
     "je 6f",
-    "vmovq xmm16, qword ptr gs:[{sum}]",
-    "vmovq xmm17, qword ptr gs:[{frame}]",
+    "vmovdqu64 xmm16, xmmword ptr gs:[{frame}]",
     "6:",
     "mov rcx, [rax + {fs_base}]",
     "wrfsbase rcx",
@@ -207,8 +206,7 @@ global_asm!(
     "mov rsi, rax",
     "cmp dword ptr gs:[{in_registers}], 0",
     "je 7f",
-    "vmovq qword ptr gs:[{sum}], xmm16",
-    "vmovq qword ptr gs:[{frame}], xmm17",
+    "vmovdqu64 xmmword ptr gs:[{frame}], xmm16",
     "7:",
     // Bit 2 of XINUSE: whether any upper half is not zero (SDM vol. 1 13.6).
     "cmp dword ptr gs:[{xinuse}], 0",
@@ -276,7 +274,6 @@ global_asm!(
     cpu = const offset_of!(Words, cpu),
     upper_clear = const offset_of!(Words, upper_clear),
     xinuse = const offset_of!(Words, xinuse),
-    sum = const offset_of!(Words, sum),
     frame = const offset_of!(Words, frame),
     in_registers = const offset_of!(Words, in_registers),
     flags = const offset_of!(Words, flags),

@@ -8,9 +8,9 @@
 //! All of it leaves the flags alone, and is single-stepped through where a signal arrives in it (`Phase::Step`). So between two guest
 //! instructions, what has been executed is either counted, or in the part that `Interruption::At::run` tells of.
 
-use super::super::area::TransferKind;
+use super::super::area::{TransferKind, Way};
 use super::super::emit::{
-    FOUND, LAST_RETURN, NEW_EDGE, Neighbour, POINT, R10, R11, RCX, RIP, RSP, SP, SPILL, SPILL_R10, TRANSFER,
+    FOUND, LAST_RETURN, NEW_EDGE, POINT, R10, R11, RCX, RIP, RSP, SP, SPILL, SPILL_R10, TRANSFER,
 };
 use super::super::sites::{self, Rule, Sequence};
 use super::{Callee, Pass, Thunk};
@@ -18,7 +18,6 @@ use crate::shadow::{Edge, Frame, slot, slot_of_jump};
 use iced_x86::{Instruction, Register};
 use std::mem::offset_of;
 
-const FRAME_SIZE: usize = size_of::<Frame>();
 /// No user address is this high.
 const BEYOND: u64 = 1 << 48;
 
@@ -69,6 +68,8 @@ struct Lookup {
     others: Vec<usize>,
     /// Offset of what follows when it is found.
     found: usize,
+    /// Where the last frame is from R10 then.
+    last: Way,
 }
 
 impl Pass<'_, '_> {
@@ -215,7 +216,7 @@ impl Pass<'_, '_> {
     /// A jump out of its function to the pc at `Area::rip`. What follows is where it goes on.
     fn leave_function(&mut self, number: u32) {
         self.spill();
-        self.code.load_edge(slot_of_jump(number));
+        self.code.load_edge(slot_of_jump(number), Way::Nowhere);
         self.code.store(R10, NEW_EDGE, R11);
         self.code.store32(TRANSFER, number);
         // The place behind this store and the jump.
@@ -235,10 +236,15 @@ impl Pass<'_, '_> {
         self.code.jump(self.world.exits.stop);
     }
 
+    /// Saves RCX and R10, which gets the last frame.
     fn spill(&mut self) {
+        self.spill_registers();
+        self.code.load_frame();
+    }
+
+    fn spill_registers(&mut self) {
         self.code.save(SPILL, RCX);
         self.code.save(SPILL_R10, R10);
-        self.code.load_frame();
     }
 
     fn unspill(&mut self) {
@@ -246,17 +252,19 @@ impl Pass<'_, '_> {
         self.code.restore(RCX, SPILL);
     }
 
-    /// Looks in a chain, with the last frame in R10, for the edge of a transfer to `target`, or to the pc at `Area::rip`: R11.
-    fn look_up(&mut self, number: u32, chain: Chain, target: Option<u64>) -> Lookup {
+    /// Looks in a chain, with the last frame, or one on this way from it, in R10, for the edge of a transfer to `target`, or to the pc at
+    /// `Area::rip`: R11, and the frame's behind the last one.
+    fn look_up(&mut self, number: u32, chain: Chain, target: Option<u64>, last: Way) -> Lookup {
         match chain {
-            Chain::Slot(slot) => self.code.load_edge(slot),
+            Chain::Slot(slot) => self.code.load_edge(slot, last),
             Chain::Behind => self.code.load_edge_behind(),
             Chain::Hashed => {
                 self.code.restore(R11, RIP);
-                self.code.load_hashed_edge(number);
+                self.code.load_hashed_edge(number, last);
             }
         }
-        self.code.store(R10, NEW_EDGE, R11);
+        let new_edge = NEW_EDGE.wrapping_add_signed(last.bytes().into());
+        self.code.store(R10, new_edge, R11);
         self.code.is_edge_of(number);
         let mut others = vec![self.code.jump_unless_zero()];
         if target.is_none() {
@@ -264,21 +272,30 @@ impl Pass<'_, '_> {
             self.code.restore(R11, RIP);
             self.code.subtract_from_r11();
             others.push(self.code.jump_unless_zero());
-            self.code.load(R11, R10, NEW_EDGE);
+            self.code.load(R11, R10, new_edge);
         }
-        Lookup { number, target, others, found: self.code.len() }
+        Lookup { number, target, others, found: self.code.len(), last }
     }
 
     /// The ways of `look_up` on which the edge is not the first of its chain, with what else is left to the recorder at the jumps with these
     /// displacements.
     fn look_further(&mut self, lookup: &Lookup, point: u64, others: &[usize]) {
+        let mut found = self.code.base + lookup.found as u64;
+        if lookup.last != Way::Nowhere && !lookup.others.is_empty() {
+            let again = self.code.here();
+            self.code.go(Way::ToNext);
+            self.code.jump(std::mem::replace(&mut found, again));
+        }
         let tell = |pass: &mut Self, way: u64| {
+            if lookup.last != Way::Nowhere {
+                pass.code.go(lookup.last);
+            }
             pass.code.store32(TRANSFER, lookup.number);
             pass.code.store64(POINT, point);
             if let Some(target) = lookup.target {
                 pass.code.store64(RIP, target);
             }
-            pass.code.store64(FOUND, pass.code.base + lookup.found as u64);
+            pass.code.store64(FOUND, found);
             pass.code.jump(way);
         };
         for (ways, to) in [(&lookup.others[..], self.world.exits.look_up), (others, self.world.exits.tell)] {
@@ -290,35 +307,27 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// Adds 1 to the calls of the edge at R11.
-    fn count_call(&mut self) {
-        self.code.load(RCX, R11, offset_of!(Edge, calls));
-        self.code.add_rcx(1);
-        self.code.store(R11, offset_of!(Edge, calls), RCX);
-    }
-
-    /// The thunk of a call behind the host's: counts it, pushes a frame, and goes to the callee.
+    /// The thunk of a call behind the host's: counts what it ends, pushes a frame, and goes to the callee.
     pub(super) fn call(&mut self, sequence: &mut Sequence, thunk: &Thunk) {
         let target = if let Callee::At(target) = thunk.to { Some(target) } else { None };
         let number = self.transfer(TransferKind::Call, thunk.call, target, thunk.block);
         // What follows may be another function: that is for the recorder.
         let leaves = self.leaves(thunk.call, thunk.next).is_some();
         let point = if leaves { self.world.exits.no_point } else { self.code.base + u64::from(thunk.point) };
-        self.code.count_insns(thunk.block.n);
-        self.spill();
-        // Whoever calls from above the last frame, or from its place, has left that unseen.
-        self.code.compare_place(2);
+        self.spill_registers();
+        self.code.count_and_go(Way::ToNext, thunk.block.n);
+        // Whoever calls from above the frame before, or from its place, has left that unseen.
+        self.code.compare_place(Way::ToPrevious, 2);
         self.code.is_negative();
         let above = self.code.jump_unless_zero();
-        let lookup = self.look_up(number, target.map_or(Chain::Hashed, |_| Chain::Slot(slot(number, None))), target);
-        self.count_call();
-        self.code.load(RCX, R11, offset_of!(Edge, context));
-        self.code.store(R10, FRAME_SIZE + offset_of!(Frame, context), RCX);
         self.code.take_place();
-        self.code.store(R10, FRAME_SIZE + offset_of!(Frame, place), RCX);
+        self.code.store(R10, offset_of!(Frame, place), RCX);
+        let chain = target.map_or(Chain::Hashed, |_| Chain::Slot(slot(number, None)));
+        let lookup = self.look_up(number, chain, target, Way::ToPrevious);
+        self.code.load(RCX, R11, offset_of!(Edge, context));
+        self.code.store(R10, offset_of!(Frame, context), RCX);
         self.code.enter_frame();
-        self.code.store64_at_r10(FRAME_SIZE + offset_of!(Frame, point), point);
-        self.code.move_frame(Neighbour::Next);
+        self.code.store64_at_r10(offset_of!(Frame, point), point);
         self.unspill();
         sequence.rule(self.code.len(), Rule::STEP);
         match thunk.to {
@@ -339,8 +348,8 @@ impl Pass<'_, '_> {
     pub(super) fn return_told(&mut self, insn: &Instruction) {
         let block = self.take_block();
         let number = self.transfer(TransferKind::Return, insn.ip(), None, block);
-        self.count_block(block);
         if insn.op_count() == 1 {
+            self.count_block(block);
             self.code.save(SP, RSP);
             self.code.adjust_rsp(u32::from(insn.immediate16()));
             self.code.store32(TRANSFER, number);
@@ -348,12 +357,13 @@ impl Pass<'_, '_> {
             self.rule(Rule::STEP);
             return self.end_unit(insn);
         }
-        self.spill();
-        self.code.compare_place(1 - 2 * 8);
+        self.code.count_in(block.counter);
+        self.spill_registers();
+        self.code.count_and_go(Way::ToPrevious, block.n);
+        self.code.compare_place(Way::ToNext, 1 - 2 * 8);
         let other = self.code.jump_unless_zero();
         self.code.leave_frame();
-        self.code.load(R11, R10, offset_of!(Frame, point));
-        self.code.move_frame(Neighbour::Previous);
+        self.code.load(R11, R10, size_of::<Frame>() + offset_of!(Frame, point));
         self.code.store32(LAST_RETURN, number);
         self.unspill();
         self.rule(Rule::STEP);
@@ -362,6 +372,7 @@ impl Pass<'_, '_> {
         self.code.ret();
         let here = self.code.here();
         self.code.patch(other, here);
+        self.code.go(Way::ToNext);
         self.code.store32(TRANSFER, number);
         self.code.jump(self.world.exits.ret);
         self.rule(Rule::STEP);
@@ -409,8 +420,7 @@ impl Pass<'_, '_> {
     /// The jump of a linkage stub: the last frame is of the call that came to it.
     fn leave_stub(&mut self, insn: &Instruction, number: u32) {
         self.spill();
-        let lookup = self.look_up(number, Chain::Behind, None);
-        self.count_call();
+        let lookup = self.look_up(number, Chain::Behind, None, Way::Nowhere);
         self.code.load(RCX, R11, offset_of!(Edge, context));
         self.code.store(R10, offset_of!(Frame, context), RCX);
         self.code.store(R10, offset_of!(Frame, edge), R11);
