@@ -51,6 +51,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("regalloc_algorithm",  "backtracking"),
     ("unwind_info",         "false"),
     ("enable_probestack",   "false"),
+    // Guest code is not kept from anything that is in its own process.
+    ("enable_table_access_spectre_mitigation", "false"),
     // `Compiler` runs the verifier itself, where it is asked to.
     ("enable_verifier",     "false"),
 ];

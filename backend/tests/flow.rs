@@ -241,6 +241,43 @@ fn computed_exits_go_on_where_they_are_predicted_to_lead() {
     assert!(cpu.gpr[0] > 1000, "{:?}", cpu.gpr);
 }
 
+#[test]
+fn a_switch_leads_to_its_cases_and_out_elsewhere() {
+    // The last two share a slot of sixteen bytes.
+    const CASES: [u64; 7] = [0x1008, 0x1013, 0x1040, 0x1041, 0x10ff, 0x1200, 0x1206];
+    let mut b = Builder::new();
+    let head = b.create_block(GuestAddr(0x1000));
+    let blocks = CASES.map(|pc| b.create_block(GuestAddr(pc)));
+    b.switch_to(head);
+    b.insn(GuestAddr(0x1000), 4);
+    let to = b.get(Type::I64, Reg::RBX);
+    b.exit(Exit::Indirect(to));
+    for (i, block) in blocks.into_iter().enumerate() {
+        b.switch_to(block);
+        add(&mut b, Reg::RAX, 1 + i as u64);
+        b.exit(Exit::Goto(Target::Pc(NEXT)));
+    }
+    let mut region = b.finish();
+    region.predicted = blocks.map(|block| (head, block)).to_vec();
+
+    let mut runner = Runner::new();
+    let mut cpu = runner.state(&mut Random::new(1));
+    for (i, pc) in CASES.into_iter().enumerate() {
+        (cpu.gpr[0], cpu.gpr[3]) = (0, pc);
+        assert!(matches!(runner.enter(&region, &mut cpu), ExitReason::Link { .. }), "{pc:#x}");
+        assert_eq!(cpu.gpr[0], 1 + i as u64, "{pc:#x}");
+    }
+    for pc in CASES {
+        for other in [pc + 2, pc - 1, pc + (1 << 32), pc + (1 << 36), pc | 1 << 63, 0, u64::MAX] {
+            if !CASES.contains(&other) {
+                (cpu.gpr[0], cpu.gpr[3]) = (0, other);
+                assert_eq!(runner.enter(&region, &mut cpu), ExitReason::Indirect, "{other:#x}");
+                assert_eq!((cpu.rip, cpu.gpr[0]), (other, 0));
+            }
+        }
+    }
+}
+
 /// What the signal handler of the fault test saw.
 #[cfg(target_arch = "x86_64")]
 static FAULT: std::sync::Mutex<Option<(GuestAddr, [u64; 2])>> = std::sync::Mutex::new(None);

@@ -7,13 +7,13 @@ use calque_backend::{Emitter, HostIsa, StateAtFaults};
 use calque_ir::{BlockId, Builder, Cc, Exit, GuestAddr, Mem, Op, Reg, Region, Target, Type, Value};
 use common::{Random, Runner};
 
-/// A region of up to eight blocks. Edges lead forward, except that a block may close a loop by counting R15 down. Computed exits may lead to
-/// blocks that overwrite all flags.
+/// A region of up to ten blocks. Edges lead forward, except that a block may close a loop by counting R15 down. Computed exits may lead to
+/// blocks that overwrite all flags, by comparing or, to many, as switches do.
 fn region(random: &mut Random) -> Region {
     let mut b = Builder::new();
-    let count = 2 + below(random, 7);
+    let count = 2 + below(random, 9);
     let blocks: Vec<BlockId> = (0..count).map(|i| b.create_block(GuestAddr(0x1000 + 16 * i))).collect();
-    let landings = random.word();
+    let landings = random.word() | random.word();
     let lands = |i: u64| landings >> i & 1 != 0;
     let mut predicted = Vec::new();
     for i in 0..count {
@@ -43,7 +43,8 @@ fn region(random: &mut Random) -> Region {
             2 => {
                 let mut here = (i + 1..count).filter(|to| lands(*to)).map(|to| blocks[to as usize]);
                 predicted.extend(here.clone().map(|to| (blocks[i as usize], to)));
-                let known = here.next_back().map(|to| b.iconst(Type::I64, 0x1000 + 16 * u64::from(to.0)));
+                let chosen = below(random, 1 + here.clone().count() as u64) as usize;
+                let known = here.nth(chosen).map(|to| b.iconst(Type::I64, 0x1000 + 16 * u64::from(to.0)));
                 match known.filter(|_| below(random, 4) != 0) {
                     Some(pc) => Exit::Return(pc),
                     None => Exit::Indirect(b.get(Type::I64, gpr(random))),

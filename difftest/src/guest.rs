@@ -278,7 +278,11 @@ impl Profile for Code<'_> {
         (CODE..CODE + self.0.bytes.len() as u64).contains(&pc.0)
     }
 
-    fn targets(&self, _: GuestAddr) -> Vec<GuestAddr> {
+    fn likely_targets(&self, _: GuestAddr) -> Vec<GuestAddr> {
+        Vec::new()
+    }
+
+    fn all_targets(&self, _: GuestAddr) -> Vec<GuestAddr> {
         Vec::new()
     }
 }

@@ -1,4 +1,4 @@
-//! Where computed jumps have led: what regions predict of them (`lift/calls.rs`).
+//! Where computed jumps have led: what regions predict of them (`lift/calls.rs`, `lift/switches.rs`).
 //!
 //! Generated code says which jump missed its cache. A jump does so the first time it gets to a place, when another place has pushed that
 //! one out, and when a countdown ends with it (`cold.rs`): where it leads most is seen most.
@@ -8,8 +8,8 @@ use calque_ir::GuestAddr;
 use hashbrown::HashMap;
 use std::sync::PoisonError;
 
-/// Places that are kept of one jump.
-const KEPT: usize = 4;
+/// Places that are kept of one jump: the cases of most switches.
+const KEPT: usize = 64;
 /// A place is likely that is at least one of so many.
 const LIKELY: u32 = 4;
 
@@ -27,15 +27,15 @@ pub(crate) struct FrozenJumps<'a>(
 /// Where one jump has led, and how often that was seen.
 #[derive(Default)]
 struct Targets {
-    kept: [(u64, u32); KEPT],
+    kept: Vec<(u64, u32)>,
     others: u32,
 }
 
 impl Targets {
     fn add(&mut self, target: u64) {
-        let known = self.kept.iter_mut().find(|(pc, count)| *count == 0 || *pc == target);
-        match known {
-            Some(place) => *place = (target, place.1 + 1),
+        match self.kept.iter().position(|(pc, _)| *pc == target) {
+            Some(known) => self.kept[known].1 += 1,
+            None if self.kept.len() < KEPT => self.kept.push((target, 1)),
             None => self.others += 1,
         }
     }
@@ -44,9 +44,15 @@ impl Targets {
     fn likely(&self) -> Vec<GuestAddr> {
         let total = self.others + self.kept.iter().map(|(_, count)| count).sum::<u32>();
         let mut likely: Vec<_> =
-            self.kept.iter().filter(|(_, count)| *count > 0 && count.saturating_mul(LIKELY) >= total).collect();
+            self.kept.iter().filter(|(_, count)| count.saturating_mul(LIKELY) >= total).collect();
         likely.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         likely.into_iter().map(|(pc, _)| GuestAddr(*pc)).collect()
+    }
+
+    /// All of them, if they are few enough to be known, in the order in which they were first seen.
+    fn all(&self) -> Vec<GuestAddr> {
+        let kept = if self.others == 0 { &self.kept[..] } else { &[] };
+        kept.iter().map(|(pc, _)| GuestAddr(*pc)).collect()
     }
 }
 
@@ -59,6 +65,11 @@ impl Jumps {
     /// Where the jump at `from` is likely to lead.
     pub(crate) fn likely(&self, from: GuestAddr) -> Vec<GuestAddr> {
         self.lock().get(&from.0).map(Targets::likely).unwrap_or_default()
+    }
+
+    /// Where the jump at `from` has led; nowhere if that is too many places.
+    pub(crate) fn all(&self, from: GuestAddr) -> Vec<GuestAddr> {
+        self.lock().get(&from.0).map(Targets::all).unwrap_or_default()
     }
 
     /// Keeps every other thread out until the guard is dropped: for `fork`.
@@ -91,5 +102,16 @@ mod tests {
         let jumps = Jumps::default();
         (0..10).for_each(|to| jumps.led(GuestAddr(1), GuestAddr(to)));
         assert_eq!(jumps.likely(GuestAddr(1)), []);
+    }
+
+    #[test]
+    fn all_places_are_known_or_none() {
+        let jumps = Jumps::default();
+        let places: Vec<_> = (0..KEPT as u64).map(GuestAddr).collect();
+        places.iter().chain(&places).for_each(|to| jumps.led(GuestAddr(1), *to));
+        assert_eq!(jumps.all(GuestAddr(1)), places);
+        jumps.led(GuestAddr(1), GuestAddr(KEPT as u64));
+        assert_eq!(jumps.all(GuestAddr(1)), []);
+        assert_eq!(jumps.all(GuestAddr(2)), []);
     }
 }

@@ -872,7 +872,11 @@ impl lift::Profile for Code {
         lock(self.shard(pc)).get(&pc.0).is_some_and(joins)
     }
 
-    fn targets(&self, jump: GuestAddr) -> Vec<GuestAddr> {
+    fn likely_targets(&self, jump: GuestAddr) -> Vec<GuestAddr> {
         self.jumps.likely(jump)
+    }
+
+    fn all_targets(&self, jump: GuestAddr) -> Vec<GuestAddr> {
+        self.jumps.all(jump)
     }
 }

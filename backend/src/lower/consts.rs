@@ -30,15 +30,23 @@ impl Lowering<'_> {
             let block = &region.blocks[id.0 as usize];
             for at in (block.start..block.end).filter(|at| region.insts[*at as usize].op == Op::Iconst) {
                 let inst = &region.insts[at as usize];
-                let worth = || is_wide(inst.ty, inst.imm()) || self.wanted_in_register(at);
-                if self.hoisted.len() < MOST && self.hoisted(inst).is_none() && worth() {
-                    let ty = clif_type(inst.ty);
-                    let low = self.iconst(ty, (inst.imm() & 0xffff) as i64);
-                    let high = self.iconst(ty, (inst.imm() & !0xffff) as i64);
-                    let value = self.b.ins().bor(low, high);
-                    self.hoisted.push((inst.ty, inst.imm(), value));
+                if is_wide(inst.ty, inst.imm()) || self.wanted_in_register(at) {
+                    self.hoist(inst.ty, inst.imm());
                 }
             }
+            if let Some(slots) = self.slots(id) {
+                self.hoist(Type::I64, slots.base);
+            }
+        }
+    }
+
+    fn hoist(&mut self, ty: Type, bits: u64) {
+        if self.hoisted.len() < MOST && self.hoisted(ty, bits).is_none() {
+            let clif_ty = clif_type(ty);
+            let low = self.iconst(clif_ty, (bits & 0xffff) as i64);
+            let high = self.iconst(clif_ty, (bits & !0xffff) as i64);
+            let value = self.b.ins().bor(low, high);
+            self.hoisted.push((ty, bits, value));
         }
     }
 
@@ -52,14 +60,14 @@ impl Lowering<'_> {
         })
     }
 
-    fn hoisted(&self, inst: &Inst) -> Option<clif::Value> {
-        self.hoisted.iter().find(|(ty, bits, _)| (*ty, *bits) == (inst.ty, inst.imm())).map(|(_, _, value)| *value)
+    fn hoisted(&self, ty: Type, bits: u64) -> Option<clif::Value> {
+        self.hoisted.iter().find(|known| (known.0, known.1) == (ty, bits)).map(|(_, _, value)| *value)
     }
 
     /// `Op::Iconst`.
     pub(super) fn constant_of(&mut self, inst: &Inst) -> clif::Value {
         // As an immediate operand, a narrow one costs nothing.
-        match self.hoisted(inst).filter(|_| self.loops.contain(self.block) && is_wide(inst.ty, inst.imm())) {
+        match self.hoisted(inst.ty, inst.imm()).filter(|_| self.loops.contain(self.block) && is_wide(inst.ty, inst.imm())) {
             Some(value) => value,
             None => self.iconst(clif_type(inst.ty), inst.imm() as i64),
         }
@@ -68,15 +76,14 @@ impl Lowering<'_> {
     /// The value of an operand that has to be in a register.
     pub(super) fn in_register(&mut self, v: IrValue) -> clif::Value {
         let def = self.region.insts[v.0 as usize];
-        let ready = (def.op == Op::Iconst && self.loops.contain(self.block)).then(|| self.hoisted(&def)).flatten();
+        let ready = (def.op == Op::Iconst && self.loops.contain(self.block)).then(|| self.hoisted(def.ty, def.imm())).flatten();
         ready.unwrap_or_else(|| self.value(v))
     }
 
     /// A guest pc as a value.
     pub(super) fn pc_value(&mut self, pc: GuestAddr) -> clif::Value {
-        let known = self.hoisted.iter().find(|(ty, bits, _)| (*ty, *bits) == (Type::I64, pc.0));
-        match known.filter(|_| self.loops.contain(self.block)) {
-            Some((_, _, value)) => *value,
+        match self.hoisted(Type::I64, pc.0).filter(|_| self.loops.contain(self.block)) {
+            Some(value) => value,
             None => self.iconst(types::I64, pc.0 as i64),
         }
     }

@@ -8,12 +8,46 @@ use super::regs::{DEFERRED, PASSED, RegSet, STATE, STATUS};
 use crate::abi::{self, LEAVE_CELL, LEAVE_PASSING_CELL, Leave, RESOLVE_CELL};
 use crate::compile::{Budget, ExitSite};
 use calque_ir::{BlockId, CpuState, Exit, FaultKind, GuestAddr, Inst, Target, Value as IrValue};
-use cranelift_codegen::ir::{self as clif, AbiParam, InstBuilder, Signature, condcodes::IntCC, types};
+use cranelift_codegen::ir::{self as clif, AbiParam, BlockCall, InstBuilder, Signature, condcodes::IntCC, types};
 use cranelift_codegen::isa::CallConv;
 use std::mem::offset_of;
 
 /// What an exit to other code stores.
 const LINKED: RegSet = RegSet::ALL.without(PASSED).without(DEFERRED);
+
+/// Most predicted places that a computed one is compared with in turn: a jump through a table takes ten instructions.
+const MOST_COMPARED: usize = 4;
+
+/// How the places that a switch leads to become places in a table: by distance from the lowest, in steps small enough to tell them apart.
+pub(super) struct Slots {
+    pub(super) base: u64,
+    shift: u32,
+    count: usize,
+}
+
+impl Slots {
+    /// Most slots for each place, and the longest step in bits.
+    const SPARSE: usize = 16;
+    const LONGEST: u32 = 12;
+
+    /// The longest step that serves, for the shortest table; `None` if even that would be too long.
+    fn of(places: &[u64]) -> Option<Slots> {
+        let (base, last) = (*places.iter().min()?, *places.iter().max()?);
+        (0..=Self::LONGEST).rev().find_map(|shift| {
+            let slots = Slots { base, shift, count: usize::try_from(last - base >> shift).ok()?.checked_add(1)? };
+            (slots.count <= places.len() * Self::SPARSE && slots.tell_apart(places)).then_some(slots)
+        })
+    }
+
+    fn tell_apart(&self, places: &[u64]) -> bool {
+        let mut taken = vec![false; self.count];
+        places.iter().all(|pc| !std::mem::replace(&mut taken[self.of_pc(*pc)], true))
+    }
+
+    fn of_pc(&self, pc: u64) -> usize {
+        (pc - self.base >> self.shift) as usize
+    }
+}
 
 impl Lowering<'_> {
     /// The exit of the current block, of which the `late` instructions are still to be lowered.
@@ -159,13 +193,53 @@ impl Lowering<'_> {
             let interrupted = self.interrupted();
             self.branch_or(interrupted, probe);
         }
-        for to in region.predicted_of(from) {
-            let expected = self.pc_value(region.blocks[to.0 as usize].pc);
-            let hit = self.b.ins().icmp(IntCC::Equal, pc, expected);
-            self.branch_or(hit, self.blocks[to.0 as usize]);
+        match self.slots(from) {
+            Some(slots) => self.switch(pc, slots, probe),
+            None => {
+                for to in region.predicted_of(from) {
+                    let expected = self.pc_value(region.blocks[to.0 as usize].pc);
+                    let hit = self.b.ins().icmp(IntCC::Equal, pc, expected);
+                    self.branch_or(hit, self.blocks[to.0 as usize]);
+                }
+                self.b.ins().jump(probe, &[]);
+            }
         }
-        self.b.ins().jump(probe, &[]);
         self.b.switch_to_block(probe);
+    }
+
+    /// The table of the block's exit, if it is a switch.
+    pub(super) fn slots(&self, block: BlockId) -> Option<Slots> {
+        let places: Vec<u64> = self.region.predicted_of(block).map(|to| self.region.blocks[to.0 as usize].pc.0).collect();
+        if places.len() > MOST_COMPARED { Slots::of(&places) } else { None }
+    }
+
+    /// Goes to that of the predicted blocks whose pc is the computed one, or else to `probe`.
+    fn switch(&mut self, pc: clif::Value, slots: Slots, probe: clif::Block) {
+        let cases = self.region.predicted_of(self.block).map(|to| {
+            let distance = self.region.blocks[to.0 as usize].pc.0 - slots.base;
+            (distance, self.blocks[to.0 as usize], self.b.create_block())
+        });
+        let cases: Vec<(u64, clif::Block, clif::Block)> = cases.collect();
+        let mut places = vec![probe; slots.count];
+        for (distance, _, compare) in &cases {
+            places[slots.of_pc(slots.base + distance)] = *compare;
+        }
+        // A call of a block is a list of its own: it grows with the block's parameters.
+        let lists = &mut self.b.func.dfg.value_lists;
+        let calls: Vec<_> = places.iter().map(|place| BlockCall::new(*place, [], lists)).collect();
+        let table = clif::JumpTableData::new(BlockCall::new(probe, [], lists), &calls);
+        let table = self.b.create_jump_table(table);
+        let base = self.pc_value(GuestAddr(slots.base));
+        let distance = self.b.ins().isub(pc, base);
+        let slot = self.b.ins().ushr_imm_u(distance, i64::from(slots.shift));
+        // What is lost here is compared there.
+        let slot = self.b.ins().ireduce(types::I32, slot);
+        self.b.ins().br_table(slot, table);
+        for (expected, to, compare) in cases {
+            self.b.switch_to_block(compare);
+            let hit = self.b.ins().icmp_imm_u(IntCC::Equal, distance, expected as i64);
+            self.b.ins().brif(hit, to, &[], probe, &[]);
+        }
     }
 
     /// Goes to `block` if `cond` is not 0, and on otherwise.

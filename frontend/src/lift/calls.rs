@@ -4,10 +4,10 @@
 //! the popped pc is compared with those places ([`Region::predicted`]) before the jump cache is asked: guest registers stay in
 //! host registers all the way. The return address is pushed and popped as ever, and whatever else it may be leaves the region.
 //!
-//! A function is there once, whoever calls it; a recursive one calls itself. Calls and jumps to computed places are taken in, too,
-//! where the profile knows a few likely ones.
+//! A function is there once, whoever calls it; a recursive one calls itself. Where the profile knows a few likely targets of a computed
+//! call or of a linkage stub's jump, those are taken in, too.
 
-use super::region::{Discovery, Profile};
+use super::region::Discovery;
 use crate::decode::Window;
 use calque_ir::{BlockId, Exit, GuestAddr, Op, Region, Target};
 use hashbrown::HashMap;
@@ -37,7 +37,7 @@ pub(super) struct Call {
 /// What discovery has seen of calls and returns.
 #[derive(Default)]
 pub(super) struct Calls {
-    seen: Vec<Call>,
+    pub(super) seen: Vec<Call>,
     depth: u32,
     /// Whether there has been a return.
     returns: bool,
@@ -112,31 +112,20 @@ impl Discovery<'_> {
         self.calls.returns |= returned;
         taken
     }
-
-    /// Undoes what `f` has found if it says so.
-    fn attempt(&mut self, f: impl FnOnce(&mut Self) -> bool) {
-        let (starts, insns, calls, seen) = (self.starts.len(), self.insns, self.calls.seen.len(), self.seen.clone());
-        if !f(self) {
-            self.starts.truncate(starts);
-            self.calls.seen.truncate(calls);
-            (self.insns, self.seen) = (insns, seen);
-        }
-    }
 }
 
-/// Predicts where computed jumps lead: returns behind the calls whose target they are reached from, others as the profile says. Only to
-/// where no flags are wanted.
+/// Predicts where computed jumps lead: returns behind the calls whose target they are reached from, others to those of their `targets` that
+/// are blocks. Only to where no flags are wanted.
 pub(super) fn predict(
     region: &mut Region,
     ids: &HashMap<GuestAddr, BlockId>,
-    profile: &dyn Profile,
+    targets: &HashMap<GuestAddr, Vec<GuestAddr>>,
     wants_no_flags: impl Fn(GuestAddr) -> bool,
 ) {
     for id in region.block_ids() {
         if let Exit::Indirect(_) | Exit::CallIndirect { .. } = region.blocks[id.0 as usize].exit {
-            let targets = last_pc(region, id).map(|jump| profile.targets(jump)).unwrap_or_default();
-            let known = targets.into_iter().filter(|pc| wants_no_flags(*pc)).filter_map(|pc| ids.get(&pc));
-            region.predicted.extend(known.map(|to| (id, *to)));
+            let known = last_pc(region, id).and_then(|jump| targets.get(&jump)).into_iter().flatten();
+            region.predicted.extend(known.filter_map(|pc| ids.get(pc)).map(|to| (id, *to)));
         }
     }
     let mut returns = Vec::new();

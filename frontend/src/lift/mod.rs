@@ -56,6 +56,7 @@ mod sse_move;
 mod sse_shuffle;
 mod sse_string;
 mod string;
+mod switches;
 mod system;
 pub mod table;
 mod unroll;
@@ -98,7 +99,7 @@ pub struct LiftOptions {
     pub max_insns: u32,
     /// Most blocks of a region.
     pub max_blocks: u32,
-    /// Regions take in the small functions that they call (`calls.rs`).
+    /// Regions take in the small functions that they call (`calls.rs`) and the cases of switches (`switches.rs`).
     pub into_calls: bool,
     /// Flags that a single block leaves to an unknown place are deferred, as those of a region are: whoever runs it must know
     /// which places take them so ([`takes_deferred`]).

@@ -2,7 +2,7 @@
 //!
 //! First the instructions are only decoded, to find where blocks start; then each block is lifted up to the next
 //! start. An edge is followed if the profile says that its target has run; the others are side exits. Small functions that are called are
-//! taken in (`calls.rs`); other calls, and indirect jumps, leave the region.
+//! taken in (`calls.rs`), and the cases of a switch (`switches.rs`); other calls and computed jumps leave the region.
 //!
 //! Invariants:
 //! 1. Block starts are exact: no guest instruction is lifted twice unless two paths decode the bytes differently.
@@ -74,7 +74,10 @@ pub trait Profile {
     fn executed(&self, pc: GuestAddr) -> bool;
 
     /// Where the computed jump or call at this pc is likely to lead, most likely first.
-    fn targets(&self, jump: GuestAddr) -> Vec<GuestAddr>;
+    fn likely_targets(&self, jump: GuestAddr) -> Vec<GuestAddr>;
+
+    /// Where the computed jump at this pc has led; nowhere if that is not known, or too many places.
+    fn all_targets(&self, jump: GuestAddr) -> Vec<GuestAddr>;
 }
 
 /// The profile of `--engine jit`, where nothing has run before: follows every edge.
@@ -85,14 +88,18 @@ impl Profile for EveryBlock {
         true
     }
 
-    fn targets(&self, _: GuestAddr) -> Vec<GuestAddr> {
+    fn likely_targets(&self, _: GuestAddr) -> Vec<GuestAddr> {
+        Vec::new()
+    }
+
+    fn all_targets(&self, _: GuestAddr) -> Vec<GuestAddr> {
         Vec::new()
     }
 }
 
 /// Lifts the region whose entry is `pc`.
 pub fn lift_region(code: &dyn CodeReader, pc: GuestAddr, profile: &dyn Profile, opts: &LiftOptions) -> Region {
-    let starts = Discovery::new(code, profile, opts).run(pc);
+    let Found { starts, targets } = Discovery::new(code, profile, opts).run(pc);
     let mut l = Lifter::new(code, opts);
     if !opts.precise {
         let flow = FlagFlow::of(code, &starts, opts);
@@ -113,7 +120,7 @@ pub fn lift_region(code: &dyn CodeReader, pc: GuestAddr, profile: &dyn Profile, 
         link(&mut block.exit, &ids, opts);
     }
     if opts.enters_calls() {
-        calls::predict(&mut region, &ids, profile, |pc| ahead::live_at(code, pc, opts).is_empty());
+        calls::predict(&mut region, &ids, &targets, |pc| ahead::live_at(code, pc, opts).is_empty());
     }
     unroll(&mut region);
     renumber(&mut region);
@@ -134,16 +141,26 @@ fn link(exit: &mut Exit, ids: &HashMap<GuestAddr, BlockId>, opts: &LiftOptions) 
     }
 }
 
+/// What discovery has found.
+struct Found {
+    starts: Vec<GuestAddr>,
+    targets: HashMap<GuestAddr, Vec<GuestAddr>>,
+}
+
 pub(super) struct Discovery<'a> {
     code: &'a dyn CodeReader,
-    profile: &'a dyn Profile,
-    opts: &'a LiftOptions,
+    pub(super) profile: &'a dyn Profile,
+    pub(super) opts: &'a LiftOptions,
     /// Block starts in the order found.
     pub(super) starts: Vec<GuestAddr>,
     /// Instruction start to whether a block starts there.
     pub(super) seen: HashMap<GuestAddr, bool>,
     pub(super) insns: u32,
     pub(super) calls: Calls,
+    /// Computed jumps other than those of linkage stubs.
+    pub(super) switches: Vec<GuestAddr>,
+    /// Where computed jumps and calls are predicted to lead, by their pc. Only to where no flags are wanted.
+    pub(super) targets: HashMap<GuestAddr, Vec<GuestAddr>>,
     /// Most guest instructions of the region.
     pub(super) max_insns: u32,
 }
@@ -158,18 +175,21 @@ impl<'a> Discovery<'a> {
             seen: HashMap::new(),
             insns: 0,
             calls: Calls::default(),
+            switches: Vec::new(),
+            targets: HashMap::new(),
             max_insns: opts.max_insns,
         }
     }
 
-    fn run(mut self, pc: GuestAddr) -> Vec<GuestAddr> {
+    fn run(mut self, pc: GuestAddr) -> Found {
         let mut window = Window::new();
         self.add(pc);
         self.explore(0, &mut window);
         if self.opts.enters_calls() {
+            self.enter_switches(&mut window);
             self.enter_calls(&mut window);
         }
-        self.starts
+        Found { starts: self.starts, targets: self.targets }
     }
 
     /// Decodes the blocks from the one of this number on, and what they lead to.
@@ -247,7 +267,8 @@ impl<'a> Discovery<'a> {
                     self.calls.call(GuestAddr(i.near_branch_target()), Some(GuestAddr(i.next_ip())));
                 }
                 FlowControl::IndirectCall => self.computed(at, Some(GuestAddr(i.next_ip()))),
-                FlowControl::IndirectBranch => self.computed(at, None),
+                FlowControl::IndirectBranch if i.is_ip_rel_memory_operand() => self.computed(at, None),
+                FlowControl::IndirectBranch => self.switches.push(at),
                 FlowControl::Return => self.calls.ret(),
                 _ => {}
             }
@@ -256,12 +277,30 @@ impl<'a> Discovery<'a> {
         fetchable
     }
 
-    /// Notes where the computed jump or call at `jump` is likely to lead.
+    /// Notes where a computed call, or the jump of a linkage stub, at `jump` is likely to lead.
     fn computed(&mut self, jump: GuestAddr, ret: Option<GuestAddr>) {
         if self.opts.enters_calls() {
-            let targets = self.profile.targets(jump).into_iter();
-            let known: Vec<_> = targets.filter(|target| self.wants_no_flags(*target)).collect();
-            known.into_iter().for_each(|target| self.calls.call(target, ret));
+            let targets = self.without_flags(self.profile.likely_targets(jump));
+            targets.iter().for_each(|target| self.calls.call(*target, ret));
+            self.targets.insert(jump, targets);
+        }
+    }
+
+    /// Those of the places where a computed jump need not have any flags ready.
+    pub(super) fn without_flags(&self, mut places: Vec<GuestAddr>) -> Vec<GuestAddr> {
+        places.retain(|place| self.wants_no_flags(*place));
+        places
+    }
+
+    /// Undoes what `f` has found if it says so.
+    pub(super) fn attempt(&mut self, f: impl FnOnce(&mut Self) -> bool) {
+        let (starts, insns, seen) = (self.starts.len(), self.insns, self.seen.clone());
+        let (calls, switches) = (self.calls.seen.len(), self.switches.len());
+        if !f(self) {
+            self.starts.truncate(starts);
+            self.calls.seen.truncate(calls);
+            self.switches.truncate(switches);
+            (self.insns, self.seen) = (insns, seen);
         }
     }
 

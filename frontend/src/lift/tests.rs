@@ -190,8 +190,11 @@ fn likely_targets_of_computed_jumps_are_taken_in() {
         fn executed(&self, _: GuestAddr) -> bool {
             true
         }
-        fn targets(&self, jump: GuestAddr) -> Vec<GuestAddr> {
+        fn likely_targets(&self, jump: GuestAddr) -> Vec<GuestAddr> {
             if jump == PC { vec![self.0] } else { vec![] }
+        }
+        fn all_targets(&self, _: GuestAddr) -> Vec<GuestAddr> {
+            vec![]
         }
     }
     // 0: call rax  2: xor eax,eax  4: ret    5: xor ecx,ecx  7: ret    8: setb al  b: ret
@@ -200,6 +203,40 @@ fn likely_targets_of_computed_jumps_are_taken_in() {
     let flow = |to: u64| flow_of(&lift_region(&code, PC, &Likely(GuestAddr(PC.0 + to)), &LiftOptions::default()));
     assert_eq!(flow(5), [(0, vec![5]), (5, vec![2]), (2, vec![])]);
     assert_eq!(flow(8), [(0, vec![])], "which wants flags");
+}
+
+/// A profile in which everything has run and one jump has led to these places.
+struct Led(GuestAddr, Vec<GuestAddr>);
+
+impl Profile for Led {
+    fn executed(&self, _: GuestAddr) -> bool {
+        true
+    }
+    fn likely_targets(&self, _: GuestAddr) -> Vec<GuestAddr> {
+        vec![]
+    }
+    fn all_targets(&self, jump: GuestAddr) -> Vec<GuestAddr> {
+        if jump == self.0 { self.1.clone() } else { vec![] }
+    }
+}
+
+#[test]
+fn cases_of_a_switch_are_taken_in() {
+    // 0: xor ecx,ecx  2: jmp rax    4: xor edx,edx  6: jmp 0    8: xor ebx,ebx  a: jmp 0    c: setb al  f: ret
+    let bytes = [0x31, 0xc9, 0xff, 0xe0, 0x31, 0xd2, 0xeb, 0xf8, 0x31, 0xdb, 0xeb, 0xf4, 0x0f, 0x92, 0xc0, 0xc3];
+    let code = Bytes { pc: PC, bytes: &bytes };
+    let flow = |to: &[u64], options: &LiftOptions| {
+        let led = Led(GuestAddr(PC.0 + 2), to.iter().map(|to| GuestAddr(PC.0 + to)).collect());
+        let mut flow = flow_of(&lift_region(&code, PC, &led, options));
+        flow.sort();
+        flow
+    };
+    let default = LiftOptions::default();
+    assert_eq!(flow(&[4, 8], &default), [(0, vec![4, 8]), (4, vec![]), (8, vec![])]);
+    assert_eq!(flow(&[4, 12], &default), [(0, vec![4]), (4, vec![])], "one wants flags");
+    assert_eq!(flow(&[], &default), [(0, vec![])]);
+    assert_eq!(flow(&[4, 8], &LiftOptions { max_blocks: 3, ..default }), [(0, vec![])], "all cases or none");
+    assert_eq!(flow(&[4, 8], &LiftOptions { profile: true, ..LiftOptions::default() }), [(0, vec![])]);
 }
 
 /// What `count`s of a region lifted for profiling say: instructions, offset of the first.
