@@ -83,7 +83,7 @@ fn xmm(random: &mut Random) -> Reg {
 /// One guest instruction's worth of IR.
 fn operation(b: &mut Builder, random: &mut Random) {
     let word = random.word();
-    match below(random, 15) {
+    match below(random, 16) {
         0 => {
             let (x, y) = (b.get(Type::I64, gpr(random)), b.get(Type::I64, gpr(random)));
             let v = b.binary([Op::Iadd, Op::Isub, Op::Imul, Op::Bxor][word as usize & 3], Type::I64, x, y);
@@ -148,11 +148,29 @@ fn operation(b: &mut Builder, random: &mut Random) {
             b.put(gpr(random), sum);
             b.put(gpr(random), above);
         }
+        14 => upper_halves(b, random),
         _ => {
             let rsi = b.get(Type::I64, Reg::RSI);
             let v = b.load(Type::I8, Mem::base(rsi));
             let v = b.unary(Op::Uextend, Type::I32, v);
             b.put(gpr(random), v);
+        }
+    }
+}
+
+/// What VZEROUPPER, instructions for VEX with 128 bits, and those with 256 do to upper halves.
+fn upper_halves(b: &mut Builder, random: &mut Random) {
+    let zero = b.vconst([0; 2]);
+    match below(random, 4) {
+        0 => (0..16).for_each(|n| b.put(Reg::ymmh(n), zero)),
+        1 => (0..4).for_each(|n| b.put(Reg::ymmh(n), zero)),
+        2 => {
+            let v = b.get(Type::V128, xmm(random));
+            b.put(Reg::ymmh(below(random, 4) as usize), v);
+        }
+        _ => {
+            let v = b.get(Type::V128, Reg::ymmh(below(random, 4) as usize));
+            b.put(xmm(random), v);
         }
     }
 }

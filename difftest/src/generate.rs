@@ -477,7 +477,7 @@ impl Generator {
         }
         cpu.set_rflags(self.rng.u64(..) & 0x8d5 | 0x202);
         cpu.xmm = std::array::from_fn(|_| self.vector());
-        cpu.ymmh = std::array::from_fn(|_| self.vector());
+        cpu.set_ymmh(std::array::from_fn(|_| self.vector()));
         for halves in [&mut cpu.xmm, &mut cpu.ymmh] {
             let small = |rng: &mut Rng| rng.u64(..128);
             halves[14] = std::array::from_fn(|_| small(&mut self.rng) | small(&mut self.rng) << 32);

@@ -362,7 +362,9 @@ fn set(case: &mut Case, name: &str, value: &str) -> Result<()> {
     } else if let Some(n) = numbered("xmm").filter(|n| *n < 16) {
         cpu.xmm[n] = pair()?;
     } else if let Some(n) = numbered("ymmh").filter(|n| *n < 16) {
-        cpu.ymmh[n] = pair()?;
+        let mut ymmh = cpu.ymmh;
+        ymmh[n] = pair()?;
+        cpu.set_ymmh(ymmh);
     } else if let Some(n) = numbered("f").filter(|n| *n < 8) {
         cpu.x87.regs[n] = pair()?;
     } else {

@@ -308,7 +308,7 @@ impl Slot {
         cpu.gpr = swap.gpr;
         cpu.set_rflags(swap.rflags);
         set_fx(&mut cpu, &swap.fx);
-        cpu.ymmh = swap.ymmh;
+        cpu.set_ymmh(swap.ymmh);
         let end = match (swap.fault, swap.taken) {
             (0, 0) => End::Through,
             (0, _) => End::Taken,

@@ -26,7 +26,7 @@ impl Reg {
     pub const R14: Reg = Reg(14);
     pub const R15: Reg = Reg(15);
     pub const XMM0: Reg = Reg(16);
-    const YMMH0: u8 = 32;
+    pub const YMMH0: Reg = Reg(32);
     pub const CF: Reg = Reg(48);
     pub const PF: Reg = Reg(49);
     pub const AF: Reg = Reg(50);
@@ -121,7 +121,7 @@ impl Reg {
     #[inline]
     pub fn ymmh(n: usize) -> Reg {
         assert!(n < 16);
-        Reg(Self::YMMH0 + n as u8)
+        Reg(Self::YMMH0.0 + n as u8)
     }
 
     /// The register with this [`Reg::index`].

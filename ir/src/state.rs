@@ -25,8 +25,9 @@ pub struct CpuState {
     pub flags_rest: u32,
     /// SSE control and status (SDM vol. 1 10.2.3).
     pub mxcsr: u32,
-    /// Puts the vectors at multiples of 16 bytes, where AArch64's loads of 16 bytes reach them.
-    pub unused: u64,
+    /// 0 if `ymmh` is all zeros, as behind VZEROUPPER; anything else if it need not be. Whoever writes something else there says so
+    /// ([`CpuState::set_ymmh`]). It also puts the vectors at multiples of 16 bytes, where AArch64's loads of 16 bytes reach them.
+    pub upper_halves: u64,
     /// Low 128 bits of the vector registers.
     pub xmm: [V128; 16],
     /// Bits 128..256 of the vector registers.
@@ -105,7 +106,7 @@ impl CpuState {
             flags: [0; 8],
             flags_rest: 0,
             mxcsr: 0x1f80,
-            unused: 0,
+            upper_halves: 0,
             xmm: [[0; 2]; 16],
             ymmh: [[0; 2]; 16],
             x87: X87 { regs: [[0; 2]; 8], control: 0x37f, status: 0, empty: 0xff, top: 0, opcode: 0, code: 0, data: 0 },
@@ -140,7 +141,14 @@ impl CpuState {
         self.mxcsr = other.mxcsr;
         self.xmm = other.xmm;
         self.ymmh = other.ymmh;
+        self.upper_halves = other.upper_halves;
         self.x87 = other.x87;
+    }
+
+    /// Sets bits 128..256 of the vector registers.
+    pub fn set_ymmh(&mut self, ymmh: [V128; 16]) {
+        self.ymmh = ymmh;
+        self.upper_halves = 1;
     }
 
     /// RFLAGS as PUSHF and signal frames show it: reserved bit 1 and IF set (SDM vol. 1 3.4.3).

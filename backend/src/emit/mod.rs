@@ -209,6 +209,8 @@ pub struct Emitter {
     barrier: usize,
     /// The constant that the first scratch register is known to hold, for addresses.
     held: Option<u64>,
+    /// Upper halves of vector registers that the block has set to zero, a bit each.
+    zeroed: u16,
     /// Index of the replacement of a lane that has been made together with the lane.
     merged: Option<usize>,
     /// The word that set the host's flags last, as far as that is known.
@@ -243,6 +245,7 @@ impl Emitter {
             entry_pc: GuestAddr(0),
             barrier: 0,
             held: None,
+            zeroed: 0,
             merged: None,
             flags_at: usize::MAX,
             block_pcs: Vec::new(),
@@ -264,6 +267,7 @@ impl Emitter {
             self.place(label);
             (self.block_start, self.block_end) = (block.start as usize, block.end as usize);
             self.pc = block.pc;
+            self.zeroed = 0;
             self.at = self.block_start;
             for inst in &region.insts[self.block_start..self.block_end] {
                 // A third of all instructions are marks and constants, which take no code.

@@ -102,9 +102,10 @@ impl Emitter {
                 }
                 Ok(())
             }
-            RegKind::YmmHi(_) => {
+            RegKind::YmmHi(n) => {
                 let from = self.v(v)?;
                 self.store_state(Access::STRQ, from.0, at);
+                self.note_upper_half(n, v);
                 Ok(())
             }
             RegKind::Flag(_) => {
@@ -201,6 +202,22 @@ impl Emitter {
     pub(super) fn load_state(&mut self, what: Access, rt: u8, at: usize) {
         debug_assert!(what.reaches(at as i32));
         self.word(e::access(what, rt, At::Disp(CPU, at as i32)));
+    }
+
+    /// Keeps `CpuState::upper_halves` true where `v` is put into the upper half of vector register `n`.
+    fn note_upper_half(&mut self, n: usize, v: Value) {
+        let def = &self.insts[v.0 as usize];
+        let zero = def.op == Op::Vconst && self.pool[def.args[0] as usize] == [0; 2];
+        let at = offset_of!(CpuState, upper_halves);
+        if !zero {
+            self.zeroed &= !(1 << n);
+            return self.store_state(Access::STRX, CPU.0, at);
+        }
+        let before = self.zeroed;
+        self.zeroed |= 1 << n;
+        if self.zeroed == u16::MAX && before != u16::MAX {
+            self.store_state(Access::STRX, e::ZR.0, at);
+        }
     }
 
     /// Stores a field of `CpuState`.

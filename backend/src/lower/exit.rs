@@ -347,7 +347,7 @@ impl Lowering<'_> {
     }
 
     /// Goes to a new cold block if `cond` is not 0; that block, and the one where the code goes on.
-    fn branch_off(&mut self, cond: clif::Value) -> (clif::Block, clif::Block) {
+    pub(super) fn branch_off(&mut self, cond: clif::Value) -> (clif::Block, clif::Block) {
         let (out, on) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(out);
         self.b.ins().brif(cond, out, &[], on, &[]);

@@ -14,6 +14,8 @@
 //!    that the program will not read); every other exit stores all that is dirty, but for what it passes in host registers.
 //!    So those are dirty from the start.
 //! 4. In precise mode nothing is dirty at an access to guest memory.
+//! 5. `CpuState::upper_halves` is set wherever an upper half is stored that may be another than zero and what it was at the entry. Where
+//!    it is not set, those that are one of the two need no store: code for VEX writes zeros into many.
 
 use super::loops::LoopEdges;
 use super::{LANES, Lowering, Split, Val, clif_type};
@@ -23,12 +25,18 @@ use crate::isa::Arch;
 use calque_ir::{BlockId, CpuState, Exit, Inst, Op, Reg, Region, Target, Type, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, InstBuilder, MemFlagsData, types};
 use cranelift_frontend::Variable;
+use std::mem::offset_of;
 
 /// Registers that exits to other code pass on in host registers alone (`abi.rs`). Not RSP, which crash reports want.
 pub(super) const PASSED: RegSet = RegSet::of(&[Reg::RAX, Reg::RDI, Reg::RSI, Reg::RDX]);
 
 /// Deferred flags: only wanted where the region leaves to an unknown place.
 pub(super) const DEFERRED: RegSet = RegSet::of(&Reg::DEFERRED);
+
+const UPPER_HALVES: usize = offset_of!(CpuState, upper_halves);
+
+/// Most upper halves that are stored though they are known to be zero: a test of whether they need be costs two instructions.
+const MOST_STORED: u32 = 2;
 
 /// The status flags.
 pub(super) const STATUS: RegSet = RegSet::of(&Reg::STATUS);
@@ -55,6 +63,10 @@ impl RegSet {
         self.0 |= 1 << reg.index();
     }
 
+    fn set(&mut self, reg: Reg, contained: bool) {
+        if contained { self.insert(reg) } else { self.remove(reg) }
+    }
+
     fn remove(&mut self, reg: Reg) {
         self.0 &= !(1 << reg.index());
     }
@@ -65,6 +77,17 @@ impl RegSet {
 
     pub(super) fn union(self, other: RegSet) -> RegSet {
         RegSet(self.0 | other.0)
+    }
+
+    /// The upper halves of all vector registers.
+    const UPPER_HALVES: RegSet = RegSet(0xffff << Reg::YMMH0.number());
+
+    fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    fn len(self) -> u32 {
+        self.0.count_ones()
     }
 
     fn intersection(self, other: RegSet) -> RegSet {
@@ -90,6 +113,9 @@ pub(super) struct RegSets {
     live_in: Vec<RegSet>,
     /// General registers whose upper 32 bits are zero on every path.
     zero_above_in: Vec<RegSet>,
+    /// Upper halves of vector registers that are zero on every path, and those that on some are what they were at the entry.
+    zero_in: Vec<RegSet>,
+    zero_or_kept_in: Vec<RegSet>,
     /// A poll stores everything.
     exact_polls: bool,
 }
@@ -104,6 +130,8 @@ struct Effects {
     written: RegSet,
     /// General registers last written as 32 bits.
     narrow: RegSet,
+    /// Upper halves last written as zero.
+    zeroed: RegSet,
     /// Written behind the last point that stores all dirty registers.
     unsaved: RegSet,
     /// Whether there is such a point.
@@ -114,14 +142,17 @@ impl RegSets {
     pub(super) fn of(region: &Region, loops: &LoopEdges, options: &CompileOptions) -> RegSets {
         let mode = options.state_at_faults;
         let exact_polls = mode != StateAtFaults::PcOnly || options.budget != Budget::None;
-        let effects: Vec<Effects> = region.block_ids().map(|id| effects(region.block_insts(id), mode)).collect();
+        let effects: Vec<Effects> = region.block_ids().map(|id| effects(region, id, mode)).collect();
         let none = vec![RegSet::default(); effects.len()];
         let mut zero_above_in = vec![RegSet::ALL; effects.len()];
         zero_above_in[0] = RegSet::default();
+        let (zero_in, zero_or_kept_in) = (zero_above_in.clone(), vec![RegSet::UPPER_HALVES; effects.len()]);
         let mut dirty_in = none.clone();
         dirty_in[0] = PASSED;
-        let mut sets = RegSets { dirty_in, wanted_in: none.clone(), live_in: none, zero_above_in, exact_polls };
-        while sets.flow_zero_above(region, &effects) {}
+        let mut sets = RegSets { dirty_in, wanted_in: none.clone(), live_in: none, zero_above_in, zero_in, zero_or_kept_in, exact_polls };
+        while flow_known(&mut sets.zero_above_in, region, &effects, |effect| effect.narrow) {}
+        while flow_known(&mut sets.zero_in, region, &effects, |effect| effect.zeroed) {}
+        while flow_known(&mut sets.zero_or_kept_in, region, &effects, |effect| effect.zeroed) {}
         while sets.flow_dirty(region, &effects) {}
         while sets.flow_wanted(region, loops, &effects) {}
         while sets.flow_live(region, &effects) {}
@@ -166,22 +197,23 @@ impl RegSets {
         changed
     }
 
-    fn flow_zero_above(&mut self, region: &Region, effects: &[Effects]) -> bool {
-        let mut changed = false;
-        for (i, effect) in effects.iter().enumerate() {
-            let out = self.zero_above_in[i].without(effect.written).union(effect.narrow);
-            for to in successors(region, i) {
-                let joined = self.zero_above_in[to].intersection(out);
-                changed |= std::mem::replace(&mut self.zero_above_in[to], joined) != joined;
-            }
-        }
-        changed
-    }
-
     /// What a poll that resumes at `to` has to store.
     pub(super) fn wanted_at(&self, to: BlockId) -> RegSet {
         if self.exact_polls { RegSet::ALL } else { self.wanted_in[to.0 as usize] }
     }
+}
+
+/// One round of a property that registers have behind a block if they are `set` there, or had it and are not written.
+fn flow_known(known: &mut [RegSet], region: &Region, effects: &[Effects], set: impl Fn(&Effects) -> RegSet) -> bool {
+    let mut changed = false;
+    for (i, effect) in effects.iter().enumerate() {
+        let out = known[i].without(effect.written).union(set(effect));
+        for to in successors(region, i) {
+            let joined = known[to].intersection(out);
+            changed |= std::mem::replace(&mut known[to], joined) != joined;
+        }
+    }
+    changed
 }
 
 /// What an exit wants beside the region's own blocks.
@@ -200,9 +232,9 @@ fn is_variable(reg: Reg) -> bool {
     reg != Reg::MXCSR
 }
 
-fn effects(insts: &[Inst], mode: StateAtFaults) -> Effects {
+fn effects(region: &Region, block: BlockId, mode: StateAtFaults) -> Effects {
     let mut e = Effects::default();
-    for inst in insts {
+    for inst in region.block_insts(block) {
         match inst.op {
             Op::Get => {
                 let reg = register(inst);
@@ -216,6 +248,7 @@ fn effects(insts: &[Inst], mode: StateAtFaults) -> Effects {
                     Type::I32 => e.narrow.insert(register(inst)),
                     _ => e.narrow.remove(register(inst)),
                 }
+                e.zeroed.set(register(inst), zeroes_upper_half(region, inst));
                 e.unsaved.insert(register(inst));
             }
             op if mode == StateAtFaults::Precise && accesses_guest(op) => {
@@ -229,6 +262,12 @@ fn effects(insts: &[Inst], mode: StateAtFaults) -> Effects {
         }
     }
     e
+}
+
+/// Whether a `put` sets the upper half of a vector register to a constant of zero.
+fn zeroes_upper_half(region: &Region, put: &Inst) -> bool {
+    let def = &region.insts[put.args[0] as usize];
+    RegSet::UPPER_HALVES.contains(register(put)) && def.op == Op::Vconst && region.pool[def.args[0] as usize] == [0; 2]
 }
 
 /// Whether a host fault at this operation is a guest fault.
@@ -270,6 +309,9 @@ pub(super) struct RegFile {
     pub(super) dirty: RegSet,
     /// Narrow registers whose upper 32 bits are zero here.
     zero_above: RegSet,
+    /// Upper halves of vector registers that are zero here, and those that may be what they were at the entry.
+    zero: RegSet,
+    zero_or_kept: RegSet,
     /// In this block: what the variable of the lanes above the lowest holds, as far as it was looked at.
     rest: [Option<clif::Value>; Reg::COUNT],
     /// In this block: the narrow value whose zero extension the register holds, or the scalar in its lowest lane.
@@ -284,6 +326,8 @@ impl RegFile {
             lows: [None; Reg::COUNT],
             dirty: RegSet::default(),
             zero_above: RegSet::default(),
+            zero: RegSet::default(),
+            zero_or_kept: RegSet::default(),
             rest: [None; Reg::COUNT],
             low: [None; Reg::COUNT],
         }
@@ -405,17 +449,41 @@ impl Lowering<'_> {
     pub(super) fn enter_block(&mut self, id: BlockId) {
         self.regs.dirty = self.sets.dirty_in[id.0 as usize];
         self.regs.zero_above = self.sets.zero_above_in[id.0 as usize];
+        self.regs.zero = self.sets.zero_in[id.0 as usize];
+        self.regs.zero_or_kept = self.sets.zero_or_kept_in[id.0 as usize];
         self.regs.low = [None; Reg::COUNT];
         self.regs.rest = [None; Reg::COUNT];
     }
 
     /// Stores the dirty ones of the `wanted` registers; they remain dirty on the path that goes on.
     pub(super) fn store_dirty(&mut self, wanted: RegSet) {
-        for reg in self.regs.dirty.intersection(wanted).iter() {
-            let value = match self.read(reg) {
-                Val::Plain(value) => value,
-                Val::Split(split) => self.join(split),
-            };
+        let stored = self.regs.dirty.intersection(wanted);
+        let kept = stored.intersection(self.regs.zero_or_kept);
+        let others = !stored.intersection(RegSet::UPPER_HALVES).without(kept).is_empty();
+        let tested = if others || kept.len() <= MOST_STORED { RegSet::default() } else { kept };
+        self.store_registers(stored.without(tested));
+        if others {
+            // Any value but 0.
+            self.store_state(self.cpu, UPPER_HALVES);
+        } else if !tested.is_empty() {
+            let upper_halves = self.load_state(types::I64, UPPER_HALVES);
+            let (store, on) = self.branch_off(upper_halves);
+            self.b.switch_to_block(store);
+            self.store_registers(tested);
+            let left = self.regs.dirty.intersection(RegSet::UPPER_HALVES).without(wanted);
+            if self.regs.zero == RegSet::UPPER_HALVES && left.is_empty() {
+                let none = self.iconst(types::I64, 0);
+                self.store_state(none, UPPER_HALVES);
+            }
+            self.b.ins().jump(on, &[]);
+            self.b.switch_to_block(on);
+        }
+    }
+
+    fn store_registers(&mut self, regs: RegSet) {
+        for reg in regs.iter() {
+            let value = self.read(reg);
+            let value = self.whole_of(value);
             self.store_state(value, CpuState::offset_of(reg));
         }
     }
@@ -583,6 +651,9 @@ impl Lowering<'_> {
             (value, low) = (Val::Plain(self.zero_extended(narrow, types::I64)), Some(narrow));
         }
         self.define(reg, value);
+        let zeroed = zeroes_upper_half(self.region, inst);
+        self.regs.zero.set(reg, zeroed);
+        self.regs.zero_or_kept.set(reg, zeroed);
         if let (Form::Narrow, Some(low)) = (self.regs.forms[reg.index()], low) {
             let variable = self.low_variable(reg, Type::I32);
             self.b.def_var(variable, low);

@@ -246,7 +246,11 @@ fn run_from<H: Host>(
             Op::Put => match aux >> 4 {
                 0 => cpu.gpr[aux as usize & 15] = x!(),
                 1 => cpu.xmm[aux as usize & 15] = a!(),
-                2 => cpu.ymmh[aux as usize & 15] = a!(),
+                2 => {
+                    let half = a!();
+                    cpu.ymmh[aux as usize & 15] = half;
+                    cpu.upper_halves |= half[0] | half[1];
+                }
                 _ => write_rest(cpu, aux, x!()),
             },
 

@@ -64,7 +64,7 @@ impl State {
         cpu.x87.empty = !(self.ftw as u8);
         cpu.x87.regs = self.st;
         cpu.xmm = self.xmm;
-        cpu.ymmh = self.ymmh;
+        cpu.set_ymmh(self.ymmh);
     }
 
     /// Whether vectors and x87 state are those of `other`.

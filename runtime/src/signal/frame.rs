@@ -331,8 +331,11 @@ impl FpImage {
     /// upper halves are then cleared (`arch/x86/kernel/fpu/signal.c: check_xstate_in_sigframe`).
     pub fn load(&self, cpu: &mut CpuState) {
         self.load_legacy(cpu);
-        cpu.ymmh =
-            if self.has_ymm() { std::array::from_fn(|i| self.pair(FXSAVE_SIZE + 64 + 16 * i)) } else { [[0; 2]; 16] };
+        cpu.set_ymmh(if self.has_ymm() {
+            std::array::from_fn(|i| self.pair(FXSAVE_SIZE + 64 + 16 * i))
+        } else {
+            [[0; 2]; 16]
+        });
     }
 
     fn has_ymm(&self) -> bool {
@@ -400,7 +403,8 @@ impl FpImage {
 /// Sets the floating point registers as a handler finds them: reset (`fpu__clear_user_states`).
 pub fn reset_fp(cpu: &mut CpuState) {
     let fresh = CpuState::new();
-    (cpu.x87, cpu.mxcsr, cpu.xmm, cpu.ymmh) = (fresh.x87, fresh.mxcsr, fresh.xmm, fresh.ymmh);
+    (cpu.x87, cpu.mxcsr, cpu.xmm) = (fresh.x87, fresh.mxcsr, fresh.xmm);
+    cpu.set_ymmh(fresh.ymmh);
 }
 
 #[cfg(test)]
@@ -411,7 +415,7 @@ mod tests {
         let mut cpu = CpuState::new();
         cpu.gpr = std::array::from_fn(|i| 0x1111 * i as u64);
         cpu.xmm = std::array::from_fn(|i| [i as u64, !(i as u64)]);
-        cpu.ymmh = std::array::from_fn(|i| [100 + i as u64, 7]);
+        cpu.set_ymmh(std::array::from_fn(|i| [100 + i as u64, 7]));
         cpu.x87.regs = std::array::from_fn(|i| [1 << 63 | i as u64, 0x3fff]);
         (cpu.x87.top, cpu.x87.empty, cpu.x87.status) = (5, 0x1f, 0x4100);
         (cpu.mxcsr, cpu.rip) = (0x9fc0, 0x40_1000);
