@@ -83,7 +83,7 @@ fn xmm(random: &mut Random) -> Reg {
 /// One guest instruction's worth of IR.
 fn operation(b: &mut Builder, random: &mut Random) {
     let word = random.word();
-    match below(random, 16) {
+    match below(random, 17) {
         0 => {
             let (x, y) = (b.get(Type::I64, gpr(random)), b.get(Type::I64, gpr(random)));
             let v = b.binary([Op::Iadd, Op::Isub, Op::Imul, Op::Bxor][word as usize & 3], Type::I64, x, y);
@@ -149,6 +149,7 @@ fn operation(b: &mut Builder, random: &mut Random) {
             b.put(gpr(random), above);
         }
         14 => upper_halves(b, random),
+        15 => byte_masks(b, random),
         _ => {
             let rsi = b.get(Type::I64, Reg::RSI);
             let v = b.load(Type::I8, Mem::base(rsi));
@@ -173,6 +174,27 @@ fn upper_halves(b: &mut Builder, random: &mut Random) {
             b.put(xmm(random), v);
         }
     }
+}
+
+/// The highest bits of the bytes of one vector or two, which are comparisons or not.
+fn byte_masks(b: &mut Builder, random: &mut Random) {
+    let [low, high] = [random.word(), random.word()].map(|word| {
+        let (x, y) = (b.get(Type::V128, xmm(random)), b.get(Type::V128, xmm(random)));
+        match word & 3 {
+            0 => x,
+            1 => b.binary(Op::Bor, Type::V128, x, y),
+            _ => {
+                let mask = b.icmp(Cc::SignedLessThan, [Type::I8x16, Type::I32x4][word as usize >> 2 & 1], x, y);
+                let other = b.icmp(Cc::Equal, Type::I8x16, x, y);
+                if word & 8 == 0 { mask } else { b.binary(Op::Bor, Type::V128, mask, other) }
+            }
+        }
+    });
+    let [low, high] = [low, high].map(|v| b.unary(Op::HighBits, Type::I8x16, v));
+    let by = b.iconst(Type::I32, 16);
+    let high = b.binary(Op::Ishl, Type::I32, high, by);
+    let both = b.binary(Op::Bor, Type::I32, low, high);
+    b.put(gpr(random), if random.word() & 1 == 0 { low } else { both });
 }
 
 /// Flags of a comparison, and a register chosen by one.

@@ -3,6 +3,7 @@
 
 use crate::deferred::Deferred;
 use crate::reg::{Reg, RegKind};
+use std::mem::offset_of;
 use std::sync::atomic::AtomicU32;
 
 /// A 128-bit register as two 64-bit words, low first.
@@ -40,7 +41,11 @@ pub struct CpuState {
     pub deferred: Deferred,
     /// What generated code needs of the runtime.
     pub rt: Rt,
+    /// A constant for generated code: byte i is 1 << i % 8.
+    pub place_bits: V128,
 }
+
+const _: () = assert!(offset_of!(CpuState, place_bits).is_multiple_of(16), "AArch64's loads of 16 bytes reach it");
 
 /// The x87 register stack. `regs[i]` is *physical* register i (R0..R7): mantissa and sign+exponent.
 #[repr(C)]
@@ -127,6 +132,7 @@ impl CpuState {
                 countdown: 0,
                 jump: 0,
             },
+            place_bits: [0x8040_2010_0804_0201; 2],
         }
     }
 
@@ -167,7 +173,6 @@ impl CpuState {
     /// Byte offset of a register's storage from the start of `CpuState`.
     #[inline]
     pub fn offset_of(reg: Reg) -> usize {
-        use std::mem::offset_of;
         match reg.kind() {
             RegKind::Gpr(n) => offset_of!(CpuState, gpr) + 8 * n,
             RegKind::Xmm(n) => offset_of!(CpuState, xmm) + 16 * n,

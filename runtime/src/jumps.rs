@@ -43,8 +43,7 @@ impl Targets {
     /// The likely ones, most likely first.
     fn likely(&self) -> Vec<GuestAddr> {
         let total = self.others + self.kept.iter().map(|(_, count)| count).sum::<u32>();
-        let mut likely: Vec<_> =
-            self.kept.iter().filter(|(_, count)| count.saturating_mul(LIKELY) >= total).collect();
+        let mut likely: Vec<_> = self.kept.iter().filter(|(_, count)| count.saturating_mul(LIKELY) >= total).collect();
         likely.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         likely.into_iter().map(|(pc, _)| GuestAddr(*pc)).collect()
     }

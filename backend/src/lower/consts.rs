@@ -67,7 +67,10 @@ impl Lowering<'_> {
     /// `Op::Iconst`.
     pub(super) fn constant_of(&mut self, inst: &Inst) -> clif::Value {
         // As an immediate operand, a narrow one costs nothing.
-        match self.hoisted(inst.ty, inst.imm()).filter(|_| self.loops.contain(self.block) && is_wide(inst.ty, inst.imm())) {
+        match self
+            .hoisted(inst.ty, inst.imm())
+            .filter(|_| self.loops.contain(self.block) && is_wide(inst.ty, inst.imm()))
+        {
             Some(value) => value,
             None => self.iconst(clif_type(inst.ty), inst.imm() as i64),
         }
@@ -76,7 +79,8 @@ impl Lowering<'_> {
     /// The value of an operand that has to be in a register.
     pub(super) fn in_register(&mut self, v: IrValue) -> clif::Value {
         let def = self.region.insts[v.0 as usize];
-        let ready = (def.op == Op::Iconst && self.loops.contain(self.block)).then(|| self.hoisted(def.ty, def.imm())).flatten();
+        let ready =
+            (def.op == Op::Iconst && self.loops.contain(self.block)).then(|| self.hoisted(def.ty, def.imm())).flatten();
         ready.unwrap_or_else(|| self.value(v))
     }
 

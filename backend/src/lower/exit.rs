@@ -209,7 +209,8 @@ impl Lowering<'_> {
 
     /// The table of the block's exit, if it is a switch.
     pub(super) fn slots(&self, block: BlockId) -> Option<Slots> {
-        let places: Vec<u64> = self.region.predicted_of(block).map(|to| self.region.blocks[to.0 as usize].pc.0).collect();
+        let places: Vec<u64> =
+            self.region.predicted_of(block).map(|to| self.region.blocks[to.0 as usize].pc.0).collect();
         if places.len() > MOST_COMPARED { Slots::of(&places) } else { None }
     }
 

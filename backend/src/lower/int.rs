@@ -57,6 +57,11 @@ impl Lowering<'_> {
                 let (x, y) = (self.arg(inst, 0), self.arg(inst, 1));
                 return self.b.ins().icmp(int_cc(Cc::from_code(inst.aux)), x, y);
             }
+            Op::Bor => {
+                if let Some(bits) = self.high_bits_of_two(inst) {
+                    return bits;
+                }
+            }
             Op::Udiv => return self.unsigned_division(inst, Part::Quotient),
             Op::Urem => return self.unsigned_division(inst, Part::Remainder),
             Op::Sdiv => return self.signed_division(inst, Part::Quotient),

@@ -15,6 +15,7 @@
 //! | `keep.rs`   | computations whose results nobody uses, but whose exceptions count    |
 //! | `late.rs`   | flags that are only wanted on a block's rarer way out                 |
 //! | `loops.rs`  | which edges close a loop                                               |
+//! | `masks.rs`  | the highest bits of bytes, on AArch64                                  |
 //!
 //! An IR block is one CLIF block, plus those that an operation with a cold path makes. Values of the IR are CLIF values
 //! of the type that [`clif_type`] says, except that a vector has whatever lane type its operation gave it and is
@@ -34,6 +35,7 @@ mod int;
 mod keep;
 mod late;
 mod loops;
+mod masks;
 mod memory;
 mod regs;
 mod vector;
@@ -103,6 +105,7 @@ pub(crate) fn lower(
         raw_floats: HashMap::new(),
         wide: HashMap::new(),
         bases: HashMap::new(),
+        place_bits: None,
         zero: None,
         hoisted: Vec::new(),
         users: Users::of(region),
@@ -152,6 +155,8 @@ struct Lowering<'a> {
     wide: HashMap<clif::Value, clif::Value>,
     /// Bases with a part of a displacement added, which accesses of this block share (`memory.rs`).
     bases: HashMap<(Option<IrValue>, i32), clif::Value>,
+    /// `CpuState::place_bits`, once this block has it.
+    place_bits: Option<clif::Value>,
     /// A vector of zeros, once one is needed for the whole region.
     zero: Option<clif::Value>,
     /// Constants that were made ready at the entry: type, bits, value.
@@ -197,6 +202,7 @@ impl Lowering<'_> {
         self.raw_floats.clear();
         self.wide.clear();
         self.bases.clear();
+        self.place_bits = None;
         self.enter_block(id);
         self.mark(block.pc);
         let late = late::of(self.region, id);

@@ -149,7 +149,15 @@ impl RegSets {
         let (zero_in, zero_or_kept_in) = (zero_above_in.clone(), vec![RegSet::UPPER_HALVES; effects.len()]);
         let mut dirty_in = none.clone();
         dirty_in[0] = PASSED;
-        let mut sets = RegSets { dirty_in, wanted_in: none.clone(), live_in: none, zero_above_in, zero_in, zero_or_kept_in, exact_polls };
+        let mut sets = RegSets {
+            dirty_in,
+            wanted_in: none.clone(),
+            live_in: none,
+            zero_above_in,
+            zero_in,
+            zero_or_kept_in,
+            exact_polls,
+        };
         while flow_known(&mut sets.zero_above_in, region, &effects, |effect| effect.narrow) {}
         while flow_known(&mut sets.zero_in, region, &effects, |effect| effect.zeroed) {}
         while flow_known(&mut sets.zero_or_kept_in, region, &effects, |effect| effect.zeroed) {}

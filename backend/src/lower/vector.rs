@@ -48,12 +48,7 @@ impl Lowering<'_> {
                 let (low, high) = (self.arg(inst, 0), self.arg(inst, 1));
                 self.concat(low, high)
             }
-            Op::HighBits => {
-                let x = self.lanes(inst, 0);
-                let ints = self.b.func.dfg.value_type(x).as_int();
-                let x = self.view(x, ints);
-                self.b.ins().vhigh_bits(types::I32, x)
-            }
+            Op::HighBits => self.high_bits(inst),
             Op::Vshl | Op::Vushr | Op::Vsshr => self.vector_shift(inst),
             Op::Snarrow | Op::Unarrow => self.narrow_lanes(inst),
             Op::Shuffle => self.shuffle(inst),
