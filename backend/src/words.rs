@@ -7,10 +7,12 @@
 //! | two or three, destination tied  | `fma.f32x4`       FMLA     | AESE, AESD, SHA256H and kin          |
 //! | a rounding to an integral value | `nearest`         FRINTN   | FRINTX, FRINTI                       |
 //! | three scalars                   | `fmin`            FMIN     | FCMGT                                |
+//! | one general register, or two    | `bitrev`          RBIT     | MRS                                  |
 //!
-//! Invariant: the instruction reads and writes the registers that its stand-in does, and nothing else.
+//! Invariant: the instruction writes the register that its stand-in does, and reads no other general or vector registers.
 //!
-//! Encodings: Arm Architecture Reference Manual for A-profile, C4.1.96 "Data Processing -- Scalar Floating-Point and Advanced SIMD".
+//! Encodings: Arm Architecture Reference Manual for A-profile, C4.1.96 "Data Processing -- Scalar Floating-Point and Advanced SIMD",
+//! C6.2 (MRS, RBIT).
 
 /// What a stand-in becomes: a word without its registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,6 +36,8 @@ pub(crate) enum Like {
     Frintn(Shape),
     /// `fmin` of scalars, with that bit.
     Fmin,
+    /// `rbit xd, xn`; what it becomes has no Rn.
+    Rbit,
 }
 
 /// What a floating-point instruction works on.
@@ -55,6 +59,9 @@ pub(crate) const FRINTI: Word = Word { like: Like::Frintn(Shape::Scalar), word: 
 /// A mask that says whether one scalar is greater than the other; any NaN is an invalid operation.
 pub(crate) const FCMGT: Word = Word { like: Like::Fmin, word: 0x7ea0_e400 };
 
+/// Reads FPSR.
+pub(crate) const MRS_FPSR: Word = Word { like: Like::Rbit, word: 0xd53b_4420 };
+
 impl Like {
     /// Mask and value of the fixed bits, and the register fields that stay.
     fn pattern(self) -> (u32, u32, u32) {
@@ -66,6 +73,7 @@ impl Like {
             Like::Frintn(Shape::Scalar) => (0xffbf_fc00, 0x1e24_4000, 0x0040_03ff),
             Like::Frintn(Shape::Lanes) => (0xffbf_fc00, 0x4e21_8800, 0x0040_03ff),
             Like::Fmin => (0xffa0_fc00, 0x1e20_5800, 0x005f_03ff),
+            Like::Rbit => (0xffff_fc00, 0xdac0_0000, 0x0000_001f),
         }
     }
 }
@@ -113,6 +121,7 @@ mod tests {
         assert_eq!(one(FRINTI, 0x1e24_4083), 0x1e27_c083);
         assert_eq!(one(frintx(Shape::Lanes), 0x4e61_8883), 0x6e61_9883); // frintn v3.2d, v4.2d
         assert_eq!(one(FCMGT, 0x1e65_5883), 0x7ee5_e483); // fmin d3, d4, d5
+        assert_eq!(one(MRS_FPSR, 0xdac0_0043), 0xd53b_4423); // rbit x3, x2
         let mut code = [0x1e65_2080u32, 0x1e64_2080].map(u32::to_le_bytes).concat(); // fcmp d4, d5; fcmp d4, d4
         signal_quiet_nans(&mut code);
         assert_eq!(code, [0x1e65_2090u32, 0x1e64_2080].map(u32::to_le_bytes).concat());

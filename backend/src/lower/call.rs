@@ -2,6 +2,9 @@
 
 use super::{Lowering, clif_type};
 use crate::helpers::Own;
+use crate::isa::Arch;
+use crate::respell::Respell;
+use crate::words;
 use calque_ir::helper::HelperEffect;
 use calque_ir::{CpuState, Helper, Inst, Reg, Type, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, AbiParam, InstBuilder, Signature, types};
@@ -99,8 +102,34 @@ impl Lowering<'_> {
 
     /// MXCSR, with the flags that were raised since the region was entered.
     pub(super) fn get_fp_control(&mut self) -> clif::Value {
-        self.call_table(Own::SaveFpControl.index(), &[]);
-        self.load_state(types::I32, CpuState::offset_of(Reg::MXCSR))
+        if self.on(Arch::X86_64) {
+            self.call_table(Own::SaveFpControl.index(), &[]);
+            return self.load_state(types::I32, CpuState::offset_of(Reg::MXCSR));
+        }
+        let mxcsr = self.load_state(types::I32, CpuState::offset_of(Reg::MXCSR));
+        let cpu = self.cpu;
+        let fpsr = self.respelled(Respell::Word(words::MRS_FPSR), |l| l.b.ins().bitrev(cpu));
+        let fpsr = self.b.ins().ireduce(types::I32, fpsr);
+        self.with_raised(mxcsr, fpsr)
+    }
+
+    /// MXCSR with the flags that FPSR has in addition: as `arch/aarch64.rs: mxcsr_flags_of`, in parallel.
+    fn with_raised(&mut self, mxcsr: clif::Value, fpsr: clif::Value) -> clif::Value {
+        let invalid = self.b.ins().band_imm_u(fpsr, 1);
+        // DZC OFC UFC IXC are one below ZE OE UE PE.
+        let others = self.b.ins().band_imm_u(fpsr, 0x1e);
+        let others = self.b.ins().ishl_imm_u(others, 1);
+        // FPCR.FZ is MXCSR's FTZ (15): where results are flushed, UFC (3) is also PE (5).
+        let (flushes, underflow) = (self.b.ins().ushr_imm_u(mxcsr, 10), self.b.ins().ishl_imm_u(fpsr, 2));
+        let flushed = self.b.ins().band(flushes, underflow);
+        let flushed = self.b.ins().band_imm_u(flushed, 1 << 5);
+        let mut raised = vec![invalid, others, flushed];
+        if self.host.has("afp") {
+            // IDC (7) is DE (1).
+            let denormal = self.b.ins().ushr_imm_u(fpsr, 6);
+            raised.push(self.b.ins().band_imm_u(denormal, 1 << 1));
+        }
+        raised.into_iter().fold(mxcsr, |all, flags| self.b.ins().bor(all, flags))
     }
 
     /// Sets MXCSR for what follows.
