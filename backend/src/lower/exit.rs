@@ -34,7 +34,7 @@ impl Slots {
     fn of(places: &[u64]) -> Option<Slots> {
         let (base, last) = (*places.iter().min()?, *places.iter().max()?);
         (0..=Self::LONGEST).rev().find_map(|shift| {
-            let slots = Slots { base, shift, count: usize::try_from(last - base >> shift).ok()?.checked_add(1)? };
+            let slots = Slots { base, shift, count: usize::try_from((last - base) >> shift).ok()?.checked_add(1)? };
             (slots.count <= places.len() * Self::SPARSE && slots.tell_apart(places)).then_some(slots)
         })
     }
@@ -45,7 +45,7 @@ impl Slots {
     }
 
     fn of_pc(&self, pc: u64) -> usize {
-        (pc - self.base >> self.shift) as usize
+        ((pc - self.base) >> self.shift) as usize
     }
 }
 
