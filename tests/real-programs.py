@@ -42,7 +42,7 @@ CASES = [
  ("node", ["/usr/bin/node", "-e", "let s=0;for(let i=0;i<3e6;i++){s=(s*31+i)|0}console.log(s,[3,1,2].sort(),JSON.stringify({a:Math.sin(1)}));setTimeout(()=>console.log('later'),5)"]),
  ("luajit", ["/usr/bin/luajit", "-e", "local t={} for i=1,2e6 do t[i%1000]=(t[i%1000] or 0)+i*0.5 end print(t[7], string.rep('x',5))"]),
  ("ruby", ["/usr/bin/ruby", "-e", "h=Hash.new(0); 100000.times{|i| h[i%97]+=i}; puts h.values.sum; p 4.times.map{|i| Thread.new{(1..1000).sum+i}}.map(&:value); begin; 1/0; rescue => e; puts e.message; end; trap('USR1'){puts 'usr1'}; Process.kill('USR1',$$); sleep 0.1; pid=fork{exit 3}; Process.wait(pid); p $?.exitstatus"]),
- ("ocaml", ["/bin/bash", "-c", "cd $TMP && printf 'let rec f n = if n < 2 then n else f (n-1) + f (n-2)\nlet () = Printf.printf \"%%d\\n\" (f 24); try ignore (1 / (Sys.opaque_identity 0)) with Division_by_zero -> print_endline \"div\"\n' > t.ml && ocamlc -o t t.ml && ./t"]),
+ ("ocaml", shell("cd $TMP && cp @faults.ml t.ml && ocamlc -o t t.ml && ./t && ocamlopt -o u t.ml && ./u"), "ocamlc ocamlopt"),
  ("go", ["/bin/bash", "-c", "cd $TMP && mkdir g && cd g && printf 'package main\\nimport (\"fmt\";\"sync\")\\nfunc main(){var w sync.WaitGroup;c:=make(chan int,100);for i:=0;i<50;i++{w.Add(1);go func(i int){defer w.Done();c<-i*i}(i)};w.Wait();close(c);s:=0;for x:=range c{s+=x};defer func(){fmt.Println(recover()!=nil,s)}();var p *int;*p=1}\\n' > m.go && GOCACHE=$TMP/gc GO111MODULE=off go build -o m m.go && ./m"]),
  ("node-compute", ["/usr/bin/node", script("compute.js")]),
  ("node-regexp", ["/usr/bin/node", script("regexp.js")]),
