@@ -87,6 +87,7 @@ pub(crate) fn fork(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errno
     if pid == Ok(0) {
         drop(quiet);
         process.after_fork_in_child(&thread.cpu.rt.interrupt);
+        thread.count_from_zero();
         become_child(thread, args, signals);
     } else {
         drop(quiet);

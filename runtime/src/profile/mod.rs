@@ -448,6 +448,13 @@ impl Thread {
         self.recording = Some(recording);
     }
 
+    /// In the child of a fork, behind [`Profile::after_fork_in_child`].
+    pub(crate) fn count_from_zero(&mut self) {
+        if self.recording.is_some() {
+            self.cpu.rt.insns = 0;
+        }
+    }
+
     /// The thread has ended, or is a vfork child that has gone its way.
     pub(crate) fn stop_recording(&mut self) {
         let process = Arc::clone(&self.process);
