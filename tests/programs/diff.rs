@@ -33,6 +33,8 @@ const CASES: &[(&str, &str, &str, Expected)] = &[
     ("xz",            "--|/usr/bin/xz|-c0|/etc/services",                   "/usr/bin/xz", SAME),
     ("openssl",       "--|/usr/bin/openssl|dgst|-sha256|/etc/services",     "/usr/bin/openssl", SAME),
     ("forks_auto",    "--follow-forks|--|/bin/bash|-c|ls / | sort -r; (exit 3); echo $?", "/bin/bash", SAME),
+    // Time is read by CPUID, in code that has been translated when the child begins.
+    ("child_clock",   "--follow-forks|--|/usr/bin/perl|-e|$a = time; if (fork) { wait } else { print time - $a < 9 }", "/usr/bin/perl", SAME),
     ("perl_auto",     "--|/usr/bin/perl|-e|print map { $_ * 1.5, q( ) } 1 .. 9", "/usr/bin/perl", SAME),
     ("fault_handled", "--engine|interp|--|/usr/bin/python3|-S|-c|import faulthandler, ctypes; faulthandler.enable(); ctypes.string_at(0)",
                       "/usr/bin/python3", ("exit 0", &["1 faults", "ended by SIGSEGV"])),

@@ -95,7 +95,7 @@ pub fn diff(options: &DiffOptions, start: impl FnOnce() -> i32) -> i32 {
     birth::ignore_keyboard();
     let shared =
         Arc::new(Shared { channel, options: options.clone(), worst: Mutex::new(SAME), pairs: Mutex::default() });
-    let status = Shared::compare(&shared, 0, pid, true);
+    let status = Shared::compare(&shared, 0, pid, None);
     loop {
         let pair = shared.pairs.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let Some(pair) = pair else { break };
@@ -121,9 +121,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Compares what runs at a seat until it ends.
-    fn compare(shared: &Arc<Shared>, seat: u32, pid: i32, first: bool) -> i32 {
-        let verdict = Pair::begin(shared, seat, pid).and_then(|mut pair| {
+    /// Compares what runs at a seat until it ends: the first process, or a child with the special instructions that its parent has met.
+    fn compare(shared: &Arc<Shared>, seat: u32, pid: i32, child: Option<Vec<u64>>) -> i32 {
+        let first = child.is_none();
+        let verdict = Pair::begin(shared, seat, pid, child.unwrap_or_default()).and_then(|mut pair| {
             let verdict = pair.run();
             if verdict.is_err() {
                 pair.end_guest();
@@ -146,10 +147,10 @@ impl Shared {
     }
 
     /// Compares a child of the guest's on a thread of its own.
-    fn compare_child(self: &Arc<Self>, seat: u32, pid: i32) {
+    fn compare_child(self: &Arc<Self>, seat: u32, pid: i32, special: Vec<u64>) {
         let shared = Arc::clone(self);
         let thread = std::thread::spawn(move || {
-            let status = Shared::compare(&shared, seat, pid, false);
+            let status = Shared::compare(&shared, seat, pid, Some(special));
             let mut worst = shared.worst.lock().unwrap_or_else(PoisonError::into_inner);
             *worst = status.max(*worst);
         });
@@ -256,20 +257,20 @@ const CHECKPOINT: Duration = Duration::from_millis(250);
 const CHECKPOINT_SHARE: u32 = 6;
 
 impl Pair {
-    fn begin(shared: &Arc<Shared>, seat: u32, pid: i32) -> Result<Pair> {
+    fn begin(shared: &Arc<Shared>, seat: u32, pid: i32, special: Vec<u64>) -> Result<Pair> {
         let leader = Peer::meet(&shared.channel, seat, pid, false)?;
         if !leader.counts && shared.options.branches.is_some_and(|branches| branches != 0) {
             let why = "--branches: this engine does not count them; use --engine interp, jit or tiered";
             return Err(Trouble::Impossible(why.into()));
         }
-        Pair::around(shared, leader)
+        Pair::around(shared, leader, special)
     }
 
-    /// A pair whose leader has just begun, or begun another program.
-    fn around(shared: &Arc<Shared>, leader: Peer) -> Result<Pair> {
+    /// A pair whose leader has just begun, or begun another program, and has met these special instructions: it tells of none twice.
+    fn around(shared: &Arc<Shared>, leader: Peer, special: Vec<u64>) -> Result<Pair> {
         let checkpoint = leader.fork(&shared.channel)?;
         let last = checkpoint.state;
-        let follower = follower_of(shared, &checkpoint, &last, &[])?;
+        let follower = follower_of(shared, &checkpoint, &last, &special)?;
         let ending =
             Ending { status: SAME, turns: 0, faults: 0, signals: 0, places: 0, comparisons: 0, how: String::new() };
         Ok(Pair {
@@ -279,7 +280,7 @@ impl Pair {
             checkpoint,
             log: Vec::new(),
             times: Vec::new(),
-            special: Vec::new(),
+            special,
             files: Vec::new(),
             last,
             next_checkpoint: Instant::now() + CHECKPOINT,
@@ -386,7 +387,7 @@ impl Pair {
             Acted::OtherProgram => {
                 let leader = Peer::meet_again(&self.leader, &self.shared.channel)?;
                 let Ending { turns, faults, signals, places, comparisons, .. } = self.ending;
-                *self = Pair::around(&self.shared.clone(), leader)?;
+                *self = Pair::around(&self.shared.clone(), leader, Vec::new())?;
                 self.ending = Ending { status: SAME, turns, faults, signals, places, comparisons, how: String::new() };
                 Ok(None)
             }
@@ -419,7 +420,7 @@ impl Pair {
         let times = std::mem::take(&mut self.times);
         self.log.push(Record { times, before, signal, news });
         if child != 0 && said.state.gpr[0] as i64 > 0 {
-            self.shared.compare_child(child as u32, said.state.gpr[0] as i32);
+            self.shared.compare_child(child as u32, said.state.gpr[0] as i32, self.special.clone());
         }
         Ok(Acted::Done)
     }
