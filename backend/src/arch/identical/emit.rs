@@ -362,8 +362,20 @@ impl Code {
 
     /// `opcode reg, [base + at]` with a 64-bit operand; no base that needs more than its number (RSP, R12).
     fn based(&mut self, opcode: u8, reg: u8, base: u8, at: usize) {
-        self.put(&[0x48 | reg >> 3 << 2 | base >> 3, opcode, 0x80 | (reg & 7) << 3 | base & 7]);
-        self.put32(at as u32);
+        self.put(&[0x48 | reg >> 3 << 2 | base >> 3, opcode]);
+        self.operand(reg, base, at);
+    }
+
+    /// ModRM and displacement of `[base + at]`.
+    fn operand(&mut self, reg: u8, base: u8, at: usize) {
+        let registers = (reg & 7) << 3 | base & 7;
+        match i8::try_from(at as isize) {
+            Ok(short) => self.put(&[0x40 | registers, short as u8]),
+            Err(_) => {
+                self.put(&[0x80 | registers]);
+                self.put32(at as u32);
+            }
+        }
     }
 
     /// `mov reg, [base + at]`
@@ -379,13 +391,13 @@ impl Code {
     /// `mov qword [r10 + at], value`, in one or two instructions.
     pub(super) fn store64_at_r10(&mut self, at: usize, value: u64) {
         if value as i64 == i64::from(value as i32) {
-            self.put(&[0x49, 0xc7, 0x82]);
-            self.put32(at as u32);
+            self.put(&[0x49, 0xc7]);
+            self.operand(0, R10, at);
             return self.put32(value as u32);
         }
         for (at, half) in [(at, value as u32), (at + 4, (value >> 32) as u32)] {
-            self.put(&[0x41, 0xc7, 0x82]);
-            self.put32(at as u32);
+            self.put(&[0x41, 0xc7]);
+            self.operand(0, R10, at);
             self.put32(half);
         }
     }

@@ -129,6 +129,7 @@ pub(super) struct Unit {
     /// For profiles: the counter of all instructions before the first entry.
     pub(super) counter: u32,
     thunks: Vec<Thunk>,
+    unusual: Vec<profiled::Unusual>,
     taken: Vec<profiled::Taken>,
     checked: checked::WaysOut,
     pub(super) exits: Vec<UnitExit>,
@@ -211,6 +212,7 @@ impl Unit {
         self.entries.clear();
         self.counter = 0;
         self.thunks.clear();
+        self.unusual.clear();
         self.taken.clear();
         self.checked.clear();
         self.exits.clear();
@@ -490,6 +492,7 @@ impl Pass<'_, '_> {
             self.thunk(&thunk);
         }
         self.count_taken();
+        self.unusual_ways();
         let first = self.world.first_exit;
         for (i, exit) in self.unit.exits.iter_mut().enumerate() {
             exit.stub = self.code.len() as u32;

@@ -60,6 +60,15 @@ enum Chain {
     Behind,
 }
 
+/// Ways of a call that are not the usual one: behind everything else, so that what runs lies close together.
+pub(super) struct Unusual {
+    lookup: Lookup,
+    call: u64,
+    point: u64,
+    /// Displacement of the jump that is taken if the call is from above the last frame.
+    above: usize,
+}
+
 /// A lookup of an edge.
 struct Lookup {
     number: u32,
@@ -340,8 +349,18 @@ impl Pass<'_, '_> {
                 sequence.rule(self.code.len(), Rule::DONE);
             }
         }
-        self.look_further(&lookup, point, &[above]);
-        sequence.rule(self.code.len(), Rule::STEP);
+        self.unit.unusual.push(Unusual { lookup, call: thunk.call, point, above });
+    }
+
+    /// What the thunks of calls have left for the unit's end.
+    pub(super) fn unusual_ways(&mut self) {
+        for Unusual { lookup, call, point, above } in std::mem::take(&mut self.unit.unusual) {
+            sites::put_pc(&mut self.unit.items, call);
+            let mut sequence = Sequence::at(self.code.len());
+            self.look_further(&lookup, point, &[above]);
+            sequence.rule(self.code.len(), Rule::STEP);
+            sites::put_sequence(&mut self.unit.items, 0, sequence.list());
+        }
     }
 
     /// A return to the pc at `Area::rip`, which is popped.
