@@ -71,7 +71,7 @@ pub(super) struct Words {
     pub(super) transfer: u32,
     /// Number of the last return.
     pub(super) last_return: u32,
-    /// Nonzero if frame and sum are in XMM16 inside units.
+    /// Nonzero if frame and sum are in XMM16 inside units, and what the profile's sequences spill in K1 and K2.
     pub(super) in_registers: u32,
     /// Nonzero while a signal handler runs.
     pub(super) handlers: u32,

@@ -7,7 +7,7 @@
 
 use super::area::{Area, MOST_COUNTERS};
 use super::calls;
-use super::emit::{Code, LAST_RETURN, R10, R11, RCX, RIP, RSP, SP, SPILL, SPILL_R10, STRAYED, Sum, TRANSFER};
+use super::emit::{Code, LAST_RETURN, R11, RIP, RSP, SP, STRAYED, Sum, TRANSFER};
 use super::enter;
 use super::sites::{self, Away, Phase, Rule, Sequence, Site};
 use super::unit::{BEFORE_POINT, Check, Counted, Entry, Exits, Profiler, Source, Translator, UnitExit, Way, World};
@@ -714,8 +714,7 @@ impl Header {
         // A return from a stack that cannot be written to.
         sequence.rule(self.code.len() - way.len() + push + PUSH, Rule::DONE);
         let tell = self.code.here();
-        self.code.restore(R10, SPILL_R10);
-        self.code.restore(RCX, SPILL);
+        self.code.unspill();
         self.code.save(SP, RSP);
         self.code.jump(stop);
         sequence.rule(self.code.len(), Rule::STEP);

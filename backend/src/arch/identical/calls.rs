@@ -1,6 +1,6 @@
 //! What profiled units share: the ways of calls, jumps and returns that are not the usual ones, but known.
 //!
-//! A unit comes here with RCX and R10 spilled, the last frame in R10, and the number of the transfer in `Words::transfer`. Flags are saved,
+//! A unit comes here with RCX and R10 spilled (`Code::spill`), the last frame in R10, and the number of the transfer in `Words::transfer`. Flags are saved,
 //! so that these ways may compare, and the sum is in memory. What they cannot do either is left to the recorder, whose rules they follow (`runtime::profile::recorder`).
 
 use super::emit::{
@@ -58,8 +58,13 @@ impl Writer {
     }
 
     fn unspill(&mut self) -> Result<(), IcedError> {
-        self.asm.mov(r10, word(SPILL_R10))?;
-        self.asm.mov(rcx, word(SPILL))
+        match self.sum {
+            Sum::InMemory => {
+                self.asm.mov(r10, word(SPILL_R10))?;
+                self.asm.mov(rcx, word(SPILL))
+            }
+            Sum::InRegister => self.asm.db(&Code::UNSPILL),
+        }
     }
 
     /// Ends with what leaves for the recorder by `stop`; the code, to run at `at`, and the offset of `label`.

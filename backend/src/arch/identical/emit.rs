@@ -1,5 +1,5 @@
 //! The few host instructions that rewritten sequences are made of. None changes a flag (SDM vol. 2: MOV, MOVZX, LEA, PUSH, POP, JMP, JRCXZ, NOT,
-//! BSWAP, CRC32, VMOVQ, VMOVDQU64, VMOVHPD, VPINSRQ, VPADDQ, VPSUBQ).
+//! BSWAP, CRC32, VMOVQ, VMOVDQU64, VMOVHPD, VPINSRQ, VPADDQ, VPSUBQ, KMOVQ).
 
 use super::area::{COUNTERS, RETURN_TABLE, SLOT_TABLE, TABLE, Way, Words, addend};
 use crate::shadow::{Edge, Frame};
@@ -56,8 +56,9 @@ pub enum Sum {
 impl Sum {
     /// What is faster on this host.
     pub fn of_host() -> Sum {
-        let has_all =
-            std::arch::is_x86_feature_detected!("avx512vl") && std::arch::is_x86_feature_detected!("avx512dq");
+        let has_all = std::arch::is_x86_feature_detected!("avx512vl")
+            && std::arch::is_x86_feature_detected!("avx512dq")
+            && std::arch::is_x86_feature_detected!("avx512bw");
         if has_all { Sum::InRegister } else { Sum::InMemory }
     }
 }
@@ -350,6 +351,32 @@ impl Code {
             }
         }
     }
+
+    /// Takes RCX and R10 away from the guest.
+    pub(super) fn spill(&mut self) {
+        match self.sum {
+            Sum::InMemory => {
+                self.save(SPILL, RCX);
+                self.save(SPILL_R10, R10);
+            }
+            // kmovq k1, rcx; kmovq k2, r10
+            Sum::InRegister => self.put(&[0xc4, 0xe1, 0xfb, 0x92, 0xc9, 0xc4, 0xc1, 0xfb, 0x92, 0xd2]),
+        }
+    }
+
+    /// Gives them back.
+    pub(super) fn unspill(&mut self) {
+        match self.sum {
+            Sum::InMemory => {
+                self.restore(R10, SPILL_R10);
+                self.restore(RCX, SPILL);
+            }
+            Sum::InRegister => self.put(&Self::UNSPILL),
+        }
+    }
+
+    /// `kmovq r10, k2; kmovq rcx, k1`
+    pub(super) const UNSPILL: [u8; 10] = [0xc4, 0x61, 0xfb, 0x93, 0xd2, 0xc4, 0xe1, 0xfb, 0x93, 0xc9];
 
     /// `vpinsrq xmm16, xmm16, r10, 0`
     pub(super) const SET_FRAME: [u8; 7] = [0x62, 0xc3, 0xfd, 0x00, 0x22, 0xc2, 0];

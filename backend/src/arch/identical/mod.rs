@@ -72,7 +72,7 @@
 //! Sum and last frame change with every part and every call. In memory each change waits for the one before to be forwarded from store to load,
 //! 6 cycles; so where the host has AVX-512 they are in XMM16, which guests do not have, as a pair, and change both by one VPADDQ, which leaves
 //! the flags alone, too ([`Sum`]). A frame holds that pair as it was at the call, and an edge the differences to the returns, added up: so
-//! counting calls costs nothing beside counting instructions (`Edge::calls`).
+//! counting calls costs nothing beside counting instructions (`Edge::calls`). RCX and R10 are spilled to K1 and K2 there.
 //!
 //! # Interruption
 //! There are no polls. The host's signal handler leaves units itself: [`Blocks::interrupt`] says how for a given host pc.

@@ -9,9 +9,7 @@
 //! instructions, what has been executed is either counted, or in the part that `Interruption::At::run` tells of.
 
 use super::super::area::{TransferKind, Way};
-use super::super::emit::{
-    FOUND, LAST_RETURN, NEW_EDGE, POINT, R10, R11, RCX, RIP, RSP, SP, SPILL, SPILL_R10, TRANSFER,
-};
+use super::super::emit::{FOUND, LAST_RETURN, NEW_EDGE, POINT, R10, R11, RCX, RIP, RSP, SP, SPILL, TRANSFER};
 use super::super::sites::{self, Rule, Sequence};
 use super::{Callee, Pass, Thunk};
 use crate::shadow::{Edge, Frame, slot, slot_of_jump};
@@ -247,18 +245,8 @@ impl Pass<'_, '_> {
 
     /// Saves RCX and R10, which gets the last frame.
     fn spill(&mut self) {
-        self.spill_registers();
+        self.code.spill();
         self.code.load_frame();
-    }
-
-    fn spill_registers(&mut self) {
-        self.code.save(SPILL, RCX);
-        self.code.save(SPILL_R10, R10);
-    }
-
-    fn unspill(&mut self) {
-        self.code.restore(R10, SPILL_R10);
-        self.code.restore(RCX, SPILL);
     }
 
     /// Looks in a chain, with the last frame, or one on this way from it, in R10, for the edge of a transfer to `target`, or to the pc at
@@ -323,7 +311,7 @@ impl Pass<'_, '_> {
         // What follows may be another function: that is for the recorder.
         let leaves = self.leaves(thunk.call, thunk.next).is_some();
         let point = if leaves { self.world.exits.no_point } else { self.code.base + u64::from(thunk.point) };
-        self.spill_registers();
+        self.code.spill();
         self.code.count_and_go(Way::ToNext, thunk.block.n);
         // Whoever calls from above the frame before, or from its place, has left that unseen.
         self.code.compare_place(Way::ToPrevious, 2);
@@ -337,7 +325,7 @@ impl Pass<'_, '_> {
         self.code.store(R10, offset_of!(Frame, context), RCX);
         self.code.enter_frame();
         self.code.store64_at_r10(offset_of!(Frame, point), point);
-        self.unspill();
+        self.code.unspill();
         sequence.rule(self.code.len(), Rule::STEP);
         match thunk.to {
             Callee::At(target) => {
@@ -377,14 +365,14 @@ impl Pass<'_, '_> {
             return self.end_unit(insn);
         }
         self.code.count_in(block.counter);
-        self.spill_registers();
+        self.code.spill();
         self.code.count_and_go(Way::ToPrevious, block.n);
         self.code.compare_place(Way::ToNext, 1 - 2 * 8);
         let other = self.code.jump_unless_zero();
         self.code.leave_frame();
         self.code.load(R11, R10, size_of::<Frame>() + offset_of!(Frame, point));
         self.code.store32(LAST_RETURN, number);
-        self.unspill();
+        self.code.unspill();
         self.rule(Rule::STEP);
         self.code.push_r11();
         self.rule(Rule::DONE);
@@ -443,7 +431,7 @@ impl Pass<'_, '_> {
         self.code.load(RCX, R11, offset_of!(Edge, context));
         self.code.store(R10, offset_of!(Frame, context), RCX);
         self.code.store(R10, offset_of!(Frame, edge), R11);
-        self.unspill();
+        self.code.unspill();
         self.rule(Rule::STEP);
         self.take_landing(None);
         self.rule(Rule::DONE);
