@@ -3,10 +3,11 @@
 use crate::command::{Outcome, calque, line, run};
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 /// Instructions of the program inside `calque demo`, wherever it runs.
 const DEMO: u64 = 17_694_989;
@@ -76,6 +77,9 @@ fn scratch(name: &str) -> PathBuf {
     dir.join(name)
 }
 
+/// Guests that have been compiled.
+static BUILT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
 /// A static guest from `tests/profile`, or one of `tests/prog`.
 fn guest(name: &str, flags: &[&str]) -> Result<PathBuf, Failed> {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests");
@@ -85,6 +89,11 @@ fn guest(name: &str, flags: &[&str]) -> Result<PathBuf, Failed> {
         _ => ("gcc", tests.join(format!("profile/{name}.c"))),
     };
     let file = scratch(&format!("{name}{}", flags.concat()));
+    // Once: another test may run it already, and a file that is replaced meanwhile has no symbols.
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if built.contains(&file) {
+        return Ok(file);
+    }
     let own = if name == "calls" { vec!["-nostdlib", "-fno-optimize-sibling-calls"] } else { vec![] };
     let temporary = file.with_extension(format!("{:?}", std::thread::current().id()));
     let mut compile = Command::new(compiler);
@@ -95,6 +104,7 @@ fn guest(name: &str, flags: &[&str]) -> Result<PathBuf, Failed> {
         return Err(String::from_utf8_lossy(&out.stderr).into_owned().into());
     }
     fs::rename(temporary, &file)?;
+    built.insert(file.clone());
     Ok(file)
 }
 
