@@ -211,12 +211,16 @@ impl Guest {
         }
         let opts = LiftOptions {
             precise: true,
+            precise_everywhere: true,
             precise_floats: true,
             flushing: FLUSHES_APART,
             block_insns,
+            defers: form == Form::Emitted,
             ..LiftOptions::default()
         };
-        let mut region = lift_block(reader, GuestAddr(pc), &opts);
+        let pc = GuestAddr(pc);
+        let mut region =
+            if form == Form::Precise { lift_region(reader, pc, reader, &opts) } else { lift_block(reader, pc, &opts) };
         check(&region)?;
         if !matches!(form, Form::Plain | Form::Emitted) {
             let precise = Options { precise: Precise::Yes, ..Options::default() };

@@ -624,6 +624,7 @@ impl Code {
         let block_insns = if self.running_units().is_some() { 1 } else { default.block_insns };
         LiftOptions {
             precise: self.precise.load(Ordering::Acquire),
+            precise_everywhere: self.precise.load(Ordering::Acquire),
             flushing: self.flushing.load(Ordering::Acquire),
             profile: self.profile.is_some(),
             count: self.counting.load(Ordering::Relaxed),

@@ -12,9 +12,6 @@ use cranelift_codegen::ir::{self as clif, AbiParam, BlockCall, InstBuilder, Sign
 use cranelift_codegen::isa::CallConv;
 use std::mem::offset_of;
 
-/// What an exit to other code stores.
-const LINKED: RegSet = RegSet::ALL.without(PASSED).without(DEFERRED);
-
 /// Most predicted places that a computed one is compared with in turn: a jump through a table takes ten instructions.
 const MOST_COMPARED: usize = 4;
 
@@ -78,8 +75,9 @@ impl Lowering<'_> {
         self.poll_branch(cond, taken, fallthrough);
         if matches!((taken, fallthrough), (Target::Pc(_), Target::Pc(_))) {
             // Both ways store the same.
-            self.store_dirty(LINKED);
-            self.regs.dirty = self.regs.dirty.without(LINKED);
+            let linked = self.linked();
+            self.store_dirty(linked);
+            self.regs.dirty = self.regs.dirty.without(linked);
         }
         let then = self.edge(taken);
         let otherwise = self.edge(fallthrough);
@@ -100,18 +98,23 @@ impl Lowering<'_> {
         }
     }
 
+    /// What an exit to known code stores.
+    fn linked(&self) -> RegSet {
+        self.sets.seen().without(PASSED)
+    }
+
     /// A direct exit through a cell of its own.
     fn link(&mut self, target: GuestAddr) {
         let cell = self.options.first_cell + self.out.exits.len() as u32;
         self.out.exits.push(ExitSite { cell, target, stub: 0 });
-        self.store_dirty(LINKED);
+        self.store_dirty(self.linked());
         let code = self.load_cell(cell);
         self.jump_to(code);
     }
 
     /// Back to the dispatcher, which goes on at `pc`.
     fn leave_at(&mut self, word: u64, pc: GuestAddr) {
-        self.store_dirty(RegSet::ALL.without(DEFERRED));
+        self.store_dirty(self.sets.seen());
         let pc = self.iconst(types::I64, pc.0 as i64);
         self.leave_stored(word, pc);
     }
@@ -167,7 +170,9 @@ impl Lowering<'_> {
         let hit = self.b.ins().icmp(IntCC::Equal, known, pc);
         let (to, miss) = (self.b.create_block(), self.b.create_block());
         self.b.set_cold_block(miss);
-        self.store_dirty(LINKED.without(STATUS));
+        // Where nobody wants flags; in precise mode somebody may before they are overwritten.
+        let seen = if self.is_precise() { RegSet::ALL } else { RegSet::ALL.without(STATUS).without(DEFERRED) };
+        self.store_dirty(seen.without(PASSED));
         self.b.ins().brif(hit, to, &[], miss, &[]);
 
         self.b.switch_to_block(to);
@@ -334,7 +339,7 @@ impl Lowering<'_> {
 
     /// Raises a fault of the current instruction if `cond` is not 0.
     pub(super) fn fault_unless_zero(&mut self, cond: clif::Value, kind: FaultKind) {
-        self.cold_exit(cond, abi::leave_fault(kind, self.counter_ahead()), RegSet::ALL.without(DEFERRED), self.pc);
+        self.cold_exit(cond, abi::leave_fault(kind, self.counter_ahead()), self.sets.seen(), self.pc);
     }
 
     /// Leaves with `word` at `pc` if `cond` is not 0; the guest wants the `wanted` registers there.

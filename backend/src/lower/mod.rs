@@ -41,7 +41,7 @@ mod regs;
 mod vector;
 
 use crate::abi::ARGUMENTS;
-use crate::compile::{CompileOptions, ExitSite};
+use crate::compile::{CompileOptions, ExitSite, StateAtFaults};
 use crate::isa::{Arch, HostIsa};
 use crate::order::Scalars;
 use crate::respell::Respell;
@@ -205,7 +205,7 @@ impl Lowering<'_> {
         self.place_bits = None;
         self.enter_block(id);
         self.mark(block.pc);
-        let late = late::of(self.region, id);
+        let late = if self.is_precise() { Vec::new() } else { late::of(self.region, id) };
         for at in block.start..block.end {
             if late.binary_search(&at).is_err() {
                 self.lower_inst(at);
@@ -213,6 +213,11 @@ impl Lowering<'_> {
         }
         self.at = block.end as usize;
         self.exit(block.exit, &late);
+    }
+
+    /// Whether signal handlers may look at all registers.
+    fn is_precise(&self) -> bool {
+        self.options.state_at_faults != StateAtFaults::PcOnly
     }
 
     fn lower_inst(&mut self, at: u32) {

@@ -12,7 +12,7 @@
 //!    is stored at an exit and clean on some path to it.
 //! 3. A poll stores what is wanted at the block it resumes at (in precise mode, and where budgets end runs, everything: somebody may look at registers
 //!    that the program will not read); every other exit stores all that is dirty, but for what it passes in host registers.
-//!    So those are dirty from the start.
+//!    So those are dirty from the start. Deferred flags are stored where the region leaves to an unknown place, in precise mode everywhere.
 //! 4. In precise mode nothing is dirty at an access to guest memory.
 //! 5. `CpuState::upper_halves` is set wherever an upper half is stored that may be another than zero and what it was at the entry. Where
 //!    it is not set, those that are one of the two need no store: code for VEX writes zeros into many.
@@ -30,7 +30,7 @@ use std::mem::offset_of;
 /// Registers that exits to other code pass on in host registers alone (`abi.rs`). Not RSP, which crash reports want.
 pub(super) const PASSED: RegSet = RegSet::of(&[Reg::RAX, Reg::RDI, Reg::RSI, Reg::RDX]);
 
-/// Deferred flags: only wanted where the region leaves to an unknown place.
+/// Deferred flags.
 pub(super) const DEFERRED: RegSet = RegSet::of(&Reg::DEFERRED);
 
 const UPPER_HALVES: usize = offset_of!(CpuState, upper_halves);
@@ -118,6 +118,8 @@ pub(super) struct RegSets {
     zero_or_kept_in: Vec<RegSet>,
     /// A poll stores everything.
     exact_polls: bool,
+    /// Registers that only unknown places want.
+    unseen: RegSet,
 }
 
 /// What one block does to registers.
@@ -142,6 +144,7 @@ impl RegSets {
     pub(super) fn of(region: &Region, loops: &LoopEdges, options: &CompileOptions) -> RegSets {
         let mode = options.state_at_faults;
         let exact_polls = mode != StateAtFaults::PcOnly || options.budget != Budget::None;
+        let unseen = if mode == StateAtFaults::Precise { RegSet::default() } else { DEFERRED };
         let effects: Vec<Effects> = region.block_ids().map(|id| effects(region, id, mode)).collect();
         let none = vec![RegSet::default(); effects.len()];
         let mut zero_above_in = vec![RegSet::ALL; effects.len()];
@@ -157,6 +160,7 @@ impl RegSets {
             zero_in,
             zero_or_kept_in,
             exact_polls,
+            unseen,
         };
         while flow_known(&mut sets.zero_above_in, region, &effects, |effect| effect.narrow) {}
         while flow_known(&mut sets.zero_in, region, &effects, |effect| effect.zeroed) {}
@@ -187,7 +191,7 @@ impl RegSets {
             let polls = |to: usize| self.exact_polls && closes(to);
             let of = |to: usize| if polls(to) { RegSet::ALL } else { self.wanted_in[to] };
             let inside = successors(region, i).fold(RegSet::default(), |set, to| set.union(of(to)));
-            let out = inside.union(wanted_behind(&region.blocks[i].exit));
+            let out = inside.union(self.wanted_behind(&region.blocks[i].exit));
             let wanted = effect.exposed.union(effect.leaving).union(out.without(effect.written));
             changed |= std::mem::replace(&mut self.wanted_in[i], wanted) != wanted;
         }
@@ -203,6 +207,22 @@ impl RegSets {
             changed |= std::mem::replace(&mut self.live_in[i], live) != live;
         }
         changed
+    }
+
+    /// What an exit wants beside the region's own blocks.
+    fn wanted_behind(&self, exit: &Exit) -> RegSet {
+        match exit {
+            Exit::Indirect(_) | Exit::Return(_) | Exit::CallIndirect { .. } => RegSet::ALL,
+            _ if exit.targets().all(|t| matches!(t, Target::Block(_))) && exit.targets().next().is_some() => {
+                RegSet::default()
+            }
+            _ => RegSet::ALL.without(self.unseen),
+        }
+    }
+
+    /// What an exit stores that leads to a known place or to the dispatcher.
+    pub(super) fn seen(&self) -> RegSet {
+        RegSet::ALL.without(self.unseen)
     }
 
     /// What a poll that resumes at `to` has to store.
@@ -222,17 +242,6 @@ fn flow_known(known: &mut [RegSet], region: &Region, effects: &[Effects], set: i
         }
     }
     changed
-}
-
-/// What an exit wants beside the region's own blocks.
-fn wanted_behind(exit: &Exit) -> RegSet {
-    match exit {
-        Exit::Indirect(_) | Exit::Return(_) | Exit::CallIndirect { .. } => RegSet::ALL,
-        _ if exit.targets().all(|t| matches!(t, Target::Block(_))) && exit.targets().next().is_some() => {
-            RegSet::default()
-        }
-        _ => RegSet::ALL.without(DEFERRED),
-    }
 }
 
 /// Whether a register is a variable; MXCSR is not.
@@ -264,7 +273,8 @@ fn effects(region: &Region, block: BlockId, mode: StateAtFaults) -> Effects {
                 (e.unsaved, e.saves) = (RegSet::default(), true);
             }
             Op::FaultIf | Op::Udiv | Op::Urem | Op::Sdiv | Op::Srem => {
-                e.leaving = e.leaving.union(RegSet::ALL.without(DEFERRED).without(e.written));
+                let unseen = if mode == StateAtFaults::Precise { RegSet::default() } else { DEFERRED };
+                e.leaving = e.leaving.union(RegSet::ALL.without(unseen).without(e.written));
             }
             _ => {}
         }

@@ -6,10 +6,10 @@
 //! One exception: flags are dead at a call of a linkage stub (`[endbr64] jmp [rip + slot]`). The psABI puts whatever it
 //! likes behind such a slot, lazy binding, audit hooks and long-branch veneers, none of which keeps flags.
 //!
-//! In precise mode an instruction that may fault reads all flags: a signal handler sees them.
+//! In precise mode a signal handler may look at all flags in front of an instruction that may fault.
 
 use super::flags::FlagSet;
-use super::flow::{Live, UNKNOWN};
+use super::flow::{Live, Run, UNKNOWN};
 use super::glance::{Glance, Next, glance};
 use super::{Insn, LiftOptions};
 use crate::decode::{CodeReader, MAX_INSN};
@@ -72,9 +72,7 @@ impl FlagMemo {
 
 struct Ahead<'a> {
     code: &'a dyn CodeReader,
-    precise: bool,
-    /// Floating-point instructions may fault, too.
-    floats: bool,
+    opts: &'a LiftOptions,
     bytes: Bytes,
     /// Something was left out because it lies too deep.
     cut: bool,
@@ -100,9 +98,9 @@ impl Bytes {
 }
 
 impl<'a> Ahead<'a> {
-    fn new(code: &'a dyn CodeReader, opts: &LiftOptions) -> Self {
+    fn new(code: &'a dyn CodeReader, opts: &'a LiftOptions) -> Self {
         let bytes = Bytes { start: GuestAddr(0), len: 0, bytes: [0; 32] };
-        Self { code, precise: opts.precise, floats: opts.precise_floats, bytes, cut: false }
+        Self { code, opts, bytes, cut: false }
     }
 
     /// Flags that are read on some path from `pc` before being overwritten, as far as `depth` instructions show. Those that live up to
@@ -124,20 +122,18 @@ impl<'a> Ahead<'a> {
     }
 
     fn explore(&mut self, mut pc: GuestAddr, depth: u32) -> Live {
-        let (mut live, mut killed, mut changed) = (FlagSet::NONE, FlagSet::NONE, false);
+        let mut run = Run::default();
         let mut left = depth;
         let next = loop {
             if left == 0 {
                 self.cut = true;
                 break Next::Outside;
             }
-            let Some(insn) = self.at(pc) else { break Next::Outside };
+            let Some((insn, stop)) = self.at(pc) else { break Next::Outside };
             left -= 1;
-            live = live.or(insn.reads.without(killed));
-            killed = killed.or(insn.kills);
-            changed |= insn.changes;
-            if live.or(killed) == FlagSet::ALL {
-                return Live::read(live);
+            run.add(&insn, stop);
+            if run.reads.or(run.kills) == FlagSet::ALL {
+                return run.live(Live::default());
             }
             pc = pc.wrapping_add(insn.len as u64);
             if insn.next != Next::Behind {
@@ -155,23 +151,21 @@ impl<'a> Ahead<'a> {
             }
             Next::Outside | Next::Behind => Live::read(FlagSet::ALL),
         };
-        let rest = if changed { Live::read(rest.read.or(rest.unknown)) } else { rest };
-        Live { read: live.or(rest.read.without(killed)), unknown: rest.unknown }
+        run.live(rest)
     }
 
-    /// The instruction at `pc`; `None` for one at which nothing is known of what follows.
-    fn at(&mut self, pc: GuestAddr) -> Option<Glance> {
+    /// The instruction at `pc`, and whether a signal handler may look in front of it; `None` if nothing is known of what follows.
+    fn at(&mut self, pc: GuestAddr) -> Option<(Glance, bool)> {
         let bytes = self.bytes.from(self.code, pc);
-        if !self.precise
-            && !self.floats
+        if !self.opts.precise
+            && !self.opts.precise_floats
             && let Some(known) = glance(bytes, pc)
         {
-            return Some(known);
+            return Some((known, false));
         }
         let mut decoder = Decoder::with_ip(64, bytes, pc.0, DecoderOptions::NONE);
         let insn = decoder.decode();
-        let may_stop = self.precise && may_fault(&insn) || self.floats && may_raise(&insn);
-        (!insn.is_invalid() && !may_stop).then(|| look(&insn))
+        (!insn.is_invalid()).then(|| (look(&insn), may_stop(&insn, self.opts)))
     }
 
     fn live_at_call(&mut self, pc: GuestAddr, depth: u32) -> Live {
@@ -181,7 +175,7 @@ impl<'a> Ahead<'a> {
         let jump = bytes.strip_prefix(ENDBR64).unwrap_or(bytes);
         // BND, or REX.W as padding.
         let jump = jump.strip_prefix(&[0xf2]).or(jump.strip_prefix(&[0x48])).unwrap_or(jump);
-        if jump.starts_with(JMP_RIP) && !self.precise { Live::default() } else { self.live_at(pc, depth) }
+        if jump.starts_with(JMP_RIP) && !self.opts.precise { Live::default() } else { self.live_at(pc, depth) }
     }
 }
 
@@ -240,8 +234,13 @@ pub(super) fn from_rflags(bits: u32) -> FlagSet {
     MAP.iter().filter(|(bit, _)| bits & bit != 0).fold(FlagSet::NONE, |set, (_, flag)| set.or(*flag))
 }
 
-/// Whether an instruction may raise a fault, so that its flags-before must be in the registers in precise mode.
-pub(super) fn may_fault(i: &Insn) -> bool {
+/// Whether a signal handler may look at the flags in front of an instruction.
+pub(super) fn may_stop(i: &Insn, opts: &LiftOptions) -> bool {
+    opts.precise && may_fault(i) || opts.precise_floats && may_raise(i)
+}
+
+/// Whether an instruction may raise a fault.
+fn may_fault(i: &Insn) -> bool {
     let explicit = (0..i.op_count()).any(|n| {
         !matches!(i.op_kind(n), OpKind::Register | OpKind::NearBranch64)
             && (OpKind::MemorySegSI..=OpKind::Memory).contains(&i.op_kind(n))
@@ -256,8 +255,8 @@ pub(super) fn may_fault(i: &Insn) -> bool {
     explicit && !no_memory || divides || i.is_stack_instruction() || traps
 }
 
-/// Whether an instruction may raise a floating-point exception, for the same reason; more do not harm.
-pub(super) fn may_raise(i: &Insn) -> bool {
+/// Whether an instruction may raise a floating-point exception; more do not harm.
+fn may_raise(i: &Insn) -> bool {
     let floats = |r: Register| r.is_xmm() || r.is_ymm() || r.is_mm() || r.is_st();
     let of_the_unit = matches!(i.mnemonic(), Mnemonic::Wait | Mnemonic::Emms)
         || i.cpuid_features()

@@ -39,16 +39,19 @@ impl Lifter<'_> {
     pub(super) fn close_branch(&mut self, cond: Value, targets: [GuestAddr; 2], live: [Live; 2]) {
         let both = Live { read: live[0].read.and(live[1].read), unknown: live[0].unknown.and(live[1].unknown) };
         self.put_flags(both);
+        // All six flags are deferred or none.
+        let defers = self.deferrable().is_some();
         let rest = live.map(|side| {
-            let deferred = side.unknown.without(both.unknown);
-            Live { read: side.read.without(both.read), unknown: deferred }.and(self.flags.dirty())
+            let side = if defers { side } else { Live::read(side.all()) };
+            let read = side.read.without(both.read);
+            // Putting some says that none are deferred: those that are must be so once more.
+            let deferred = if read.is_empty() { side.unknown.without(both.unknown) } else { side.unknown };
+            Live { read, unknown: deferred }.and(self.flags.dirty())
         });
         let plans = rest.map(|side| self.plan(side.read.or(side.unknown)));
-        for (side, plan) in rest.iter().zip(&plans) {
-            if plan.is_none() {
-                self.put_flags(*side);
-            }
-        }
+        // At once: putting what one side reads would say that nothing is deferred for the other.
+        let unplanned = rest.iter().zip(&plans).filter(|(_, plan)| plan.is_none());
+        self.put_flags(unplanned.fold(Live::default(), |all, (side, _)| all.or(*side)));
         let mut edges = Vec::new();
         let mut exits = targets.map(Target::Pc);
         for side in 0..2 {

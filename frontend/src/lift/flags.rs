@@ -15,7 +15,7 @@
 //! *result*, so that the old value need not stay alive; order asks the operands.
 
 use super::Lifter;
-use super::flow::Live;
+use super::flow::{self, Live};
 use calque_ir::deferred::{self, Setter};
 use calque_ir::{Cc, FloatCc, Op, Reg, Type, Value};
 
@@ -192,6 +192,8 @@ pub(crate) enum Source {
 pub(crate) struct Flags {
     sources: [Source; 6],
     dirty: FlagSet,
+    /// Whether the deferred flags' registers say what the flags are.
+    deferred: bool,
     recipes: Vec<(Recipe, Type)>,
     /// Sources that flags may still come from, where a recipe only counts sometimes.
     kept: Vec<[Source; 6]>,
@@ -212,7 +214,7 @@ impl Flags {
     /// All flags in their registers: the state at the start of a block.
     pub(crate) fn reset(&mut self) {
         self.sources = [Source::Stored; 6];
-        self.dirty = FlagSet::NONE;
+        (self.dirty, self.deferred) = (FlagSet::NONE, false);
         self.recipes.clear();
         self.kept.clear();
     }
@@ -240,6 +242,7 @@ impl Flags {
             Source::Stored | Source::Undefined => self.dirty.without(flags),
             _ => self.dirty.or(flags),
         };
+        self.deferred = false;
     }
 
     fn push(&mut self, recipe: Recipe, ty: Type) -> u32 {
@@ -266,7 +269,7 @@ impl Recipe {
 }
 
 /// What flags that are deferred can be computed from.
-struct Deferrable {
+pub(super) struct Deferrable {
     setter: Setter,
     ty: Type,
     a: Value,
@@ -333,7 +336,14 @@ impl Lifter<'_> {
         if !flags.is_empty() && self.defers() {
             let none = self.b.iconst(Type::I32, 0);
             self.b.put(Reg::FLAGS_KIND, none);
+            self.flags.deferred = false;
         }
+    }
+
+    /// A signal handler may look at the flags next: makes them be in their registers, or deferred.
+    pub(crate) fn show_flags(&mut self) {
+        let live = if self.shows_deferred() { flow::UNKNOWN } else { Live::read(FlagSet::ALL) };
+        self.put_flags(live);
     }
 
     /// Puts the dirty flags that are read behind the block, and defers those that only an unknown place may read.
@@ -341,7 +351,8 @@ impl Lifter<'_> {
         let deferred = live.unknown.and(self.flags.dirty).without(live.read);
         let setter = if deferred.is_empty() { None } else { self.deferrable() };
         self.flush_flags(if setter.is_some() { live.read } else { live.read.or(live.unknown) });
-        if let Some(Deferrable { setter, ty, a, b, carry }) = setter {
+        if let Some(Deferrable { setter, ty, a, b, carry }) = setter.filter(|_| !self.flags.deferred) {
+            self.flags.deferred = true;
             let mut kind = self.b.iconst(Type::I32, u64::from(deferred::kind_of(setter, ty)));
             if let Some(carry) = carry {
                 let (wide, n) = (self.b.unary(Op::Uextend, Type::I32, carry), self.b.iconst(Type::I32, CARRY));
@@ -357,7 +368,7 @@ impl Lifter<'_> {
     }
 
     /// How the six flags can be deferred, if they come from one recipe that can be.
-    fn deferrable(&self) -> Option<Deferrable> {
+    pub(super) fn deferrable(&self) -> Option<Deferrable> {
         let mut common = None;
         for source in self.flags.sources {
             match source {

@@ -12,7 +12,7 @@
 use super::LiftOptions;
 use super::ahead;
 use super::flags::FlagSet;
-use super::glance::Next;
+use super::glance::{Glance, Next};
 use crate::decode::{CodeReader, Decoded, Window};
 use calque_ir::GuestAddr;
 use hashbrown::HashMap;
@@ -48,20 +48,48 @@ impl Live {
     pub(super) fn is_empty(self) -> bool {
         self.all().is_empty()
     }
+
+    /// Whether a computed jump may lead there with the flags as they are: not computed, or where all code keeps them exact, deferred.
+    pub(super) fn takes_deferred(self, opts: &LiftOptions) -> bool {
+        self.read.is_empty() && (opts.precise_everywhere || self.unknown.is_empty())
+    }
 }
 
 /// All flags, wanted by nobody knows whom.
 pub(super) const UNKNOWN: Live = Live { read: FlagSet::NONE, unknown: FlagSet::ALL };
 
-/// What a guest block does to flags.
-struct Summary {
+/// What a run of instructions does to flags.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Run {
     /// Read before they are overwritten.
-    reads: FlagSet,
+    pub(super) reads: FlagSet,
     /// Always overwritten.
-    kills: FlagSet,
+    pub(super) kills: FlagSet,
     /// Whether it changes any.
     changes: bool,
-    next: Next,
+    /// Whether a signal handler may look at all six before any is changed.
+    shown: bool,
+}
+
+impl Run {
+    /// One more instruction, which a signal handler may look in front of if it may `stop`.
+    pub(super) fn add(&mut self, insn: &Glance, stop: bool) {
+        match stop {
+            true if self.changes => self.reads = self.reads.or(FlagSet::ALL.without(self.kills)),
+            true => self.shown = true,
+            false => {}
+        }
+        self.reads = self.reads.or(insn.reads.without(self.kills));
+        self.kills = self.kills.or(insn.kills);
+        self.changes |= insn.changes;
+    }
+
+    /// What is live in front of it, given what is `behind`.
+    pub(super) fn live(&self, behind: Live) -> Live {
+        let through = if self.changes { Live::read(behind.all()) } else { behind };
+        let unknown = if self.shown { FlagSet::ALL } else { through.unknown };
+        Live { read: self.reads.or(through.read.without(self.kills)), unknown }
+    }
 }
 
 /// The flags that are live at the region's block starts and at the places that its exits lead to.
@@ -73,43 +101,42 @@ pub(super) struct FlagFlow {
 impl FlagFlow {
     pub(super) fn of(code: &dyn CodeReader, starts: &[GuestAddr], opts: &LiftOptions) -> FlagFlow {
         let mut flow = FlagFlow { live: HashMap::new(), called: HashMap::new() };
+        // Other code is left to with flags deferred only where it expects that.
+        let outside = |live: Live| if opts.precise { live } else { Live::read(live.all()) };
         flow.live.extend(starts.iter().map(|pc| (*pc, Live::default())));
         let mut window = Window::new();
-        let summaries: Vec<Summary> =
-            starts.iter().map(|&start| summary(code, &mut window, start, &flow.live, opts.block_insns)).collect();
-        for s in &summaries {
-            match s.next {
-                Next::At(a) => flow.meet(code, a, opts),
-                Next::Both(a, b) => [a, b].into_iter().for_each(|pc| flow.meet(code, pc, opts)),
+        let runs: Vec<(Run, Next)> =
+            starts.iter().map(|&start| run(code, &mut window, start, &flow.live, opts)).collect();
+        let mut meet = |pc| {
+            flow.live.entry(pc).or_insert_with(|| outside(ahead::live_at(code, pc, opts)));
+        };
+        for (_, next) in &runs {
+            match *next {
+                Next::At(a) => meet(a),
+                Next::Both(a, b) => [a, b].into_iter().for_each(&mut meet),
                 Next::Called(pc) if opts.enters_calls() && starts.contains(&pc) => {}
                 Next::Called(pc) => {
-                    flow.called.entry(pc).or_insert_with(|| Live::read(ahead::live_at_call(code, pc, opts).all()));
+                    flow.called.entry(pc).or_insert_with(|| outside(ahead::live_at_call(code, pc, opts)));
                 }
                 Next::Computed | Next::Outside | Next::Behind => {}
             }
         }
-        while flow.step(starts, &summaries) {}
+        while flow.step(starts, &runs) {}
         flow
     }
 
-    /// Asks the look-ahead about a place that is no block's start.
-    fn meet(&mut self, code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) {
-        self.live.entry(pc).or_insert_with(|| Live::read(ahead::live_at(code, pc, opts).all()));
-    }
-
     /// One round of the equations; whether anything changed.
-    fn step(&mut self, starts: &[GuestAddr], summaries: &[Summary]) -> bool {
+    fn step(&mut self, starts: &[GuestAddr], runs: &[(Run, Next)]) -> bool {
         let mut changed = false;
-        for (start, s) in starts.iter().zip(summaries).rev() {
-            let out = match s.next {
+        for (start, (run, next)) in starts.iter().zip(runs).rev() {
+            let behind = match *next {
                 Next::At(a) => self.live[&a],
                 Next::Both(a, b) => self.live[&a].or(self.live[&b]),
                 Next::Called(pc) => self.called.get(&pc).copied().unwrap_or_else(|| self.live[&pc]),
                 Next::Computed => UNKNOWN,
                 Next::Outside | Next::Behind => Live::read(FlagSet::ALL),
             };
-            let through = if s.changes { Live::read(out.read.or(out.unknown)) } else { out };
-            let live = Live { read: s.reads.or(through.read.without(s.kills)), unknown: through.unknown };
+            let live = run.live(behind);
             changed |= self.live.insert(*start, live) != Some(live);
         }
         changed
@@ -126,19 +153,20 @@ impl FlagFlow {
     }
 }
 
-fn summary(
+/// What the block at `start` does to flags, and where it leads.
+fn run(
     code: &dyn CodeReader,
     window: &mut Window,
     start: GuestAddr,
     starts: &HashMap<GuestAddr, Live>,
-    limit: u32,
-) -> Summary {
-    let mut s = Summary { reads: FlagSet::NONE, kills: FlagSet::NONE, changes: false, next: Next::Outside };
+    opts: &LiftOptions,
+) -> (Run, Next) {
+    let (mut run, mut next) = (Run::default(), Next::Outside);
     let mut n = 0;
     window.walk(code, start, |what, i| {
         let at = GuestAddr(i.ip());
-        if n > 0 && (n == limit || what == Decoded::Unfetchable || starts.contains_key(&at)) {
-            s.next = Next::At(at);
+        if n > 0 && (n == opts.block_insns || what == Decoded::Unfetchable || starts.contains_key(&at)) {
+            next = Next::At(at);
             return false;
         }
         if what != Decoded::Insn {
@@ -146,15 +174,13 @@ fn summary(
         }
         n += 1;
         let insn = ahead::look(i);
-        s.reads = s.reads.or(insn.reads.without(s.kills));
-        s.kills = s.kills.or(insn.kills);
-        s.changes |= insn.changes;
+        run.add(&insn, ahead::may_stop(i, opts));
         if insn.next != Next::Behind {
-            s.next = insn.next;
+            next = insn.next;
         }
         insn.next == Next::Behind
     });
-    s
+    (run, next)
 }
 
 #[cfg(test)]

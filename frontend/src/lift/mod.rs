@@ -24,8 +24,8 @@
 //!    [`Lifter::close`].
 //! 2. Everything that may fault is emitted before the first `put` of the instruction; flags are deferred and so are
 //!    always behind.
-//! 3. In precise mode no flag is pending when an instruction that may fault starts, so that a fault finds RFLAGS in
-//!    the flag registers.
+//! 3. In precise mode no flag is pending when an instruction that may fault starts: a fault finds all six in their registers, or
+//!    deferred (`ir/src/deferred.rs`).
 //! 4. Nothing is silent: bytes that are no instruction raise #UD, instructions without a row
 //!    [`FaultKind::Unimplemented`].
 
@@ -83,6 +83,9 @@ pub(crate) type Insn = iced_x86::Instruction;
 pub struct LiftOptions {
     /// All registers, flags too, are exact at every instruction that may fault.
     pub precise: bool,
+    /// All other code is precise, too: it keeps what says that flags are deferred true, so that they may be deferred wherever this code
+    /// goes on or stops.
+    pub precise_everywhere: bool,
     /// The same at instructions that compute with floats: where exceptions are unmasked.
     pub precise_floats: bool,
     /// Minima and maxima flush denormals where comparisons do: for hosts that choose an operand as it is, where MXCSR has DAZ set.
@@ -118,6 +121,7 @@ impl Default for LiftOptions {
     fn default() -> Self {
         Self {
             precise: false,
+            precise_everywhere: false,
             precise_floats: false,
             flushing: false,
             profile: false,
@@ -273,8 +277,8 @@ impl<'a> Lifter<'a> {
     fn lift_insn(&mut self, what: Decoded, i: &Insn) {
         self.pc = GuestAddr(i.ip());
         self.next = GuestAddr(i.next_ip());
-        if self.opts.precise && ahead::may_fault(i) || self.opts.precise_floats && ahead::may_raise(i) {
-            self.flush_flags(FlagSet::ALL); // before the mark: these `put`s are of the instructions above
+        if ahead::may_stop(i, self.opts) {
+            self.show_flags(); // before the mark: these `put`s are of the instructions above
         }
         self.b.insn(self.pc, i.len() as u32);
         if self.counts() && goes_on_in_blocks(i) {
@@ -422,6 +426,11 @@ impl<'a> Lifter<'a> {
         self.flow.is_some() || self.opts.defers
     }
 
+    /// Whether flags may be deferred where a signal handler looks, and at links to other code.
+    fn shows_deferred(&self) -> bool {
+        self.defers() && self.opts.precise && self.opts.precise_everywhere
+    }
+
     /// The flags that are live at a place that the open block may go on at.
     fn live_at(&self, pc: GuestAddr) -> Live {
         let known = self.flow.as_ref().and_then(|flow| flow.at(pc));
@@ -435,7 +444,7 @@ impl<'a> Lifter<'a> {
 
     /// What the look-ahead says of a place outside. A single block may leave to it with deferred flags: whatever is there lets them through.
     fn outside(&self, live: Live) -> Live {
-        if self.opts.defers { live } else { Live::read(live.all()) }
+        if self.opts.defers && !self.opts.precise || self.shows_deferred() { live } else { Live::read(live.all()) }
     }
 
     /// Ends the open block as it is.

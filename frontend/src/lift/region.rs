@@ -12,7 +12,7 @@
 //!    leaves the region.
 
 use super::calls::{self, Calls};
-use super::flow::{FlagFlow, Live};
+use super::flow::FlagFlow;
 use super::unroll::unroll;
 use super::{LiftOptions, Lifter, ahead};
 use crate::decode::{CodeReader, Decoded, Window};
@@ -101,9 +101,9 @@ impl Profile for EveryBlock {
 pub fn lift_region(code: &dyn CodeReader, pc: GuestAddr, profile: &dyn Profile, opts: &LiftOptions) -> Region {
     let Found { starts, targets } = Discovery::new(code, profile, opts).run(pc);
     let mut l = Lifter::new(code, opts);
-    if !opts.precise {
+    if !opts.precise || opts.precise_everywhere {
         let flow = FlagFlow::of(code, &starts, opts);
-        l.b.region_mut().flags_dead = flow.at(pc).is_some_and(Live::is_empty);
+        l.b.region_mut().flags_dead = flow.at(pc).is_some_and(|live| live.takes_deferred(opts));
         l.flow = Some(flow);
     }
     let mut window = Window::<128>::new();

@@ -121,8 +121,10 @@ impl Liveness {
 
     /// Registers live behind a block.
     pub(super) fn live_out(&self, region: &Region, id: BlockId, options: &Options<'_>) -> RegSet {
+        // Where only unknown places look at deferred flags.
+        let unseen = if options.precise == Precise::Yes { RegSet::default() } else { deferred() };
         let of_target = |target| match target {
-            Target::Pc(pc) => options.exits.live_out(pc) - deferred(),
+            Target::Pc(pc) => options.exits.live_out(pc) - unseen,
             Target::Block(to) if to <= id && options.precise != Precise::No => RegSet::ALL,
             Target::Block(to) => self.live_in[to.0 as usize],
         };
@@ -130,8 +132,8 @@ impl Liveness {
             Exit::Goto(target) => always() | of_target(target),
             Exit::Branch { taken, fallthrough, .. } => always() | of_target(taken) | of_target(fallthrough),
             Exit::Call { target: target @ Target::Block(_), .. } => always() | of_target(target),
-            Exit::Call { target: Target::Pc(pc), .. } => always() | (options.exits.live_out(pc) - deferred()),
-            Exit::Syscall { .. } | Exit::Fault { .. } => RegSet::ALL - deferred(),
+            Exit::Call { target: Target::Pc(pc), .. } => always() | (options.exits.live_out(pc) - unseen),
+            Exit::Syscall { .. } | Exit::Fault { .. } => RegSet::ALL - unseen,
             _ => RegSet::ALL,
         }
     }
