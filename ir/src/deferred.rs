@@ -1,13 +1,14 @@
-//! Deferred status flags: where a region leaves to an unknown place (a return, an indirect jump), nobody is likely to read its
-//! flags, and computing all six takes twenty instructions. So it leaves what they can be computed from in three registers
-//! (`Reg::DEFERRED`), and [`CpuState::settle_flags`] computes them where somebody may look.
+//! Deferred status flags: where a region leaves to an unknown place (a return, an indirect jump), or may fault while a signal handler
+//! would see its registers, nobody is likely to read its flags, and computing all six takes twenty instructions. So it leaves what
+//! they can be computed from in three registers (`Reg::DEFERRED`), and [`CpuState::settle_flags`] computes them where somebody looks.
 //!
 //! Invariants:
 //! 1. While `FLAGS_KIND` is not 0, all six status flags are what it says, whatever their own registers hold, or they are dead.
-//! 2. `FLAGS_KIND` is 0 everywhere outside the engines (whoever leaves a region settles) and where code is entered that may read a flag, or
-//!    change some of them and let others live, before all six are overwritten.
-//! 3. Flags are only deferred where no code of the region, nor a known target outside it, does that
-//!    (`frontend/src/lift/flow.rs`, `ahead.rs`). So a `get` of a flag never needs to look at `FLAGS_KIND`.
+//! 2. `FLAGS_KIND` is 0 everywhere outside the engines: whoever leaves a region settles. Links lead to other code with it 0, but where
+//!    all code is such that a signal handler finds exact registers: that code stores it wherever it leaves.
+//! 3. Flags that code may read before it overwrites them are in their registers where it is entered, also if all six are deferred
+//!    besides; those are all six if it changes some and lets others live (`frontend/src/lift/flow.rs`, `ahead.rs`). So a `get` of a flag
+//!    never needs to look at `FLAGS_KIND`.
 
 use crate::state::CpuState;
 use crate::types::Type;

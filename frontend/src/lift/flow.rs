@@ -6,6 +6,8 @@
 //!   and nearly nothing does. Such flags are deferred (`ir/src/deferred.rs`): what they can be computed from is kept, and they are computed
 //!   where the jump's target wants them.
 //!
+//! In precise mode all flags are unknown in front of an instruction that may fault, too: a signal handler may look at them.
+//!
 //! A block that changes some flags and lets others through has the others put before it: deferred flags are all six or none, so it
 //! could not defer again. That makes invariant 3 of `deferred.rs` hold.
 
