@@ -242,6 +242,26 @@ fn computed_exits_go_on_where_they_are_predicted_to_lead() {
 }
 
 #[test]
+fn flags_that_are_put_are_no_longer_deferred() {
+    use calque_ir::deferred::{Deferred, Setter, kind_of};
+    // As the lifter puts a flag that a known place reads.
+    let mut b = Builder::new();
+    let head = b.create_block(GuestAddr(0x1000));
+    b.switch_to(head);
+    b.insn(GuestAddr(0x1000), 4);
+    let (carry, none) = (b.iconst(Type::I1, 1), b.iconst(Type::I32, 0));
+    b.put(Reg::CF, carry);
+    b.put(Reg::FLAGS_KIND, none);
+    b.exit(Exit::Goto(Target::Pc(NEXT)));
+    let region = b.finish();
+    let mut runner = Runner::new();
+    let mut cpu = runner.state(&mut Random::new(1));
+    cpu.deferred = Deferred { a: 1, b: 1, kind: kind_of(Setter::Sub, Type::I64) };
+    assert!(matches!(runner.enter(&region, &mut cpu), ExitReason::Link { .. }));
+    assert_eq!((cpu.flags[0], cpu.deferred.kind), (1, 0));
+}
+
+#[test]
 fn a_switch_leads_to_its_cases_and_out_elsewhere() {
     // The last two share a slot of sixteen bytes.
     const CASES: [u64; 7] = [0x1008, 0x1013, 0x1040, 0x1041, 0x10ff, 0x1200, 0x1206];

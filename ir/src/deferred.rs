@@ -4,8 +4,8 @@
 //!
 //! Invariants:
 //! 1. While `FLAGS_KIND` is not 0, all six status flags are what it says, whatever their own registers hold, or they are dead.
-//! 2. `FLAGS_KIND` is 0 everywhere outside the engines: whoever leaves a region settles. Links lead to other code with it 0, but where
-//!    all code is such that a signal handler finds exact registers: that code stores it wherever it leaves.
+//! 2. `FLAGS_KIND` is 0 everywhere outside the engines: whoever leaves a region settles. Code that puts flags makes it 0 where it leaves
+//!    to a known place, or what it defers where signal handlers find exact registers.
 //! 3. Flags that code may read before it overwrites them are in their registers where it is entered, also if all six are deferred
 //!    besides; those are all six if it changes some and lets others live (`frontend/src/lift/flow.rs`, `ahead.rs`). So a `get` of a flag
 //!    never needs to look at `FLAGS_KIND`.

@@ -76,8 +76,8 @@ impl Lowering<'_> {
         if matches!((taken, fallthrough), (Target::Pc(_), Target::Pc(_))) {
             // Both ways store the same.
             let linked = self.linked();
-            self.store_dirty(linked);
-            self.regs.dirty = self.regs.dirty.without(linked);
+            self.store_to_leave(linked);
+            self.regs.dirty = self.regs.dirty.without(linked).without(DEFERRED);
         }
         let then = self.edge(taken);
         let otherwise = self.edge(fallthrough);
@@ -107,14 +107,14 @@ impl Lowering<'_> {
     fn link(&mut self, target: GuestAddr) {
         let cell = self.options.first_cell + self.out.exits.len() as u32;
         self.out.exits.push(ExitSite { cell, target, stub: 0 });
-        self.store_dirty(self.linked());
+        self.store_to_leave(self.linked());
         let code = self.load_cell(cell);
         self.jump_to(code);
     }
 
     /// Back to the dispatcher, which goes on at `pc`.
     fn leave_at(&mut self, word: u64, pc: GuestAddr) {
-        self.store_dirty(self.sets.seen());
+        self.store_to_leave(self.sets.seen());
         let pc = self.iconst(types::I64, pc.0 as i64);
         self.leave_stored(word, pc);
     }
@@ -292,7 +292,7 @@ impl Lowering<'_> {
         let (out, on) = self.branch_off(interrupted);
         self.b.switch_to_block(out);
         let [taken, fallthrough] = [taken, fallthrough].map(|target| self.resume_at(target));
-        self.store_dirty(taken.1.union(fallthrough.1));
+        self.store_to_leave(taken.1.union(fallthrough.1));
         let [taken, fallthrough] = [taken, fallthrough].map(|(pc, _)| self.iconst(types::I64, pc.0 as i64));
         let pc = self.b.ins().select(cond, taken, fallthrough);
         self.leave_stored(Leave::Interrupt as u64, pc);
@@ -346,7 +346,7 @@ impl Lowering<'_> {
     fn cold_exit(&mut self, cond: clif::Value, word: u64, wanted: RegSet, pc: GuestAddr) {
         let (out, on) = self.branch_off(cond);
         self.b.switch_to_block(out);
-        self.store_dirty(wanted);
+        self.store_to_leave(wanted);
         let pc = self.iconst(types::I64, pc.0 as i64);
         self.leave_stored(word, pc);
         self.b.switch_to_block(on);

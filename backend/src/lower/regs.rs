@@ -498,6 +498,16 @@ impl Lowering<'_> {
         }
     }
 
+    /// The same where the region leaves to code that finds the flags that it wants in their registers. Tier 0 may have left to the region
+    /// with flags deferred: that ends with the region's first `put` of flags.
+    pub(super) fn store_to_leave(&mut self, wanted: RegSet) {
+        self.store_dirty(wanted);
+        if self.regs.dirty.contains(Reg::FLAGS_KIND) && !wanted.contains(Reg::FLAGS_KIND) {
+            let none = self.iconst(types::I32, 0);
+            self.store_state(none, CpuState::offset_of(Reg::FLAGS_KIND));
+        }
+    }
+
     fn store_registers(&mut self, regs: RegSet) {
         for reg in regs.iter() {
             let value = self.read(reg);
