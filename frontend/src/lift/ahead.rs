@@ -181,7 +181,9 @@ impl<'a> Ahead<'a> {
 
 /// The same of a decoded instruction.
 pub(super) fn look(i: &Insn) -> Glance {
-    let changes = !from_rflags(i.rflags_modified()).is_empty();
+    // Rotated by whole turns through CF, an operand and CF stay, and OF does not (to iced-x86 it does).
+    let through_carry = matches!(i.mnemonic(), Mnemonic::Rcl | Mnemonic::Rcr);
+    let changes = through_carry || !from_rflags(i.rflags_modified()).is_empty();
     Glance { len: i.len(), reads: from_rflags(i.rflags_read()), kills: kills(i), changes, next: successor(i) }
 }
 
