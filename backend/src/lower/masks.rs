@@ -22,9 +22,7 @@ impl Lowering<'_> {
             return self.b.ins().vhigh_bits(types::I32, x);
         }
         let bits = self.place_bits(inst.args[0]);
-        let sums = self.b.ins().iadd_pairwise(bits, bits);
-        let sums = self.b.ins().iadd_pairwise(sums, sums);
-        let sums = self.b.ins().iadd_pairwise(sums, sums);
+        let sums = self.sums_of_halves(bits, bits);
         let sums = self.view(sums, types::I16X8);
         let bits = self.b.ins().extractlane(sums, 0);
         self.b.ins().uextend(types::I32, bits)
@@ -41,11 +39,16 @@ impl Lowering<'_> {
             return None;
         }
         let (low, high) = (self.place_bits(low.args[0]), self.place_bits(high.args[0]));
-        let sums = self.b.ins().iadd_pairwise(low, high);
-        let sums = self.b.ins().iadd_pairwise(sums, sums);
-        let sums = self.b.ins().iadd_pairwise(sums, sums);
+        let sums = self.sums_of_halves(low, high);
         let sums = self.view(sums, types::I32X4);
         Some(self.b.ins().extractlane(sums, 0))
+    }
+
+    /// The sums of the bytes of each half of two vectors, in the lowest four bytes.
+    fn sums_of_halves(&mut self, low: clif::Value, high: clif::Value) -> clif::Value {
+        let pairs = self.b.ins().iadd_pairwise(low, high);
+        let fours = self.b.ins().iadd_pairwise(pairs, pairs);
+        self.b.ins().iadd_pairwise(fours, fours)
     }
 
     /// Of each byte whose highest bit is set, the bit of its place, otherwise 0.

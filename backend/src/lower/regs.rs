@@ -144,7 +144,7 @@ impl RegSets {
     pub(super) fn of(region: &Region, loops: &LoopEdges, options: &CompileOptions) -> RegSets {
         let mode = options.state_at_faults;
         let exact_polls = mode != StateAtFaults::PcOnly || options.budget != Budget::None;
-        let unseen = if mode == StateAtFaults::Precise { RegSet::default() } else { DEFERRED };
+        let unseen = unseen(mode);
         let effects: Vec<Effects> = region.block_ids().map(|id| effects(region, id, mode)).collect();
         let none = vec![RegSet::default(); effects.len()];
         let mut zero_above_in = vec![RegSet::ALL; effects.len()];
@@ -244,6 +244,11 @@ fn flow_known(known: &mut [RegSet], region: &Region, effects: &[Effects], set: i
     changed
 }
 
+/// Registers that only unknown places want, and signal handlers, which see nothing but in precise mode.
+fn unseen(mode: StateAtFaults) -> RegSet {
+    if mode == StateAtFaults::Precise { RegSet::default() } else { DEFERRED }
+}
+
 /// Whether a register is a variable; MXCSR is not.
 fn is_variable(reg: Reg) -> bool {
     reg != Reg::MXCSR
@@ -273,8 +278,7 @@ fn effects(region: &Region, block: BlockId, mode: StateAtFaults) -> Effects {
                 (e.unsaved, e.saves) = (RegSet::default(), true);
             }
             Op::FaultIf | Op::Udiv | Op::Urem | Op::Sdiv | Op::Srem => {
-                let unseen = if mode == StateAtFaults::Precise { RegSet::default() } else { DEFERRED };
-                e.leaving = e.leaving.union(RegSet::ALL.without(unseen).without(e.written));
+                e.leaving = e.leaving.union(RegSet::ALL.without(unseen(mode)).without(e.written));
             }
             _ => {}
         }
