@@ -274,11 +274,13 @@ fn finish(
     exits.iter_mut().for_each(|exit| exit.stub = link_stub::append(&mut bytes, host.arch, exit.cell));
     let pcs = buffer.get_srclocs_sorted().iter().filter(|l| !l.loc.is_default());
     let pcs = pcs.map(|l| (l.start, lowered.pcs[l.loc.bits() as usize])).collect();
-    let accesses: Vec<u32> =
-        buffer.traps().iter().filter(|t| t.code == lower::GUEST_ACCESS).map(|t| t.offset).collect();
-    if let Err(refused) = order::strengthen(&mut bytes, accesses.iter().copied(), scalars, host) {
+    let is_access = |code| code == lower::GUEST_ACCESS || code == lower::FENCED_ACCESS;
+    let traps = || buffer.traps().iter().filter(|trap| is_access(trap.code));
+    let sites = traps().map(|trap| (trap.offset, trap.code == lower::FENCED_ACCESS));
+    if let Err(refused) = order::strengthen(&mut bytes, sites, scalars, host) {
         return Ok(Err(refused));
     }
+    let accesses = traps().map(|trap| trap.offset).collect();
     Ok(Ok(Compiled {
         pc: region.pc(),
         code: bytes,

@@ -4,9 +4,12 @@
 //!
 //! | host                | lowering makes                        | becomes                      |
 //! |---------------------|---------------------------------------|------------------------------|
-//! | any                 | `ldr q` and `dmb ish` behind it       | `ldr q`, `dmb ishld`         |
+//! | any                 | fenced load and `dmb ish` behind it   | the load, `dmb ishld`        |
+//! | any                 | `dmb ish` and fenced store behind it  | `dmb ishst`, the store       |
 //! | FEAT_LRCPC          | `ldar`                                | `ldapr`                      |
 //! | FEAT_LRCPC2         | `ldr`, `str` of base and offset       | `ldapur`, `stlur`            |
+//!
+//! *Fenced* accesses, of vectors and of what need not be aligned, are plain and stay so: barriers order them.
 //!
 //! Invariant: under FEAT_LRCPC2 a scalar access that has no such form must not stay plain. [`strengthen`] then refuses, and the
 //! region is compiled with `ldar` and `stlr` instead.
@@ -45,10 +48,10 @@ pub(crate) const OFFSETS: std::ops::RangeInclusive<i32> = -256..=255;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct NoOrderedForm(pub(crate) u32);
 
-/// Rewrites the guest accesses at `sites` (offsets in `code`), which was lowered with `scalars`.
+/// Rewrites the guest accesses at `sites` (offsets in `code`, and whether barriers order them), which was lowered with `scalars`.
 pub(crate) fn strengthen(
     code: &mut [u8],
-    sites: impl Iterator<Item = u32>,
+    sites: impl Iterator<Item = (u32, bool)>,
     scalars: Scalars,
     host: &HostIsa,
 ) -> Result<(), NoOrderedForm> {
@@ -56,11 +59,11 @@ pub(crate) fn strengthen(
         return Ok(());
     }
     let (words, _) = code.as_chunks_mut::<4>();
-    for site in sites {
+    for (site, fenced) in sites {
         let at = site as usize / 4;
         let word = u32::from_le_bytes(words[at]);
-        if is_vector_load(word) {
-            relax_barrier(words.get_mut(at + 1));
+        if fenced {
+            relax_barrier(word, at, words);
         } else if let Some(strong) = scalar(word, scalars, host)? {
             words[at] = strong.to_le_bytes();
         }
@@ -96,18 +99,21 @@ fn unscaled(common: u32, word: u32, offset: u32) -> u32 {
     0x1900_0000 | common | word & 0x00c0_0000 | (offset & 0x1ff) << 12
 }
 
-/// A load of a SIMD register, with any addressing: x x 111 1 0x opc, the low bit of opc set.
-fn is_vector_load(word: u32) -> bool {
-    word & 0x3e40_0000 == 0x3c40_0000
+/// A load, with any addressing: x x 111 V 0x opc. Of SIMD registers the low bit of opc says so, of others either.
+fn is_load(word: u32) -> bool {
+    let opc = if word & 1 << 26 == 0 { 0x00c0_0000 } else { 0x0040_0000 };
+    word & 0x3a00_0000 == 0x3800_0000 && word & opc != 0
 }
 
 const DMB_ISH: u32 = 0xd503_3bbf;
 const DMB_ISHLD: u32 = 0xd503_39bf;
+const DMB_ISHST: u32 = 0xd503_3abf;
 
-/// `dmb ish` right behind a vector load is that load's: earlier loads suffice.
-fn relax_barrier(word: Option<&mut [u8; 4]>) {
-    if let Some(word) = word.filter(|word| u32::from_le_bytes(**word) == DMB_ISH) {
-        *word = DMB_ISHLD.to_le_bytes();
+/// `dmb ish` right behind a fenced load, or right before a fenced store, is that access's own: it has to keep back loads, or stores.
+fn relax_barrier(access: u32, at: usize, words: &mut [[u8; 4]]) {
+    let (barrier, enough) = if is_load(access) { (at + 1, DMB_ISHLD) } else { (at.wrapping_sub(1), DMB_ISHST) };
+    if let Some(word) = words.get_mut(barrier).filter(|word| u32::from_le_bytes(**word) == DMB_ISH) {
+        *word = enough.to_le_bytes();
     }
 }
 
@@ -117,9 +123,13 @@ mod tests {
 
     /// Rewrites `code` with a guest access at its first word.
     fn rewritten(code: &[u32], host: &str) -> Result<Vec<u32>, NoOrderedForm> {
+        strengthened(code, (0, false), host)
+    }
+
+    fn strengthened(code: &[u32], site: (u32, bool), host: &str) -> Result<Vec<u32>, NoOrderedForm> {
         let host = HostIsa::parse(host).expect("a host");
         let mut bytes: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
-        strengthen(&mut bytes, [0].into_iter(), Scalars::of(MemoryOrder::Tso, &host), &host)?;
+        strengthen(&mut bytes, [site].into_iter(), Scalars::of(MemoryOrder::Tso, &host), &host)?;
         Ok(bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect())
     }
 
@@ -170,13 +180,30 @@ mod tests {
     }
 
     #[test]
-    fn a_vector_loads_barrier_is_one_for_loads() {
-        // ldr q1, [x2]; ldur q1, [x2, #-16]; ldr q1, [x2, x3]: and the second of two barriers is somebody else's.
-        for load in [0x3dc0_0041, 0x3cdf_0041, 0x3ce3_6841] {
+    fn a_fenced_accesses_barrier_is_no_stronger_than_it_must_be() {
+        #[rustfmt::skip]
+        let loads = [
+            0x3dc0_0041, // ldr q1, [x2]
+            0x3cdf_0041, // ldur q1, [x2, #-16]
+            0x3ce3_6841, // ldr q1, [x2, x3]
+            0xfd40_0041, // ldr d1, [x2]
+            0xf863_6841, // ldr x1, [x2, x3]
+            0xb980_0041, // ldrsw x1, [x2]
+            0x3940_0441, // ldrb w1, [x2, #1]
+        ];
+        // The second of two barriers is somebody else's.
+        for load in loads {
             let expected = Ok(vec![load, DMB_ISHLD, DMB_ISH]);
-            assert_eq!(rewritten(&[load, DMB_ISH, DMB_ISH], "aarch64"), expected, "{load:#x}");
+            assert_eq!(strengthened(&[load, DMB_ISH, DMB_ISH], (0, true), "aarch64-v8.4"), expected, "{load:#x}");
         }
-        let store = 0x3d80_0041;
-        assert_eq!(rewritten(&[store, DMB_ISH], "aarch64-v8.4"), Ok(vec![store, DMB_ISH]));
+        // str q1, [x2]; str x1, [x2]; strb w1, [x2, #1]; str d1, [x2]
+        for store in [0x3d80_0041, 0xf900_0041, 0x3900_0441, 0xfd00_0041] {
+            let expected = Ok(vec![DMB_ISH, DMB_ISHST, store, DMB_ISH]);
+            assert_eq!(
+                strengthened(&[DMB_ISH, DMB_ISH, store, DMB_ISH], (8, true), "aarch64-v8.4"),
+                expected,
+                "{store:#x}"
+            );
+        }
     }
 }

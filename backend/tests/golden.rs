@@ -75,10 +75,11 @@ const SIZES: [&str; 4] = [" b", " h", " w", " x"];
 /// The instructions of guest accesses (Arm Architecture Reference Manual for A-profile, C4.1.93 and C4.1.94).
 fn a64_name(word: u32) -> Option<&'static str> {
     #[rustfmt::skip]
-    const ROWS: [(u32, u32, &str); 20] = [
+    const ROWS: [(u32, u32, &str); 33] = [
         // mask        value        name
         (0xffff_ffff, 0xd503_3bbf, "dmb ish"),
         (0xffff_ffff, 0xd503_39bf, "dmb ishld"),
+        (0xffff_ffff, 0xd503_3abf, "dmb ishst"),
         (0x3fff_fc00, 0x08df_fc00, "ldar"),
         (0x3fff_fc00, 0x38bf_c000, "ldapr"),
         (0x3fff_fc00, 0x089f_fc00, "stlr"),
@@ -97,6 +98,19 @@ fn a64_name(word: u32) -> Option<&'static str> {
         (0xffc0_0000, 0x3cc0_0000, "ldr q"),
         (0xffc0_0000, 0x3d80_0000, "str q"),
         (0xffc0_0000, 0x3c80_0000, "str q"),
+        // Right only between barriers.
+        (0x3fc0_0000, 0x3940_0000, "ldr"),
+        (0x3fc0_0000, 0x3840_0000, "ldr"),
+        (0x3fc0_0000, 0x3980_0000, "ldrs"),
+        (0x3fc0_0000, 0x3880_0000, "ldrs"),
+        (0x3fc0_0000, 0x39c0_0000, "ldrs"),
+        (0x3fc0_0000, 0x38c0_0000, "ldrs"),
+        (0x3fc0_0000, 0x3900_0000, "str"),
+        (0x3fc0_0000, 0x3800_0000, "str"),
+        (0x3fc0_0000, 0x3d40_0000, "ldr v"),
+        (0x3fc0_0000, 0x3c40_0000, "ldr v"),
+        (0x3fc0_0000, 0x3d00_0000, "str v"),
+        (0x3fc0_0000, 0x3c00_0000, "str v"),
     ];
     ROWS.into_iter().find(|(mask, value, _)| word & mask == *value).map(|(_, _, name)| name)
 }

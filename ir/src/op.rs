@@ -32,7 +32,7 @@ pub enum Format {
     Extract,
     /// Vector, scalar, lane number in `aux`.
     Insert,
-    /// Memory operand: base value or none, index value or none, displacement (i32); log2 scale in `aux`.
+    /// Memory operand: base value or none, index value or none, displacement (i32); log2 scale and [`crate::Inst::UNALIGNED`] in `aux`.
     Load,
     /// As `Load`, with the value in `args[3]`.
     Store,

@@ -291,6 +291,13 @@ impl Parser {
     }
 
     fn mem(&self, inst: &mut Inst, text: &str) -> Result<()> {
+        let text = match text.strip_prefix("unaligned ") {
+            Some(operand) if matches!(inst.op, Op::Load | Op::Store) => {
+                inst.aux |= Inst::UNALIGNED;
+                operand
+            }
+            _ => text,
+        };
         let mem = self.mem_operand(text)?;
         inst.args[0] = mem.base.unwrap_or(Value::NONE).0;
         inst.args[1] = mem.index.unwrap_or(Value::NONE).0;

@@ -110,8 +110,8 @@ impl Display for InstText<'_> {
             Format::Shuffle => write!(f, " {a}, {b}, {}", self.constant(2)),
             Format::Extract => write!(f, " {a}, {aux}"),
             Format::Insert => write!(f, " {a}, {b}, {aux}"),
-            Format::Load => write!(f, " {}", inst.mem()),
-            Format::Store => write!(f, " {}, {d}", inst.mem()),
+            Format::Load => write!(f, " {}{}", unaligned(inst), inst.mem()),
+            Format::Store => write!(f, " {}{}, {d}", unaligned(inst), inst.mem()),
             Format::Rmw => write!(f, " {}, {}, {d}", inst.rmw_op().name(), inst.mem()),
             Format::Cas => write!(f, " {}, {b}, {d}", inst.mem()),
             Format::FaultIf => write!(f, " {}, {a}", FaultKind::from_code(aux).name()),
@@ -121,6 +121,10 @@ impl Display for InstText<'_> {
             }
         }
     }
+}
+
+fn unaligned(inst: &Inst) -> &'static str {
+    if inst.is_unaligned() { "unaligned " } else { "" }
 }
 
 /// A register by index, or the index itself where there is none.

@@ -225,6 +225,15 @@ impl Inst {
         }
     }
 
+    /// In `aux` of a load or store: on hosts that keep the guest's order by accesses that must be aligned, this one has been seen not to be.
+    pub const UNALIGNED: u16 = 1 << 2;
+
+    /// Whether this is a load or store that had better not depend on the alignment of its address.
+    #[inline]
+    pub fn is_unaligned(&self) -> bool {
+        matches!(self.op, Op::Load | Op::Store) && self.aux & Self::UNALIGNED != 0
+    }
+
     /// The operation of an `rmw`.
     pub fn rmw_op(&self) -> RmwOp {
         RmwOp::from_code(self.aux >> 4 & 15)
@@ -462,6 +471,20 @@ impl Region {
             Target::Pc(_) => None,
         });
         known.chain(self.predicted_of(block))
+    }
+
+    /// Marks the loads and stores of the guest instructions that `is_one` knows ([`Inst::UNALIGNED`]).
+    pub fn mark_unaligned(&mut self, is_one: impl Fn(GuestAddr) -> bool) {
+        for block in &self.blocks {
+            let mut marks = is_one(block.pc);
+            for inst in &mut self.insts[block.start as usize..block.end as usize] {
+                match inst.op {
+                    Op::Insn => marks = is_one(GuestAddr(inst.imm())),
+                    Op::Load | Op::Store if marks => inst.aux |= Inst::UNALIGNED,
+                    _ => {}
+                }
+            }
+        }
     }
 
     /// The block ids, in order.

@@ -121,6 +121,7 @@ impl Code {
             return Some(Made::Unfetchable);
         }
         code.lift_block(lifted, entry.pc, &LiftOptions { defers: true, ..self.lift_options() });
+        self.mark_unaligned(lifted.region_mut());
         let region = lifted.region();
         let origin = code.origin(region);
         let Some(first_cell) = jit.cache.reserve_cells(Emitter::cells_needed(region), CodeKind::Tier0) else {

@@ -17,7 +17,7 @@
 #![allow(unsafe_code)]
 
 use crate::arch;
-use crate::arch::FaultOf;
+use crate::arch::{CarriedOut, FaultOf};
 use crate::dispatch::CODE_CHANGED;
 use crate::memory::Prot;
 use crate::stats;
@@ -142,7 +142,13 @@ fn leave_generated_code(signo: i32, info: &libc::siginfo_t, context: &mut libc::
                 .set(access != Access::Read && ends.into_iter().any(|end| is_made_from(translation, GuestAddr(end))));
             !of_itself.get() && may_access(addr, bytes, access)
         };
-        if arch::emulate_unaligned(context, may) {
+        let carried_out = arch::emulate_unaligned(context, may);
+        if carried_out != CarriedOut::Not {
+            if carried_out == CarriedOut::Plain
+                && let Some(process) = crate::process::current()
+            {
+                process.code.count_unaligned(&process.stats, translation, guest_pc);
+            }
             if self::epoch() != epoch {
                 end_countdown(context);
             }

@@ -12,6 +12,7 @@
 //! | `tier.rs`, `compile_queue.rs`, `compile_gate.rs` | translations, heat, background compilation           |
 //! | `cold.rs`           | cold code by the emitter, on AArch64                                              |
 //! | `smc.rs`            | pages with translated code: write protection and invalidation                     |
+//! | `unaligned.rs`      | guest instructions whose ordered accesses the host refuses for their alignment    |
 //! | `world.rs`          | who is inside generated code, and waiting until nobody is                         |
 //! | `fault.rs`          | whose a host fault is: an access window's, generated code's, or our own bug       |
 //! | `gate.rs`           | time, cpuid, random numbers: everything that is not a function of guest state     |
@@ -56,6 +57,7 @@ pub mod symbols;
 pub mod syscall;
 pub mod thread;
 mod tier;
+mod unaligned;
 mod unwind;
 mod vdso;
 mod world;

@@ -74,6 +74,8 @@ counters! {
     reclaimed;
     /// entries dropped because their bytes had changed
     retranslations;
+    /// accesses that the host refused for their alignment
+    unaligned;
     /// blocks lifted that compare their bytes whenever they run
     checked_blocks;
     /// system calls

@@ -20,6 +20,7 @@ use crate::profile::perf::Perf;
 use crate::profile::{self, Profile};
 use crate::smc::{GuestCode, Origin, Pages};
 use crate::stats::{self, Stats};
+use crate::unaligned::{FrozenUnaligned, Unaligned};
 use crate::world::{Member, SHORT_STOP, World};
 use arc_swap::ArcSwapOption;
 use calque_backend::sync::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Mutex, MutexGuard};
@@ -278,6 +279,7 @@ pub(crate) struct Code {
     /// What compiled code needs; none if only the interpreter runs.
     pub(crate) jit: Option<Jit>,
     pub(crate) jumps: Jumps,
+    unaligned: Unaligned,
     pub(crate) world: World,
     pub(crate) profile: Option<Profile>,
     pub(crate) perf: Option<Perf>,
@@ -364,6 +366,7 @@ pub(crate) struct Frozen<'a> {
     _units: Option<FrozenUnits<'a>>,
     _jit: Option<(compile_queue::Frozen<'a>, MutexGuard<'a, ()>)>,
     _jumps: FrozenJumps<'a>,
+    _unaligned: FrozenUnaligned<'a>,
     _world: MutexGuard<'a, Vec<Arc<Member>>>,
 }
 
@@ -403,6 +406,7 @@ impl Code {
             units,
             jit,
             jumps: Jumps::default(),
+            unaligned: Unaligned::default(),
             world: World::default(),
             profile: Profile::new(options),
             perf: options.perf.then(|| Perf::new(options.debug_dirs.clone())),
@@ -417,6 +421,7 @@ impl Code {
             _units: self.units.as_ref().map(Units::freeze),
             _jit: self.jit.as_ref().map(|jit| (jit.queue.freeze(), jit.cache.freeze())),
             _jumps: self.jumps.freeze(),
+            _unaligned: self.unaligned.freeze(),
             _world: self.world.lock(),
         }
     }
@@ -526,6 +531,30 @@ impl Code {
             self.take_out_of_use(entry);
             entry.translation.store(None);
         }
+    }
+
+    /// The host has refused the access of the instruction at `pc` in `translation` for its alignment, and it was carried out by itself. Where
+    /// that repeats, the translation goes, for one that minds no alignment there.
+    #[cold]
+    pub(crate) fn count_unaligned(&self, stats: &Stats, translation: &Translation, pc: GuestAddr) {
+        stats::add(&stats.unaligned, 1);
+        if !self.unaligned.count(pc) {
+            return;
+        }
+        let entry = lock(self.shard(translation.pc)).get(&translation.pc.0).cloned();
+        let is_of = |entry: &Arc<Entry>| {
+            let code = [&entry.code, &entry.tier0].map(|code| code.load(Ordering::Acquire));
+            code.contains(&translation.code.0)
+        };
+        if let Some(entry) = entry.filter(is_of) {
+            self.drop_entry(&entry);
+            self.advance_epoch();
+        }
+    }
+
+    /// Has places known to be unaligned in a region translated for that.
+    pub(crate) fn mark_unaligned(&self, region: &mut Region) {
+        self.unaligned.mark(region);
     }
 
     /// Lets nobody arrive at code of this entry any more.
@@ -738,6 +767,7 @@ impl Code {
         let code = GuestCode::profiled(map, self.profile.as_ref());
         let (mut region, precise) = code.lift_region(entry.pc, executed, &options);
         let origin = code.origin(&region);
+        self.unaligned.mark(&mut region);
         if let Some(profile) = &self.profile {
             profile.assign(&mut region);
         }

@@ -139,6 +139,12 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
     } else if name == "lodgers" {
         let test = move || hot_in_a_child_first(&guest);
         trials.push(Trial::test("prog::lodgers::hot_in_a_child_first", test).with_ignored_flag(emulated()));
+    } else if name == "unaligned" && cfg!(target_arch = "aarch64") {
+        for engine in ["tier0", "jit"] {
+            let guest = Arc::clone(&guest);
+            let test = move || is_rarely_refused(&guest, engine);
+            trials.push(Trial::test(format!("prog::unaligned::rarely_refused::{engine}"), test));
+        }
     }
 }
 
@@ -192,6 +198,19 @@ fn hot_in_a_child_first(guest: &Guest) -> Result<(), Failed> {
     command.arg(guest.build(Link::Static)?);
     let got = run(&mut command);
     compare(guest, &command, &got)
+}
+
+/// A host that minds alignment refuses some accesses, and not most of the hundred thousands.
+fn is_rarely_refused(guest: &Guest, engine: &str) -> Result<(), Failed> {
+    let mut command = calque(["run", "--engine", engine, "--stats", "--"]);
+    let out = command.arg(guest.build(Link::Static)?).output()?;
+    let stats = String::from_utf8_lossy(&out.stderr);
+    let row = stats.lines().find(|line| line.contains(" unaligned "));
+    let refused: Option<u32> = row.and_then(|row| row.split_whitespace().next()?.parse().ok());
+    match refused {
+        Some(1..=10_000) => Ok(()),
+        _ => Err(format!("{command:?}: refused {refused:?} times\n{stats}").into()),
+    }
 }
 
 fn in_guest_environment(command: &mut Command) -> &mut Command {

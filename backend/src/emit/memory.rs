@@ -2,14 +2,25 @@
 //!
 //! **Order.** Plain accesses promise the host's order. In total store order a load is a load-acquire (of the weaker kind, and with a displacement,
 //! where the host has it: `docs/MEMORY-MODEL.md`) and a store a store-release; floats
-//! go through integers; vectors, which have no such forms, are loaded with a barrier behind (loads before everything) and stored with
-//! one before (stores before stores; earlier loads are ordered already). Read-modify-writes are sequentially consistent always.
+//! go through integers; vectors, which have no such forms, and what has been seen not to be aligned, which those forms must be
+//! ([`Inst::UNALIGNED`]), are loaded with a barrier behind (loads before everything) and stored with one before (stores before stores;
+//! earlier loads are ordered already). Read-modify-writes are sequentially consistent always.
 
 use super::encode::{self as e, Access, At, Ordered, Size, X};
 use super::regs::Loc;
 use super::{Bug, EmitError, Emitter, Reach, log2_of, size_of};
 use crate::compile::MemoryOrder;
 use calque_ir::{Inst, Mem, Op, RmwOp, Type, Value};
+
+/// How an access is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Plain,
+    /// Load-acquire, store-release.
+    Ordered,
+    /// Plain, with a barrier behind a load or before a store.
+    Fenced,
+}
 
 impl Emitter {
     /// The next word is an access to guest memory.
@@ -22,8 +33,12 @@ impl Emitter {
         self.word(word);
     }
 
-    fn is_ordered(&self) -> bool {
-        self.options.memory_order == MemoryOrder::Tso
+    fn how(&self, inst: &Inst) -> How {
+        match self.options.memory_order {
+            MemoryOrder::Plain => How::Plain,
+            MemoryOrder::Tso if inst.ty.is_vector() || inst.is_unaligned() => How::Fenced,
+            MemoryOrder::Tso => How::Ordered,
+        }
     }
 
     /// The memory operand as an addressing mode for an access of `1 << log2` bytes.
@@ -159,7 +174,8 @@ impl Emitter {
     /// `Op::Load`.
     #[inline(never)]
     pub(super) fn load(&mut self, inst: &Inst) -> Result<(), EmitError> {
-        if inst.ty.is_float() && self.is_ordered() {
+        let how = self.how(inst);
+        if inst.ty.is_float() && how == How::Ordered {
             let (base, disp) = self.near_address(inst.mem())?;
             let s = self.scratch();
             self.load_acquire(log2_bytes(inst.ty), s, base, disp);
@@ -174,13 +190,11 @@ impl Emitter {
             let d = self.v_dest()?;
             self.access(e::access(what, d.0, at));
             self.known_zero(inst.ty.bits());
-            if self.is_ordered() {
-                self.word(e::DMB_ISHLD);
-            }
+            self.barrier_behind(how);
             return Ok(());
         }
         let log2 = log2_of(inst.ty);
-        if self.is_ordered() {
+        if how == How::Ordered {
             let (base, disp) = self.near_address(inst.mem())?;
             let d = self.dest()?;
             self.load_acquire(log2, d, base, disp);
@@ -202,6 +216,7 @@ impl Emitter {
         let at = self.address(inst.mem(), what)?;
         let d = self.dest()?;
         self.access(e::access(what, d.0, at));
+        self.barrier_behind(how);
         match signed {
             None => self.known_zero(inst.ty.bits()),
             Some(size) => self.known_zero(size.bits()),
@@ -209,11 +224,23 @@ impl Emitter {
         Ok(())
     }
 
+    fn barrier_behind(&mut self, how: How) {
+        if how == How::Fenced {
+            self.word(e::DMB_ISHLD);
+        }
+    }
+
+    fn barrier_before(&mut self, how: How) {
+        if how == How::Fenced {
+            self.word(e::DMB_ISHST);
+        }
+    }
+
     /// The size to which a load extends its value's sign, because that is all it is wanted for.
     fn extender(&self, v: Value) -> Option<Size> {
         let fate = self.plan.fates[v.0 as usize];
         let inst = self.insts[v.0 as usize];
-        if fate.uses != 1 || inst.op != Op::Load || self.is_ordered() {
+        if fate.uses != 1 || inst.op != Op::Load || self.how(&inst) == How::Ordered {
             return None;
         }
         let user = self.insts.get(fate.user as usize)?;
@@ -248,8 +275,8 @@ impl Emitter {
     /// `Op::Store`.
     #[inline(never)]
     pub(super) fn store(&mut self, inst: &Inst) -> Result<(), EmitError> {
-        let v = Value(inst.args[3]);
-        if inst.ty.is_float() && self.is_ordered() {
+        let (v, how) = (Value(inst.args[3]), self.how(inst));
+        if inst.ty.is_float() && how == How::Ordered {
             let from = self.v(v)?;
             let (base, disp) = self.near_address(inst.mem())?;
             let s = self.scratch();
@@ -261,21 +288,20 @@ impl Emitter {
             let what = [Access::STRS, Access::STRD, Access::STRQ][log2_bytes(inst.ty) as usize - 2];
             let from = self.v(v)?;
             let at = self.address(inst.mem(), what)?;
-            if self.is_ordered() {
-                self.word(e::DMB_ISHST);
-            }
+            self.barrier_before(how);
             self.access(e::access(what, from.0, at));
             return Ok(());
         }
         let from = self.xz(v)?;
         let log2 = log2_of(inst.ty);
-        if self.is_ordered() {
+        if how == How::Ordered {
             let (base, disp) = self.near_address(inst.mem())?;
             self.store_release(log2, from, base, disp);
             return Ok(());
         }
         let what = [Access::STRB, Access::STRH, Access::STRW, Access::STRX][log2 as usize];
         let at = self.address(inst.mem(), what)?;
+        self.barrier_before(how);
         self.access(e::access(what, from.0, at));
         Ok(())
     }

@@ -1,11 +1,11 @@
-//! Accesses to guest memory. All of them carry [`GUEST_ACCESS`], which puts their places into the list of traps.
+//! Accesses to guest memory. All of them carry [`GUEST_ACCESS`] or [`FENCED_ACCESS`], which puts their places into the list of traps.
 //!
 //! The order they promise is decided here and in `order.rs` (`MemoryOrder`); `docs/MEMORY-MODEL.md` argues it, and
 //! `tests/lower/order/` pins it. On x86-64 hosts plain accesses are in total store order. On AArch64 under `Tso`, integers up to
-//! 64 bits are load-acquire and store-release ([`Scalars`]); floats go through integers; vectors use a barrier behind each
-//! load and before each store. Read-modify-writes are full barriers, as LOCK is, also where a compare-and-swap fails.
+//! 64 bits are load-acquire and store-release ([`Scalars`]); floats go through integers; vectors, and what has been
+//! seen not to be aligned ([`Inst::UNALIGNED`]), use a barrier behind each load and before each store. Read-modify-writes are full barriers, as LOCK is, also where a compare-and-swap fails.
 
-use super::{GUEST_ACCESS, LANES, LOOK_BACK, Lowering, clif_type};
+use super::{FENCED_ACCESS, GUEST_ACCESS, LANES, LOOK_BACK, Lowering, clif_type};
 use crate::compile::StateAtFaults;
 use crate::helpers::Own;
 use crate::isa::Arch;
@@ -30,6 +30,12 @@ enum Access {
     Fenced,
 }
 
+impl Access {
+    fn flags(self) -> MemFlagsData {
+        if self == Access::Fenced { GUEST.with_trap_code(Some(FENCED_ACCESS)) } else { GUEST }
+    }
+}
+
 /// The part of a displacement that an AArch64 access of so many bytes has room for: 9 bits with a sign, unless the access is ordered also
 /// 12 bits in units of its size (Arm ARM C3.2). Of one that does not fit, the offset in a page, so that neighbours have the rest in common.
 fn near_part(disp: i32, bytes: u32, ordered: bool) -> i32 {
@@ -45,10 +51,10 @@ impl Lowering<'_> {
         self.scalars != Scalars::Plain
     }
 
-    fn access(&self, ty: Type) -> Access {
+    fn access(&self, inst: &Inst) -> Access {
         match self.scalars {
             Scalars::Plain => Access::Plain,
-            _ if ty.is_vector() => Access::Fenced,
+            _ if inst.ty.is_vector() || inst.is_unaligned() => Access::Fenced,
             Scalars::Acquire => Access::Ordered,
             Scalars::Rewritten => Access::Rewritten,
         }
@@ -118,7 +124,7 @@ impl Lowering<'_> {
     pub(super) fn load(&mut self, inst: &Inst) -> clif::Value {
         self.before_access();
         let ty = clif_type(inst.ty);
-        let access = self.access(inst.ty);
+        let access = self.access(inst);
         let bits = clif::Type::int(ty.bits() as u16);
         if access == Access::Ordered {
             let address = self.flat_address(inst.mem(), ty.bytes());
@@ -129,30 +135,31 @@ impl Lowering<'_> {
         let rewritten = access == Access::Rewritten;
         let (mem, bytes) = (inst.mem(), ty.bytes());
         let (base, disp) = if rewritten { self.unscaled_address(mem, bytes) } else { self.address(mem, bytes) };
-        if let Some(extended) = self.load_extended(inst, base, disp) {
-            return extended;
-        }
-        if rewritten && ty.is_float() {
+        let extended = self.load_extended(inst, access.flags(), base, disp);
+        if extended.is_none() && rewritten && ty.is_float() {
             let value = self.b.ins().load(bits.expect("a scalar"), GUEST, base, disp);
             return self.b.ins().bitcast(ty, LANES, value);
         }
-        let value = self.b.ins().load(ty, GUEST, base, disp);
+        let value = extended.unwrap_or_else(|| self.b.ins().load(ty, access.flags(), base, disp));
         if access == Access::Fenced {
             self.b.ins().fence();
+        }
+        if extended.is_some() {
+            return value;
         }
         // A fault must not move to the instruction that uses the value, which Cranelift may fold the load into.
         if self.options.state_at_faults != StateAtFaults::PcOnly || rewritten { self.opaque(value) } else { value }
     }
 
     /// An integer that is wanted extended: the load does it. Where nothing else is wanted, the extension finds the value in its own type.
-    fn load_extended(&mut self, inst: &Inst, base: clif::Value, disp: i32) -> Option<clif::Value> {
+    fn load_extended(&mut self, inst: &Inst, flags: MemFlagsData, base: clif::Value, disp: i32) -> Option<clif::Value> {
         let only = self.users.only(self.at).map(|user| self.region.insts[user]);
         if let Some(user) = only.filter(|user| user.op == Op::Sextend && matches!(user.ty, Type::I32 | Type::I64)) {
             let (to, ins) = (clif_type(user.ty), self.b.ins());
             return Some(match inst.ty {
-                Type::I8 => ins.sload8(to, GUEST, base, disp),
-                Type::I16 => ins.sload16(to, GUEST, base, disp),
-                _ => ins.sload32(GUEST, base, disp),
+                Type::I8 => ins.sload8(to, flags, base, disp),
+                Type::I16 => ins.sload16(to, flags, base, disp),
+                _ => ins.sload32(flags, base, disp),
             });
         }
         let to = only.filter(|user| user.op == Op::Uextend).map_or(inst.ty, |user| user.ty);
@@ -161,9 +168,9 @@ impl Lowering<'_> {
         }
         let ins = self.b.ins();
         let wide = match inst.ty {
-            Type::I8 => ins.uload8(types::I64, GUEST, base, disp),
-            Type::I16 => ins.uload16(types::I64, GUEST, base, disp),
-            Type::I32 => ins.uload32(GUEST, base, disp),
+            Type::I8 => ins.uload8(types::I64, flags, base, disp),
+            Type::I16 => ins.uload16(types::I64, flags, base, disp),
+            Type::I32 => ins.uload32(flags, base, disp),
             _ => return None,
         };
         Some(self.part_of(wide, clif_type(to)))
@@ -179,14 +186,14 @@ impl Lowering<'_> {
     pub(super) fn store(&mut self, inst: &Inst) {
         self.before_access();
         let value = self.in_register(IrValue(inst.args[3]));
-        let access = self.access(inst.ty);
+        let access = self.access(inst);
         if access == Access::Fenced {
             self.b.ins().fence();
         }
         let bytes = clif_type(inst.ty).bytes();
         if !matches!(access, Access::Ordered | Access::Rewritten) {
             let (base, disp) = self.address(inst.mem(), bytes);
-            self.b.ins().store(GUEST, value, base, disp);
+            self.b.ins().store(access.flags(), value, base, disp);
             return;
         }
         let bits = clif::Type::int(inst.ty.bits() as u16).expect("a scalar");

@@ -57,6 +57,9 @@ use std::collections::HashMap;
 /// Marks accesses to guest memory in the list of traps.
 pub(crate) const GUEST_ACCESS: TrapCode = TrapCode::unwrap_user(1);
 
+/// The same, of an access that a barrier orders.
+pub(crate) const FENCED_ACCESS: TrapCode = TrapCode::unwrap_user(2);
+
 /// What lowering knows beside the function.
 pub(crate) struct Lowered {
     pub(crate) exits: Vec<ExitSite>,

@@ -12,6 +12,7 @@
 
 #![allow(unsafe_code)]
 
+use super::CarriedOut;
 use super::a64::{self, Instruction, LoopOp, Ordered};
 use crate::cold;
 use crate::thread::Access;
@@ -435,17 +436,20 @@ pub(crate) fn context_set_fault(context: &mut libc::ucontext_t) {
 }
 
 /// See `arch/mod.rs`.
-pub(crate) fn emulate_unaligned(context: &mut libc::ucontext_t, may: impl Fn(u64, usize, Access) -> bool) -> bool {
+pub(crate) fn emulate_unaligned(
+    context: &mut libc::ucontext_t,
+    may: impl Fn(u64, usize, Access) -> bool,
+) -> CarriedOut {
     let registers = &mut context.uc_mcontext;
     // SAFETY: the pc of generated code that has just been executed.
     let word = unsafe { (registers.pc as *const u32).read() };
-    let Some(insn) = a64::decode(word) else { return false };
+    let Some(insn) = a64::decode(word) else { return CarriedOut::Not };
     let Instruction { op, bytes, offset, rs, rn, rt } = insn;
     let base = if rn == 31 { registers.sp } else { registers.regs[rn] };
     let addr = base.wrapping_add_signed(offset);
     let access = if matches!(op, Ordered::Load(_)) { Access::Read } else { Access::Write };
     if !may(addr, bytes, access) {
-        return false;
+        return CarriedOut::Not;
     }
     let mask = u64::MAX >> (64 - 8 * bytes);
     let get = |n: usize| if n == 31 { 0 } else { registers.regs[n] & mask };
@@ -459,7 +463,7 @@ pub(crate) fn emulate_unaligned(context: &mut libc::ucontext_t, may: impl Fn(u64
             Ordered::LoadExclusive => {
                 // SAFETY: generated code is followed by its own padding and constants, so five words can be read.
                 let code = (registers.pc as *const [u32; a64::LOOP_WORDS]).read();
-                let Some(whole) = a64::decode_loop(&code) else { return false };
+                let Some(whole) = a64::decode_loop(&code) else { return CarriedOut::Not };
                 words = whole.words;
                 let (operand, source) = (get(whole.operand), get(whole.source));
                 match whole.op {
@@ -471,7 +475,7 @@ pub(crate) fn emulate_unaligned(context: &mut libc::ucontext_t, may: impl Fn(u64
             Ordered::Fetch(fetch) => unaligned(addr, bytes, |old| fetch.apply(old, operand)),
         }
     };
-    let Ok(old) = old else { return false };
+    let Ok(old) = old else { return CarriedOut::Not };
     let result = match op {
         Ordered::Load(extend) => Some((rt, extend.apply(old, bytes))),
         Ordered::LoadExclusive | Ordered::Fetch(_) => Some((rt, old)),
@@ -482,7 +486,7 @@ pub(crate) fn emulate_unaligned(context: &mut libc::ucontext_t, may: impl Fn(u64
         registers.regs[register] = value;
     }
     registers.pc += 4 * words;
-    true
+    if matches!(op, Ordered::Load(_) | Ordered::Store) { CarriedOut::Plain } else { CarriedOut::Atomic }
 }
 
 /// Loads `bytes` at an address that is not a multiple of that, before everything behind it: as one access within 8 aligned bytes.

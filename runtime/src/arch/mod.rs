@@ -70,8 +70,8 @@ pub(crate) use host::context_set_fault;
 /// `fn context_is_write(&ucontext_t) -> bool`: whether the memory access that faulted was a write.
 pub(crate) use host::context_is_write;
 
-/// `fn emulate_unaligned(&mut ucontext_t, may: impl Fn(addr, bytes, Access) -> bool) -> bool`: generated code has faulted
-/// because an ordered or atomic access was not aligned, which x86-64 allows: carries it out and steps over it. False if
+/// `fn emulate_unaligned(&mut ucontext_t, may: impl Fn(addr, bytes, Access) -> bool) -> CarriedOut`: generated code has faulted
+/// because an ordered or atomic access was not aligned, which x86-64 allows: carries it out and steps over it, unless
 /// that is not what has happened. `may` says whether the guest has that access there.
 pub(crate) use host::emulate_unaligned;
 
@@ -128,6 +128,17 @@ pub(crate) fn fixup(pc: u64) -> Option<u64> {
     let table = unsafe { std::slice::from_raw_parts(start, count) };
     let absolute = |field: &i32| (std::ptr::from_ref(field) as u64).wrapping_add_signed(i64::from(*field));
     table.iter().find(|f| absolute(&f.access) == pc).map(|f| absolute(&f.landing))
+}
+
+/// What `emulate_unaligned` has done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(not(target_arch = "aarch64"), expect(dead_code, reason = "the host minds no alignment"))]
+pub(crate) enum CarriedOut {
+    Not,
+    /// A load or a store.
+    Plain,
+    /// A LOCK operation.
+    Atomic,
 }
 
 /// Whose a fault at a host pc is, as far as units are concerned.

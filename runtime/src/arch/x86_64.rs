@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code)]
 
+use super::CarriedOut;
 use crate::thread::Access;
 use calque_ir::CpuState;
 use once_cell::race::OnceBool;
@@ -249,6 +250,6 @@ pub(crate) fn context_set_sp(context: &mut libc::ucontext_t, sp: u64) {
     context.uc_mcontext.gregs[libc::REG_RSP as usize] = sp as i64;
 }
 
-pub(crate) fn emulate_unaligned(_: &mut libc::ucontext_t, _: impl Fn(u64, usize, Access) -> bool) -> bool {
-    false
+pub(crate) fn emulate_unaligned(_: &mut libc::ucontext_t, _: impl Fn(u64, usize, Access) -> bool) -> CarriedOut {
+    CarriedOut::Not
 }
