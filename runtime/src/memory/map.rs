@@ -867,15 +867,16 @@ impl State {
         Err(Errno::ENOMEM)
     }
 
-    /// The highest start of `len` free bytes in `bottom..top`.
+    /// The highest start of `len` free bytes in `bottom..top`. One walk from the top down: the map finds the last mapping of a range only by passing
+    /// all that are above.
     fn highest_gap(&self, bottom: u64, mut top: u64, len: u64) -> Option<u64> {
-        loop {
-            let start = top.checked_sub(len).filter(|&start| start >= bottom)?;
-            match self.map.overlapping(&(start..top)).next_back() {
-                None => return Some(start),
-                Some((range, _)) => top = range.start,
+        for (range, _) in self.map.overlapping(bottom..top).rev() {
+            if range.end.checked_add(len).is_some_and(|end| end <= top) {
+                break;
             }
+            top = range.start;
         }
+        top.checked_sub(len).filter(|&start| start >= bottom)
     }
 }
 
