@@ -18,7 +18,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Code starts at multiples of this: a fetch window of current processors.
-const ALIGNMENT: usize = 32;
+const FETCHED: usize = 32;
 
 /// `MFD_EXEC` (include/uapi/linux/memfd.h, Linux 6.3): asks for an executable file where the sysctl `vm.memfd_noexec` is 1.
 const MFD_EXEC: libc::c_uint = 0x10;
@@ -27,6 +27,8 @@ pub(crate) struct CodeMemory {
     pub(crate) executable: NonNull<u8>,
     pub(crate) writable: NonNull<u8>,
     size: usize,
+    /// Code starts at multiples of this.
+    alignment: usize,
     used: AtomicUsize,
 }
 
@@ -38,12 +40,14 @@ unsafe impl Sync for CodeMemory {}
 impl CodeMemory {
     /// Reserves `size` bytes; pages are allocated as they are written.
     pub(crate) fn new(size: usize) -> Result<Self, CacheError> {
-        Self::with_executable(size, |_, _| None)
+        Self::with_executable(size, FETCHED, |_, _| None)
     }
 
-    /// The same, with the executable mapping where `place` puts it, given the size and the file; anywhere if it yields `None`.
+    /// The same, with the executable mapping where `place` puts it, given the size and the file; anywhere if it yields `None`. Code starts at
+    /// multiples of `alignment`.
     pub(crate) fn with_executable(
         size: usize,
+        alignment: usize,
         place: impl FnOnce(usize, &OwnedFd) -> Option<NonNull<u8>>,
     ) -> Result<Self, CacheError> {
         let limit = FileLimit::raised()?;
@@ -54,12 +58,12 @@ impl CodeMemory {
             Some(executable) => executable,
             None => map(None, size, RUNS, &file).map_err(CacheError::ExecRefused)?,
         };
-        Ok(Self { executable, writable, size, used: AtomicUsize::new(0) })
+        Ok(Self { executable, writable, size, alignment, used: AtomicUsize::new(0) })
     }
 
     /// Takes `len` bytes; `None` if the memory is full. The offset is from the start of both mappings.
     pub(crate) fn allocate(&self, len: usize) -> Option<usize> {
-        let step = len.next_multiple_of(ALIGNMENT);
+        let step = len.next_multiple_of(self.alignment);
         let take = |used: usize| used.checked_add(step).filter(|&end| end <= self.size);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()
     }

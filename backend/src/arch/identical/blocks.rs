@@ -7,10 +7,10 @@
 
 use super::area::{Area, MOST_COUNTERS};
 use super::calls;
-use super::emit::{Code, LAST_RETURN, R11, RIP, RSP, SP, STRAYED, Sum, TRANSFER};
+use super::emit::{Code, LAST_RETURN, R11, RCX, RIP, RSP, SP, STRAYED, Sum, TRANSFER};
 use super::enter;
 use super::sites::{self, Away, Phase, Rule, Sequence, Site};
-use super::unit::{BEFORE_POINT, Check, Counted, Entry, Exits, Profiler, Source, Translator, UnitExit, Way, World};
+use super::unit::{BEFORE_POINT, Check, Counted, Entry, Exits, Profiler, Source, Translator, Way, World};
 use crate::cache::{CacheError, CodeMemory};
 use crate::sync::{AtomicU64, Mutex, MutexGuard};
 use hashbrown::{HashMap, HashSet, HashTable};
@@ -92,44 +92,56 @@ struct Record {
     removed: bool,
 }
 
-/// A direct exit of a unit.
+impl Record {
+    /// Of code at this place that belongs to no guest pc.
+    fn of_no_unit(start: u32, items: u32) -> Record {
+        Record { pc: 0, start, items, incoming: 0, kind: Kind::Landing, way: Way::Start, removed: false }
+    }
+}
+
+/// A direct exit of a unit. Its number says where its stub is (`State::stub`).
 struct Exit {
-    /// The target in 48 bits, which a canonical address follows from (SDM vol. 1 3.3.7.1), and above it how far behind `at` its stub is:
-    /// low and high half.
-    packed: [u32; 2],
-    /// Place in code memory of the displacement.
+    /// The target if that is below 4 GiB, else where it stands in `State::far_targets`.
+    target: u32,
+    /// Place in code memory of the displacement, and above it `FAR`, and `LINKED` if it is joined to the unit of its target.
     at: u32,
-    /// Next exit with the same target, plus 1; `LINKED` if joined to the unit of its target.
+    /// Next exit with the same target, plus 1.
     next: u32,
 }
 
-/// There are fewer exits than code memory has bytes.
 const LINKED: u32 = 1 << 31;
-const _: () = assert!(MOST < LINKED as usize);
+const FAR: u32 = 1 << 30;
+const _: () = assert!(MOST < FAR as usize, "a place leaves room for the marks");
 
 impl Exit {
-    fn new(start: u32, exit: &UnitExit) -> Exit {
-        let stub = u16::try_from(exit.stub - exit.at).expect("a unit is shorter than 64 KiB");
-        let packed = exit.target << 16 >> 16 | u64::from(stub) << 48;
-        Exit { packed: [packed as u32, (packed >> 32) as u32], at: start + exit.at, next: 0 }
+    /// The displacement at this place, which leads to `target`.
+    fn new(at: u32, target: u64, far_targets: &mut Vec<u64>) -> Exit {
+        match u32::try_from(target) {
+            Ok(target) => Exit { target, at, next: 0 },
+            Err(_) => {
+                far_targets.push(target);
+                Exit { target: far_targets.len() as u32 - 1, at: at | FAR, next: 0 }
+            }
+        }
     }
 
-    fn packed(&self) -> u64 {
-        u64::from(self.packed[0]) | u64::from(self.packed[1]) << 32
+    fn target(&self, far_targets: &[u64]) -> u64 {
+        if self.at & FAR == 0 { self.target.into() } else { far_targets[self.target as usize] }
     }
 
-    fn target(&self) -> u64 {
-        ((self.packed() as i64) << 16 >> 16) as u64
-    }
-
-    fn stub(&self) -> u32 {
-        self.at + (self.packed() >> 48) as u32
+    fn place(&self) -> u32 {
+        self.at & !(LINKED | FAR)
     }
 
     fn is_linked(&self) -> bool {
-        self.next & LINKED != 0
+        self.at & LINKED != 0
     }
 }
+
+/// Stubs of exits are made so many at a time, in places of their own: what is seldom run is not between what often is.
+const STUBS: usize = 1024;
+/// More than the exits of a unit.
+const MOST_EXITS: usize = 256;
 
 /// Records by guest pc, of units and of what is the interpreter's.
 #[derive(Default)]
@@ -168,6 +180,10 @@ struct State {
     heads: HashMap<u16, u32>,
     records: Vec<Record>,
     exits: Vec<Exit>,
+    /// Targets of exits that are above 4 GiB.
+    far_targets: Vec<u64>,
+    /// Places in code memory of [`STUBS`] exits' stubs each.
+    stubs: Vec<u32>,
     items: Vec<u8>,
     /// Records made from a guest page.
     pages: HashMap<u64, Vec<u32>>,
@@ -184,9 +200,7 @@ struct State {
 
 impl State {
     fn new(translator: Translator, header: &Header) -> State {
-        let start = header.returns as u32;
-        let returns =
-            Record { pc: 0, start, items: 0, incoming: 0, kind: Kind::Landing, way: Way::Start, removed: false };
+        let returns = Record::of_no_unit(header.returns as u32, 0);
         State {
             translator,
             by_pc: Index::default(),
@@ -194,6 +208,8 @@ impl State {
             heads: HashMap::new(),
             records: vec![returns],
             exits: Vec::new(),
+            far_targets: Vec::new(),
+            stubs: Vec::new(),
             items: header.items.clone(),
             pages: HashMap::new(),
             counters: HashMap::new(),
@@ -206,6 +222,16 @@ impl State {
 }
 
 impl State {
+    /// The guest pc that exit number `exit` leads to.
+    fn target(&self, exit: u32) -> u64 {
+        self.exits[exit as usize].target(&self.far_targets)
+    }
+
+    /// Place in code memory of the stub of exit number `exit`: it says which exit that is, and leaves.
+    fn stub(&self, exit: u32) -> u32 {
+        stub_at(&self.stubs, exit)
+    }
+
     /// What stands at this place in code memory, and whose it is.
     fn site(&self, offset: usize) -> Option<(&Record, Site)> {
         let next = self.records.partition_point(|record| record.start as usize <= offset);
@@ -214,6 +240,11 @@ impl State {
         let end = self.records.get(next).map_or(self.items.len(), |next| next.items as usize);
         sites::find(&self.items[record.items as usize..end], record.pc, inside).map(|site| (record, site))
     }
+}
+
+/// Place of an exit's stub in tables of them.
+fn stub_at(tables: &[u32], exit: u32) -> u32 {
+    tables[exit as usize / STUBS] + (exit as usize % STUBS * Code::STUB) as u32
 }
 
 /// The units of a process.
@@ -309,10 +340,10 @@ impl Blocks {
         self.memory.unshare()?;
         // While the child copied, the parent may have joined exits to units that the child does not have.
         let state = self.lock();
-        for exit in &state.exits {
-            let linked = if exit.is_linked() { state.by_pc.get(exit.target(), &state.records) } else { None };
-            let to = linked.map_or(exit.stub(), |i| state.records[i as usize].start);
-            self.memory.patch(exit.at, to);
+        for (number, exit) in (0..).zip(&state.exits) {
+            let linked = if exit.is_linked() { state.by_pc.get(state.target(number), &state.records) } else { None };
+            let to = linked.map_or_else(|| state.stub(number), |i| state.records[i as usize].start);
+            self.memory.patch(exit.place(), to);
         }
         for (pc, &(_, jump)) in &state.landings {
             self.memory.patch(jump, self.landing_target(&state, *pc));
@@ -352,7 +383,7 @@ impl Blocks {
 
     /// The target of an exit. Code memory is not reset meanwhile.
     pub fn target(&self, exit: u32) -> u64 {
-        self.lock().exits[exit as usize].target()
+        self.lock().target(exit)
     }
 
     /// What is known of `pc`, the target of an exit of code memory's `generation`; joins the two if it is a unit, and there still is that exit.
@@ -370,8 +401,9 @@ impl Blocks {
         let record = &mut state.records[to as usize];
         let from = &mut state.exits[exit as usize];
         if !from.is_linked() {
-            from.next = std::mem::replace(&mut record.incoming, exit + 1) | LINKED;
-            self.memory.patch(from.at, record.start);
+            from.next = std::mem::replace(&mut record.incoming, exit + 1);
+            self.memory.patch(from.place(), record.start);
+            from.at |= LINKED;
         }
     }
 
@@ -404,12 +436,13 @@ impl Blocks {
     ) -> Result<Option<Made>, TranslateError> {
         let mut guard = self.lock();
         let state = &mut *guard;
+        self.make_stubs(state)?;
         let start = self.memory.peek() as u32;
         let mut bytes = std::mem::take(&mut state.buffer);
         bytes.clear();
         let mut code = Code { bytes, base: self.memory.base() + u64::from(start), sum: self.header.code.sum };
         let (by_pc, records, counters) = (&state.by_pc, &state.records, &mut state.counters);
-        let guarded = &state.guarded;
+        let (guarded, stubs) = (&state.guarded, &state.stubs);
         let loose = state.changes.get(&pc).is_some_and(|changes| *changes >= LOOSE_AFTER);
         let (check, source) = match source {
             Source::Checked(bytes) => (Some(if loose { Check::Loose } else { Check::Exact }), Source::Checked(bytes)),
@@ -424,6 +457,7 @@ impl Blocks {
             profiler: profiler.map(|profiler| -> &mut dyn Profiler { profiler }),
             exits: self.exits,
             first_exit: state.exits.len() as u32,
+            stub: &|exit| self.memory.base() + u64::from(stub_at(stubs, exit)),
         };
         let is_unit = state.translator.translate(pc, &mut code, &mut world);
         let result = if !unchanged() {
@@ -441,6 +475,22 @@ impl Blocks {
         };
         state.buffer = code.bytes;
         result
+    }
+
+    /// Sees to it that there are stubs for the exits of one more unit.
+    fn make_stubs(&self, state: &mut State) -> Result<(), TranslateError> {
+        if state.exits.len() + MOST_EXITS <= state.stubs.len() * STUBS {
+            return Ok(());
+        }
+        let first = (state.stubs.len() * STUBS) as u32;
+        let start = self.memory.allocate(STUBS * Code::STUB).ok_or(TranslateError::Full)?;
+        let bytes = Vec::with_capacity(STUBS * Code::STUB);
+        let mut code = Code { bytes, base: self.memory.base() + start as u64, sum: self.header.code.sum };
+        (first..first + STUBS as u32).for_each(|exit| code.stub(exit, self.exits.link));
+        self.memory.write(start, &code.bytes);
+        state.stubs.push(start as u32);
+        state.records.push(Record::of_no_unit(start as u32, state.items.len() as u32));
+        Ok(())
     }
 
     /// Records what the translator has made, and joins what can be joined.
@@ -478,9 +528,10 @@ impl Blocks {
             }
         }
         if kind == Kind::Unit {
-            state.exits.extend(unit.exits.iter().map(|exit| Exit::new(start, exit)));
+            let far_targets = &mut state.far_targets;
+            state.exits.extend(unit.exits.iter().map(|exit| Exit::new(start + exit.at, exit.target, far_targets)));
             for exit in first_exit..state.exits.len() as u32 {
-                if let Some(to) = state.by_pc.get(state.exits[exit as usize].target(), &state.records)
+                if let Some(to) = state.by_pc.get(state.target(exit), &state.records)
                     && state.records[to as usize].kind == Kind::Unit
                 {
                     self.link(state, exit, to);
@@ -554,10 +605,12 @@ impl Blocks {
             self.memory.clear_byte(record.start - BEFORE_POINT);
         }
         state.by_pc.remove(index, &state.records);
-        while let Some(exit) = next.checked_sub(1) {
-            let exit = &mut state.exits[exit as usize];
-            next = std::mem::take(&mut exit.next) & !LINKED;
-            self.memory.patch(exit.at, exit.stub());
+        while let Some(number) = next.checked_sub(1) {
+            let stub = state.stub(number);
+            let exit = &mut state.exits[number as usize];
+            next = std::mem::take(&mut exit.next);
+            exit.at &= !LINKED;
+            self.memory.patch(exit.place(), stub);
         }
         if let Some(&(_, jump)) = state.landings.get(&pc) {
             self.memory.patch(jump, self.landing_target(state, pc));
@@ -621,6 +674,7 @@ impl Blocks {
         let state = self.lock();
         let table = state.records.len() * size_of::<Record>()
             + state.exits.len() * size_of::<Exit>()
+            + state.far_targets.len() * size_of::<u64>()
             + state.items.len()
             + state.by_pc.0.len() * (size_of::<u32>() + 1)
             + state.landings.len() * size_of::<(u64, (u32, u32))>();
@@ -642,6 +696,7 @@ fn counter_of(counters: &mut HashMap<u64, u32>, pc: u64) -> u32 {
 fn write_landing(code: &mut Code, sequence: &mut Sequence, pc: u64, next: u64, unit: u64) -> usize {
     code.move_rcx_away();
     sequence.rule(code.len(), Rule::DONE);
+    code.restore(RCX, RIP);
     code.check_rip(pc, next);
     code.move_rcx_back();
     sequence.rule(code.len(), Rule::DONE_RCX_AWAY);

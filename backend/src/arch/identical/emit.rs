@@ -18,7 +18,6 @@ pub(super) const R11: u8 = 11;
 pub(super) const GUEST_R11: u32 = offset_of!(Words, r11) as u32;
 pub(super) const SPILL: u32 = offset_of!(Words, spill) as u32;
 pub(super) const RIP: u32 = offset_of!(Words, rip) as u32;
-pub(super) const EXIT: u32 = offset_of!(Words, exit) as u32;
 pub(super) const X87_USED: u32 = offset_of!(Words, x87_used) as u32;
 pub(super) const BUDGET: u32 = offset_of!(Words, budget) as u32;
 pub(super) const CHECKS: u32 = offset_of!(Words, checks) as u32;
@@ -194,6 +193,16 @@ impl Code {
         self.put(&[0x8d, 0x89]);
         self.put32(value.wrapping_neg());
         self.put(&[0xe3, 5]);
+    }
+
+    /// Bytes of a stub.
+    pub(super) const STUB: usize = 11;
+
+    /// `mov r11d, exit; jmp link`
+    pub(super) fn stub(&mut self, exit: u32, link: u64) {
+        self.put(&[0x41, 0xbb]);
+        self.put32(exit);
+        self.jump(link);
     }
 
     /// `mov dword gs:[at], value`
@@ -556,23 +565,22 @@ impl Code {
         self.len() - 4
     }
 
-    /// Goes on behind itself if `Area::rip` is `pc`, else at `other`. RCX, which is in R11 meanwhile, is not moved back.
+    /// Goes on behind itself if `Area::rip`, which is in RCX, too, is `pc`, else at `other`. RCX, whose value is in R11 meanwhile, is not moved back.
     pub(super) fn check_rip(&mut self, pc: u64, other: u64) {
         let minus = pc.wrapping_neg();
         if minus as i64 == i64::from(minus as i32) {
-            self.restore(RCX, RIP);
             // A REX prefix: the whole of RCX.
             self.put(&[0x48]);
             self.skip_if_ecx_is(pc as u32);
             self.jump(other);
         } else {
-            for (at, half) in [(RIP + 4, (pc >> 32) as u32), (RIP, pc as u32)] {
-                // mov ecx, gs:[at]
-                self.put(&[0x65, 0x8b, 0x0c, 0x25]);
-                self.put32(at);
-                self.skip_if_ecx_is(half);
-                self.jump(other);
-            }
+            self.skip_if_ecx_is(pc as u32);
+            self.jump(other);
+            // mov ecx, gs:[RIP + 4]
+            self.put(&[0x65, 0x8b, 0x0c, 0x25]);
+            self.put32(RIP + 4);
+            self.skip_if_ecx_is((pc >> 32) as u32);
+            self.jump(other);
         }
     }
 

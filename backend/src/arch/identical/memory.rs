@@ -11,10 +11,13 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+/// Units start at multiples of this: there are many short ones, and what they leave free between them is fetched in vain.
+const ALIGNMENT: usize = 16;
+
 impl CodeMemory {
     /// As `new`, with the executable mapping at `place` if nothing is there.
     pub(crate) fn near(place: usize, size: usize) -> Result<Self, CacheError> {
-        Self::with_executable(size, |size, file| map_free(NonNull::new(place as *mut u8)?, size, RUNS, file))
+        Self::with_executable(size, ALIGNMENT, |size, file| map_free(NonNull::new(place as *mut u8)?, size, RUNS, file))
     }
 
     /// Where the next `allocate` begins.

@@ -25,7 +25,7 @@
 //!
 //! # Exits and links
 //! A direct exit is a `jmp` or `jcc` with a 32-bit displacement that leads to its *stub*, which says where it came from and
-//! leaves. Linking patches the displacement: one aligned store (within 8 bytes) through the writable alias of code memory, which other threads
+//! leaves. Stubs run once each, and lie apart from units, so that what is run often lies closely. Linking patches the displacement: one aligned store (within 8 bytes) through the writable alias of code memory, which other threads
 //! that execute it see before or after. Computed jumps index the thread's table of *landings* by the low 16 bits of the target
 //! (`Area::landings`). A landing belongs to one guest pc for good: it checks the whole pc, then jumps to the unit, or leaves if
 //! there is none; if the pc is another, it goes on to the next landing with that index.

@@ -59,8 +59,8 @@ struct Way {
 /// The exit that leads to `target`.
 fn way(blocks: &Blocks, target: u64) -> Way {
     let state = blocks.lock();
-    let exit = state.exits.iter().position(|exit| exit.target() == target).expect("there is such an exit");
-    Way { exit: exit as u32, at: state.exits[exit].at, stub: state.exits[exit].stub() }
+    let exit = (0..state.exits.len() as u32).find(|&exit| state.target(exit) == target).expect("there is such an exit");
+    Way { exit, at: state.exits[exit as usize].place(), stub: state.stub(exit) }
 }
 
 /// The unit that a thread comes to that leaves by this exit; none: the dispatcher.

@@ -158,7 +158,7 @@ pub(super) fn put_pc(items: &mut Vec<u8>, pc: u64) {
     items.extend(pc.to_le_bytes());
 }
 
-/// Finds what stands `offset` bytes into the unit that begins at guest pc `pc`; `None` behind its last instruction (in a stub).
+/// Finds what stands `offset` bytes into the unit that begins at guest pc `pc`; `None` behind its last instruction.
 pub(super) fn find(items: &[u8], pc: u64, offset: usize) -> Option<Site> {
     let (mut pc, mut host, mut rest, mut before) = (pc, 0, items, 0);
     while let [head, tail @ ..] = rest {

@@ -10,7 +10,7 @@ mod profiled;
 
 use super::area::{TransferKind, return_slot};
 use super::classify::{Kind, Kinds};
-use super::emit::{BUDGET, Code, EXIT, GUEST_R11, R11, RCX, RIP, SPILL, X87_USED, counter};
+use super::emit::{BUDGET, Code, GUEST_R11, R11, RCX, RIP, SPILL, X87_USED, counter};
 use super::sites::{self, Phase, Rule, Sequence};
 pub(super) use checked::Check;
 pub use checked::Source;
@@ -26,6 +26,7 @@ const MAX_INSN: usize = 15;
 /// Where units can go that are not units: offsets in the header of code memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Exits {
+    /// By the exit whose number is in R11.
     pub(super) link: u64,
     pub(super) syscall: u64,
     pub(super) odd: u64,
@@ -71,8 +72,6 @@ pub trait Profiler {
 pub(super) struct UnitExit {
     /// Offset in the code of the displacement that leads out.
     pub(super) at: u32,
-    /// Offset of its stub.
-    pub(super) stub: u32,
     pub(super) target: u64,
 }
 
@@ -155,6 +154,8 @@ pub(super) struct World<'a> {
     pub(super) exits: Exits,
     /// Number of the unit's first exit.
     pub(super) first_exit: u32,
+    /// Host address of an exit's stub.
+    pub(super) stub: &'a dyn Fn(u32) -> u64,
 }
 
 /// How a unit's translation goes on behind an instruction.
@@ -455,15 +456,15 @@ impl Pass<'_, '_> {
         self.rule(Rule::STEP);
     }
 
-    /// The displacement of a patchable branch, with its stub to be made by `stubs`; `opcode` is in front of it.
+    /// The displacement of a patchable branch, which `stubs` leads to its stub; `opcode` is in front of it.
     fn exit(&mut self, opcode: &[u8], target: u64) {
         self.code.align_patch(opcode.len());
         self.code.put(opcode);
-        self.unit.exits.push(UnitExit { at: self.code.len() as u32, stub: 0, target });
+        self.unit.exits.push(UnitExit { at: self.code.len() as u32, target });
         self.code.put(&[0; 4]);
     }
 
-    /// Ends the unit with a jump to `target`, then writes the stubs of its exits.
+    /// Ends the unit with a jump to `target`.
     fn leave_to(&mut self, target: u64) {
         self.settle(target);
         let begin = self.code.len();
@@ -485,7 +486,7 @@ impl Pass<'_, '_> {
         self.stubs();
     }
 
-    /// Thunks of calls, then the stubs of exits.
+    /// Ends the unit: thunks of calls, and what else is out of line; exits lead to their stubs.
     fn stubs(&mut self) {
         for i in 0..self.unit.thunks.len() {
             let thunk = self.unit.thunks[i];
@@ -493,12 +494,8 @@ impl Pass<'_, '_> {
         }
         self.count_taken();
         self.unusual_ways();
-        let first = self.world.first_exit;
-        for (i, exit) in self.unit.exits.iter_mut().enumerate() {
-            exit.stub = self.code.len() as u32;
-            self.code.patch(exit.at as usize, self.code.here());
-            self.code.store32(EXIT, first + i as u32);
-            self.code.jump(self.world.exits.link);
+        for (number, exit) in (self.world.first_exit..).zip(&self.unit.exits) {
+            self.code.patch(exit.at as usize, (self.world.stub)(number));
         }
         self.checked_stubs();
     }
