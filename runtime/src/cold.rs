@@ -1,8 +1,13 @@
 //! Cold code by the emitter (`backend::emit`): what AArch64 hosts run before Cranelift, and beside it.
 //!
-//! A block is lifted and emitted when the dispatcher first arrives at it, and published beside compiled regions in the same code cache.
+//! A block is emitted when the dispatcher arrives at it for the second time, and published beside compiled regions in the same code cache.
 //! It stays when a region is compiled at its pc, for whoever is on the way there; exits lead to the region then, and jump caches forget the pc.
 //! Exits of either kind of code are linked to either kind of target.
+//!
+//! **First runs.** Two thirds of the blocks that a start-up comes by run once. So with `auto` the first arrival only lifts the block and has the
+//! interpreter run it, which costs less than half of emitting, publishing and linking it; nothing is published, and only a bit of the
+//! thread's says that it has been there. What was lifted is kept for a while ([`FirstRuns`]): most second arrivals come soon. Only
+//! fixed code is tried so: of other pages, what was read would have to be compared.
 //!
 //! **Heat.** Emitted code counts no executions. Its countdown (`emit/exit.rs`) brings each thread back once in [`period`] backward jumps,
 //! calls, returns, and arrivals from compiled regions; the place it was about to go to has then run about as often as the period is long. Where
@@ -13,13 +18,14 @@
 //! its effect before the next block (`fault.rs`, case 1), and blocks of memory that may change end behind stores.
 
 use crate::memory::{CodePage, GuestMap};
+use crate::options::Engine;
 use crate::process::Process;
 use crate::smc::{GuestCode, Known};
 use crate::stats;
 use crate::tier::{Code, ColdBlock, Entry, Jit};
 use calque_backend::{CacheError, CodeKind, EmitOptions, Emitter, FlagsAtEntry, HostIsa, MemoryOrder};
 use calque_frontend::{LiftOptions, Lifted};
-use calque_ir::GuestAddr;
+use calque_ir::{GuestAddr, Region};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -77,11 +83,72 @@ pub(crate) struct ColdMaker {
     emitter: Emitter,
     lifted: Lifted,
     known: Known,
+    first_runs: FirstRuns,
 }
 
 impl ColdMaker {
     pub(crate) fn new(host: HostIsa) -> Self {
-        Self { emitter: Emitter::new(host), lifted: Lifted::default(), known: Known::default() }
+        Self {
+            emitter: Emitter::new(host),
+            lifted: Lifted::default(),
+            known: Known::default(),
+            first_runs: FirstRuns::default(),
+        }
+    }
+}
+
+/// Where a thread has been, and what it has lifted there.
+struct FirstRuns {
+    /// A bit for each pc's hash: places that share one are taken for visited.
+    visited: Vec<u64>,
+    /// Blocks that were lifted, each at its pc's place.
+    kept: Vec<FirstRun>,
+}
+
+/// A block lifted for its first run.
+#[derive(Default)]
+struct FirstRun {
+    lifted: Lifted,
+    /// Where it was lifted, with so many invalidations before.
+    from: Option<(GuestAddr, u64)>,
+}
+
+impl Default for FirstRuns {
+    fn default() -> Self {
+        Self { visited: vec![0; VISITED / 64], kept: std::iter::repeat_with(FirstRun::default).take(KEPT).collect() }
+    }
+}
+
+/// Blocks kept, a power of two. Each takes 1 to 2 KiB; with 64, what python's start-up lifts again takes as much as its first runs save.
+const KEPT: usize = 256;
+
+/// Bits for places visited, a power of two: large programs have some ten thousand blocks.
+const VISITED: usize = 1 << 18;
+
+impl FirstRuns {
+    /// Whether this is the first visit.
+    fn visit(&mut self, pc: GuestAddr) -> bool {
+        let bit = (pc.0 ^ pc.0 >> 18) as usize % VISITED;
+        let word = &mut self.visited[bit / 64];
+        let before = *word;
+        *word |= 1 << (bit % 64);
+        *word != before
+    }
+
+    /// The place of the block at `pc`.
+    fn place(&mut self, pc: GuestAddr) -> &mut FirstRun {
+        &mut self.kept[(pc.0 ^ pc.0 >> 8) as usize % KEPT]
+    }
+
+    /// Puts the block that was lifted at `pc`, with so many invalidations before, into `lifted`, if it is still there.
+    fn take(&mut self, pc: GuestAddr, before: u64, lifted: &mut Lifted) -> bool {
+        let kept = self.place(pc);
+        let found = kept.from == Some((pc, before));
+        if found {
+            kept.from = None;
+            std::mem::swap(&mut kept.lifted, lifted);
+        }
+        found
     }
 }
 
@@ -91,6 +158,40 @@ impl Code {
         let code = GuestCode::with(map, maker.known.still(map, self.invalidations()));
         let takes = code.takes_deferred(pc, &self.lift_options());
         if takes { FlagsAtEntry::Dead } else { FlagsAtEntry::Wanted }
+    }
+
+    /// The block at `pc`, to be run by the interpreter right away; none if it is to be emitted, as this is not the first time or somebody else
+    /// has made code of it.
+    pub(crate) fn first_run<'m>(
+        &self,
+        process: &Process,
+        maker: &'m mut ColdMaker,
+        pc: GuestAddr,
+    ) -> Option<&'m Region> {
+        if self.engine != Engine::Auto || !maker.first_runs.visit(pc) || self.is_known(pc) {
+            return None;
+        }
+        let before = self.invalidations();
+        let code = GuestCode::with(&process.mem, maker.known.still(&process.mem, before));
+        if !code.may_run(pc) || !code.is_fixed() {
+            return None;
+        }
+        let run = maker.first_runs.place(pc);
+        run.from = None;
+        code.lift_block(&mut run.lifted, pc, &self.emitted_options());
+        if !code.is_fixed() {
+            return None;
+        }
+        run.from = Some((pc, before));
+        let region = run.lifted.region();
+        stats::add(&process.stats.first_runs, 1);
+        stats::add(&process.stats.first_run_insns, u64::from(region.guest_insns));
+        Some(region)
+    }
+
+    /// How to lift what is emitted.
+    fn emitted_options(&self) -> LiftOptions {
+        LiftOptions { defers: true, ..self.lift_options() }
     }
 
     /// Makes code for the block at `entry`, unless it has some.
@@ -115,12 +216,14 @@ impl Code {
         if !entry.is_usable() {
             return Some(Made::Nothing);
         }
-        let ColdMaker { emitter, lifted, known } = maker;
+        let ColdMaker { emitter, lifted, known, first_runs } = maker;
         let code = GuestCode::with(&process.mem, known.still(&process.mem, before));
         if !code.may_run(entry.pc) {
             return Some(Made::Unfetchable);
         }
-        code.lift_block(lifted, entry.pc, &LiftOptions { defers: true, ..self.lift_options() });
+        if !(code.is_fixed() && first_runs.take(entry.pc, before, lifted)) {
+            code.lift_block(lifted, entry.pc, &self.emitted_options());
+        }
         self.mark_unaligned(lifted.region_mut());
         let region = lifted.region();
         let origin = code.origin(region);
@@ -173,6 +276,25 @@ impl Code {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_is_visited_for_the_first_time_once() {
+        let mut runs = FirstRuns::default();
+        let pcs = (0..1000).map(|n| GuestAddr(0x40_1000 + 7 * n));
+        assert!(pcs.clone().all(|pc| runs.visit(pc)));
+        assert!(!pcs.clone().any(|pc| runs.visit(pc)));
+    }
+
+    #[test]
+    fn what_was_lifted_is_taken_once_and_only_if_nothing_changed() {
+        let (mut runs, mut lifted) = (FirstRuns::default(), Lifted::default());
+        let pc = GuestAddr(0x40_1000);
+        runs.place(pc).from = Some((pc, 5));
+        assert!(!runs.take(pc, 6, &mut lifted));
+        assert!(!runs.take(GuestAddr(pc.0 ^ 0x1_0100), 5, &mut lifted));
+        assert!(runs.take(pc, 5, &mut lifted));
+        assert!(!runs.take(pc, 5, &mut lifted));
+    }
 
     #[test]
     fn countdowns_get_longer_while_they_tell_nothing() {

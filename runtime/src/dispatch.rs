@@ -32,7 +32,7 @@ use calque_frontend::{LiftOptions, lift_block};
 use calque_ir::addr::GUEST_PAGE;
 use calque_ir::interp::{self, Frame, Next};
 use calque_ir::state::MXCSR_DAZ;
-use calque_ir::{CpuState, FaultKind, GuestAddr};
+use calque_ir::{CpuState, FaultKind, GuestAddr, Region};
 use std::ptr::null;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -394,49 +394,18 @@ impl Thread {
             if self.cpu.mxcsr & MXCSR_DAZ != 0 && !self.process.code.require_flushing() {
                 return Event::Safepoint;
             }
-            if !self.exec.entries.find(pc).is_some_and(|entry| compiled || entry.cold().is_some())
-                && let Some(event) = self.prepare(GuestAddr(pc), compiled)
-            {
-                return event;
-            }
-            let Thread { exec, cpu, process, recording, .. } = self;
-            let Some(entry) = exec.entries.find(pc) else { return Event::Safepoint };
-            let arrivals = std::mem::take(&mut exec.sampled);
-            if arrivals != 0
-                && let Some(entry) = exec.entries.owner(pc)
-            {
-                let news = process.code.sampled(process, entry, arrivals);
-                exec.period = cold::next_period(process.code.hot, arrivals, news);
-            }
-            let event = match (entry.runnable().filter(|_| compiled), &process.code.jit) {
-                (Some(code), Some(jit)) => {
-                    match exec.last_exit {
-                        LastExit::None | LastExit::Fault { .. } => {}
-                        LastExit::Cell(cell) => link(process, jit, cell, entry),
-                        LastExit::Indirect(from) => exec.remember_jump(from, process, jit, entry),
+            let runs = |entry: &Entry| compiled || entry.cold().is_some();
+            let event = match self.exec.entries.find(pc).is_some_and(runs) {
+                true => self.run_entry(member, compiled, &mut warm),
+                false => match self.try_out(GuestAddr(pc), compiled) {
+                    Some(ran) => ran,
+                    None => {
+                        if let Some(event) = self.prepare(GuestAddr(pc), compiled) {
+                            return event;
+                        }
+                        self.run_entry(member, compiled, &mut warm)
                     }
-                    warm = true;
-                    enter(cpu, process, jit, member, code, exec)
-                }
-                _ => {
-                    exec.last_exit = LastExit::None;
-                    if warm
-                        && compiled
-                        && process.code.calls_for_action(entry.warm())
-                        && let Some(entry) = exec.entries.owner(pc)
-                    {
-                        process.code.act(process, entry);
-                    }
-                    let Some(block) = entry.cold() else { return Event::Safepoint };
-                    entry.count_run();
-                    let recording = recording.as_ref();
-                    let (event, unreached) =
-                        interpret_recorded(cpu, process, recording, block, &mut exec.frame, &mut warm);
-                    if unreached != 0 {
-                        exec.last_exit = LastExit::Fault { unreached };
-                    }
-                    event
-                }
+                },
             };
             if let Some(event) = event {
                 if let LastExit::Fault { unreached } = self.exec.last_exit {
@@ -452,6 +421,55 @@ impl Thread {
                 return Event::Safepoint;
             }
         }
+    }
+
+    /// Runs the code of the entry for RIP, which is in the cache, in the best engine that has it.
+    #[inline]
+    fn run_entry(&mut self, member: &Member, compiled: bool, warm: &mut bool) -> Option<Event> {
+        let Thread { exec, cpu, process, recording, .. } = self;
+        let pc = cpu.rip;
+        let Some(entry) = exec.entries.find(pc) else { return Some(Event::Safepoint) };
+        let arrivals = std::mem::take(&mut exec.sampled);
+        if arrivals != 0
+            && let Some(entry) = exec.entries.owner(pc)
+        {
+            let news = process.code.sampled(process, entry, arrivals);
+            exec.period = cold::next_period(process.code.hot, arrivals, news);
+        }
+        if let (Some(code), Some(jit)) = (entry.runnable().filter(|_| compiled), &process.code.jit) {
+            match exec.last_exit {
+                LastExit::None | LastExit::Fault { .. } => {}
+                LastExit::Cell(cell) => link(process, jit, cell, entry),
+                LastExit::Indirect(from) => exec.remember_jump(from, process, jit, entry),
+            }
+            *warm = true;
+            return enter(cpu, process, jit, member, code, exec);
+        }
+        exec.last_exit = LastExit::None;
+        if *warm
+            && compiled
+            && process.code.calls_for_action(entry.warm())
+            && let Some(entry) = exec.entries.owner(pc)
+        {
+            process.code.act(process, entry);
+        }
+        let Some(block) = entry.cold() else { return Some(Event::Safepoint) };
+        entry.count_run();
+        let (event, unreached) = interpret_recorded(cpu, process, recording.as_ref(), block, &mut exec.frame, warm);
+        if unreached != 0 {
+            exec.last_exit = LastExit::Fault { unreached };
+        }
+        event
+    }
+
+    /// Where cold code is emitted: has the interpreter run the block at `pc`, for the first time; what came of it, if that was done.
+    #[inline]
+    fn try_out(&mut self, pc: GuestAddr, compiled: bool) -> Option<Option<Event>> {
+        let Thread { exec, cpu, process, .. } = self;
+        let maker = exec.maker.as_mut().filter(|_| compiled)?;
+        let region = process.code.first_run(process, maker, pc)?;
+        (exec.last_exit, exec.sampled) = (LastExit::None, 0);
+        Some(run_region(cpu, process, region, &mut exec.frame))
     }
 
     /// Whether a trap of this kind says that the translation of what is at RIP is not good any more: a checked block has found other bytes;
@@ -652,11 +670,20 @@ pub(crate) fn interpret(
     frame: &mut Frame,
     warm: &mut bool,
 ) -> Option<Event> {
+    let event = run_region(cpu, process, &block.region, frame);
+    if event.is_none() {
+        *warm = block.warms(GuestAddr(cpu.rip));
+    }
+    event
+}
+
+/// Runs a region in the interpreter; `None` goes on at RIP.
+#[inline]
+fn run_region(cpu: &mut CpuState, process: &Process, region: &Region, frame: &mut Frame) -> Option<Event> {
     let mut memory = GuestMemory { ordered: process.code.is_ordered() };
-    match interp::run(&block.region, cpu, &mut memory, frame) {
+    match interp::run(region, cpu, &mut memory, frame) {
         Ok(Next::Pc(next)) => {
             cpu.rip = next.0;
-            *warm = block.warms(next);
             None
         }
         Ok(Next::Syscall { next }) => {

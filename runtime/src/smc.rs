@@ -125,6 +125,11 @@ impl<'a> GuestCode<'a> {
         self.mark(pc).is_some()
     }
 
+    /// Whether all that was read so far is fixed.
+    pub(crate) fn is_fixed(&self) -> bool {
+        self.worst.get() == CodePage::Fixed
+    }
+
     /// Reads within the page of `pc`.
     fn read_page(&self, pc: GuestAddr, buf: &mut [u8]) -> usize {
         let len = buf.len().min((GUEST_PAGE - pc.0 % GUEST_PAGE) as usize);
@@ -210,7 +215,7 @@ impl<'a> GuestCode<'a> {
     /// What `region`, lifted from here, depends on, as it stands now. To be asked for before stale ranges are drained (I1).
     pub(crate) fn origin(&self, region: &Region) -> Origin {
         let kind = self.worst.get();
-        if kind == CodePage::Fixed {
+        if self.is_fixed() {
             return Origin::default();
         }
         let mut ranges = region.source.clone();
@@ -299,7 +304,7 @@ impl CodeReader for GuestCode<'_> {
 
     /// Of pages that may change in other ways, what is read has to be noted each time.
     fn memo(&self) -> Option<&FlagMemo> {
-        self.known.filter(|_| self.worst.get() == CodePage::Fixed).map(|known| &known.flags)
+        self.known.filter(|_| self.is_fixed()).map(|known| &known.flags)
     }
 
     fn read_run(&self, pc: GuestAddr, buf: &mut [u8]) -> usize {

@@ -40,6 +40,10 @@ counters! {
     unit_code_bytes;
     /// bytes of tables about them
     unit_table_bytes;
+    /// blocks that the interpreter ran once before anything is made of them
+    first_runs;
+    /// guest instructions in them
+    first_run_insns;
     /// blocks emitted by tier 0
     emitted_blocks;
     /// guest instructions in them

@@ -474,6 +474,11 @@ impl Code {
         Arc::clone(shard.entry(pc.0).or_insert_with(|| Arc::new(Entry::new(pc))))
     }
 
+    /// Whether there is an entry for `pc`.
+    pub(crate) fn is_known(&self, pc: GuestAddr) -> bool {
+        lock(self.shard(pc)).contains_key(&pc.0)
+    }
+
     fn shard(&self, pc: GuestAddr) -> &Mutex<HashMap<u64, Arc<Entry>>> {
         &self.shards[(pc.0 ^ pc.0 >> 7) as usize % SHARDS]
     }

@@ -57,6 +57,9 @@ pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
     });
     add("missing_linker", missing_linker);
     add("strace", strace);
+    if cfg!(target_arch = "aarch64") {
+        add("first_runs", first_runs);
+    }
     for engine in ["interp", "tiered", "jit", "auto"] {
         trials.push(Trial::test(format!("cli::demo::{engine}"), move || demo(engine)));
     }
@@ -120,6 +123,33 @@ fn strace() -> Result<(), Failed> {
     let last = "exit_group(0) = ?\n+++ exited with 0 +++\n";
     let complete = got.stderr.contains("write(1, \"78498\", 5) = 5\n") && got.stderr.ends_with(last);
     if complete { Ok(()) } else { Err(wrong(&command, last, &got)) }
+}
+
+/// What runs once is interpreted, and only what runs again is emitted; with tier 0 alone, all is emitted.
+fn first_runs() -> Result<(), Failed> {
+    for (engine, interprets) in [("auto", true), ("tier0", false)] {
+        let mut command = calque([
+            "run".into(),
+            "--stats".into(),
+            "--engine".into(),
+            engine.into(),
+            demo_file("demo.elf").into_os_string(),
+        ]);
+        let got = run(&mut command);
+        let count = |name: &str| -> Option<u32> {
+            let line = got.stderr.lines().find(|line| line.split_whitespace().nth(1) == Some(name))?;
+            line.split_whitespace().next()?.parse().ok()
+        };
+        let fits = match (count("first_runs"), count("emitted_blocks")) {
+            (Some(first), Some(emitted)) if interprets => 0 < emitted && emitted < first,
+            (Some(first), Some(emitted)) => first == 0 && 0 < emitted,
+            _ => false,
+        };
+        if !fits {
+            return Err(wrong(&command, "fewer emitted_blocks than first_runs", &got));
+        }
+    }
+    Ok(())
 }
 
 /// Reading a clock is no system call.
