@@ -32,7 +32,7 @@ counters! {
     unit_insns;
     /// units that compare their bytes whenever they run
     checked_units;
-    /// times such a unit found them changed
+    /// times such a unit found them changed, or a linkage stub its slot
     changed_units;
     /// times the interpreter ran an instruction that cannot be copied
     odd_insns;

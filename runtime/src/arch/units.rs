@@ -439,7 +439,12 @@ impl Thread {
         let pages = process.code.lock_pages(&process.mem);
         let mut profiler = profile.map(|profile| Parts { profile, code: &code, last: None });
         let profiler = profiler.as_mut().map(|parts| -> &mut dyn Profiler { parts });
-        let source = checked.map_or(Source::Noticed(&mut read), |len| Source::Checked(&bytes[..len]));
+        let word = |at: u64| {
+            let is_at_hand = at_hand(&process.mem, at, &mut [0; 8]).len() == 8;
+            is_at_hand.then(|| access::read(GuestAddr(at)).ok()).flatten()
+        };
+        let noticed = Source::Noticed { code: &mut read, word: &word };
+        let source = checked.map_or(noticed, |len| Source::Checked(&bytes[..len]));
         let made = units.blocks.translate(pc.0, profiler, source, &mut || !process.mem.any_stale());
         drop(pages);
         match made {

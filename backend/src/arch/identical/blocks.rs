@@ -27,8 +27,8 @@ const PLACE: usize = 0x7000_0000;
 /// Most bytes of code memory.
 const MOST: usize = 0x0ff0_0000;
 
-/// Changes of a checked unit's bytes after which it no longer depends on its constants.
-const LOOSE_AFTER: u32 = 2;
+/// Changes of what a unit takes for constant, a checked one its constants and a linkage stub's its target, after which it depends on that no longer.
+const CHANGES_OFTEN: u32 = 2;
 
 /// Why there is no unit.
 #[derive(Debug, thiserror::Error)]
@@ -191,7 +191,7 @@ struct State {
     counters: HashMap<u64, u32>,
     /// Where units are profiled: the counter of a record's instructions, by its place.
     parts: HashMap<u32, u32>,
-    /// How often the checked unit of a guest pc was found changed.
+    /// How often the unit of a guest pc has found something changed.
     changes: HashMap<u64, u32>,
     /// Divisions that have faulted.
     guarded: HashSet<u64>,
@@ -386,6 +386,12 @@ impl Blocks {
         self.lock().target(exit)
     }
 
+    /// How many exits there are.
+    #[cfg(test)]
+    pub(super) fn exits(&self) -> u32 {
+        self.lock().exits.len() as u32
+    }
+
     /// What is known of `pc`, the target of an exit of code memory's `generation`; joins the two if it is a unit, and there still is that exit.
     pub fn follow(&self, exit: u32, pc: u64, generation: u64) -> Option<Found> {
         let mut state = self.lock();
@@ -407,7 +413,7 @@ impl Blocks {
         }
     }
 
-    /// The bytes at `pc` are not those that its checked unit was made of: takes that out of use.
+    /// The unit at `pc` has found that something is not as when it was made, a checked one its bytes, a linkage stub's its target: takes it out of use.
     pub fn changed(&self, pc: u64) {
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -443,14 +449,17 @@ impl Blocks {
         let mut code = Code { bytes, base: self.memory.base() + u64::from(start), sum: self.header.code.sum };
         let (by_pc, records, counters) = (&state.by_pc, &state.records, &mut state.counters);
         let (guarded, stubs) = (&state.guarded, &state.stubs);
-        let loose = state.changes.get(&pc).is_some_and(|changes| *changes >= LOOSE_AFTER);
+        let changes_often = state.changes.get(&pc).is_some_and(|changes| *changes >= CHANGES_OFTEN);
         let (check, source) = match source {
-            Source::Checked(bytes) => (Some(if loose { Check::Loose } else { Check::Exact }), Source::Checked(bytes)),
-            Source::Noticed(read) => (None, Source::Noticed(read)),
+            Source::Checked(bytes) => {
+                (Some(if changes_often { Check::Loose } else { Check::Exact }), Source::Checked(bytes))
+            }
+            Source::Noticed { code, word } => (None, Source::Noticed { code, word }),
         };
         let mut world = World {
             source,
             check,
+            changes_often,
             known: &|pc| by_pc.get(pc, records).is_some(),
             guarded: &|pc| guarded.contains(&pc),
             counter: &mut |pc| counter_of(counters, pc),

@@ -173,6 +173,18 @@ impl Code {
         self.put(&[0x4d, 0x8b, 0x1b]);
     }
 
+    /// Whether displacements from RIP reach `address` from all of the next instructions.
+    pub(super) fn reaches_far(&self, address: u64) -> bool {
+        let reaches = |at: u64| i32::try_from(address.wrapping_sub(at) as i64).is_ok();
+        reaches(self.here()) && reaches(self.here() + 64)
+    }
+
+    /// `mov rcx, [address]`
+    pub(super) fn load_rcx_from(&mut self, address: u64) {
+        self.put(&[0x48, 0x8b, 0x0d]);
+        self.relative(address);
+    }
+
     /// `mov reg, [r11]` of so many bytes: 4, zero-extended, or 8.
     pub(super) fn load_at_r11(&mut self, reg: u8, bytes: usize) {
         let wide = if bytes == 8 { 0x08 } else { 0 };
@@ -565,14 +577,26 @@ impl Code {
         self.len() - 4
     }
 
+    /// Goes on behind itself if RCX, which is lost, is `near`; else by a jump to be led somewhere by `patch`: the offset of its displacement.
+    pub(super) fn skip_if_rcx_is(&mut self, near: u64) -> usize {
+        // A REX prefix: the whole of RCX.
+        self.put(&[0x48]);
+        self.skip_if_ecx_is(near as u32);
+        self.put(&[0xe9, 0, 0, 0, 0]);
+        self.len() - 4
+    }
+
+    /// Whether RCX is compared with `pc` in one go.
+    pub(super) fn is_near(pc: u64) -> bool {
+        let minus = pc.wrapping_neg();
+        minus as i64 == i64::from(minus as i32)
+    }
+
     /// Goes on behind itself if `Area::rip`, which is in RCX, too, is `pc`, else at `other`. RCX, whose value is in R11 meanwhile, is not moved back.
     pub(super) fn check_rip(&mut self, pc: u64, other: u64) {
-        let minus = pc.wrapping_neg();
-        if minus as i64 == i64::from(minus as i32) {
-            // A REX prefix: the whole of RCX.
-            self.put(&[0x48]);
-            self.skip_if_ecx_is(pc as u32);
-            self.jump(other);
+        if Self::is_near(pc) {
+            let at = self.skip_if_rcx_is(pc);
+            self.patch(at, other);
         } else {
             self.skip_if_ecx_is(pc as u32);
             self.jump(other);

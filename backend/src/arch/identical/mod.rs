@@ -7,7 +7,7 @@
 //! - `classify`: what becomes of an instruction, one table.
 //! - `unit`: from guest bytes to the host code of one *unit*: a run of guest instructions; `unit/profiled`: what is counted there for profiles;
 //!   `unit/checked`: what is compared before it;
-//!   `unit/guarded`: divisions that have faulted.
+//!   `unit/guarded`: divisions that have faulted; `unit/linkage`: jumps to libraries' functions.
 //! - `calls`: what profiled units share of keeping the shadow call stack.
 //! - `sites`: from a host pc in a unit back to the guest instruction, and what is to be repaired there.
 //! - `blocks`: all units of a process: code memory, links, landings, removal.

@@ -38,7 +38,7 @@ fn make(blocks: &Blocks, pc: u64) -> u64 {
         buf[..len].copy_from_slice(&left[..len]);
         len
     };
-    match blocks.translate(pc, None, Source::Noticed(&mut read), &mut || true) {
+    match blocks.translate(pc, None, Source::Noticed { code: &mut read, word: &|_| None }, &mut || true) {
         Ok(Some(Made { found: Found::Unit(start), .. })) => start,
         other => panic!("a unit, not {other:?}"),
     }

@@ -46,6 +46,8 @@ impl Rule {
     pub(super) const DONE: Rule = Rule { phase: Phase::Done, away: Away::Nothing, counted: false };
     pub(super) const DONE_RCX_AWAY: Rule = Rule { phase: Phase::Done, away: Away::Rcx, counted: false };
 
+    pub(super) const BEFORE_RCX_AWAY: Rule = Rule { phase: Phase::Before, away: Away::Rcx, counted: false };
+
     pub(super) fn before_spilled(reg: u8) -> Rule {
         Rule { phase: Phase::Before, away: Away::Spilled(reg), counted: false }
     }

@@ -6,6 +6,7 @@
 
 mod checked;
 mod guarded;
+mod linkage;
 mod profiled;
 
 use super::area::{TransferKind, return_slot};
@@ -144,6 +145,8 @@ pub(super) struct World<'a> {
     pub(super) source: Source<'a>,
     /// What is compared before the unit runs, if its source may change unnoticed.
     pub(super) check: Option<Check>,
+    /// The unit at this pc was found changed a few times.
+    pub(super) changes_often: bool,
     /// Whether there is a unit for a pc already.
     pub(super) known: &'a dyn Fn(u64) -> bool,
     /// Whether the division at a pc has faulted.
@@ -704,6 +707,9 @@ impl Pass<'_, '_> {
     }
 
     fn jump_indirect(&mut self, insn: &Instruction, bytes: &[u8]) {
+        if let Some(target) = self.linkage_target(insn) {
+            return self.jump_linked(insn, target);
+        }
         let index = self.target(insn, bytes);
         if self.is_profiled() {
             return self.jump_told(insn);

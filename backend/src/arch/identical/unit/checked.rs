@@ -19,8 +19,9 @@ use std::ops::Range;
 
 /// Where the bytes of a unit come from.
 pub enum Source<'a> {
-    /// Copies guest code from a pc on, and returns how many bytes; 0 if it is not executable. When the bytes change, units are removed.
-    Noticed(&'a mut dyn FnMut(u64, &mut [u8]) -> usize),
+    /// `code` copies guest code from a pc on, and returns how many bytes; 0 if it is not executable. When the bytes change, units are removed.
+    /// `word` reads guest memory, if that can be without waiting.
+    Noticed { code: &'a mut dyn FnMut(u64, &mut [u8]) -> usize, word: &'a dyn Fn(u64) -> Option<u64> },
     /// The bytes of one block, which may change unnoticed: up to the first instruction that stores or transfers control.
     Checked(&'a [u8]),
 }
@@ -50,7 +51,7 @@ impl Pass<'_, '_> {
     /// Fills `window` from the pc at hand on; the bytes there are.
     pub(super) fn read(&mut self, window: &mut [u8]) -> usize {
         match &mut self.world.source {
-            Source::Noticed(read) => read(self.pc, window),
+            Source::Noticed { code, .. } => code(self.pc, window),
             Source::Checked(bytes) if self.pc == self.start => {
                 window[..bytes.len()].copy_from_slice(bytes);
                 bytes.len()
