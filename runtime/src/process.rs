@@ -132,6 +132,11 @@ impl Process {
         self.code.require_precise(signo == libc::SIGFPE);
     }
 
+    /// A guest handler is about to see a fault.
+    pub(crate) fn require_exact_flags(&self) {
+        self.code.require_exact_flags();
+    }
+
     /// A second thread, or memory that another process sees, is about to exist: from now on accesses keep the order that
     /// x86-64 promises. Call before it exists.
     pub fn require_order(&self) {

@@ -71,7 +71,7 @@ pub(crate) struct Entry {
 const IDLE: u8 = 0;
 /// Waits for the compiler, or is compiled.
 const REQUESTED: u8 = 1;
-/// Cannot be compiled: the interpreter's for good.
+/// Cannot be compiled, or would lose by it: stays as it is for good.
 const HOPELESS: u8 = 2;
 
 /// A block for the interpreter.
@@ -260,6 +260,8 @@ pub(crate) struct Code {
     epoch: AtomicU64,
     /// Registers must be exact wherever the guest may fault.
     precise: AtomicBool,
+    /// The same but for flags that the guest overwrites before it reads them: no handler has seen a fault yet.
+    resumable: AtomicBool,
     /// Nothing is compiled any more.
     interpret: AtomicBool,
     /// Blocks are counted.
@@ -395,6 +397,7 @@ impl Code {
             pages: Mutex::default(),
             epoch: AtomicU64::new(0),
             precise: AtomicBool::new(false),
+            resumable: AtomicBool::new(false),
             interpret: AtomicBool::new(false),
             counting: AtomicBool::new(false),
             precise_floats: AtomicBool::new(false),
@@ -582,12 +585,28 @@ impl Code {
     }
 
     /// From now on registers are exact wherever the guest may fault, with `floats` also where floating-point operations trap, which they
-    /// do in the interpreter only: drops translations that were made without.
+    /// do in the interpreter only: drops translations that were made without. Emitted code always has them exact but for dead
+    /// flags, which cost it a third of its speed: those wait for [`Code::require_exact_flags`].
     pub(crate) fn require_precise(&self, floats: bool) {
         let more_floats = floats && !self.precise_floats.swap(true, Ordering::AcqRel);
-        if !self.precise.swap(true, Ordering::AcqRel) || more_floats {
+        let exact = if self.emits { &self.resumable } else { &self.precise };
+        if !exact.swap(true, Ordering::AcqRel) || more_floats {
             self.drop_all();
         }
+    }
+
+    /// A handler sees a fault, and may do so again: from now on all flags are exact, too.
+    pub(crate) fn require_exact_flags(&self) {
+        let waited = self.resumable.load(Ordering::Acquire);
+        if waited && !self.precise.swap(true, Ordering::AcqRel) {
+            self.drop_all();
+        }
+    }
+
+    /// Whether a region at `entry` would be worse than what was emitted there: one that keeps registers exact stores each before the next access.
+    fn emitted_is_better(&self, entry: &Entry) -> bool {
+        let exact = self.resumable.load(Ordering::Relaxed) || entry.origin().kind() == CodePage::Writable;
+        self.emits && exact
     }
 
     /// From now on code is such that denormals may be flushed as operands; whether it was already.
@@ -659,6 +678,7 @@ impl Code {
         LiftOptions {
             precise: self.precise.load(Ordering::Acquire),
             precise_everywhere: self.precise.load(Ordering::Acquire),
+            resumable: self.resumable.load(Ordering::Acquire),
             flushing: self.flushing.load(Ordering::Acquire),
             profile: self.profile.is_some(),
             count: self.counting.load(Ordering::Relaxed),
@@ -710,6 +730,9 @@ impl Code {
         let Some(jit) = &self.jit else { return };
         if self.interpret.load(Ordering::Relaxed) || entry.request.swap(REQUESTED, Ordering::AcqRel) != IDLE {
             return;
+        }
+        if self.emitted_is_better(entry) {
+            return entry.request.store(HOPELESS, Ordering::Release);
         }
         if self.compiles_here(jit) {
             jit.queue.compile_now(process, jit, entry);
@@ -771,6 +794,9 @@ impl Code {
         let executed: &dyn lift::Profile = if self.engine == Engine::Jit { &EveryBlock } else { self };
         let code = GuestCode::profiled(map, self.profile.as_ref());
         let (mut region, precise) = code.lift_region(entry.pc, executed, &options);
+        if self.emits && (precise || options.resumable) {
+            return entry.request.store(HOPELESS, Ordering::Release);
+        }
         let origin = code.origin(&region);
         self.unaligned.mark(&mut region);
         if let Some(profile) = &self.profile {

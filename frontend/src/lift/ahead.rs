@@ -6,7 +6,8 @@
 //! One exception: flags are dead at a call of a linkage stub (`[endbr64] jmp [rip + slot]`). The psABI puts whatever it
 //! likes behind such a slot, lazy binding, audit hooks and long-branch veneers, none of which keeps flags.
 //!
-//! In precise mode a signal handler may look at all flags in front of an instruction that may fault.
+//! In precise mode a signal handler may look at all flags in front of an instruction that may fault. Where execution only goes on there
+//! behind the handler ([`LiftOptions::resumable`]), those that are alive do.
 
 use super::flags::FlagSet;
 use super::flow::{Live, Run, UNKNOWN};
@@ -242,7 +243,7 @@ pub(super) fn may_stop(i: &Insn, opts: &LiftOptions) -> bool {
 }
 
 /// Whether an instruction may raise a fault.
-fn may_fault(i: &Insn) -> bool {
+pub(super) fn may_fault(i: &Insn) -> bool {
     let explicit = (0..i.op_count()).any(|n| {
         !matches!(i.op_kind(n), OpKind::Register | OpKind::NearBranch64)
             && (OpKind::MemorySegSI..=OpKind::Memory).contains(&i.op_kind(n))

@@ -36,6 +36,8 @@ is denormal. |
 host ignores, succeeds; a processor raises #GP. (Where such an access faults, it raises #GP here, too.) |
 | transcendental | all but identical translation | FSIN, FCOS, FSINCOS, FPTAN, FPATAN, F2XM1, FYL2X and FYL2XP1 give the nearest \
 number, but for one in 2^50; processors promise one within 1 ulp. |
+| dead-flags | tier 0 on AArch64 | In the frame of the first memory fault or other exception that a handler of a process sees, status flags that the program overwrites \
+before it reads them may have older values. |
 | masked-address | all but identical translation | MASKMOVQ and MASKMOVDQU do not touch bytes that are masked out; processors may (SDM vol. 2). |
 
 With an exception that is not masked, and on AArch64 without FEAT_AFP with only one of FTZ and DAZ, no compiled code runs but the interpreter, \

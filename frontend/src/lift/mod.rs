@@ -25,7 +25,7 @@
 //! 2. Everything that may fault is emitted before the first `put` of the instruction; flags are deferred and so are
 //!    always behind.
 //! 3. In precise mode no flag is pending when an instruction that may fault starts: a fault finds all six in their registers, or
-//!    deferred (`ir/src/deferred.rs`).
+//!    deferred (`ir/src/deferred.rs`). Where only going on must be possible behind a fault, no flag is that may still be read.
 //! 4. Nothing is silent: bytes that are no instruction raise #UD, instructions without a row
 //!    [`FaultKind::Unimplemented`].
 
@@ -83,6 +83,8 @@ pub(crate) type Insn = iced_x86::Instruction;
 pub struct LiftOptions {
     /// All registers, flags too, are exact at every instruction that may fault.
     pub precise: bool,
+    /// Of the flags, those that may still be read are: execution may go on at an instruction that has faulted.
+    pub resumable: bool,
     /// All other code is precise, too: it keeps what says that flags are deferred true, so that they may be deferred wherever this code
     /// goes on or stops.
     pub precise_everywhere: bool,
@@ -114,6 +116,11 @@ impl LiftOptions {
     fn enters_calls(&self) -> bool {
         self.into_calls && !self.precise && !self.profile
     }
+
+    /// Whether somebody sees how far an instruction has got that faults.
+    fn shows_faults(&self) -> bool {
+        self.precise || self.resumable
+    }
 }
 
 impl Default for LiftOptions {
@@ -121,6 +128,7 @@ impl Default for LiftOptions {
     fn default() -> Self {
         Self {
             precise: false,
+            resumable: false,
             precise_everywhere: false,
             precise_floats: false,
             flushing: false,
@@ -277,8 +285,11 @@ impl<'a> Lifter<'a> {
     fn lift_insn(&mut self, what: Decoded, i: &Insn) {
         self.pc = GuestAddr(i.ip());
         self.next = GuestAddr(i.next_ip());
+        // Before the mark: these `put`s are of the instructions above.
         if ahead::may_stop(i, self.opts) {
-            self.show_flags(); // before the mark: these `put`s are of the instructions above
+            self.show_flags();
+        } else if self.opts.resumable && !self.flags.dirty().is_empty() && ahead::may_fault(i) {
+            self.put_flags(self.live_at(self.pc));
         }
         self.b.insn(self.pc, i.len() as u32);
         if self.counts() && goes_on_in_blocks(i) {

@@ -2,7 +2,7 @@
 //! cannot be written.
 //!
 //! What the IR stores in parts, and what raises floating-point exceptions before it stores, first makes sure of both pages, by
-//! adding zero to what is there. So it is only done where somebody may look ([`super::LiftOptions::precise`]), and at operands
+//! adding zero to what is there. So it is only done where somebody may look ([`super::LiftOptions::shows_faults`]), and at operands
 //! in parts only in a block for those that cross a page.
 
 use super::{Insn, Lifter};
@@ -28,7 +28,7 @@ impl Lifter<'_> {
     /// Before the memory operand is stored in parts, from its start on: the second page. The first part finds the first one.
     pub(super) fn probe_parts(&mut self, i: &Insn) {
         let bytes = i.memory_size().size() as u32;
-        if !self.opts.precise || bytes <= 8 || bytes == 16 {
+        if !self.opts.shows_faults() || bytes <= 8 || bytes == 16 {
             return;
         }
         let address = |l: &mut Self| {
@@ -53,7 +53,7 @@ impl Lifter<'_> {
 
     /// Before anything is computed that the memory operand is to hold, if there is one: its pages.
     pub(super) fn probe_ends(&mut self, i: &Insn) {
-        if !self.opts.precise || i.op0_kind() != OpKind::Memory {
+        if !self.opts.shows_faults() || i.op0_kind() != OpKind::Memory {
             return;
         }
         let m = self.addr(i);

@@ -302,3 +302,18 @@ fn profiled_regions_count_each_instruction_once() {
     all.sort_by_key(|&(n, at)| (at, n));
     assert_eq!(all, [(2, 0), (1, 4), (1, 5), (1, 7)]);
 }
+
+#[test]
+fn flags_that_may_still_be_read_are_put_before_a_fault_from_which_execution_goes_on() {
+    // 0: cmp rax,rbx  3: mov rcx,[rdx]  6: je 0xc  8: add rax,rbx  b: ret  c: add rbx,rax  f: ret
+    let bytes = [0x48, 0x39, 0xd8, 0x48, 0x8b, 0x0a, 0x74, 0x04, 0x48, 1, 0xd8, 0xc3, 0x48, 1, 0xc3, 0xc3];
+    let put_before_load = |opts: &LiftOptions| {
+        let region = lift_block(&Bytes { pc: PC, bytes: &bytes }, PC, opts);
+        let before = region.insts.iter().take_while(|inst| inst.op != Op::Load);
+        before.filter(|inst| inst.op == Op::Put).map(|inst| inst.aux as usize).collect::<Vec<_>>()
+    };
+    assert_eq!(put_before_load(&LiftOptions::default()), [0; 0]);
+    assert_eq!(put_before_load(&LiftOptions { resumable: true, ..LiftOptions::default() }), [Reg::ZF.index()]);
+    let all = put_before_load(&LiftOptions { precise: true, ..LiftOptions::default() });
+    assert_eq!(all, Reg::STATUS.map(Reg::index));
+}

@@ -326,6 +326,7 @@ impl Thread {
         }
         self.force(exception.info, Force::Handle);
         host::set_mask(self.signals.mask);
+        self.process.require_exact_flags();
     }
 
     /// The page fault of an instruction fetch at RIP: of its first byte that cannot be executed.
