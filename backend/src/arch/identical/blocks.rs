@@ -10,10 +10,11 @@ use super::calls;
 use super::emit::{Code, LAST_RETURN, R11, RCX, RIP, RSP, SP, STRAYED, Sum, TRANSFER};
 use super::enter;
 use super::sites::{self, Away, Phase, Rule, Sequence, Site};
+use super::tables::{Exit, Far, Index, Kind, MOST, Record};
 use super::unit::{BEFORE_POINT, Check, Counted, Entry, Exits, Profiler, Source, Translator, Way, World};
 use crate::cache::{CacheError, CodeMemory};
 use crate::sync::{AtomicU64, Mutex, MutexGuard};
-use hashbrown::{HashMap, HashSet, HashTable};
+use hashbrown::{HashMap, HashSet};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -24,9 +25,6 @@ mod models;
 /// Where code memory lies if the addresses are free: 32-bit displacements reach the first 2 GiB of the address space from there, where
 /// the runtime puts programs and libraries.
 const PLACE: usize = 0x7000_0000;
-/// Most bytes of code memory.
-const MOST: usize = 0x0ff0_0000;
-
 /// Changes of what a unit takes for constant, a checked one its constants and a linkage stub's its target, after which it depends on that no longer.
 const CHANGES_OFTEN: u32 = 2;
 
@@ -71,117 +69,22 @@ pub(super) enum Interruption {
     Step { pc: u64 },
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Unit,
-    Odd,
-    Landing,
-}
-
-struct Record {
-    pc: u64,
-    /// Place in code memory. It ends where the next record begins.
-    start: u32,
-    /// Where its items begin; they end where the next record's do.
-    items: u32,
-    /// The last exit that was joined to it, as a list through `Exit::next`, plus 1.
-    incoming: u32,
-    kind: Kind,
-    /// For units: how it is come to beside by exits and landings.
-    way: Way,
-    removed: bool,
-}
-
-impl Record {
-    /// Of code at this place that belongs to no guest pc.
-    fn of_no_unit(start: u32, items: u32) -> Record {
-        Record { pc: 0, start, items, incoming: 0, kind: Kind::Landing, way: Way::Start, removed: false }
-    }
-}
-
-/// A direct exit of a unit. Its number says where its stub is (`State::stub`).
-struct Exit {
-    /// The target if that is below 4 GiB, else where it stands in `State::far_targets`.
-    target: u32,
-    /// Place in code memory of the displacement, and above it `FAR`, and `LINKED` if it is joined to the unit of its target.
-    at: u32,
-    /// Next exit with the same target, plus 1.
-    next: u32,
-}
-
-const LINKED: u32 = 1 << 31;
-const FAR: u32 = 1 << 30;
-const _: () = assert!(MOST < FAR as usize, "a place leaves room for the marks");
-
-impl Exit {
-    /// The displacement at this place, which leads to `target`.
-    fn new(at: u32, target: u64, far_targets: &mut Vec<u64>) -> Exit {
-        match u32::try_from(target) {
-            Ok(target) => Exit { target, at, next: 0 },
-            Err(_) => {
-                far_targets.push(target);
-                Exit { target: far_targets.len() as u32 - 1, at: at | FAR, next: 0 }
-            }
-        }
-    }
-
-    fn target(&self, far_targets: &[u64]) -> u64 {
-        if self.at & FAR == 0 { self.target.into() } else { far_targets[self.target as usize] }
-    }
-
-    fn place(&self) -> u32 {
-        self.at & !(LINKED | FAR)
-    }
-
-    fn is_linked(&self) -> bool {
-        self.at & LINKED != 0
-    }
-}
-
 /// Stubs of exits are made so many at a time, in places of their own: what is seldom run is not between what often is.
 const STUBS: usize = 1024;
 /// More than the exits of a unit.
 const MOST_EXITS: usize = 256;
 
-/// Records by guest pc, of units and of what is the interpreter's.
-#[derive(Default)]
-struct Index(HashTable<u32>);
-
-impl Index {
-    /// Fibonacci hashing; the table looks at both ends of a hash.
-    fn hash(pc: u64) -> u64 {
-        let product = pc.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        product ^ product >> 32
-    }
-
-    #[inline]
-    fn get(&self, pc: u64, records: &[Record]) -> Option<u32> {
-        self.0.find(Self::hash(pc), |&i| records[i as usize].pc == pc).copied()
-    }
-
-    fn insert(&mut self, index: u32, records: &[Record]) {
-        let pc = |index: u32| records[index as usize].pc;
-        self.0.insert_unique(Self::hash(pc(index)), index, |&i| Self::hash(pc(i)));
-    }
-
-    fn remove(&mut self, index: u32, records: &[Record]) {
-        if let Ok(entry) = self.0.find_entry(Self::hash(records[index as usize].pc), |&i| i == index) {
-            entry.remove();
-        }
-    }
-}
-
 struct State {
     translator: Translator,
     by_pc: Index,
-    /// Place in code memory of the landings, and of the displacement of their jump.
-    landings: HashMap<u64, (u32, u32)>,
+    /// Place in code memory of the displacement of the landings' jumps.
+    landings: HashMap<u64, u32>,
     /// Place of the last landing made for an index. It goes on to the one before if the pc is another.
     heads: HashMap<u16, u32>,
     records: Vec<Record>,
     exits: Vec<Exit>,
-    /// Targets of exits that are above 4 GiB.
-    far_targets: Vec<u64>,
+    /// Addresses of records and exits.
+    far: Far,
     /// Places in code memory of [`STUBS`] exits' stubs each.
     stubs: Vec<u32>,
     items: Vec<u8>,
@@ -208,7 +111,7 @@ impl State {
             heads: HashMap::new(),
             records: vec![returns],
             exits: Vec::new(),
-            far_targets: Vec::new(),
+            far: Far::default(),
             stubs: Vec::new(),
             items: header.items.clone(),
             pages: HashMap::new(),
@@ -224,7 +127,7 @@ impl State {
 impl State {
     /// The guest pc that exit number `exit` leads to.
     fn target(&self, exit: u32) -> u64 {
-        self.exits[exit as usize].target(&self.far_targets)
+        self.exits[exit as usize].target(&self.far)
     }
 
     /// Place in code memory of the stub of exit number `exit`: it says which exit that is, and leaves.
@@ -232,13 +135,19 @@ impl State {
         stub_at(&self.stubs, exit)
     }
 
+    /// Number of the record of `pc`.
+    #[inline]
+    fn find(&self, pc: u64) -> Option<u32> {
+        self.by_pc.get(pc, &self.records, &self.far)
+    }
+
     /// What stands at this place in code memory, and whose it is.
     fn site(&self, offset: usize) -> Option<(&Record, Site)> {
-        let next = self.records.partition_point(|record| record.start as usize <= offset);
+        let next = self.records.partition_point(|record| record.start() as usize <= offset);
         let record = &self.records[next.checked_sub(1)?];
-        let inside = offset - record.start as usize;
-        let end = self.records.get(next).map_or(self.items.len(), |next| next.items as usize);
-        sites::find(&self.items[record.items as usize..end], record.pc, inside).map(|site| (record, site))
+        let inside = offset - record.start() as usize;
+        let end = self.records.get(next).map_or(self.items.len(), Record::items);
+        sites::find(&self.items[record.items()..end], record.pc(&self.far), inside).map(|site| (record, site))
     }
 }
 
@@ -341,11 +250,11 @@ impl Blocks {
         // While the child copied, the parent may have joined exits to units that the child does not have.
         let state = self.lock();
         for (number, exit) in (0..).zip(&state.exits) {
-            let linked = if exit.is_linked() { state.by_pc.get(state.target(number), &state.records) } else { None };
-            let to = linked.map_or_else(|| state.stub(number), |i| state.records[i as usize].start);
+            let linked = if exit.is_linked() { state.find(state.target(number)) } else { None };
+            let to = linked.map_or_else(|| state.stub(number), |i| state.records[i as usize].start());
             self.memory.patch(exit.place(), to);
         }
-        for (pc, &(_, jump)) in &state.landings {
+        for (pc, &jump) in &state.landings {
             self.memory.patch(jump, self.landing_target(&state, *pc));
         }
         Ok(())
@@ -354,30 +263,30 @@ impl Blocks {
     /// Where the landing of `pc` leads.
     fn landing_target(&self, state: &State, pc: u64) -> u32 {
         let gone = (self.gone - self.memory.base()) as u32;
-        let record = state.by_pc.get(pc, &state.records).map(|i| &state.records[i as usize]);
-        record.filter(|record| record.kind == Kind::Unit).map_or(gone, |record| record.start)
+        let record = state.find(pc).map(|i| &state.records[i as usize]);
+        record.filter(|record| record.kind() == Kind::Unit).map_or(gone, Record::start)
     }
 
     /// What is known of `pc`.
     pub fn find(&self, pc: u64) -> Option<Found> {
         let state = self.lock();
-        state.by_pc.get(pc, &state.records).map(|i| self.found(&state.records[i as usize]))
+        state.find(pc).map(|i| self.found(&state.records[i as usize]))
     }
 
     /// Host address and bytes of the code of the unit at `pc`, if there is one.
     pub fn place(&self, pc: u64) -> Option<(u64, usize)> {
         let state = self.lock();
-        let i = state.by_pc.get(pc, &state.records)? as usize;
+        let i = state.find(pc)? as usize;
         let (record, next) = (&state.records[i], state.records.get(i + 1));
-        let end = next.map_or(self.memory.peek(), |next| next.start as usize);
-        let start = record.start as usize;
-        (record.kind == Kind::Unit).then(|| (self.memory.base() + start as u64, end - start))
+        let end = next.map_or(self.memory.peek(), |next| next.start() as usize);
+        let start = record.start() as usize;
+        (record.kind() == Kind::Unit).then(|| (self.memory.base() + start as u64, end - start))
     }
 
     fn found(&self, record: &Record) -> Found {
-        match record.kind {
+        match record.kind() {
             Kind::Odd => Found::Odd,
-            _ => Found::Unit(self.memory.base() + u64::from(record.start)),
+            _ => Found::Unit(self.memory.base() + u64::from(record.start())),
         }
     }
 
@@ -395,7 +304,7 @@ impl Blocks {
     /// What is known of `pc`, the target of an exit of code memory's `generation`; joins the two if it is a unit, and there still is that exit.
     pub fn follow(&self, exit: u32, pc: u64, generation: u64) -> Option<Found> {
         let mut state = self.lock();
-        let i = state.by_pc.get(pc, &state.records)?;
+        let i = state.find(pc)?;
         let found = self.found(&state.records[i as usize]);
         if found != Found::Odd && self.generation() == generation {
             self.link(&mut state, exit, i);
@@ -408,8 +317,8 @@ impl Blocks {
         let from = &mut state.exits[exit as usize];
         if !from.is_linked() {
             from.next = std::mem::replace(&mut record.incoming, exit + 1);
-            self.memory.patch(from.place(), record.start);
-            from.at |= LINKED;
+            self.memory.patch(from.place(), record.start());
+            from.set_linked(true);
         }
     }
 
@@ -417,7 +326,7 @@ impl Blocks {
     pub fn changed(&self, pc: u64) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        if let Some(index) = state.by_pc.get(pc, &state.records) {
+        if let Some(index) = state.find(pc) {
             *state.changes.entry(pc).or_default() += 1;
             self.remove_record(state, index);
         }
@@ -447,7 +356,7 @@ impl Blocks {
         let mut bytes = std::mem::take(&mut state.buffer);
         bytes.clear();
         let mut code = Code { bytes, base: self.memory.base() + u64::from(start), sum: self.header.code.sum };
-        let (by_pc, records, counters) = (&state.by_pc, &state.records, &mut state.counters);
+        let (by_pc, records, far, counters) = (&state.by_pc, &state.records, &state.far, &mut state.counters);
         let (guarded, stubs) = (&state.guarded, &state.stubs);
         let changes_often = state.changes.get(&pc).is_some_and(|changes| *changes >= CHANGES_OFTEN);
         let (check, source) = match source {
@@ -460,7 +369,7 @@ impl Blocks {
             source,
             check,
             changes_often,
-            known: &|pc| by_pc.get(pc, records).is_some(),
+            known: &|pc| by_pc.get(pc, records, far).is_some(),
             guarded: &|pc| guarded.contains(&pc),
             counter: &mut |pc| counter_of(counters, pc),
             profiler: profiler.map(|profiler| -> &mut dyn Profiler { profiler }),
@@ -498,7 +407,7 @@ impl Blocks {
         (first..first + STUBS as u32).for_each(|exit| code.stub(exit, self.exits.link));
         self.memory.write(start, &code.bytes);
         state.stubs.push(start as u32);
-        state.records.push(Record::of_no_unit(start as u32, state.items.len() as u32));
+        state.records.push(Record::of_no_unit(start as u32, state.items.len()));
         Ok(())
     }
 
@@ -507,21 +416,14 @@ impl Blocks {
         let index = state.records.len() as u32;
         let first_exit = state.exits.len() as u32;
         let unit = std::mem::take(&mut state.translator.unit);
-        let items = state.items.len() as u32;
+        let items = state.items.len();
         let entries = [Entry { pc, at: 0, items: 0, way: Way::Start, counter: unit.counter }];
         let entries = entries.iter().chain(&unit.entries);
         for entry in entries.clone() {
-            let (start, items) = (start + entry.at, items + entry.items);
-            state.records.push(Record {
-                pc: entry.pc,
-                start,
-                items,
-                incoming: 0,
-                kind,
-                way: entry.way,
-                removed: false,
-            });
-            state.by_pc.insert(state.records.len() as u32 - 1, &state.records);
+            let (start, items) = (start + entry.at, items + entry.items as usize);
+            let record = Record::new(entry.pc, start, items, kind, entry.way, &mut state.far);
+            state.records.push(record);
+            state.by_pc.insert(state.records.len() as u32 - 1, &state.records, &state.far);
             if entry.counter != 0 {
                 state.parts.insert(start, entry.counter);
             }
@@ -537,17 +439,17 @@ impl Blocks {
             }
         }
         if kind == Kind::Unit {
-            let far_targets = &mut state.far_targets;
-            state.exits.extend(unit.exits.iter().map(|exit| Exit::new(start + exit.at, exit.target, far_targets)));
+            let far = &mut state.far;
+            state.exits.extend(unit.exits.iter().map(|exit| Exit::new(start + exit.at, exit.target, far)));
             for exit in first_exit..state.exits.len() as u32 {
-                if let Some(to) = state.by_pc.get(state.target(exit), &state.records)
-                    && state.records[to as usize].kind == Kind::Unit
+                if let Some(to) = state.find(state.target(exit))
+                    && state.records[to as usize].kind() == Kind::Unit
                 {
                     self.link(state, exit, to);
                 }
             }
             for entry in entries {
-                if let Some(&(_, jump)) = state.landings.get(&entry.pc) {
+                if let Some(&jump) = state.landings.get(&entry.pc) {
                     self.memory.patch(jump, start + entry.at);
                 }
             }
@@ -565,8 +467,8 @@ impl Blocks {
         if state.landings.contains_key(&pc) {
             return head;
         }
-        let record = state.by_pc.get(pc, &state.records).map(|i| &state.records[i as usize])?;
-        let unit = if record.kind == Kind::Unit { record.start } else { return None };
+        let record = state.find(pc).map(|i| &state.records[i as usize])?;
+        let unit = if record.kind() == Kind::Unit { record.start() } else { return None };
         let start = self.memory.peek() as u32;
         let (bytes, sum) = (Vec::with_capacity(64), self.header.code.sum);
         let mut code = Code { bytes, base: self.memory.base() + u64::from(start), sum };
@@ -575,11 +477,10 @@ impl Blocks {
         let jump = write_landing(&mut code, &mut sequence, pc, next, self.memory.base() + u64::from(unit));
         self.memory.allocate(code.len())?;
         self.memory.write(start as usize, &code.bytes);
-        let items = state.items.len() as u32;
+        let items = state.items.len();
         sites::put_sequence(&mut state.items, 0, sequence.list());
-        let (kind, way) = (Kind::Landing, Way::Start);
-        state.records.push(Record { pc, start, items, incoming: 0, kind, way, removed: false });
-        state.landings.insert(pc, (start, start + jump as u32));
+        state.records.push(Record::new(pc, start, items, Kind::Landing, Way::Start, &mut state.far));
+        state.landings.insert(pc, start + jump as u32);
         state.heads.insert(pc as u16, start);
         Some(code.base)
     }
@@ -598,7 +499,7 @@ impl Blocks {
             for index in state.pages.remove(&page).unwrap_or_default() {
                 self.remove_record(state, index);
                 let inner =
-                    state.records[index as usize + 1..].iter().take_while(|record| record.way != Way::Start).count();
+                    state.records[index as usize + 1..].iter().take_while(|record| record.way() != Way::Start).count();
                 (index + 1..=index + inner as u32).for_each(|index| self.remove_record(state, index));
             }
         }
@@ -606,22 +507,22 @@ impl Blocks {
 
     fn remove_record(&self, state: &mut State, index: u32) {
         let record = &mut state.records[index as usize];
-        if std::mem::replace(&mut record.removed, true) {
+        if record.remove() {
             return;
         }
-        let (pc, mut next) = (record.pc, std::mem::take(&mut record.incoming));
-        if record.way == Way::Returns {
-            self.memory.clear_byte(record.start - BEFORE_POINT);
+        let (pc, mut next) = (record.pc(&state.far), std::mem::take(&mut record.incoming));
+        if record.way() == Way::Returns {
+            self.memory.clear_byte(record.start() - BEFORE_POINT);
         }
-        state.by_pc.remove(index, &state.records);
+        state.by_pc.remove(index, &state.records, &state.far);
         while let Some(number) = next.checked_sub(1) {
             let stub = state.stub(number);
             let exit = &mut state.exits[number as usize];
             next = std::mem::take(&mut exit.next);
-            exit.at &= !LINKED;
+            exit.set_linked(false);
             self.memory.patch(exit.place(), stub);
         }
-        if let Some(&(_, jump)) = state.landings.get(&pc) {
+        if let Some(&jump) = state.landings.get(&pc) {
             self.memory.patch(jump, self.landing_target(state, pc));
         }
     }
@@ -654,7 +555,7 @@ impl Blocks {
                     pc: Some(site.pc),
                     away,
                     counted: counted.then(|| state.counters.get(&site.pc).copied().unwrap_or(0)),
-                    run: [state.parts.get(&record.start).copied().unwrap_or(0), site.before],
+                    run: [state.parts.get(&record.start()).copied().unwrap_or(0), site.before],
                     fetches: phase == Phase::Fetch,
                 },
                 Rule { phase: Phase::Done, away, .. } => {
@@ -683,10 +584,10 @@ impl Blocks {
         let state = self.lock();
         let table = state.records.len() * size_of::<Record>()
             + state.exits.len() * size_of::<Exit>()
-            + state.far_targets.len() * size_of::<u64>()
+            + state.far.bytes()
             + state.items.len()
-            + state.by_pc.0.len() * (size_of::<u32>() + 1)
-            + state.landings.len() * size_of::<(u64, (u32, u32))>();
+            + state.by_pc.bytes()
+            + state.landings.len() * size_of::<(u64, u32)>();
         [self.memory.used() as u64, table as u64]
     }
 }
@@ -808,4 +709,26 @@ struct Returns {
     jump: u64,
     ret: u64,
     tell: u64,
+}
+
+#[cfg(all(test, not(feature = "models")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_and_returns_take_few_items() {
+        let blocks = Blocks::new(1 << 20, Sum::InMemory).expect("there is memory");
+        let before = blocks.lock().items.len();
+        // call, forward; ret
+        let bytes = [0xe8, 0, 1, 0, 0, 0xc3];
+        let mut code = |pc: u64, buf: &mut [u8]| {
+            let left = bytes.get((pc - 0x1000) as usize..).unwrap_or_default();
+            buf[..left.len()].copy_from_slice(left);
+            left.len()
+        };
+        let source = Source::Noticed { code: &mut code, word: &|_| None };
+        assert!(matches!(blocks.translate(0x1000, None, source, &mut || true), Ok(Some(Made { insns: 2, .. }))));
+        // The two as known sequences, the thunk's pc and steps.
+        assert_eq!(blocks.lock().items[before..].len(), 2 + 2 + 5 + 2);
+    }
 }

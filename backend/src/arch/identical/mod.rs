@@ -11,6 +11,7 @@
 //! - `calls`: what profiled units share of keeping the shadow call stack.
 //! - `sites`: from a host pc in a unit back to the guest instruction, and what is to be repaired there.
 //! - `blocks`: all units of a process: code memory, links, landings, removal.
+//! - `tables`: what that knows of each unit and exit.
 //! - `memory`: code memory near the guest's programs.
 //! - `area`: the words that code reaches through the GS base.
 //! - `enter`: the assembly between the dispatcher and units, and around signal handlers.
@@ -87,6 +88,7 @@ mod emit;
 mod enter;
 mod memory;
 mod sites;
+mod tables;
 mod unit;
 
 pub use area::{Area, MOST_COUNTERS, Transfer, TransferKind};

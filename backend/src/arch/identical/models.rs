@@ -154,7 +154,7 @@ fn models_of_landings_and_removal() {
         });
         blocks.remove(TO, TO + 1);
         let landed = lander.join().unwrap();
-        let jump = || blocks.lock().landings.get(&TO).map(|&(_, jump)| jump);
+        let jump = || blocks.lock().landings.get(&TO).copied();
         assert_eq!(landed.is_some(), jump().is_some());
         let Some(jump) = jump() else { return };
         let leads_to = || blocks.memory.base() + u64::from(blocks.memory.leads_to(jump));

@@ -1,8 +1,8 @@
 //! From a host pc inside a unit to the guest instruction, in about one byte a guest instruction.
 //!
 //! A unit's record is a run of items: `len | extra << 4` for an instruction of `len` guest bytes whose host code is `extra` bytes longer and
-//! needs no repair; `len | 0xf0`, a count, and pairs of (host bytes, [`Rule`]) for a rewritten one; a zero byte and eight
-//! more for a guest pc that does not follow from the one before.
+//! needs no repair; `len | 0xf0`, a count, and pairs of (host bytes, [`Rule`]) for a rewritten one. Bytes whose lower half is zero, [`PC`] and
+//! others, begin what is not an instruction or more frequent than to be listed.
 
 /// What the guest's state is, short of one host instruction of a rewritten sequence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -139,6 +139,21 @@ pub(super) struct Site {
 /// Marks an item with its own list of host instructions.
 const LISTED: u8 = 0xf0;
 
+/// A guest pc that does not follow from what is before: eight bytes.
+const PC: u8 = 0x00;
+/// One below 4 GiB: four bytes.
+const LOW_PC: u8 = 0x10;
+/// No guest instruction, and host instructions that are to run: how many bytes of them.
+const STEPS: u8 = 0x20;
+/// An instruction with the first of the sequences `KNOWN`, and the others from there on: its guest bytes.
+const FIRST_KNOWN: u8 = 0x30;
+
+/// Direct calls, and returns.
+const KNOWN: [&[(usize, Rule)]; 2] = [
+    &[(5, Rule::BEFORE), (17, Rule::STEP), (17, Rule::DONE_RCX_AWAY)],
+    &[(2, Rule::BEFORE), (9, Rule::STEP), (13, Rule::DONE), (1, Rule::STEP)],
+];
+
 /// Appends an instruction whose host code is a copy, or needs no repair.
 pub(super) fn put(items: &mut Vec<u8>, guest: usize, host: usize) {
     match host.checked_sub(guest) {
@@ -150,46 +165,103 @@ pub(super) fn put(items: &mut Vec<u8>, guest: usize, host: usize) {
 /// Appends a rewritten instruction: the length and rule of each of its host instructions.
 pub(super) fn put_sequence(items: &mut Vec<u8>, guest: usize, host: &[(usize, Rule)]) {
     let byte = |n: usize| u8::try_from(n).expect("a sequence is short, and so are its parts");
+    if let (0, &[(len, Rule::STEP)]) = (guest, host) {
+        return items.extend([STEPS, byte(len)]);
+    }
+    if let Some(known) = KNOWN.iter().position(|known| *known == host) {
+        return items.extend([FIRST_KNOWN + (known as u8) * 0x10, byte(guest)]);
+    }
     items.extend([guest as u8 | LISTED, byte(host.len())]);
     items.extend(host.iter().flat_map(|&(len, rule)| [byte(len), rule.encode()]));
 }
 
 /// Appends a guest pc that does not follow from what is before.
 pub(super) fn put_pc(items: &mut Vec<u8>, pc: u64) {
-    items.push(0);
-    items.extend(pc.to_le_bytes());
+    match u32::try_from(pc) {
+        Ok(low) => {
+            items.push(LOW_PC);
+            items.extend(low.to_le_bytes());
+        }
+        Err(_) => {
+            items.push(PC);
+            items.extend(pc.to_le_bytes());
+        }
+    }
+}
+
+/// What an item says.
+enum Item<'a> {
+    Pc(u64),
+    /// Guest bytes, and host bytes without repair.
+    Plain(u8, u8),
+    /// Guest bytes, and pairs of host bytes and encoded rule.
+    Listed(u8, &'a [u8]),
+    Known(u8, &'static [(usize, Rule)]),
+    /// Host bytes.
+    Steps(u8),
+}
+
+/// The first item, and the others.
+fn take(items: &[u8]) -> Option<(Item<'_>, &[u8])> {
+    let (&head, tail) = items.split_first()?;
+    Some(match head {
+        PC => {
+            let (bytes, tail) = tail.split_first_chunk()?;
+            (Item::Pc(u64::from_le_bytes(*bytes)), tail)
+        }
+        LOW_PC => {
+            let (bytes, tail) = tail.split_first_chunk()?;
+            (Item::Pc(u32::from_le_bytes(*bytes).into()), tail)
+        }
+        _ if head & LISTED == LISTED => {
+            let (count, tail) = tail.split_first()?;
+            let (list, tail) = tail.split_at_checked(2 * usize::from(*count))?;
+            (Item::Listed(head & 15, list), tail)
+        }
+        _ if head & 15 != 0 => (Item::Plain(head & 15, (head & 15) + (head >> 4)), tail),
+        _ => {
+            let (&byte, tail) = tail.split_first()?;
+            let item = match head {
+                STEPS => Item::Steps(byte),
+                _ => Item::Known(byte, KNOWN.get(usize::from((head - FIRST_KNOWN) >> 4))?),
+            };
+            (item, tail)
+        }
+    })
+}
+
+/// The rule of the host instruction `offset` bytes into the unit, if it is one of this list, which begins at `host`; moves that behind the list.
+fn rule_at(offset: usize, host: &mut usize, mut list: impl Iterator<Item = (usize, Rule)>) -> Option<Rule> {
+    let found = list.find(|&(len, _)| {
+        *host += len;
+        offset < *host
+    });
+    found.map(|(_, rule)| rule)
 }
 
 /// Finds what stands `offset` bytes into the unit that begins at guest pc `pc`; `None` behind its last instruction.
 pub(super) fn find(items: &[u8], pc: u64, offset: usize) -> Option<Site> {
     let (mut pc, mut host, mut rest, mut before) = (pc, 0, items, 0);
-    while let [head, tail @ ..] = rest {
-        if *head == 0 {
-            let (bytes, tail) = tail.split_first_chunk()?;
-            (pc, before) = (u64::from_le_bytes(*bytes), 0);
-            rest = tail;
-            continue;
-        }
-        let guest = u64::from(head & 15);
-        if head & LISTED != LISTED {
-            let len = (guest + u64::from(head >> 4)) as usize;
-            if offset < host + len {
-                return Some(Site { pc, rule: Rule::BEFORE, before });
+    while let Some((item, tail)) = take(rest) {
+        rest = tail;
+        let one = |len: u8, rule| std::iter::once((len.into(), rule));
+        let (guest, rule) = match item {
+            Item::Pc(other) => {
+                (pc, before) = (other, 0);
+                continue;
             }
-            host += len;
-            rest = tail;
-        } else {
-            let (count, tail) = tail.split_first()?;
-            let (list, tail) = tail.split_at_checked(2 * usize::from(*count))?;
-            for pair in list.chunks_exact(2) {
-                if offset < host + usize::from(pair[0]) {
-                    return Some(Site { pc, rule: Rule::decode(pair[1]), before });
-                }
-                host += usize::from(pair[0]);
+            Item::Plain(guest, len) => (guest, rule_at(offset, &mut host, one(len, Rule::BEFORE))),
+            Item::Steps(len) => (0, rule_at(offset, &mut host, one(len, Rule::STEP))),
+            Item::Known(guest, list) => (guest, rule_at(offset, &mut host, list.iter().copied())),
+            Item::Listed(guest, list) => {
+                let pairs = list.chunks_exact(2).map(|pair| (pair[0].into(), Rule::decode(pair[1])));
+                (guest, rule_at(offset, &mut host, pairs))
             }
-            rest = tail;
+        };
+        if let Some(rule) = rule {
+            return Some(Site { pc, rule, before });
         }
-        pc = pc.wrapping_add(guest);
+        pc = pc.wrapping_add(guest.into());
         before += u32::from(guest != 0);
     }
     None
@@ -209,6 +281,12 @@ mod tests {
         put_sequence(&mut items, 1, &list);
         put_pc(&mut items, 0x9000);
         put(&mut items, 2, 40);
+        put_pc(&mut items, 0x3eff_0000_1000);
+        put_sequence(&mut items, 5, KNOWN[0]);
+        put_pc(&mut items, 0x2000);
+        put_sequence(&mut items, 1, KNOWN[1]);
+        put_sequence(&mut items, 0, &[(29, Rule::STEP)]);
+        put(&mut items, 1, 1);
         let at = |offset| find(&items, 0x1000, offset);
         let site = |pc, rule, before| Some(Site { pc, rule, before });
         assert_eq!(at(0), site(0x1000, Rule::BEFORE, 0));
@@ -220,6 +298,15 @@ mod tests {
         assert_eq!(at(32), site(0x1003, Rule::fetch_spilled(1), 1));
         assert_eq!(at(34), site(0x9000, Rule::BEFORE, 0));
         assert_eq!(at(73), site(0x9000, Rule::BEFORE, 0));
-        assert_eq!(at(74), None);
+        assert_eq!(at(74), site(0x3eff_0000_1000, Rule::BEFORE, 0));
+        assert_eq!(at(79), site(0x3eff_0000_1000, Rule::STEP, 0));
+        assert_eq!(at(96), site(0x3eff_0000_1000, Rule::DONE_RCX_AWAY, 0));
+        assert_eq!(at(113), site(0x2000, Rule::BEFORE, 0));
+        assert_eq!(at(115), site(0x2000, Rule::STEP, 0));
+        assert_eq!(at(124), site(0x2000, Rule::DONE, 0));
+        assert_eq!(at(137), site(0x2000, Rule::STEP, 0));
+        assert_eq!(at(138), site(0x2001, Rule::STEP, 1));
+        assert_eq!(at(167), site(0x2001, Rule::BEFORE, 1));
+        assert_eq!(at(168), None);
     }
 }
