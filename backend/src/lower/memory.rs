@@ -2,9 +2,11 @@
 //!
 //! The order they promise is decided here and in `order.rs` (`MemoryOrder`); `docs/MEMORY-MODEL.md` argues it, and
 //! `tests/lower/order/` pins it. On x86-64 hosts plain accesses are in total store order. On AArch64 under `Tso`, integers up to
-//! 64 bits are load-acquire and store-release ([`Scalars`]); floats go through integers; vectors, and what has been
-//! seen not to be aligned ([`Inst::UNALIGNED`]), use a barrier behind each load and before each store. Read-modify-writes are full barriers, as LOCK is, also where a compare-and-swap fails.
+//! 64 bits are load-acquire and store-release ([`Scalars`]); floats go through integers; vectors, and what has been seen not to be
+//! aligned ([`Inst::UNALIGNED`]), use a barrier behind each load and before each store. Read-modify-writes are full barriers, as LOCK is,
+//! also where a compare-and-swap fails.
 
+use super::regs::accesses_guest;
 use super::{FENCED_ACCESS, GUEST_ACCESS, LANES, LOOK_BACK, Lowering, clif_type};
 use crate::compile::StateAtFaults;
 use crate::helpers::Own;
@@ -62,19 +64,54 @@ impl Lowering<'_> {
 
     /// Base and displacement of a memory operand, shaped so that Cranelift finds an addressing mode.
     fn address(&mut self, mem: Mem, bytes: u32) -> (clif::Value, i32) {
+        if mem.disp != 0
+            && self.is_summed(mem)
+            && let Some(sum) = self.shared_sum(mem, bytes)
+        {
+            return (sum, mem.disp);
+        }
         let (base, disp) = self.base(mem, bytes);
-        let index = mem.index.map(|v| self.value(v)).map(|index| {
-            if mem.scale == 0 {
-                return index;
-            }
-            let scale = self.iconst(types::I64, i64::from(mem.scale));
-            self.b.ins().ishl(index, scale)
-        });
+        let index = self.scaled_index(mem);
         match (base, index) {
             (Some(base), Some(index)) => (self.b.ins().iadd(base, index), disp),
             (Some(part), None) | (None, Some(part)) => (part, disp),
             (None, None) => (self.iconst(types::I64, i64::from(disp)), 0),
         }
+    }
+
+    fn scaled_index(&mut self, mem: Mem) -> Option<clif::Value> {
+        let index = self.value(mem.index?);
+        if mem.scale == 0 {
+            return Some(index);
+        }
+        let scale = self.iconst(types::I64, i64::from(mem.scale));
+        Some(self.b.ins().ishl(index, scale))
+    }
+
+    /// Whether a sum of the operand's base and index serves several of the block's accesses: no access with a displacement can have both
+    /// on AArch64, but neighbours in an array differ only by that.
+    fn is_summed(&self, mem: Mem) -> bool {
+        let (Some(base), Some(index)) = (mem.base, mem.index) else { return false };
+        let shares = |other: Mem| (other.base, other.index, other.scale) == (mem.base, mem.index, mem.scale);
+        let mut next = self.region.insts[self.at + 1..].iter().take(LOOK_BACK);
+        self.sums.contains_key(&(base, index, mem.scale))
+            || next.any(|inst| accesses_guest(inst.op) && shares(inst.mem()))
+    }
+
+    /// That sum, if the access has room for the displacement.
+    fn shared_sum(&mut self, mem: Mem, bytes: u32) -> Option<clif::Value> {
+        let (base, index) = (mem.base?, mem.index?);
+        if self.on(Arch::X86_64) || near_part(mem.disp, bytes, self.must_order()) != mem.disp {
+            return None;
+        }
+        if let Some(&shared) = self.sums.get(&(base, index, mem.scale)) {
+            return Some(shared);
+        }
+        let (first, second) = (self.value(base), self.scaled_index(mem)?);
+        let sum = self.b.ins().iadd(first, second);
+        let shared = self.opaque(sum);
+        self.sums.insert((base, index, mem.scale), shared);
+        Some(shared)
     }
 
     /// A memory operand's base, and a displacement that an access to so many bytes has room for. AArch64 takes up to three instructions for
@@ -112,6 +149,9 @@ impl Lowering<'_> {
 
     /// Base and displacement in the form that `order.rs` has instructions for.
     fn unscaled_address(&mut self, mem: Mem, bytes: u32) -> (clif::Value, i32) {
+        if let Some(sum) = self.shared_sum(mem, bytes) {
+            return (sum, mem.disp);
+        }
         let (base, disp) = self.address(mem, bytes);
         if OFFSETS.contains(&disp) {
             return (self.opaque(base), disp);

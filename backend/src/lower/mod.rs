@@ -108,6 +108,7 @@ pub(crate) fn lower(
         raw_floats: HashMap::new(),
         wide: HashMap::new(),
         bases: HashMap::new(),
+        sums: HashMap::new(),
         place_bits: None,
         zero: None,
         hoisted: Vec::new(),
@@ -158,6 +159,8 @@ struct Lowering<'a> {
     wide: HashMap<clif::Value, clif::Value>,
     /// Bases with a part of a displacement added, which accesses of this block share (`memory.rs`).
     bases: HashMap<(Option<IrValue>, i32), clif::Value>,
+    /// Bases with an index, shifted left by a scale, added; likewise.
+    sums: HashMap<(IrValue, IrValue, u8), clif::Value>,
     /// `CpuState::place_bits`, once this block has it.
     place_bits: Option<clif::Value>,
     /// A vector of zeros, once one is needed for the whole region.
@@ -205,6 +208,7 @@ impl Lowering<'_> {
         self.raw_floats.clear();
         self.wide.clear();
         self.bases.clear();
+        self.sums.clear();
         self.place_bits = None;
         self.enter_block(id);
         self.mark(block.pc);
