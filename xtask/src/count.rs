@@ -112,7 +112,8 @@ const PROFILE: &str = "profile";
 const HEADER: &str = "# Executed instructions\n\n\
     Written by `cargo xtask count`: AArch64 instructions that Calque executes, and that gcc's own AArch64 program executes, for each \
     x86-64 instruction of the same source at `-O2`, static. Whole runs include start-up, interpretation and compilation, which is not put \
-    off (`--sync-compile`); a kernel by itself is the difference to a run without kernels.\n\n";
+    off (`--sync-compile`); a kernel by itself is the difference to a run without kernels. Programs with a handler for SIGSEGV run on tier 0, those \
+    with threads have ordered accesses (docs/ARCHITECTURE.md, docs/MEMORY-MODEL.md).\n\n";
 
 /// Calque for AArch64.
 fn build_calque(rust: CrossRust) -> Result<PathBuf, String> {
@@ -128,11 +129,15 @@ struct Session {
     engine: String,
 }
 
-/// Instructions of the three runs.
+/// What a kernel's program is linked with, each in a build of its own: in programs with handlers for faults, and in such with threads, more of
+/// a processor's state can be seen.
+const COMPANY: [&str; 3] = ["alone", "with_handler", "with_threads"];
+
+/// Instructions of a kernel by itself, in Calque in each company, and as gcc's own program.
 #[derive(Clone, Copy)]
 struct Counts {
     guest: u64,
-    calque: u64,
+    calque: [u64; COMPANY.len()],
     gcc: u64,
 }
 
@@ -140,15 +145,16 @@ impl Counts {
     fn minus(self, other: Counts) -> Counts {
         Counts {
             guest: self.guest.saturating_sub(other.guest),
-            calque: self.calque.saturating_sub(other.calque),
+            calque: std::array::from_fn(|n| self.calque[n].saturating_sub(other.calque[n])),
             gcc: self.gcc.saturating_sub(other.gcc),
         }
     }
 
     fn row(self, name: &str) -> String {
-        let guest = self.guest.max(1) as f64;
+        let of_guest = |count: u64| count as f64 / self.guest.max(1) as f64;
+        let ([alone, handler, threads], gcc) = (self.calque.map(of_guest), of_guest(self.gcc));
         let millions = self.guest as f64 / 1e6;
-        format!("| {name} | {millions:.0} | {:.2} | {:.2} |\n", self.calque as f64 / guest, self.gcc as f64 / guest)
+        format!("| {name} | {millions:.0} | {alone:.2} | {handler:.2} | {threads:.2} | {gcc:.2} |\n")
     }
 }
 
@@ -158,19 +164,24 @@ impl Session {
         if wanted.is_empty() {
             return Ok(String::new());
         }
-        let guest = compile("x86_64-linux-gnu-gcc", mix.source, "x86-64", STATIC)?;
+        let mut guests = Vec::new();
+        for company in COMPANY {
+            let file = format!("bench/guests/{company}.c");
+            let linked = if company == "alone" { &["-static"][..] } else { &["-static", "-pthread", &file] };
+            guests.push(compile("x86_64-linux-gnu-gcc", mix.source, &format!("x86-64-{company}"), linked)?);
+        }
         let native = compile("aarch64-linux-gnu-gcc", mix.source, "aarch64", STATIC)?;
         let mut text = format!(
-            "## {}\n\n| kernel | 10^6 guest instructions | calque | gcc |\n|---|---|---|---|\n",
+            "## {}\n\n| kernel | 10^6 guest instructions | calque | with a handler for SIGSEGV | with threads | gcc |\n|---|---|---|---|---|---|\n",
             mix.title.chars().next().map_or(String::new(), |c| c.to_uppercase().to_string()) + &mix.title[1..]
         );
-        let nothing = self.run(&guest, &native, Some("none"))?;
+        let nothing = self.run(&guests, &native, Some("none"))?;
         for kernel in wanted {
-            text += &self.run(&guest, &native, Some(kernel))?.minus(nothing).row(kernel);
+            text += &self.run(&guests, &native, Some(kernel))?.minus(nothing).row(kernel);
         }
         text += &nothing.row("none: start-up");
         if args.only.is_none() {
-            text += &self.run(&guest, &native, None)?.row("**all, whole run**");
+            text += &self.run(&guests, &native, None)?.row("**all, whole run**");
         }
         Ok(text + "\n")
     }
@@ -283,19 +294,23 @@ impl Session {
     }
 
     /// Runs one kernel, or all, in the three ways.
-    fn run(&self, guest: &Path, native: &Path, kernel: Option<&str>) -> Result<Counts, String> {
+    fn run(&self, guests: &[PathBuf], native: &Path, kernel: Option<&str>) -> Result<Counts, String> {
         let kernel: Vec<&Path> = kernel.iter().map(Path::new).collect();
         let words = |first: &[&'static str], program: &Path| -> Vec<PathBuf> {
             let first = first.iter().map(PathBuf::from);
             first.chain([program.to_path_buf()]).chain(kernel.iter().map(|k| k.to_path_buf())).collect()
         };
-        let mut translated = translator(&self.calque, &self.engine).to_vec();
-        translated.extend(words(&["--"], guest));
         // `max` has what Calque's own processor announces: the C library takes the same paths in both.
-        let (guest, expected) = self.counters.count(Emulated::X86_64, &words(&["-cpu", "max"], guest))?;
-        let (calque, output) = self.counters.count(Emulated::Aarch64, &translated)?;
-        if output != expected {
-            return Err(format!("{translated:?} prints something else than the program itself"));
+        let (guest, expected) = self.counters.count(Emulated::X86_64, &words(&["-cpu", "max"], &guests[0]))?;
+        let mut calque = [0; COMPANY.len()];
+        for (count, guest) in calque.iter_mut().zip(guests) {
+            let mut translated = translator(&self.calque, &self.engine).to_vec();
+            translated.extend(words(&["--"], guest));
+            let (counted, output) = self.counters.count(Emulated::Aarch64, &translated)?;
+            if output != expected {
+                return Err(format!("{translated:?} prints something else than the program itself"));
+            }
+            *count = counted;
         }
         let (gcc, _) = self.counters.count(Emulated::Aarch64, &words(&[], native))?;
         Ok(Counts { guest, calque, gcc })
