@@ -11,7 +11,7 @@
 //!
 //! **Heat.** Emitted code counts no executions. Its countdown (`emit/exit.rs`) brings each thread back once in [`period`] backward jumps,
 //! calls, returns, and arrivals from compiled regions; the place it was about to go to has then run about as often as the period is long. Where
-//! that says nothing new, because a region is being compiled there, the next countdowns are longer.
+//! that says nothing new, because a region is being compiled there or would not pay (`trial.rs`), the next countdowns are longer.
 //!
 //! **Stale code.** Emitted blocks look at no interrupt word between countdowns. So whoever drops an entry takes its pc out of every
 //! thread's jump cache at once ([`crate::world::World::forget_jump`]), the cells are unlinked by the cache, and a write that makes code stale has
@@ -48,7 +48,7 @@ pub(crate) enum Made {
     Unfetchable,
 }
 
-/// Arrivals at an entry of emitted code after which its region is compiled.
+/// Arrivals at an entry of emitted code after which its region goes on trial.
 pub(crate) fn threshold(hot: u32) -> u32 {
     hot.saturating_mul(PATIENCE)
 }

@@ -25,6 +25,7 @@ use crate::stats;
 use crate::syscall::Outcome;
 use crate::thread::{Access, GuestFault, MemoryCause, Thread};
 use crate::tier::{ColdBlock, Entry, Jit};
+use crate::trial::Trial;
 use crate::world::{Member, Polls};
 use calque_backend::{CodeKind, ExitReason, FlagsAtEntry, HostCode, JumpCache, abi};
 use calque_frontend::decode::{Decoded, Window};
@@ -82,6 +83,8 @@ pub(crate) struct Exec {
     sampled: u32,
     /// Arrivals that the next countdown stands for.
     period: u32,
+    /// What the thread tries out meanwhile.
+    trial: Option<Trial>,
     /// How generated code was left last: what to improve once the target is known.
     last_exit: LastExit,
     /// The epoch that `entries` and `jumps` are good for.
@@ -205,6 +208,7 @@ impl Exec {
             maker: None,
             sampled: 0,
             period: 0,
+            trial: None,
             last_exit: LastExit::None,
             epoch: 0,
             units: UnitThread::default(),
@@ -433,8 +437,8 @@ impl Thread {
         if arrivals != 0
             && let Some(entry) = exec.entries.owner(pc)
         {
-            let news = process.code.sampled(process, entry, arrivals);
-            exec.period = cold::next_period(process.code.hot, arrivals, news);
+            exec.period = process.code.sampled(process, entry, arrivals, &mut exec.trial);
+            cpu.rt.countdown = exec.period as i32;
         }
         if let (Some(code), Some(jit)) = (entry.runnable().filter(|_| compiled), &process.code.jit) {
             match exec.last_exit {

@@ -10,7 +10,7 @@
 //! | `load.rs`, `stack.rs` | from an ELF file to a thread at its entry                                       |
 //! | `dispatch.rs`       | `Thread::run`: picks the engine, delivers signals, makes system calls             |
 //! | `tier.rs`, `compile_queue.rs`, `compile_gate.rs` | translations, heat, background compilation           |
-//! | `cold.rs`           | cold code by the emitter, on AArch64                                              |
+//! | `cold.rs`, `trial.rs` | cold code by the emitter, on AArch64; which of it is worth compiling            |
 //! | `smc.rs`            | pages with translated code: write protection and invalidation                     |
 //! | `unaligned.rs`      | guest instructions whose ordered accesses the host refuses for their alignment    |
 //! | `world.rs`          | who is inside generated code, and waiting until nobody is                         |
@@ -57,6 +57,7 @@ pub mod symbols;
 pub mod syscall;
 pub mod thread;
 mod tier;
+mod trial;
 mod unaligned;
 mod unwind;
 mod vdso;

@@ -20,6 +20,7 @@ use crate::profile::perf::Perf;
 use crate::profile::{self, Profile};
 use crate::smc::{GuestCode, Origin, Pages};
 use crate::stats::{self, Stats};
+use crate::trial::{self, Trial};
 use crate::unaligned::{FrozenUnaligned, Unaligned};
 use crate::world::{Member, SHORT_STOP, World};
 use arc_swap::ArcSwapOption;
@@ -51,6 +52,7 @@ pub(crate) struct Entry {
     runs: AtomicU32,
     /// Where it stands with the compiler: `IDLE`, `REQUESTED` or `HOPELESS`.
     request: AtomicU8,
+    failed_trials: AtomicU8,
     /// Its translations are made from bytes that have changed; it is no longer in the map.
     dropped: AtomicBool,
     /// Entry of the code that tier 0 emitted, 0 if there is none.
@@ -101,7 +103,7 @@ impl ColdBlock {
 }
 
 impl Entry {
-    fn new(pc: GuestAddr) -> Self {
+    pub(crate) fn new(pc: GuestAddr) -> Self {
         Self {
             pc,
             tier0: AtomicUsize::new(0),
@@ -112,6 +114,7 @@ impl Entry {
             code: AtomicUsize::new(0),
             translation: ArcSwapOption::empty(),
             request: AtomicU8::new(IDLE),
+            failed_trials: AtomicU8::new(0),
             dropped: AtomicBool::new(false),
             shelved: AtomicBool::new(false),
             registered: AtomicBool::new(false),
@@ -198,6 +201,16 @@ impl Entry {
         let after = before.saturating_add(arrivals);
         self.heat.store(after, Ordering::Relaxed);
         before < threshold && threshold <= after
+    }
+
+    fn failed_trials(&self) -> u8 {
+        self.failed_trials.load(Ordering::Relaxed)
+    }
+
+    /// Its region would not have kept a thread (`trial.rs`): counts from the start again, for longer.
+    fn fail_trial(&self) {
+        self.failed_trials.store(self.failed_trials().saturating_add(1), Ordering::Relaxed);
+        self.heat.store(0, Ordering::Relaxed);
     }
 
     /// The compiler has not got to the end: counts from the start again.
@@ -731,9 +744,6 @@ impl Code {
         if self.interpret.load(Ordering::Relaxed) || entry.request.swap(REQUESTED, Ordering::AcqRel) != IDLE {
             return;
         }
-        if self.emitted_is_better(entry) {
-            return entry.request.store(HOPELESS, Ordering::Release);
-        }
         if self.compiles_here(jit) {
             jit.queue.compile_now(process, jit, entry);
         } else {
@@ -759,15 +769,42 @@ impl Code {
         self.engine == Engine::Tiered && (heat == self.hot || heat == self.hot.saturating_mul(OVERDUE))
     }
 
-    /// Counts a countdown's arrivals at emitted code, and has its region compiled if that makes it hot. Whether they were worth counting: that
-    /// has not been asked for yet.
+    /// A countdown has ended where emitted code goes on at `entry`, and stands for so many arrivals there: puts the region on `trial` if that
+    /// makes it hot, or has it compiled if that ends its trial well. The period of the next countdown.
     #[cold]
-    pub(crate) fn sampled(&self, process: &Arc<Process>, entry: &Arc<Entry>, arrivals: u32) -> bool {
-        let counts = self.engine == Engine::Auto && entry.request.load(Ordering::Relaxed) == IDLE;
-        if counts && entry.warm_by(arrivals, cold::threshold(self.hot)) {
-            self.request(process, entry);
+    pub(crate) fn sampled(
+        &self,
+        process: &Arc<Process>,
+        entry: &Arc<Entry>,
+        arrivals: u32,
+        trial: &mut Option<Trial>,
+    ) -> u32 {
+        match trial.take().map(|trial| trial.arrived(entry.pc)) {
+            Some(Ok(open)) => {
+                *trial = Some(open);
+                return trial::PERIOD;
+            }
+            Some(Err(ended)) => {
+                let code = GuestCode::new(&process.mem);
+                match ended.stayed(|pc| code.lift_region(pc, self, &self.lift_options()).0) {
+                    true => self.request(process, ended.entry()),
+                    false => ended.entry().fail_trial(),
+                }
+                return cold::period(self.hot);
+            }
+            None => {}
         }
-        counts
+        let counts = self.engine == Engine::Auto && entry.request.load(Ordering::Relaxed) == IDLE;
+        let failed = entry.failed_trials();
+        if !counts || !entry.warm_by(arrivals, trial::threshold(cold::threshold(self.hot), failed)) {
+            return cold::next_period(self.hot, arrivals, counts && failed == 0);
+        }
+        if self.emitted_is_better(entry) {
+            entry.request.store(HOPELESS, Ordering::Release);
+            return cold::period(self.hot);
+        }
+        *trial = Some(Trial::new(entry));
+        trial::PERIOD
     }
 
     /// What is to be done: at first the compile thread gets to know; an entry that has waited there for too long is compiled

@@ -1,0 +1,95 @@
+//! Whether threads would stay in a region that is about to be compiled: trials, beside emitted code (`cold.rs`).
+//!
+//! Emitted code and regions keep guest registers in different places, so each way from one to the other moves all of them, some fifty
+//! instructions; and compiling costs as much as running the region's code some ten thousand times. A loop that goes round for long pays for both, a
+//! function or a loop of a few rounds that is called often from elsewhere does not. What is hot is told from how often it is arrived at, which says
+//! nothing of that. So a hot place is first put on trial: the thread's next countdowns are short, and if each of them ends inside the code of the
+//! region, that is compiled. If one does not, the place has to get hot again, for several times as long.
+
+use crate::tier::Entry;
+use calque_ir::{GuestAddr, Region};
+use std::sync::Arc;
+
+/// Countdowns of a trial. A thread that comes by often, and spends a fifth of its time in the region, passes one of a hundred trials by chance.
+const COUNTDOWNS: usize = 3;
+
+/// Backward jumps, calls and returns of each: more than a loop of few rounds has; no multiple of what goes on in a loop's round.
+pub(crate) const PERIOD: u32 = 11;
+
+/// log2 of how much more often than for the last one a place must be arrived at for its next trial.
+const PATIENCE_SHIFT: u32 = 3;
+
+/// Most of a region lies so near its start, in bytes: to lift one takes a thousand times as long as to ask that first.
+const NEAR: u64 = 4096;
+
+/// Arrivals after which a place goes on trial that has failed so many trials, where the first takes `hot` ones.
+pub(crate) fn threshold(hot: u32, failed: u8) -> u32 {
+    hot.saturating_mul(1u32.checked_shl(PATIENCE_SHIFT * u32::from(failed)).unwrap_or(u32::MAX))
+}
+
+/// A place on trial, and where the countdowns have ended so far.
+pub(crate) struct Trial {
+    entry: Arc<Entry>,
+    arrivals: Vec<GuestAddr>,
+}
+
+impl Trial {
+    pub(crate) fn new(entry: &Arc<Entry>) -> Trial {
+        Trial { entry: Arc::clone(entry), arrivals: Vec::with_capacity(COUNTDOWNS) }
+    }
+
+    /// Notes that a countdown has ended where the thread arrives at `pc`; the trial, if another one is to follow, else the place.
+    pub(crate) fn arrived(mut self, pc: GuestAddr) -> Result<Trial, Trial> {
+        self.arrivals.push(pc);
+        if self.arrivals.len() < COUNTDOWNS { Ok(self) } else { Err(self) }
+    }
+
+    /// The place.
+    pub(crate) fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    /// Whether the thread has stayed in the region that `lift` makes for the place.
+    pub(crate) fn stayed(&self, lift: impl FnOnce(GuestAddr) -> Region) -> bool {
+        let near = |pc: &&GuestAddr| pc.0.abs_diff(self.entry.pc.0) < NEAR;
+        if 2 * self.arrivals.iter().filter(near).count() < COUNTDOWNS {
+            return false;
+        }
+        let source = lift(self.entry.pc).source;
+        let inside = |pc: &GuestAddr| source.iter().any(|(start, len)| pc.0.wrapping_sub(start.0) < u64::from(*len));
+        self.arrivals.iter().all(inside)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a trial of 0x1000 ends well, and whether its region was lifted for that.
+    fn verdict(arrivals: [u64; COUNTDOWNS]) -> (bool, bool) {
+        let mut trial = Ok(Trial::new(&Arc::new(Entry::new(GuestAddr(0x1000)))));
+        for pc in arrivals {
+            trial = trial.and_then(|trial: Trial| trial.arrived(GuestAddr(pc)));
+        }
+        let Err(trial) = trial else { panic!("{COUNTDOWNS} countdowns are a trial") };
+        let mut lifted = false;
+        let stayed = trial.stayed(|pc| {
+            lifted = true;
+            Region { source: vec![(pc, 0x20), (GuestAddr(0x9000), 8)], ..Region::default() }
+        });
+        (stayed, lifted)
+    }
+
+    #[test]
+    fn each_countdown_must_end_inside() {
+        assert_eq!(verdict([0x1000, 0x9007, 0x101f]), (true, true));
+        assert_eq!(verdict([0x1000, 0x1004, 0x9008]), (false, true));
+        assert_eq!(verdict([0xfff, 0x1004, 0x1008]), (false, true));
+        assert_eq!(verdict([0x1000, 0x9000, 0x9000]), (false, false), "too far away to be worth lifting");
+    }
+
+    #[test]
+    fn failures_make_places_wait() {
+        assert_eq!([0, 1, 2, 200].map(|failed| threshold(2000, failed)), [2000, 16000, 128_000, u32::MAX]);
+    }
+}
