@@ -835,7 +835,7 @@ impl Code {
             return entry.request.store(HOPELESS, Ordering::Release);
         }
         let origin = code.origin(&region);
-        self.unaligned.mark(&mut region);
+        self.mark_unaligned(&mut region);
         if let Some(profile) = &self.profile {
             profile.assign(&mut region);
         }
