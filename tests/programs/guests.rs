@@ -8,6 +8,7 @@
 use crate::command::{Outcome, calque, difference, emulated, run, sysroot};
 use libtest_mimic::{Failed, Trial};
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
@@ -145,6 +146,9 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
             let test = move || is_rarely_refused(&guest, engine);
             trials.push(Trial::test(format!("prog::unaligned::rarely_refused::{engine}"), test));
         }
+    } else if name == "staying" && cfg!(target_arch = "aarch64") {
+        let test = move || compiles_what_threads_stay_in(&guest);
+        trials.push(Trial::test("prog::staying::regions", test));
     }
 }
 
@@ -203,14 +207,30 @@ fn hot_in_a_child_first(guest: &Guest) -> Result<(), Failed> {
 /// A host that minds alignment refuses some accesses, and not most of the hundred thousands.
 fn is_rarely_refused(guest: &Guest, engine: &str) -> Result<(), Failed> {
     let mut command = calque(["run", "--engine", engine, "--stats", "--"]);
-    let out = command.arg(guest.build(Link::Static)?).output()?;
-    let stats = String::from_utf8_lossy(&out.stderr);
-    let row = stats.lines().find(|line| line.contains(" unaligned "));
-    let refused: Option<u32> = row.and_then(|row| row.split_whitespace().next()?.parse().ok());
-    match refused {
-        Some(1..=10_000) => Ok(()),
-        _ => Err(format!("{command:?}: refused {refused:?} times\n{stats}").into()),
+    command.arg(guest.build(Link::Static)?);
+    counted(command, "unaligned", 1..=10_000)
+}
+
+/// A loop gets a region, each of the 48 functions that are hot, and left soon, does not.
+fn compiles_what_threads_stay_in(guest: &Guest) -> Result<(), Failed> {
+    for (part, regions) in [("rounds", 1..=3), ("calls", 0..=8)] {
+        let mut command = calque(["run", "--sync-compile", "--stats", "--"]);
+        command.arg(guest.build(Link::Static)?).arg(part);
+        counted(command, "regions", regions)?;
     }
+    Ok(())
+}
+
+/// Whether the row `name` of what `--stats` prints is in a range.
+fn counted(mut command: Command, name: &str, range: RangeInclusive<u32>) -> Result<(), Failed> {
+    let out = command.output()?;
+    let stats = String::from_utf8_lossy(&out.stderr);
+    let row = stats.lines().find(|line| line.split_whitespace().nth(1) == Some(name));
+    let count: Option<u32> = row.and_then(|row| row.split_whitespace().next()?.parse().ok());
+    if count.is_some_and(|count| range.contains(&count)) {
+        return Ok(());
+    }
+    Err(format!("{command:?}: {name} {count:?}, not in {range:?}\n{stats}").into())
 }
 
 fn in_guest_environment(command: &mut Command) -> &mut Command {

@@ -55,6 +55,16 @@ impl Calls {
         self.returns = true;
     }
 
+    /// What is asked about the function that is being taken in: others may be meanwhile.
+    pub(super) fn taken_in(&self) -> (usize, bool) {
+        (self.before, self.joins)
+    }
+
+    /// Goes on with that function.
+    pub(super) fn go_on_with(&mut self, taken_in: (usize, bool)) {
+        (self.before, self.joins) = taken_in;
+    }
+
     /// An edge leads to `pc`, where one of the blocks `starts` is.
     pub(super) fn edge(&mut self, starts: &[GuestAddr], pc: GuestAddr) {
         self.joins |= starts[..self.before].contains(&pc);

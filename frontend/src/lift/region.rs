@@ -296,7 +296,10 @@ impl<'a> Discovery<'a> {
     pub(super) fn attempt(&mut self, f: impl FnOnce(&mut Self) -> bool) {
         let (starts, insns, seen) = (self.starts.len(), self.insns, self.seen.clone());
         let (calls, switches) = (self.calls.seen.len(), self.switches.len());
-        if !f(self) {
+        let around = self.calls.taken_in();
+        let keeps = f(self);
+        self.calls.go_on_with(around);
+        if !keeps {
             self.starts.truncate(starts);
             self.calls.seen.truncate(calls);
             self.switches.truncate(switches);

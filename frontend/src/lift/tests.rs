@@ -317,3 +317,28 @@ fn flags_that_may_still_be_read_are_put_before_a_fault_from_which_execution_goes
     let all = put_before_load(&LiftOptions { precise: true, ..LiftOptions::default() });
     assert_eq!(all, Reg::STATUS.map(Reg::index));
 }
+
+#[test]
+fn a_function_that_is_not_taken_in_leaves_nothing_behind() {
+    // 0: test edi,edi  2: je 9  4: call 0x20  9: call 0  e: test edi,edi  10: je 0  12: xor eax,eax  14: ret
+    // 20: test edi,edi  22: je 0x26  24: xor eax,eax  26: jmp [rip], which leads to  30: xor eax,eax  32: jmp 0x32
+    let mut bytes = [0x90; 0x34];
+    bytes[..9].copy_from_slice(&[0x85, 0xff, 0x74, 0x05, 0xe8, 0x17, 0, 0, 0]);
+    bytes[9..0x15].copy_from_slice(&[0xe8, 0xf2, 0xff, 0xff, 0xff, 0x85, 0xff, 0x74, 0xee, 0x31, 0xc0, 0xc3]);
+    bytes[0x20..0x2c].copy_from_slice(&[0x85, 0xff, 0x74, 0x02, 0x31, 0xc0, 0xff, 0x25, 0, 0, 0, 0]);
+    bytes[0x30..].copy_from_slice(&[0x31, 0xc0, 0xeb, 0xfe]);
+    struct Stub;
+    impl Profile for Stub {
+        fn executed(&self, _: GuestAddr) -> bool {
+            true
+        }
+        fn likely_targets(&self, jump: GuestAddr) -> Vec<GuestAddr> {
+            if jump.0 == PC.0 + 0x26 { vec![GuestAddr(PC.0 + 0x30)] } else { Vec::new() }
+        }
+        fn all_targets(&self, _: GuestAddr) -> Vec<GuestAddr> {
+            Vec::new()
+        }
+    }
+    let region = lift_region(&Bytes { pc: PC, bytes: &bytes }, PC, &Stub, &LiftOptions::default());
+    assert_eq!(region.source, [(PC, 0x15)], "what never returns is no part of it");
+}
