@@ -209,7 +209,9 @@ impl<'a> GuestCode<'a> {
                 CodePage::Checked => {}
             }
         }
-        (lift_checked(self, pc, options), options.precise)
+        // Code that all others may lead to with deferred flags has to end the deferral where it puts its own.
+        let defers = options.precise && options.precise_everywhere;
+        (lift_checked(self, pc, &LiftOptions { defers, ..*options }), options.precise)
     }
 
     /// What `region`, lifted from here, depends on, as it stands now. To be asked for before stale ranges are drained (I1).

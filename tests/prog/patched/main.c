@@ -1,6 +1,7 @@
 // Code whose page is written all the time, so that translations compare their bytes: its constants change with every call, or the rest of it;
 // registers and flags must come through, also when signals arrive; and when it cannot be fetched any more, that faults.
 #define _GNU_SOURCE
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
@@ -148,6 +149,42 @@ static void faults(unsigned char *p) {
     printf("faults wrong %ld\n", wrong);
 }
 
+static int pipe_ends[2];
+
+static void *read_into(void *page) { return (void *)read(pipe_ends[0], (char *)page + 2048, 1); }
+
+// Whether ZF and CF are those of a comparison of `a` with `b` behind a call of `code` with `a`.
+static int compares(unsigned char *code, uint8_t a, uint8_t b) {
+    uint64_t flags;
+    __asm__ volatile("sub $136, %%rsp\n call *%[code]\n pushf\n pop %[flags]\n add $136, %%rsp"
+                     : [flags] "=r"(flags)
+                     : [code] "r"(code), "D"((uint64_t)a)
+                     : "memory", "cc");
+    return (flags & 0x41) == (a == b ? 0x40 : 0) + (a < b);
+}
+
+// Code that ran first while the kernel could write to its page, behind code that did not, before a return to code that reads the flags.
+static void flags(unsigned char *p) {
+    static const unsigned char code[] = {
+        0x83, 0xff, 50,                             // cmp edi, 50
+        0xc3,                                       // ret
+    };
+    static const unsigned char before[] = {
+        0x39, 0xff,                                 // cmp edi, edi
+        0xeb, 0xbc,                                 // jmp p
+    };
+    memcpy(p, code, sizeof code);
+    memcpy(p + 64, before, sizeof before);
+    pthread_t reader;
+    if (pipe(pipe_ends) || pthread_create(&reader, NULL, read_into, p)) exit(1);
+    usleep(50000);
+    long wrong = 0;
+    for (int i = 0; i < 30000; i++) wrong += !compares(p, i & 127, 50);
+    if (write(pipe_ends[1], "", 1) != 1 || pthread_join(reader, NULL)) exit(1);
+    for (int i = 0; i < 30000; i++) wrong += !compares(p + 64, i & 127, 50);
+    printf("flags wrong %ld\n", wrong);
+}
+
 static long call(const unsigned char *p) { return ((int (*)(void))p)(); }
 
 // Unmapped, without permission, and behind the end of its file.
@@ -195,5 +232,6 @@ int main(void) {
     calls(p);
     state(p);
     faults(p);
+    flags(page_of_code());
     gone(p);
 }
