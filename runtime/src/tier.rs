@@ -37,6 +37,7 @@ use calque_ir::{CpuState, Exit, GuestAddr, Helper, Region};
 use hashbrown::HashMap;
 use once_cell::race::OnceBool;
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Instant;
@@ -616,10 +617,10 @@ impl Code {
         }
     }
 
-    /// Whether a region at `entry` would be worse than what was emitted there: one that keeps registers exact stores each before the next access.
-    fn emitted_is_better(&self, entry: &Entry) -> bool {
-        let exact = self.resumable.load(Ordering::Relaxed) || entry.origin().kind() == CodePage::Writable;
-        self.emits && exact
+    /// Whether emitted code is not to be replaced by a region, which has to keep registers `exact` or not: it would store each before the next
+    /// access. None must be where a handler may see faults: emitted code alone has registers exact without being told.
+    fn stays_emitted(&self, exact: bool) -> bool {
+        self.emits && (exact || self.resumable.load(Ordering::Acquire))
     }
 
     /// From now on code is such that denormals may be flushed as operands; whether it was already.
@@ -780,11 +781,11 @@ impl Code {
         trial: &mut Option<Trial>,
     ) -> u32 {
         match trial.take().map(|trial| trial.arrived(entry.pc)) {
-            Some(Ok(open)) => {
+            Some(ControlFlow::Continue(open)) => {
                 *trial = Some(open);
                 return trial::PERIOD;
             }
-            Some(Err(ended)) => {
+            Some(ControlFlow::Break(ended)) => {
                 let code = GuestCode::new(&process.mem);
                 match ended.stayed(|pc| code.lift_region(pc, self, &self.lift_options()).0) {
                     true => self.request(process, ended.entry()),
@@ -799,7 +800,7 @@ impl Code {
         if !counts || !entry.warm_by(arrivals, trial::threshold(cold::threshold(self.hot), failed)) {
             return cold::next_period(self.hot, arrivals, counts && failed == 0);
         }
-        if self.emitted_is_better(entry) {
+        if self.stays_emitted(entry.origin().kind() == CodePage::Writable) {
             entry.request.store(HOPELESS, Ordering::Release);
             return cold::period(self.hot);
         }
@@ -831,7 +832,7 @@ impl Code {
         let executed: &dyn lift::Profile = if self.engine == Engine::Jit { &EveryBlock } else { self };
         let code = GuestCode::profiled(map, self.profile.as_ref());
         let (mut region, precise) = code.lift_region(entry.pc, executed, &options);
-        if self.emits && (precise || options.resumable) {
+        if self.stays_emitted(precise) {
             return entry.request.store(HOPELESS, Ordering::Release);
         }
         let origin = code.origin(&region);

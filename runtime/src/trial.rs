@@ -8,6 +8,7 @@
 
 use crate::tier::Entry;
 use calque_ir::{GuestAddr, Region};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Countdowns of a trial. A thread that comes by often, and spends a fifth of its time in the region, passes one of a hundred trials by chance.
@@ -38,10 +39,10 @@ impl Trial {
         Trial { entry: Arc::clone(entry), arrivals: Vec::with_capacity(COUNTDOWNS) }
     }
 
-    /// Notes that a countdown has ended where the thread arrives at `pc`; the trial, if another one is to follow, else the place.
-    pub(crate) fn arrived(mut self, pc: GuestAddr) -> Result<Trial, Trial> {
+    /// Notes that a countdown has ended where the thread arrives at `pc`, and whether that was the last.
+    pub(crate) fn arrived(mut self, pc: GuestAddr) -> ControlFlow<Trial, Trial> {
         self.arrivals.push(pc);
-        if self.arrivals.len() < COUNTDOWNS { Ok(self) } else { Err(self) }
+        if self.arrivals.len() < COUNTDOWNS { ControlFlow::Continue(self) } else { ControlFlow::Break(self) }
     }
 
     /// The place.
@@ -67,11 +68,9 @@ mod tests {
 
     /// Whether a trial of 0x1000 ends well, and whether its region was lifted for that.
     fn verdict(arrivals: [u64; COUNTDOWNS]) -> (bool, bool) {
-        let mut trial = Ok(Trial::new(&Arc::new(Entry::new(GuestAddr(0x1000)))));
-        for pc in arrivals {
-            trial = trial.and_then(|trial: Trial| trial.arrived(GuestAddr(pc)));
-        }
-        let Err(trial) = trial else { panic!("{COUNTDOWNS} countdowns are a trial") };
+        let new = Trial::new(&Arc::new(Entry::new(GuestAddr(0x1000))));
+        let ended = arrivals.into_iter().try_fold(new, |trial, pc| trial.arrived(GuestAddr(pc)));
+        let ControlFlow::Break(trial) = ended else { panic!("{COUNTDOWNS} countdowns are a trial") };
         let mut lifted = false;
         let stayed = trial.stayed(|pc| {
             lifted = true;

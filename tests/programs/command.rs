@@ -30,6 +30,14 @@ impl fmt::Display for Outcome {
     }
 }
 
+impl Outcome {
+    /// The count in the row `name` of what `--stats` prints.
+    pub(crate) fn stat(&self, name: &str) -> Option<u32> {
+        let row = self.stderr.lines().find(|line| line.split_whitespace().nth(1) == Some(name))?;
+        row.split_whitespace().next()?.parse().ok()
+    }
+}
+
 /// Whether calque has to be started through an emulator.
 pub(crate) fn emulated() -> bool {
     std::env::var_os("CALQUE_TEST_RUNNER").is_some()

@@ -223,14 +223,12 @@ fn compiles_what_threads_stay_in(guest: &Guest) -> Result<(), Failed> {
 
 /// Whether the row `name` of what `--stats` prints is in a range.
 fn counted(mut command: Command, name: &str, range: RangeInclusive<u32>) -> Result<(), Failed> {
-    let out = command.output()?;
-    let stats = String::from_utf8_lossy(&out.stderr);
-    let row = stats.lines().find(|line| line.split_whitespace().nth(1) == Some(name));
-    let count: Option<u32> = row.and_then(|row| row.split_whitespace().next()?.parse().ok());
+    let got = run(&mut command);
+    let count = got.stat(name);
     if count.is_some_and(|count| range.contains(&count)) {
         return Ok(());
     }
-    Err(format!("{command:?}: {name} {count:?}, not in {range:?}\n{stats}").into())
+    Err(format!("{command:?}: {name} {count:?}, not in {range:?}\n{}", got.stderr).into())
 }
 
 fn in_guest_environment(command: &mut Command) -> &mut Command {
