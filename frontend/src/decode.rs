@@ -2,7 +2,7 @@
 //!
 //! Bytes come through [`CodeReader`], so the frontend never touches guest memory itself. [`Window`] holds a run
 //! of them. Most instructions are plain ones ([`plain`]); for the others one iced decoder is set up a run, as that costs
-//! about as much as decoding two instructions.
+//! about as much as decoding two instructions, and the first in a process sets up tables, which costs a million.
 
 use crate::lift::FlagMemo;
 use crate::plain;
@@ -91,6 +91,10 @@ impl<const N: usize> Window<N> {
                 let ip = at.wrapping_add(offset as u64);
                 let what = if plain::decode(&bytes[offset..], ip, &mut insn) {
                     Decoded::Insn
+                } else if offset > 0 && len - offset < MAX_INSN {
+                    // Perhaps it is only cut off.
+                    at = ip;
+                    break;
                 } else {
                     let decoder = decoder.get_or_insert_with(|| Decoder::with_ip(64, bytes, at, DecoderOptions::NONE));
                     decoder.set_ip(ip);
@@ -98,7 +102,8 @@ impl<const N: usize> Window<N> {
                     decoder.decode_out(&mut insn);
                     outcome(decoder, &insn)
                 };
-                if what == Decoded::Unfetchable && insn.ip() != at {
+                if what == Decoded::Unfetchable && ip != at {
+                    at = ip;
                     break;
                 }
                 if !step(what, &insn) {
@@ -106,7 +111,6 @@ impl<const N: usize> Window<N> {
                 }
                 offset += insn.len();
             }
-            at = insn.ip();
         }
     }
 

@@ -14,6 +14,7 @@ use super::flow::{Live, Run, UNKNOWN};
 use super::glance::{Glance, Next, glance};
 use super::{Insn, LiftOptions};
 use crate::decode::{CodeReader, MAX_INSN};
+use crate::plain;
 use calque_ir::GuestAddr;
 use iced_x86::{
     CpuidFeature, Decoder, DecoderOptions, FlowControl, MemorySize, Mnemonic, OpKind, Register, RflagsBits,
@@ -164,8 +165,14 @@ impl<'a> Ahead<'a> {
         {
             return Some((known, false));
         }
-        let mut decoder = Decoder::with_ip(64, bytes, pc.0, DecoderOptions::NONE);
-        let insn = decoder.decode();
+        // Nothing can be fetched: not worth the decoder's tables.
+        if bytes.is_empty() {
+            return None;
+        }
+        let mut insn = Insn::default();
+        if !plain::decode(bytes, pc.0, &mut insn) {
+            Decoder::with_ip(64, bytes, pc.0, DecoderOptions::NONE).decode_out(&mut insn);
+        }
         (!insn.is_invalid()).then(|| (look(&insn), may_stop(&insn, self.opts)))
     }
 
