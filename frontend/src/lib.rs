@@ -14,4 +14,4 @@ pub mod lift;
 mod plain;
 
 pub use decode::CodeReader;
-pub use lift::{LiftOptions, Lifted, Profile, lift_block, lift_checked, lift_region};
+pub use lift::{Constants, LiftOptions, Lifted, Profile, lift_block, lift_checked, lift_region};

@@ -217,7 +217,7 @@ impl Code {
             return Some(Made::Nothing);
         }
         let ColdMaker { emitter, lifted, known, first_runs } = maker;
-        let code = GuestCode::with(&process.mem, known.still(&process.mem, before));
+        let code = GuestCode::with(&process.mem, known.still(&process.mem, before)).of(entry);
         if !code.may_run(entry.pc) {
             return Some(Made::Unfetchable);
         }

@@ -93,7 +93,7 @@ impl Process {
             stats_output,
             exe: OnceLock::new(),
         });
-        if process.code.units.is_some() {
+        if process.code.units.is_some() || process.code.emits {
             process.mem.check_early();
         }
         assert!(CURRENT.set(Arc::clone(&process)).is_ok(), "one guest process in a host process");

@@ -18,7 +18,11 @@
 //! | Checked   | itself           | checked blocks                | checked blocks                 |
 //!
 //! Units of copied instructions (`arch/units.rs`) are dropped with their page, as they cost next to nothing to make, and trap behind a
-//! store that faults. Those of checked pages are checked, too, until the page was run long enough without a change ([`GuestMap::trust`]).
+//! store that faults. Those of checked pages are checked, too.
+//!
+//! A page becomes checked when it is written to again and again. Where a tier finds out that code of it is hot ([`GuestMap::trust`]: units, which
+//! count their checks; emitted code, which would be compiled), the page is protected again until the next write, which a fault tells of. A
+//! page that was written to all the same takes longer each time.
 //!
 //! A region that writes to its own page faults; as its registers are exact, the thread leaves it, interprets that one instruction, and
 //! goes on with code made of what it has written (`Thread::step`).
@@ -39,7 +43,7 @@ use crate::stats::{self, Stats};
 use crate::tier::{Code, Entry};
 use calque_frontend::decode::MAX_INSN;
 use calque_frontend::lift::{FlagMemo, MOST_CHECKED, Profile as Executed, checked_extent, takes_deferred};
-use calque_frontend::{CodeReader, LiftOptions, Lifted, lift_checked, lift_region};
+use calque_frontend::{CodeReader, Constants, LiftOptions, Lifted, lift_checked, lift_region};
 use calque_ir::addr::GUEST_PAGE;
 use calque_ir::{GuestAddr, GuestRange, Region};
 use hashbrown::HashMap;
@@ -87,6 +91,8 @@ pub(crate) struct GuestCode<'a> {
     worst: Cell<CodePage>,
     /// What was read of pages that may change.
     ranges: RefCell<Vec<(GuestAddr, u32)>>,
+    /// What checked blocks do with theirs.
+    constants: Constants,
     bounds: Bounds<'a>,
 }
 
@@ -98,7 +104,8 @@ impl<'a> GuestCode<'a> {
     /// The same with a profile that knows where functions end, if there is one.
     pub(crate) fn profiled(map: &'a GuestMap, profile: Option<&'a Profile>) -> Self {
         let (marked, worst) = (Default::default(), Cell::new(CodePage::Fixed));
-        Self { map, marked, known: None, worst, ranges: RefCell::default(), bounds: Bounds::new(profile) }
+        let (ranges, constants) = (RefCell::default(), Constants::Compared);
+        Self { map, marked, known: None, worst, ranges, constants, bounds: Bounds::new(profile) }
     }
 
     /// How the page of `pc` may change, if it is executable; marks it.
@@ -118,6 +125,11 @@ impl<'a> GuestCode<'a> {
     /// The same, where something is known already: pages are marked as long as nothing has become stale since that was found out.
     pub(crate) fn with(map: &'a GuestMap, known: &'a Known) -> Self {
         Self { known: Some(known), ..Self::new(map) }
+    }
+
+    /// The same for translations of this entry.
+    pub(crate) fn of(self, entry: &Entry) -> Self {
+        Self { constants: entry.constants(), ..self }
     }
 
     /// Whether the guest may execute what is at `pc`.
@@ -170,14 +182,14 @@ impl<'a> GuestCode<'a> {
         let kind = self.mark(pc);
         if kind == Some(CodePage::Checked) {
             let block_insns = LiftOptions::default().block_insns;
-            return lifted.set(lift_checked(self, pc, &LiftOptions { block_insns, ..*options }));
+            return lifted.set(lift_checked(self, pc, self.constants, &LiftOptions { block_insns, ..*options }));
         }
         let writable = kind == Some(CodePage::Writable);
         let options = LiftOptions { end_at_stores: writable, ..*options };
         lifted.block(self, pc, &options);
         // Over a page's edge into a checked one.
         if self.worst.get() == CodePage::Checked {
-            lifted.set(lift_checked(self, pc, &options));
+            lifted.set(lift_checked(self, pc, self.constants, &options));
         }
         lifted.region_mut()
     }
@@ -211,7 +223,7 @@ impl<'a> GuestCode<'a> {
         }
         // Code that all others may lead to with deferred flags has to end the deferral where it puts its own.
         let defers = options.precise && options.precise_everywhere;
-        (lift_checked(self, pc, &LiftOptions { defers, ..*options }), options.precise)
+        (lift_checked(self, pc, self.constants, &LiftOptions { defers, ..*options }), options.precise)
     }
 
     /// What `region`, lifted from here, depends on, as it stands now. To be asked for before stale ranges are drained (I1).
@@ -279,6 +291,12 @@ impl Origin {
 
     pub(crate) fn ranges(&self) -> &[(GuestAddr, u32)] {
         &self.ranges
+    }
+
+    /// Whether translations compare their bytes, and need not any more.
+    fn is_outgrown(&self, map: &GuestMap) -> bool {
+        let checks = |page: GuestAddr| map.code_page(page) == Some(CodePage::Checked);
+        self.kind == CodePage::Checked && !self.ranges.iter().any(|&(start, len)| pages(start, len).any(checks))
     }
 
     /// Whether memory is what it was, and may change in no worse way. Marks its pages.
@@ -447,15 +465,15 @@ impl Code {
         loop {
             let before = self.pages().invalidations;
             let origin = entry.origin();
-            let holds = origin.holds(map);
+            let (outgrown, holds) = (origin.is_outgrown(map), origin.holds(map));
             let mut pages = self.pages();
             pages.drain_stale(map, self);
             if entry.is_usable() || entry.is_dropped() {
                 return entry.is_usable();
             }
-            if !holds {
+            if outgrown || !holds {
                 stats::add(&stats.retranslations, 1);
-                self.drop_entry(entry);
+                self.replace_entry(entry, (!holds).into());
                 return false;
             }
             if !pages.changed_since(before, origin.ranges()) {
@@ -473,7 +491,7 @@ impl Code {
         let entry = self.entry(pc);
         if entry.is_usable() && !entry.origin().holds(map) {
             stats::add(&stats.retranslations, 1);
-            self.drop_entry(&entry);
+            self.replace_entry(&entry, 1);
         }
     }
 

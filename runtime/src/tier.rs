@@ -13,7 +13,7 @@ use crate::compile_gate::CompileGate;
 use crate::compile_queue::{self, Queue};
 use crate::dispatch::CODE_CHANGED;
 use crate::jumps::{FrozenJumps, Jumps};
-use crate::memory::{CodePage, GuestMap};
+use crate::memory::{CodePage, GuestMap, Trust};
 use crate::options::{Engine, RunOptions};
 use crate::process::Process;
 use crate::profile::perf::Perf;
@@ -30,7 +30,7 @@ use calque_backend::{
     StateAtFaults, Translation,
 };
 use calque_frontend::lift::{self, EveryBlock};
-use calque_frontend::{LiftOptions, Lifted};
+use calque_frontend::{Constants, LiftOptions, Lifted};
 use calque_ir::helper::{HelperEffect, HelperEntry};
 use calque_ir::pass;
 use calque_ir::{CpuState, Exit, GuestAddr, Helper, Region};
@@ -69,7 +69,12 @@ pub(crate) struct Entry {
     origin: ArcSwapOption<Origin>,
     /// Some of them were made from fixed bytes, of which there is no copy.
     partly_fixed: AtomicBool,
+    /// How often the bytes here were found changed while somebody had a translation of them.
+    changes: AtomicU8,
 }
+
+/// Changes after which constants are read where they stand: the next function in the same place is one change.
+const READ_AFTER: u8 = 2;
 
 const IDLE: u8 = 0;
 /// Waits for the compiler, or is compiled.
@@ -121,6 +126,7 @@ impl Entry {
             registered: AtomicBool::new(false),
             origin: ArcSwapOption::empty(),
             partly_fixed: AtomicBool::new(false),
+            changes: AtomicU8::new(0),
         }
     }
 
@@ -144,6 +150,11 @@ impl Entry {
         let runs = self.runs.load(Ordering::Relaxed).saturating_add(1);
         self.runs.store(runs, Ordering::Relaxed);
         runs
+    }
+
+    /// What its translations do with constants, if they compare their bytes.
+    pub(crate) fn constants(&self) -> Constants {
+        if self.changes.load(Ordering::Relaxed) < READ_AFTER { Constants::Compared } else { Constants::Read }
     }
 
     /// Whether its translations compare their bytes.
@@ -211,12 +222,17 @@ impl Entry {
     /// Its region would not have kept a thread (`trial.rs`): counts from the start again, for longer.
     fn fail_trial(&self) {
         self.failed_trials.store(self.failed_trials().saturating_add(1), Ordering::Relaxed);
+        self.cool();
+    }
+
+    /// Counts arrivals from the start again.
+    fn cool(&self) {
         self.heat.store(0, Ordering::Relaxed);
     }
 
     /// The compiler has not got to the end: counts from the start again.
     fn put_off(&self) {
-        self.heat.store(0, Ordering::Relaxed);
+        self.cool();
         self.request.store(IDLE, Ordering::Release);
     }
 
@@ -555,6 +571,13 @@ impl Code {
         }
     }
 
+    /// Forgets an entry of which `changes` more were found; the one that takes its place knows of all of them.
+    pub(crate) fn replace_entry(&self, entry: &Arc<Entry>, changes: u8) {
+        self.drop_entry(entry);
+        let changes = entry.changes.load(Ordering::Relaxed).saturating_add(changes);
+        self.entry(entry.pc).changes.fetch_max(changes, Ordering::Relaxed);
+    }
+
     /// The host has refused the access of the instruction at `pc` in `translation` for its alignment, and it was carried out by itself. Where
     /// that repeats, the translation goes, for one that minds no alignment there.
     #[cold]
@@ -707,7 +730,7 @@ impl Code {
     pub(crate) fn lift_cold(&self, entry: &Arc<Entry>, map: &GuestMap, stats: &Stats) -> bool {
         loop {
             let before = lock(&self.pages).invalidations;
-            let code = GuestCode::profiled(map, self.profile.as_ref());
+            let code = GuestCode::profiled(map, self.profile.as_ref()).of(entry);
             let precise_floats = self.precise_floats.load(Ordering::Acquire);
             let mut lifted = Lifted::default();
             code.lift_block(&mut lifted, entry.pc, &LiftOptions { precise_floats, ..self.lift_options() });
@@ -770,8 +793,9 @@ impl Code {
         self.engine == Engine::Tiered && (heat == self.hot || heat == self.hot.saturating_mul(OVERDUE))
     }
 
-    /// A countdown has ended where emitted code goes on at `entry`, and stands for so many arrivals there: puts the region on `trial` if that
-    /// makes it hot, or has it compiled if that ends its trial well. The period of the next countdown.
+    /// A countdown has ended where emitted code goes on at `entry`, and stands for so many arrivals there: if that makes it hot, puts the region
+    /// on `trial`, or has the page protected if the code is checked; has the region compiled if that ends its trial well. The period of the next
+    /// countdown.
     #[cold]
     pub(crate) fn sampled(
         &self,
@@ -795,12 +819,26 @@ impl Code {
             }
             None => {}
         }
-        let counts = self.engine == Engine::Auto && entry.request.load(Ordering::Relaxed) == IDLE;
+        let kind = entry.origin().kind();
+        let may_gain = self.engine == Engine::Auto || kind == CodePage::Checked;
+        let counts = may_gain && entry.request.load(Ordering::Relaxed) == IDLE;
         let failed = entry.failed_trials();
         if !counts || !entry.warm_by(arrivals, trial::threshold(cold::threshold(self.hot), failed)) {
             return cold::next_period(self.hot, arrivals, counts && failed == 0);
         }
-        if self.stays_emitted(entry.origin().kind() == CodePage::Writable) {
+        let stays = match kind {
+            // A region of it would be this block, and compare as much.
+            CodePage::Checked => match process.mem.trust(entry.pc) {
+                Trust::Given => return cold::period(self.hot),
+                Trust::NotYet => {
+                    entry.cool();
+                    return cold::period(self.hot);
+                }
+                Trust::Never => true,
+            },
+            kind => self.stays_emitted(kind == CodePage::Writable),
+        };
+        if stays {
             entry.request.store(HOPELESS, Ordering::Release);
             return cold::period(self.hot);
         }
@@ -830,7 +868,7 @@ impl Code {
         }
         let (map, options) = (&process.mem, self.lift_options());
         let executed: &dyn lift::Profile = if self.engine == Engine::Jit { &EveryBlock } else { self };
-        let code = GuestCode::profiled(map, self.profile.as_ref());
+        let code = GuestCode::profiled(map, self.profile.as_ref()).of(entry);
         let (mut region, precise) = code.lift_region(entry.pc, executed, &options);
         if self.stays_emitted(precise) {
             return entry.request.store(HOPELESS, Ordering::Release);
@@ -894,7 +932,7 @@ impl Code {
     fn cool(&self, region: &Region) {
         for block in &region.blocks[1..] {
             let inside = lock(self.shard(block.pc)).get(&block.pc.0).cloned();
-            inside.inspect(|entry| entry.heat.store(0, Ordering::Relaxed));
+            inside.inspect(|entry| entry.cool());
         }
     }
 

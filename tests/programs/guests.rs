@@ -146,6 +146,9 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
             let test = move || is_rarely_refused(&guest, engine);
             trials.push(Trial::test(format!("prog::unaligned::rarely_refused::{engine}"), test));
         }
+    } else if name == "rewritten" {
+        let test = move || checks_what_is_written_often(&guest);
+        trials.push(Trial::test("prog::rewritten::counts", test));
     } else if name == "staying" && cfg!(target_arch = "aarch64") {
         let test = move || compiles_what_threads_stay_in(&guest);
         trials.push(Trial::test("prog::staying::regions", test));
@@ -209,6 +212,22 @@ fn is_rarely_refused(guest: &Guest, engine: &str) -> Result<(), Failed> {
     let mut command = calque(["run", "--engine", engine, "--stats", "--"]);
     command.arg(guest.build(Link::Static)?);
     counted(command, "unaligned", 1..=10_000)
+}
+
+/// A hundred thousand stores into code, and data beside it, cost a handful of faults and translations, and code that is not written to for long is
+/// protected again, which the next store's fault tells of.
+fn checks_what_is_written_often(guest: &Guest) -> Result<(), Failed> {
+    for (part, faults, translations) in [("constants", 2..=12, 24), ("beside", 2..=12, 24), ("phases", 4..=24, 72)] {
+        let run = |name, range| {
+            let mut command = calque(["run", "--stats", "--"]);
+            command.arg(guest.build(Link::Static)?).arg(part);
+            counted(command, name, range)
+        };
+        run("code_writes", faults)?;
+        run("retranslations", 0..=translations)?;
+        run("changed_units", 0..=translations)?;
+    }
+    Ok(())
 }
 
 /// A loop gets a region, each of the 48 functions that are hot, and left soon, does not.

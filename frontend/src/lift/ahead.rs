@@ -246,6 +246,7 @@ pub(super) fn from_rflags(bits: u32) -> FlagSet {
 
 /// Whether a signal handler may look at the flags in front of an instruction.
 pub(super) fn may_stop(i: &Insn, opts: &LiftOptions) -> bool {
+    let may_fault = |i| may_fault(i) || super::check::constant_read(i, opts).is_some();
     opts.precise && may_fault(i) || opts.precise_floats && may_raise(i)
 }
 

@@ -65,7 +65,7 @@ mod x87;
 mod xsave;
 
 pub use ahead::{FlagMemo, takes_deferred};
-pub use check::{MOST as MOST_CHECKED, extent as checked_extent, lift_checked};
+pub use check::{Constants, MOST as MOST_CHECKED, extent as checked_extent, lift_checked};
 pub use region::{EveryBlock, Profile, lift_region};
 pub use system::XCR0;
 
@@ -98,6 +98,8 @@ pub struct LiftOptions {
     pub count: bool,
     /// Blocks end behind instructions that may store: those may change what follows.
     pub end_at_stores: bool,
+    /// Where MOV's constants come from.
+    pub constants: Constants,
     /// Most guest instructions of a block.
     pub block_insns: u32,
     /// Most guest instructions of a region.
@@ -135,6 +137,7 @@ impl Default for LiftOptions {
             profile: false,
             count: false,
             end_at_stores: false,
+            constants: Constants::Compared,
             block_insns: 64,
             max_insns: 800,
             max_blocks: 100,

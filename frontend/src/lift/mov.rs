@@ -24,7 +24,13 @@ pub(super) fn mov(l: &mut Lifter<'_>, i: &Insn) {
         return super::selectors::load_segment(l, i);
     }
     let ty = l.op_type(i, 0);
-    let v = l.read_as(i, 1, ty);
+    let v = match super::check::constant_read(i, l.opts) {
+        Some(at) => {
+            let at = l.b.iconst(Type::I64, at.0);
+            l.b.load(ty, Mem::base(at))
+        }
+        None => l.read_as(i, 1, ty),
+    };
     l.write(i, 0, v);
 }
 

@@ -150,6 +150,31 @@ pub(crate) const CHECKED_AFTER: u32 = 16;
 /// The same where checks cost little and pages are trusted again.
 const CHECKED_EARLY: u32 = 2;
 
+/// What came of the wish to have a page protected whose code is checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Trust {
+    /// It is, until the next write to it.
+    Given,
+    /// It has been protected before, and was written to: worth asking again after as many checks.
+    NotYet,
+    /// Its code changes without a write to it.
+    Never,
+}
+
+/// log2 of how often protection must be asked for at most: then checks have cost far more than a fault and new translations of the page.
+const LEAST_TRUST: u8 = 6;
+
+/// What is known of writes to a page with code.
+#[derive(Default)]
+struct Writes {
+    /// How many; from [`State::checked_after`] on its translations compare their bytes, too.
+    count: u32,
+    /// How often it was protected again.
+    trusted: u8,
+    /// How often that was asked for since.
+    asked: u8,
+}
+
 /// A map that nobody else can use for the moment.
 pub(crate) struct Frozen<'a> {
     _state: MutexGuard<'a, State>,
@@ -162,9 +187,8 @@ struct State {
     code: RangeSet<u64>,
     /// Pages that are written by ways that nobody notices.
     checked: RangeSet<u64>,
-    /// How often a page with code has been written to; forgotten when it is mapped anew. From [`State::checked_after`] on its translations
-    /// compare their bytes, too.
-    writes: BTreeMap<u64, u32>,
+    /// Pages with code that have been written to; forgotten when they are mapped anew.
+    writes: BTreeMap<u64, Writes>,
     /// See [`GuestMap::check_early`].
     checks_early: bool,
     /// Pages that are no longer code, but still write-protected until their translations are dropped.
@@ -624,15 +648,20 @@ impl GuestMap {
 
     /// Code of the page of `addr` has been checked for long: if only writes to its page change it, it is protected and runs at full speed until
     /// the next one.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only units use it"))]
-    pub(crate) fn trust(&self, addr: GuestAddr) {
+    pub(crate) fn trust(&self, addr: GuestAddr) -> Trust {
         let page = addr.page().0;
         let mut state = self.lock();
-        if state.is_written_often(page) {
-            let writes = state.checked_after() - 1;
-            state.writes.insert(page, writes);
-            self.drop_code(&mut state, &(page..page + OFFSET + 1));
+        let checked_after = state.checked_after();
+        let unnoticed = state.map.get(&page).is_none_or(|kind| state.changes_unnoticed(page, kind));
+        let written = state.writes.get_mut(&page).filter(|writes| !unnoticed && writes.count >= checked_after);
+        let Some(writes) = written else { return Trust::Never };
+        writes.asked += 1;
+        if writes.asked < 1 << writes.trusted {
+            return Trust::NotYet;
         }
+        *writes = Writes { count: checked_after - 1, trusted: LEAST_TRUST.min(writes.trusted + 1), asked: 0 };
+        self.drop_code(&mut state, &(page..page + OFFSET + 1));
+        Trust::Given
     }
 
     /// The guest has opened the file of `fd` for writing: code that is mapped from it may change without a write to its page.
@@ -754,9 +783,8 @@ impl State {
     fn kind_of_code(&self, page: u64) -> Option<CodePage> {
         let kind = self.map.get(&page).filter(|kind| kind.prot.contains(Prot::EXEC))?;
         Some(match kind.backing {
-            // Other processes have a shared file's memory, or may have; anonymous memory is shared with children only.
-            _ if kind.shared && (self.forked || kind.backing != Backing::Anonymous) => CodePage::Checked,
-            _ if self.is_checked(page) => CodePage::Checked,
+            _ if self.changes_unnoticed(page, kind) || self.is_written_often(page) => CodePage::Checked,
+            _ if self.kernel_writes.iter().any(|range| range.contains(&page)) => CodePage::Checked,
             _ if kind.prot.contains(Prot::WRITE) => CodePage::Writable,
             Backing::File { .. } => CodePage::Fixed,
             _ => CodePage::Changing,
@@ -776,7 +804,7 @@ impl State {
 
     /// A page with code has been written to.
     fn count_write(&mut self, page: u64) {
-        *self.writes.entry(page).or_default() += 1;
+        self.writes.entry(page).or_default().count += 1;
     }
 
     /// Writes to a page with code after which its translations are checked.
@@ -785,14 +813,13 @@ impl State {
     }
 
     fn is_written_often(&self, page: u64) -> bool {
-        self.writes.get(&page).is_some_and(|writes| *writes >= self.checked_after())
+        self.writes.get(&page).is_some_and(|writes| writes.count >= self.checked_after())
     }
 
-    /// Whether code of a page of this process's own is checked.
-    fn is_checked(&self, page: u64) -> bool {
-        self.checked.contains(&page)
-            || self.is_written_often(page)
-            || self.kernel_writes.iter().any(|range| range.contains(&page))
+    /// Whether a page of this kind may be written to by ways that nobody notices.
+    fn changes_unnoticed(&self, page: u64, kind: &Kind) -> bool {
+        // Other processes have a shared file's memory, or may have; anonymous memory is shared with children only.
+        kind.shared && (self.forked || kind.backing != Backing::Anonymous) || self.checked.contains(&page)
     }
 
     /// Other memory is mapped in `range`, or none.

@@ -22,5 +22,5 @@ mod map;
 mod tests;
 
 pub use layout::*;
-pub(crate) use map::{CodePage, Frozen, MapOp};
+pub(crate) use map::{CodePage, Frozen, MapOp, Trust};
 pub use map::{GuestMap, Mapping, Prot};

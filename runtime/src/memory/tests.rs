@@ -201,3 +201,29 @@ fn maps_text_is_the_kernels() {
     assert!(line.starts_with(&format!("{:x}-{end:x} r--p 00000000 00:00 0 ", a.0)), "{line}");
     assert!(line.ends_with("  [stack]\n"), "{line}");
 }
+
+/// Writes to the code page at `a` as a guest does.
+fn written(map: &GuestMap, a: GuestAddr) {
+    assert!(map.mark_code(a));
+    map.unprotect_code(a, || drop(stale(map)));
+}
+
+#[test]
+fn a_page_written_to_all_the_same_is_trusted_later_each_time() {
+    let map = map();
+    map.check_early();
+    let a = anonymous(&map, 1, RWX);
+    assert_eq!(map.trust(a), Trust::Never, "nothing has been written");
+    (0..2).for_each(|_| written(&map, a));
+    for patience in [1, 2, 4, 8, 16, 32, 64, 64] {
+        assert_eq!(map.code_page(a), Some(CodePage::Checked));
+        assert!((1..patience).all(|_| map.trust(a) == Trust::NotYet));
+        assert_eq!(map.trust(a), Trust::Given);
+        assert_eq!((stale(&map).len(), map.code_page(a)), (1, Some(CodePage::Writable)));
+        written(&map, a);
+    }
+    let shared = map.mmap(GuestAddr(0), PAGE, RWX, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, 0).unwrap();
+    (0..2).for_each(|_| written(&map, shared));
+    map.before_fork();
+    assert_eq!((map.code_page(shared), map.trust(shared)), (Some(CodePage::Checked), Trust::Never));
+}
