@@ -119,6 +119,16 @@ impl Process {
         self.mem.prepare_kernel_write(addr, len, || self.drain_stale())
     }
 
+    /// The kernel may write to guest memory there at any time from now on: see [`GuestMap::leave_to_kernel`].
+    pub fn leave_to_kernel(&self, addr: GuestAddr, len: u64) {
+        self.mem.leave_to_kernel(addr, len, || self.drain_stale());
+    }
+
+    /// The kernel may write to any memory of the guest's from now on: see [`GuestMap::leave_all_to_kernel`].
+    pub fn leave_all_to_kernel(&self) {
+        self.mem.leave_all_to_kernel(|| self.drain_stale());
+    }
+
     /// Guest memory there is about to be written, or has been, in ways that nobody else notices.
     pub(crate) fn give_up_code(&self, addr: GuestAddr, len: u64) {
         if self.prepare_kernel_write(addr, len) {

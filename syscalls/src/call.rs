@@ -118,11 +118,7 @@ impl<'a> Call<'a> {
     }
 
     fn admit_buffer(&mut self, dir: Dir, addr: u64, len: u64) -> Result<(), Errno> {
-        // The kernel takes at most MAX_RW_COUNT bytes, so a longer buffer is only followed that far.
-        let len = len.min(0x7fff_f000);
-        if addr >= GUEST_END || addr + len > GUEST_END {
-            return Err(Errno::EFAULT);
-        }
+        let len = guests_own(addr, len)?;
         if dir == Dir::Out {
             self.will_be_written(GuestAddr(addr), len);
         }
@@ -136,28 +132,12 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// What cannot be read or is too long here is left to the kernel, which refuses it, too.
     fn admit_iov(&mut self, dir: Dir, iov: u64, count: u64) -> Result<(), Errno> {
-        let count = count.min(IOV_MAX) as usize;
-        for [base, len] in access::read_slice::<[u64; 2]>(GuestAddr(iov), count).unwrap_or_default() {
-            if len != 0 {
-                self.admit_buffer(dir, base, len)?;
-            }
-        }
-        Ok(())
+        each_in_iov(dir, iov, count, &mut |dir, base, len| self.admit_buffer(dir, base, len))
     }
 
-    /// `struct msghdr`: name, namelen, iov, iovlen, control, controllen, flags.
     fn admit_msg(&mut self, dir: Dir, msg: u64) -> Result<(), Errno> {
-        let Ok(header) = access::read::<[u64; 7]>(GuestAddr(msg)) else { return Ok(()) };
-        let [name, namelen, iov, iovlen, control, controllen, _] = header;
-        if name != 0 {
-            self.admit_buffer(dir, name, namelen & 0xffff_ffff)?;
-        }
-        if control != 0 {
-            self.admit_buffer(dir, control, controllen)?;
-        }
-        self.admit_iov(dir, iov, iovlen)
+        each_in_msg(dir, msg, &mut |dir, base, len| self.admit_buffer(dir, base, len))
     }
 
     fn admit_mmsg(&mut self, dir: Dir, msgs: u64, count: u64) -> Result<(), Errno> {
@@ -207,6 +187,11 @@ impl<'a> Call<'a> {
         if (-4095..0).contains(&result) { Err(Errno::from_raw(-result as i32)) } else { Ok(result as u64) }
     }
 
+    /// What the call has done before a signal kept the rest from starting is not done again.
+    pub(crate) fn has_started(&mut self) {
+        self.not_started = false;
+    }
+
     /// The call that a signal kept from starting is made again after it.
     pub(crate) fn not_started(&mut self) -> Errno {
         self.not_started = true;
@@ -250,37 +235,47 @@ impl<'a> Call<'a> {
 
     /// The text at argument `i`.
     pub(crate) fn text(&self, i: usize) -> Result<Vec<u8>, Errno> {
-        access::read_cstr(self.addr(i), PATH_MAX - 1)
+        text_at(self.args[i])
     }
 
     /// A pointer to the path at argument `i` for the host's kernel: the guest's own, or the sysroot's where the sysroot has
     /// such a file, or the guest's program for /proc/self/exe.
     pub(crate) fn path(&mut self, i: usize) -> Result<u64, Errno> {
-        if self.args[i] == 0 {
+        self.path_at(self.args[i])
+    }
+
+    /// The same for the path at `at`.
+    pub(crate) fn path_at(&mut self, at: u64) -> Result<u64, Errno> {
+        if at == 0 {
             return Ok(0);
         }
-        let text = self.text(i)?;
+        let text = text_at(at)?;
         match crate::proc::exe(&text, self.process()).or_else(|| self.in_sysroot(&text)) {
             Some(path) => Ok(self.keep(path)),
-            None => Ok(self.args[i]),
+            None => Ok(at),
         }
     }
 
     /// [`Call::path`] where a link at the end is looked at itself.
     pub(crate) fn path_nofollow(&mut self, i: usize) -> Result<u64, Errno> {
-        if self.args[i] == 0 || self.process().options.sysroot.is_none() {
-            return Ok(self.args[i]);
+        self.path_nofollow_at(self.args[i])
+    }
+
+    /// The same for the path at `at`.
+    pub(crate) fn path_nofollow_at(&mut self, at: u64) -> Result<u64, Errno> {
+        if at == 0 || self.process().options.sysroot.is_none() {
+            return Ok(at);
         }
-        let text = self.text(i)?;
+        let text = text_at(at)?;
         let path = Path::new(OsStr::from_bytes(&text));
-        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(self.args[i]) };
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(at) };
         if is_the_machines(path) {
-            return Ok(self.args[i]);
+            return Ok(at);
         }
         let root = self.process().options.sysroot.as_deref();
         let found = in_sysroot(dir, root).join(name);
         if found == path || found.symlink_metadata().is_err() {
-            return Ok(self.args[i]);
+            return Ok(at);
         }
         Ok(self.keep(c_path(found)))
     }
@@ -302,6 +297,40 @@ impl<'a> Call<'a> {
         self.paths.push(path);
         pointer
     }
+}
+
+/// The text at `at`.
+pub(crate) fn text_at(at: u64) -> Result<Vec<u8>, Errno> {
+    access::read_cstr(GuestAddr(at), PATH_MAX - 1)
+}
+
+/// Checks that a buffer is the guest's; how much of it the kernel may follow, which takes at most MAX_RW_COUNT bytes.
+pub(crate) fn guests_own(addr: u64, len: u64) -> Result<u64, Errno> {
+    let len = len.min(0x7fff_f000);
+    if addr >= GUEST_END || addr + len > GUEST_END { Err(Errno::EFAULT) } else { Ok(len) }
+}
+
+/// Takes a buffer: direction, address, length.
+type EachBuffer<'a> = &'a mut dyn FnMut(Dir, u64, u64) -> Result<(), Errno>;
+
+/// The buffers of a `struct iovec[count]`. What cannot be read or is too long here is left to the kernel, which refuses it, too.
+pub(crate) fn each_in_iov(dir: Dir, iov: u64, count: u64, each: EachBuffer<'_>) -> Result<(), Errno> {
+    let count = count.min(IOV_MAX) as usize;
+    let buffers = access::read_slice::<[u64; 2]>(GuestAddr(iov), count).unwrap_or_default();
+    buffers.into_iter().filter(|[_, len]| *len != 0).try_for_each(|[base, len]| each(dir, base, len))
+}
+
+/// The buffers of a `struct msghdr`: name, namelen, iov, iovlen, control, controllen, flags.
+pub(crate) fn each_in_msg(dir: Dir, msg: u64, each: EachBuffer<'_>) -> Result<(), Errno> {
+    let Ok(header) = access::read::<[u64; 7]>(GuestAddr(msg)) else { return Ok(()) };
+    let [name, namelen, iov, iovlen, control, controllen, _] = header;
+    if name != 0 {
+        each(dir, name, namelen & 0xffff_ffff)?;
+    }
+    if control != 0 {
+        each(dir, control, controllen)?;
+    }
+    each_in_iov(dir, iov, iovlen, each)
 }
 
 /// Whether a path belongs to the machine or its users rather than to the system of programs and libraries that a sysroot

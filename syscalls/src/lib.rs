@@ -5,7 +5,7 @@
 //! | `table.rs`      | one row a call: number, name, handler, restart class, support, typed arguments, note |
 //! | `row.rs`        | what a row is, and the memory it makes the kernel touch                            |
 //! | `call.rs`       | `Call`: a call under way: admits its arguments, reaches the host                   |
-//! | `file.rs`, `proc.rs`, `memory.rs`, `process.rs`, `signal.rs`, `time.rs`, `net.rs`, `poll.rs`, `ipc.rs`, `misc.rs`, `userfault.rs` | handlers |
+//! | `file.rs`, `proc.rs`, `memory.rs`, `process.rs`, `signal.rs`, `time.rs`, `net.rs`, `poll.rs`, `ipc.rs`, `misc.rs`, `userfault.rs`, `uring/` | handlers |
 //! | `abi/`          | x86-64 structures and flags, and conversions                                       |
 //! | `arch/`         | the host's numbers                                                                 |
 //! | `host.rs`       | raw system calls                                                                   |
@@ -33,6 +33,7 @@ mod signal;
 mod strace;
 mod table;
 mod time;
+mod uring;
 mod userfault;
 
 use call::Call;
@@ -68,7 +69,7 @@ impl Syscalls for LinuxSyscalls {
     }
 
     fn freeze(&self) -> Box<dyn Any> {
-        Box::new((process::own_limits(), ipc::attached()))
+        Box::new((uring::at_rest(), process::own_limits(), ipc::attached()))
     }
 
     fn signal(&self, thread: &Thread, info: &SigInfo) {

@@ -1,7 +1,7 @@
 //! Memory: everything that changes mappings goes through `GuestMap`, which alone knows what is the guest's.
 
 use crate::call::Call;
-use crate::table;
+use crate::{table, uring};
 use calque_ir::addr::GUEST_PAGE;
 use calque_runtime::{GuestAddr, access};
 use nix::errno::Errno;
@@ -10,6 +10,9 @@ type Result = std::result::Result<u64, Errno>;
 
 /// `void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)`.
 pub(crate) fn mmap(call: &mut Call<'_>) -> Result {
+    if let Some(at) = uring::mmap(call)? {
+        return Ok(at);
+    }
     let [_, len, _, _, _, offset] = call.args;
     let at = call.process().mem.mmap(call.addr(0), len, call.int(2), call.int(3), call.int(4), offset)?;
     Ok(at.0)

@@ -61,7 +61,7 @@ pub(crate) fn pselect6(call: &mut Call<'_>) -> Result {
 }
 
 /// The signal set at `mask` unless that is null.
-fn sigset(mask: GuestAddr, size: u64) -> std::result::Result<Option<u64>, Errno> {
+pub(crate) fn sigset(mask: GuestAddr, size: u64) -> std::result::Result<Option<u64>, Errno> {
     match (mask.0, size) {
         (0, _) => Ok(None),
         (_, 8) => Ok(Some(access::read(mask)?)),
@@ -70,7 +70,7 @@ fn sigset(mask: GuestAddr, size: u64) -> std::result::Result<Option<u64>, Errno>
 }
 
 /// A wait with the signal mask `mask` if there is one; `args` gets the pointer for the kernel, or null.
-fn masked<const N: usize>(
+pub(crate) fn masked<const N: usize>(
     call: &mut Call<'_>,
     mask: Option<u64>,
     nr: libc::c_long,

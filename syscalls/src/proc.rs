@@ -29,11 +29,7 @@ pub(crate) fn entry(path: &[u8]) -> Option<&str> {
 /// Opens the entry at argument `path` if it is one that is ours to show.
 pub(crate) fn open(call: &mut Call<'_>, path: usize, flags: u32) -> Result<Option<u64>, Errno> {
     let text = call.text(path)?;
-    let content = match &text[..] {
-        b"/proc/cpuinfo" => Some(cpuinfo().into_bytes()),
-        _ => entry(&text).and_then(|name| content(name, call.process())),
-    };
-    let Some(content) = content else { return Ok(None) };
+    let Some(content) = content(&text, call.process()) else { return Ok(None) };
     let close = if flags & libc::O_CLOEXEC as u32 != 0 { MFdFlags::MFD_CLOEXEC } else { MFdFlags::empty() };
     let name = CString::new(text).expect("read up to its NUL");
     let mut file = File::from(memfd_create(name.as_c_str(), close)?);
@@ -41,8 +37,12 @@ pub(crate) fn open(call: &mut Call<'_>, path: usize, flags: u32) -> Result<Optio
     Ok(Some(OwnedFd::from(file).into_raw_fd() as u64))
 }
 
-fn content(name: &str, process: &Process) -> Option<Vec<u8>> {
-    match name {
+/// What the guest sees in the file of this name, if it is one that is ours to show.
+pub(crate) fn content(path: &[u8], process: &Process) -> Option<Vec<u8>> {
+    if path == b"/proc/cpuinfo" {
+        return Some(cpuinfo().into_bytes());
+    }
+    match entry(path)? {
         "maps" => Some(process.mem.proc_maps().into_bytes()),
         "smaps" => Some(process.mem.proc_maps().into_bytes()),
         "cmdline" => Some(strings(&process.exe().argv)),

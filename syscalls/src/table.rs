@@ -11,7 +11,7 @@ use crate::row::Restart::*;
 use crate::row::Struct::*;
 use crate::row::{Arg, How, Level, Restart, Row};
 use crate::strace::names::*;
-use crate::{arch, file, ipc, memory, misc, net, poll, process, signal, time, userfault};
+use crate::{arch, file, ipc, memory, misc, net, poll, process, signal, time, uring, userfault};
 use nix::errno::Errno::{EINTR, EINVAL, ENOSPC, EPERM};
 use once_cell::race::OnceBox;
 
@@ -397,9 +397,9 @@ pub(crate) static TABLE: &[Row] = &[
     r(335, "uretprobe",               Nosys,                         Quick,  No,   &[], "for the kernel's own trampoline"),
     r(336, "uprobe",                  Nosys,                         Quick,  No,   &[], "for the kernel's own trampoline"),
     r(424, "pidfd_send_signal",       Pass,                          Quick,  Full, &[Fd, Sig, InS(Siginfo), Hex], ""),
-    r(425, "io_uring_setup",          Nosys,                         Quick,  No,   &[Uint, Ptr], "ENOSYS, as kernels without CONFIG_IO_URING: its rings would bypass this table"),
-    r(426, "io_uring_enter",          Nosys,                         Quick,  No,   &[Fd, Uint, Uint, Hex, Ptr, Size], "see io_uring_setup"),
-    r(427, "io_uring_register",       Nosys,                         Quick,  No,   &[Fd, Uint, Ptr, Uint], "see io_uring_setup"),
+    r(425, "io_uring_setup",          Do(uring::setup),              Quick,  Part, &[Uint, IoS(Blob(120))], "ENOSYS before Linux 6.5, for more than one page before 6.10, and under `calque diff`; IORING_SETUP_SQPOLL is EPERM, NO_MMAP and mixed sizes EINVAL"),
+    r(426, "io_uring_enter",          Do(uring::enter),              NoHand, Part, &[Fd, Uint, Uint, Hex, Ptr, Size], "URING_CMD, RECV_ZC, EPOLL_WAIT, and opening what openat makes of /proc fail with EINVAL in their completions; no registered rings; rings set up by this process only"),
+    r(427, "io_uring_register",       Do(uring::register),           NoHand, Part, &[Fd, Uint, Ptr, Uint], "a probe shows operations that are there; RING_FDS, SEND_MSG_RING, ZCRX_IFQ, RESIZE_RINGS, MEM_REGION and buffer rings in the kernel's memory are EINVAL"),
     r(428, "open_tree",               Pass,                          Quick,  Full, &[DirFd, NewPath, Hex], ""),
     r(429, "move_mount",              Pass,                          Quick,  Full, &[DirFd, NewPath, DirFd, NewPath, Hex], ""),
     r(430, "fsopen",                  Pass,                          Quick,  Full, &[Str, Hex], ""),

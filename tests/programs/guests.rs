@@ -3,7 +3,7 @@
 //! `expected` beside the source is their output and how they end, recorded on a processor (`BLESS=1`) and checked on it
 //! wherever there is one. Words in a `// links:` line of the source choose how they are linked: `dynamic`, `static`,
 //! `musl` (static, against musl). A line `// needs: a real kernel` marks what an emulated host cannot do,
-//! `// needs: userfaultfd` what not every kernel can.
+//! `// needs: userfaultfd` and `// needs: io_uring` what not every kernel can.
 
 use crate::command::{Outcome, calque, difference, emulated, run, sysroot};
 use libtest_mimic::{Failed, Trial};
@@ -114,7 +114,8 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
     let links = text.lines().find_map(|l| l.strip_prefix("// links:")).unwrap_or("dynamic static musl").to_owned();
     let starts_programs = text.contains("exec");
     let needs_kernel = text.contains("// needs: a real kernel");
-    let impossible = text.contains("// needs: userfaultfd") && !has_userfaultfd();
+    let impossible = text.contains("// needs: userfaultfd") && !has_userfaultfd()
+        || text.contains("// needs: io_uring") && !has_io_uring();
     let guest = Arc::new(Guest { name: name.clone(), source: source.into(), built: Default::default() });
     if !emulated() {
         let guest = Arc::clone(&guest);
@@ -158,6 +159,15 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
 /// Whether this machine's kernel can let programs serve their page faults.
 fn has_userfaultfd() -> bool {
     !emulated() && Path::new("/proc/sys/vm/unprivileged_userfaultfd").exists()
+}
+
+/// Whether this machine's kernel has io_uring, and takes memory of many pages for its rings (Linux 6.10).
+fn has_io_uring() -> bool {
+    let read = |name: &str| fs::read_to_string(Path::new("/proc/sys/kernel").join(name)).unwrap_or_default();
+    let release = read("osrelease");
+    let mut version = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = (version.next().unwrap_or(0), version.next().unwrap_or(0));
+    !emulated() && version >= (6, 10) && read("io_uring_disabled").trim() == "0"
 }
 
 /// Whether this machine can build and run guests linked so.

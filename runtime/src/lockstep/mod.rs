@@ -100,6 +100,11 @@ pub(crate) fn place() -> Option<Place> {
     PLACE.load().as_deref().copied()
 }
 
+/// Whether another execution repeats what this process does.
+pub fn is_compared() -> bool {
+    place().is_some()
+}
+
 /// Puts this process under a controller, or under none.
 pub fn set_place(place: Option<Place>) {
     PLACE.store(place.map(Arc::new));

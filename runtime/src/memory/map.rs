@@ -195,6 +195,8 @@ struct State {
     given_up: RangeSet<u64>,
     /// What the kernel may be writing to in this moment.
     kernel_writes: Vec<std::ops::Range<u64>>,
+    /// See [`GuestMap::leave_all_to_kernel`].
+    kernel_writes_anywhere: bool,
     /// Ranges whose translations are no longer valid.
     stale: Vec<GuestRange>,
     /// A process may have been forked that shares what is shared.
@@ -424,8 +426,13 @@ impl GuestMap {
         } else {
             return Err(Errno::ENOMEM);
         };
+        let is_checked = state.checked.overlaps(&from);
         state.forget_writes(&from);
         state.forget_writes(&(to..to + new_len));
+        if is_checked {
+            // Who writes there unnoticed writes to what has moved.
+            state.checked.insert(to..to + new_len);
+        }
         state.map.remove(from);
         let backing = match kind.backing {
             Backing::File { file, delta } => Backing::File { file, delta: delta.wrapping_add(at).wrapping_sub(to) },
@@ -435,6 +442,17 @@ impl GuestMap {
         state.note(|| MapOp::remap(at, old_len, to, new_len));
         self.changed(Prot::EXEC);
         Ok(GuestAddr(to))
+    }
+
+    /// A second mapping of the shared anonymous memory at `from`; placed as [`GuestMap::mmap`] does.
+    pub fn share(&self, from: GuestAddr, addr: GuestAddr, len: u64, prot: i32, flags: i32) -> Result<GuestAddr, Errno> {
+        let len = page_up(len).ok_or(Errno::ENOMEM)?;
+        let at = self.mmap(addr, len, prot, flags & !libc::MAP_TYPE | libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, 0)?;
+        let (old, new) = (from.0 as *mut libc::c_void, at.0 as *mut libc::c_void);
+        // SAFETY: the place is the guest's, and nobody knows of it yet. Moving no bytes of a shared mapping copies the mapping (mremap(2)).
+        host_result(unsafe { libc::mremap(old, 0, len as usize, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, new) })?;
+        protect(&(at.0..at.0 + len), Prot::from_bits_truncate(prot).host());
+        Ok(at)
     }
 
     /// Sets where the heap starts: the first page behind the program.
@@ -604,6 +622,37 @@ impl GuestMap {
             state.kernel_writes.swap_remove(i);
             // What was translated meanwhile is checked, and its page not protected.
             self.drop_code(&mut state, &range);
+        }
+    }
+
+    /// The kernel may write to guest memory there at any time until it is mapped anew, whatever becomes of its protection: code is checked.
+    /// `drain` drops what is stale.
+    pub fn leave_to_kernel(&self, addr: GuestAddr, len: u64, drain: impl Fn()) {
+        let range = pages_of(addr, len);
+        let mut state = self.lock();
+        if range.is_empty() || state.checked.gaps(&range).next().is_none() {
+            return;
+        }
+        state.checked.insert(range.clone());
+        let is_code = state.code.overlaps(&range) || state.given_up.overlaps(&range);
+        drop(state);
+        if is_code {
+            self.give_up_code(&range, drain);
+        }
+    }
+
+    /// The kernel may write to any memory of the guest's at any time: where the guest may write, code is checked from now on.
+    pub fn leave_all_to_kernel(&self, drain: impl Fn()) {
+        let mut state = self.lock();
+        if std::mem::replace(&mut state.kernel_writes_anywhere, true) {
+            return;
+        }
+        let is_writable_code = |kind: &Kind| kind.prot.contains(Prot::WRITE | Prot::EXEC);
+        let writable: Vec<_> =
+            state.map.iter().filter(|(_, kind)| is_writable_code(kind)).map(|(range, _)| range.clone()).collect();
+        drop(state);
+        for range in writable {
+            self.give_up_code(&range, &drain);
         }
     }
 
@@ -819,7 +868,9 @@ impl State {
     /// Whether a page of this kind may be written to by ways that nobody notices.
     fn changes_unnoticed(&self, page: u64, kind: &Kind) -> bool {
         // Other processes have a shared file's memory, or may have; anonymous memory is shared with children only.
-        kind.shared && (self.forked || kind.backing != Backing::Anonymous) || self.checked.contains(&page)
+        let by_others = kind.shared && (self.forked || kind.backing != Backing::Anonymous);
+        let by_the_kernel = self.kernel_writes_anywhere && kind.prot.contains(Prot::WRITE);
+        by_others || by_the_kernel || self.checked.contains(&page)
     }
 
     /// Other memory is mapped in `range`, or none.

@@ -185,6 +185,34 @@ fn whatever_changes_code_makes_it_stale() {
 }
 
 #[test]
+fn memory_left_to_the_kernel_holds_checked_code() {
+    let map = map();
+    let a = anonymous(&map, 2, RWX);
+    let b = a.wrapping_add(PAGE);
+    assert_eq!((map.code_page(a), map.code_page(b)), (Some(CodePage::Writable), Some(CodePage::Writable)));
+    let dropped = Cell::new(0);
+    map.leave_to_kernel(a, 1, || dropped.set(dropped.get() + stale(&map).len()));
+    assert_eq!(dropped.get(), 1);
+    assert_eq!((map.code_page(a), map.code_page(b)), (Some(CodePage::Checked), Some(CodePage::Writable)));
+    // It is where it has moved, and not what is mapped anew.
+    let moved = map.mremap(a, PAGE, 2 * PAGE, libc::MREMAP_MAYMOVE, GuestAddr(0)).unwrap();
+    map.mmap(a, PAGE, RWX, ANON | libc::MAP_FIXED, -1, 0).unwrap();
+    assert_eq!((map.code_page(moved), map.code_page(a)), (Some(CodePage::Checked), Some(CodePage::Writable)));
+    map.leave_all_to_kernel(|| drop(stale(&map)));
+    assert_eq!((map.code_page(a), map.code_page(b)), (Some(CodePage::Checked), Some(CodePage::Checked)));
+}
+
+#[test]
+fn shared_memory_is_mapped_twice() {
+    let map = map();
+    let a = map.mmap(GuestAddr(0), PAGE, RW, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, 0).unwrap();
+    let b = map.share(a, GuestAddr(0), 100, libc::PROT_READ, libc::MAP_PRIVATE).unwrap();
+    access::write(a, &7u8).unwrap();
+    assert_eq!(access::read::<u8>(b), Ok(7));
+    assert!(a != b && access::write(b, &1u8).is_err());
+}
+
+#[test]
 fn only_executable_pages_are_code() {
     let map = map();
     let a = anonymous(&map, 1, RW);

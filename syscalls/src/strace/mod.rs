@@ -234,6 +234,11 @@ pub(crate) fn signal(thread: &Thread, info: &SigInfo) {
     output().line(thread.tid, &format!("--- {} {text} ---", signal_name(info.signo)));
 }
 
+/// Prints what belongs to a call under way.
+pub(crate) fn detail(thread: &Thread, text: &str) {
+    output().line(thread.tid, &format!("    {text}"));
+}
+
 /// Whether the call decides what argument `i` shows.
 fn is_output(call: &Call<'_>, i: usize) -> bool {
     use Arg::*;
