@@ -4,10 +4,11 @@
 //! It stays when a region is compiled at its pc, for whoever is on the way there; exits lead to the region then, and jump caches forget the pc.
 //! Exits of either kind of code are linked to either kind of target.
 //!
-//! **First runs.** Two thirds of the blocks that a start-up comes by run once. So with `auto` the first arrival only lifts the block and has the
-//! interpreter run it, which costs less than half of emitting, publishing and linking it; nothing is published, and only a bit of the
-//! thread's says that it has been there. What was lifted is kept for a while ([`FirstRuns`]): most second arrivals come soon. Only
-//! fixed code is tried so: of other pages, what was read would have to be compared.
+//! **First runs.** Two thirds of the blocks that a start-up comes by run once, and most of the others a few times. So with `auto` the first
+//! arrival only lifts the block and has the interpreter run it, which costs less than half of emitting, publishing and linking it; nothing is
+//! published, and only a bit of the thread's says that it has been there. What was lifted is kept for a while ([`FirstRuns`]): most second
+//! arrivals come soon. The next ones run it again, which costs a seventh of emitting it, up to [`RUNS`] in all; whoever comes later,
+//! or finds it gone, emits it. Only fixed code is tried so: of other pages, what was read would have to be compared.
 //!
 //! **Heat.** Emitted code counts no executions. Its countdown (`emit/exit.rs`) brings each thread back once in [`period`] backward jumps,
 //! calls, returns, and arrivals from compiled regions; the place it was about to go to has then run about as often as the period is long. Where
@@ -111,6 +112,22 @@ struct FirstRun {
     lifted: Lifted,
     /// Where it was lifted, with so many invalidations before.
     from: Option<(GuestAddr, u64)>,
+    /// How often it has run.
+    runs: u32,
+}
+
+/// Runs of a kept block before it is emitted: of hello's blocks that run again, six tenths run at most so often.
+const RUNS: u32 = 4;
+
+/// What is to be done with a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Arrival {
+    /// Lift and run it.
+    First,
+    /// Run what is kept.
+    Again,
+    /// Emit it.
+    Enough,
 }
 
 impl Default for FirstRuns {
@@ -133,6 +150,18 @@ impl FirstRuns {
         let before = *word;
         *word |= 1 << (bit % 64);
         *word != before
+    }
+
+    /// What an arrival at `pc` calls for, with so many invalidations before.
+    fn arrive(&mut self, pc: GuestAddr, before: u64) -> Arrival {
+        let first = self.visit(pc);
+        let run = self.place(pc);
+        let kept = run.from == Some((pc, before));
+        match kept {
+            true if run.runs < RUNS => Arrival::Again,
+            false if first => Arrival::First,
+            _ => Arrival::Enough,
+        }
     }
 
     /// The place of the block at `pc`.
@@ -160,7 +189,7 @@ impl Code {
         if takes { FlagsAtEntry::Dead } else { FlagsAtEntry::Wanted }
     }
 
-    /// The block at `pc`, to be run by the interpreter right away; none if it is to be emitted, as this is not the first time or somebody else
+    /// The block at `pc`, to be run by the interpreter right away; none if it is to be emitted, as it has run so before or somebody else
     /// has made code of it.
     pub(crate) fn first_run<'m>(
         &self,
@@ -168,21 +197,29 @@ impl Code {
         maker: &'m mut ColdMaker,
         pc: GuestAddr,
     ) -> Option<&'m Region> {
-        if self.engine != Engine::Auto || !maker.first_runs.visit(pc) || self.is_known(pc) {
+        if self.engine != Engine::Auto {
             return None;
         }
+        let ColdMaker { known, first_runs, .. } = maker;
         let before = self.invalidations();
-        let code = GuestCode::with(&process.mem, maker.known.still(&process.mem, before));
+        let code = GuestCode::with(&process.mem, known.still(&process.mem, before));
         if !code.may_run(pc) || !code.is_fixed() {
             return None;
         }
-        let run = maker.first_runs.place(pc);
-        run.from = None;
-        code.lift_block(&mut run.lifted, pc, &self.emitted_options());
-        if !code.is_fixed() {
+        let arrival = first_runs.arrive(pc, before);
+        if arrival == Arrival::Enough || arrival == Arrival::First && self.is_known(pc) {
             return None;
         }
-        run.from = Some((pc, before));
+        let run = first_runs.place(pc);
+        if arrival == Arrival::First {
+            run.from = None;
+            code.lift_block(&mut run.lifted, pc, &self.emitted_options());
+            if !code.is_fixed() {
+                return None;
+            }
+            (run.from, run.runs) = (Some((pc, before)), 0);
+        }
+        run.runs += 1;
         let region = run.lifted.region();
         stats::add(&process.stats.first_runs, 1);
         stats::add(&process.stats.first_run_insns, u64::from(region.guest_insns));
@@ -283,6 +320,19 @@ mod tests {
         let pcs = (0..1000).map(|n| GuestAddr(0x40_1000 + 7 * n));
         assert!(pcs.clone().all(|pc| runs.visit(pc)));
         assert!(!pcs.clone().any(|pc| runs.visit(pc)));
+    }
+
+    #[test]
+    fn a_kept_block_runs_a_few_times() {
+        let mut runs = FirstRuns::default();
+        let pc = GuestAddr(0x40_1000);
+        assert_eq!(runs.arrive(pc, 5), Arrival::First);
+        for n in 1..=RUNS {
+            let place = runs.place(pc);
+            (place.from, place.runs) = (Some((pc, 5)), n);
+            assert_eq!(runs.arrive(pc, 5), if n < RUNS { Arrival::Again } else { Arrival::Enough });
+            assert_eq!(runs.arrive(pc, 6), Arrival::Enough, "it may have changed");
+        }
     }
 
     #[test]

@@ -40,9 +40,9 @@ counters! {
     unit_code_bytes;
     /// bytes of tables about them
     unit_table_bytes;
-    /// blocks that the interpreter ran once before anything is made of them
+    /// times that the interpreter ran a block before anything is made of it
     first_runs;
-    /// guest instructions in them
+    /// guest instructions in those blocks
     first_run_insns;
     /// blocks emitted by tier 0
     emitted_blocks;

@@ -164,6 +164,11 @@ pub struct Lifted {
 impl Lifted {
     /// Lifts the guest block at `pc`, as [`lift_block`] does.
     pub fn block(&mut self, code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) {
+        // At first as much as most blocks take: growing step by step costs more than lifting does.
+        if self.region.insts.capacity() == 0 {
+            self.region.insts.reserve(64);
+            self.recipes.reserve(8);
+        }
         let b = Builder::reusing(std::mem::take(&mut self.region));
         let flags = Flags::reusing(std::mem::take(&mut self.recipes));
         let mut l = Lifter::with(b, flags, code, opts);
@@ -203,6 +208,9 @@ pub(crate) struct Lifter<'a> {
     pub(crate) regs: RegCache,
     pub(crate) flags: Flags,
     pub(crate) opts: &'a LiftOptions,
+    /// Of the options, what is asked of each instruction: whether faults show state, and whether something is counted.
+    shows: bool,
+    counts: bool,
     code: &'a dyn CodeReader,
     /// Which flags the region's blocks read; flags are deferred only where this is known.
     flow: Option<FlagFlow>,
@@ -234,6 +242,8 @@ impl<'a> Lifter<'a> {
             regs: RegCache::default(),
             flags,
             opts,
+            shows: opts.shows_faults() || opts.precise_floats,
+            counts: opts.profile || opts.count,
             code,
             flow: None,
             pc: GuestAddr(0),
@@ -285,20 +295,21 @@ impl<'a> Lifter<'a> {
         end
     }
 
+    #[inline(always)]
     fn lift_insn(&mut self, what: Decoded, i: &Insn) {
         self.pc = GuestAddr(i.ip());
         self.next = GuestAddr(i.next_ip());
         // Before the mark: these `put`s are of the instructions above.
-        if ahead::may_stop(i, self.opts) {
-            self.show_flags();
-        } else if self.opts.resumable && !self.flags.dirty().is_empty() && ahead::may_fault(i) {
-            self.put_flags(self.live_at(self.pc));
+        if self.shows {
+            self.show_before(i);
         }
         self.b.insn(self.pc, i.len() as u32);
-        if self.counts() && goes_on_in_blocks(i) {
-            self.emit_count();
+        if self.counts {
+            if goes_on_in_blocks(i) {
+                self.emit_count();
+            }
+            self.count.begun = true;
         }
-        self.count.begun = true;
         if self.opts.precise_floats {
             self.check_mmx_first(i);
         }
@@ -307,8 +318,18 @@ impl<'a> Lifter<'a> {
             Decoded::Invalid => self.fault(FaultKind::InvalidOpcode),
             Decoded::Unfetchable => self.fault(FaultKind::Fetch),
         }
-        if self.b.current().is_some() {
+        if self.counts && self.b.current().is_some() {
             self.complete();
+        }
+    }
+
+    /// Puts the flags that a handler may look at, or go on with, if the instruction faults.
+    #[inline(never)]
+    fn show_before(&mut self, i: &Insn) {
+        if ahead::may_stop(i, self.opts) {
+            self.show_flags();
+        } else if self.opts.resumable && !self.flags.dirty().is_empty() && ahead::may_fault(i) {
+            self.put_flags(self.live_at(self.pc));
         }
     }
 
@@ -322,14 +343,10 @@ impl<'a> Lifter<'a> {
         }
     }
 
-    fn counts(&self) -> bool {
-        self.opts.profile || self.opts.count
-    }
-
     /// Counts what has been executed, if that is asked for.
     fn emit_count(&mut self) {
         let n = std::mem::take(&mut self.count.done);
-        if self.counts() && n > 0 {
+        if self.counts && n > 0 {
             self.b.inst(Op::Count, Type::None, 0, Inst::count_args(n, 0, self.count.first));
         }
     }
