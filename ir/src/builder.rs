@@ -20,15 +20,16 @@ impl Builder {
         Self::default()
     }
 
-    /// An empty region in the memory of another.
-    pub fn reusing(mut region: Region) -> Self {
+    /// Begins anew, in the same memory.
+    pub fn clear(&mut self) {
+        let region = &mut self.region;
         region.blocks.clear();
         region.insts.clear();
         region.pool.clear();
         region.source.clear();
         region.predicted.clear();
         (region.guest_insns, region.flags_dead) = (0, false);
-        Self { region, current: None }
+        self.current = None;
     }
 
     /// Reserves a block, so that exits can name it before it is filled. The first one is the entry.

@@ -137,7 +137,7 @@ impl Default for FirstRuns {
 }
 
 /// Blocks kept, a power of two. Each takes 1 to 2 KiB; with 64, what python's start-up lifts again takes as much as its first runs save.
-const KEPT: usize = 256;
+const KEPT: usize = 512;
 
 /// Bits for places visited, a power of two: large programs have some ten thousand blocks.
 const VISITED: usize = 1 << 18;
@@ -202,16 +202,16 @@ impl Code {
         }
         let ColdMaker { known, first_runs, .. } = maker;
         let before = self.invalidations();
-        let code = GuestCode::with(&process.mem, known.still(&process.mem, before));
-        if !code.may_run(pc) || !code.is_fixed() {
-            return None;
-        }
         let arrival = first_runs.arrive(pc, before);
-        if arrival == Arrival::Enough || arrival == Arrival::First && self.is_known(pc) {
+        if arrival == Arrival::Enough {
             return None;
         }
         let run = first_runs.place(pc);
         if arrival == Arrival::First {
+            let code = GuestCode::with(&process.mem, known.still(&process.mem, before));
+            if self.is_known(pc) || !code.may_run(pc) || !code.is_fixed() {
+                return None;
+            }
             run.from = None;
             code.lift_block(&mut run.lifted, pc, &self.emitted_options());
             if !code.is_fixed() {

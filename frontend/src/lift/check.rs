@@ -16,7 +16,7 @@
 
 use super::{Insn, LiftOptions, Lifter};
 use crate::decode::{Bytes, CodeReader, Decoded, Window};
-use calque_ir::{Cc, Exit, FaultKind, GuestAddr, Mem, Op, Region, Target, Type};
+use calque_ir::{Builder, Cc, Exit, FaultKind, GuestAddr, Mem, Op, Region, Target, Type};
 use iced_x86::{Code, FlowControl, Mnemonic, OpKind};
 use std::ops::Range;
 
@@ -39,7 +39,8 @@ pub fn lift_checked(code: &dyn CodeReader, pc: GuestAddr, constants: Constants, 
     let readable = code.read_run(pc, &mut bytes);
     let len = extent(pc, &bytes[..readable]);
     let copy = Bytes { pc, bytes: &bytes[..len] };
-    let mut l = Lifter::new(&copy, opts);
+    let mut b = Builder::new();
+    let mut l = Lifter::new(&mut b, &copy, opts);
     let (check, body) = (l.b.create_block(pc), l.b.create_block(pc));
     l.b.switch_to(check);
     l.b.insn(pc, 0);

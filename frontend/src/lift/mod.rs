@@ -157,54 +157,55 @@ pub fn lift_block(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) -> R
 /// A lifted block, whose memory the next one reuses: many blocks are lifted only to be emitted.
 #[derive(Default)]
 pub struct Lifted {
-    region: Region,
+    b: Builder,
     recipes: Vec<(flags::Recipe, Type)>,
 }
 
 impl Lifted {
     /// Lifts the guest block at `pc`, as [`lift_block`] does.
     pub fn block(&mut self, code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) {
+        self.b.clear();
         // At first as much as most blocks take: growing step by step costs more than lifting does.
-        if self.region.insts.capacity() == 0 {
-            self.region.insts.reserve(64);
+        let insts = &mut self.b.region_mut().insts;
+        if insts.capacity() == 0 {
+            insts.reserve(64);
             self.recipes.reserve(8);
         }
-        let b = Builder::reusing(std::mem::take(&mut self.region));
         let flags = Flags::reusing(std::mem::take(&mut self.recipes));
-        let mut l = Lifter::with(b, flags, code, opts);
+        let mut l = Lifter::with(&mut self.b, flags, code, opts);
         let block = l.b.create_block(pc);
         // A block is seldom longer.
         let end = l.lift_run(&mut Window::<64>::new(), pc, block, opts.block_insns, |_| false);
         self.recipes = l.flags.into_recipes();
-        self.region = l.b.finish();
-        self.region.source.push((pc, (end.0 - pc.0) as u32));
+        self.b.region_mut().source.push((pc, (end.0 - pc.0) as u32));
     }
 
     /// The block lifted last.
     pub fn region(&self) -> &Region {
-        &self.region
+        self.b.region()
     }
 
     /// The same, to be changed.
     pub fn region_mut(&mut self) -> &mut Region {
-        &mut self.region
+        self.b.region_mut()
     }
 
     /// The same for good.
     pub fn take(&mut self) -> Region {
-        std::mem::take(&mut self.region)
+        std::mem::take(&mut self.b).finish()
     }
 
     /// Instead, a block that was lifted otherwise.
     pub fn set(&mut self, region: Region) -> &mut Region {
-        self.region = region;
-        &mut self.region
+        let own = self.b.region_mut();
+        *own = region;
+        own
     }
 }
 
 /// State of lifting one region.
 pub(crate) struct Lifter<'a> {
-    pub(crate) b: Builder,
+    pub(crate) b: &'a mut Builder,
     pub(crate) regs: RegCache,
     pub(crate) flags: Flags,
     pub(crate) opts: &'a LiftOptions,
@@ -231,12 +232,12 @@ struct Uncounted {
 }
 
 impl<'a> Lifter<'a> {
-    fn new(code: &'a dyn CodeReader, opts: &'a LiftOptions) -> Self {
-        Self::with(Builder::new(), Flags::default(), code, opts)
+    fn new(b: &'a mut Builder, code: &'a dyn CodeReader, opts: &'a LiftOptions) -> Self {
+        Self::with(b, Flags::default(), code, opts)
     }
 
     #[inline(always)]
-    fn with(b: Builder, flags: Flags, code: &'a dyn CodeReader, opts: &'a LiftOptions) -> Self {
+    fn with(b: &'a mut Builder, flags: Flags, code: &'a dyn CodeReader, opts: &'a LiftOptions) -> Self {
         Self {
             b,
             regs: RegCache::default(),
@@ -254,7 +255,7 @@ impl<'a> Lifter<'a> {
 
     /// The region, with the guest ranges (start, end) it was made of.
     fn finish(self, mut runs: Vec<(GuestAddr, GuestAddr)>) -> Region {
-        let mut region = self.b.finish();
+        let mut region = std::mem::take(self.b).finish();
         runs.sort_unstable();
         for (start, end) in runs {
             let len = (end.0 - start.0) as u32;

@@ -16,7 +16,7 @@ use super::flow::FlagFlow;
 use super::unroll::unroll;
 use super::{LiftOptions, Lifter, ahead};
 use crate::decode::{CodeReader, Decoded, Window};
-use calque_ir::{BlockId, Exit, GuestAddr, Region, Target};
+use calque_ir::{BlockId, Builder, Exit, GuestAddr, Region, Target};
 use hashbrown::HashMap;
 use iced_x86::{FlowControl, OpKind};
 
@@ -100,7 +100,8 @@ impl Profile for EveryBlock {
 /// Lifts the region whose entry is `pc`.
 pub fn lift_region(code: &dyn CodeReader, pc: GuestAddr, profile: &dyn Profile, opts: &LiftOptions) -> Region {
     let Found { starts, targets } = Discovery::new(code, profile, opts).run(pc);
-    let mut l = Lifter::new(code, opts);
+    let mut b = Builder::new();
+    let mut l = Lifter::new(&mut b, code, opts);
     if !opts.precise || opts.precise_everywhere {
         let flow = FlagFlow::of(code, &starts, opts);
         l.b.region_mut().flags_dead = flow.at(pc).is_some_and(|live| live.takes_deferred(opts));
