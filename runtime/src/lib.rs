@@ -4,6 +4,7 @@
 //! |---------------------|-----------------------------------------------------------------------------------|
 //! | `process.rs`        | `Process`: what all guest threads share                                           |
 //! | `thread.rs`         | `Thread`: registers, signal state, ids of one guest thread                        |
+//! | `threads.rs`        | which host threads are the guest's                                                |
 //! | `options.rs`        | `RunOptions`, and the arguments that hand them to a re-executed child             |
 //! | `access.rs`         | the only place that turns a guest address into a pointer                          |
 //! | `memory/`           | `GuestMap`: layout, interval map, mmap and friends with Linux semantics           |
@@ -56,6 +57,7 @@ pub mod stats;
 pub mod symbols;
 pub mod syscall;
 pub mod thread;
+pub mod threads;
 mod tier;
 mod trial;
 mod unaligned;

@@ -13,6 +13,7 @@ use crate::options::RunOptions;
 use crate::profile::{self, Ends};
 use crate::stats::Stats;
 use crate::syscall::Syscalls;
+use crate::threads::{self, Threads};
 use crate::tier::Code;
 use calque_ir::{GuestAddr, GuestRange};
 use std::any::Any;
@@ -39,6 +40,7 @@ pub struct Process {
     pub stats: Stats,
     /// Where `--stats` prints: our own standard error, which the guest may have closed by then.
     stats_output: Option<File>,
+    pub threads: Threads,
     pub(crate) code: Code,
     /// Known once the program is loaded.
     exe: OnceLock<ExeInfo>,
@@ -52,6 +54,7 @@ pub struct Process {
 /// child for ever.
 pub(crate) struct Quiet<'a> {
     _syscalls: Box<dyn Any>,
+    _threads: threads::Frozen<'a>,
     _split: arch::FrozenSplits,
     _profile: Option<profile::Frozen<'a>>,
     _perf: Option<profile::perf::Frozen<'a>>,
@@ -90,6 +93,7 @@ impl Process {
             options,
             syscalls,
             stats: Stats::default(),
+            threads: Threads::default(),
             stats_output,
             exe: OnceLock::new(),
         });
@@ -168,6 +172,7 @@ impl Process {
         let profile = self.code.profile.as_ref().map(profile::Profile::freeze);
         Quiet {
             _syscalls: syscalls,
+            _threads: self.threads.freeze(),
             _split: split,
             _profile: profile,
             _perf: perf,
@@ -178,6 +183,7 @@ impl Process {
 
     /// In the child of a fork, whose only thread has this interrupt word.
     pub(crate) fn after_fork_in_child(&self, survivor: &AtomicU32) {
+        self.threads.after_fork_in_child();
         self.code.after_fork_in_child(survivor);
     }
 

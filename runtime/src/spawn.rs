@@ -25,7 +25,7 @@ use libc::{
 };
 use nix::errno::Errno;
 use std::sync::atomic::{Ordering, fence};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 /// Arguments of `clone` and `clone3` in one form.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -143,9 +143,12 @@ impl Thread {
         let _bomb = AbortOnPanic;
         self.tid = nix::unistd::gettid().as_raw();
         store_tids(args, self.tid);
+        let process = Arc::clone(&self.process);
+        let listed = process.threads.list();
         // The parent waits for this.
         let _ = parent.send(self.tid);
         self.run();
+        drop(listed);
         self.release();
     }
 

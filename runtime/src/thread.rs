@@ -1,5 +1,5 @@
 //! `Thread`: what belongs to one guest thread. Its host thread is the only one that touches it; what others
-//! need to reach (the interrupt word, the tid) they reach through `Process::threads`.
+//! need to reach they reach through `World` (the interrupt word) and `Threads` (the tid).
 
 use crate::dispatch::Exec;
 use crate::process::Process;

@@ -14,7 +14,7 @@ use crate::signal::host;
 use calque_backend::JumpCache;
 use calque_backend::sync::{AtomicBool, Mutex, MutexGuard, yield_now};
 use calque_ir::GuestAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,20 @@ pub(crate) struct Member {
     jumps: Vec<Arc<JumpCache>>,
     inside: AtomicBool,
     /// Host process and thread, if its code has no polls: a signal makes it leave. The process may be one that only shares our memory.
-    unpolled: Option<[i32; 2]>,
+    unpolled: Option<[AtomicI32; 2]>,
+}
+
+impl Member {
+    /// Has it leave generated code without polls; false if there is no such thread any more.
+    fn kick(&self) -> bool {
+        let id = self.unpolled.as_ref().map(|id| id.each_ref().map(|number| number.load(Ordering::Relaxed)));
+        id.is_none_or(host::kick)
+    }
+}
+
+/// The calling thread: its process, and itself.
+fn own_id() -> [i32; 2] {
+    [nix::unistd::getpid().as_raw(), nix::unistd::gettid().as_raw()]
 }
 
 // SAFETY: the word is atomic, and the pointer valid while registered.
@@ -76,15 +89,20 @@ impl World {
 
     /// Registers the calling thread.
     pub(crate) fn join(&self, interrupt: &AtomicU32, jumps: Vec<Arc<JumpCache>>, polls: Polls) -> Membership<'_> {
-        let unpolled = (polls == Polls::None).then(|| [nix::unistd::getpid().as_raw(), nix::unistd::gettid().as_raw()]);
+        let unpolled = (polls == Polls::None).then(|| own_id().map(AtomicI32::new));
         let member = Arc::new(Member { interrupt, jumps, inside: AtomicBool::new(false), unpolled });
         self.lock().push(Arc::clone(&member));
         Membership { world: self, member }
     }
 
-    /// In the child of a fork: only `survivor` is left.
+    /// In the child of a fork: only `survivor` is left, the calling thread, which is another than in the parent.
     pub(crate) fn after_fork_in_child(&self, survivor: &AtomicU32) {
-        self.lock().retain(|m| std::ptr::eq(m.interrupt, survivor));
+        let mut members = self.lock();
+        members.retain(|m| std::ptr::eq(m.interrupt, survivor));
+        for (number, own) in members.iter().flat_map(|m| &m.unpolled).flat_map(|id| id.iter().zip(own_id())) {
+            number.store(own, Ordering::Relaxed);
+        }
+        drop(members);
         self.stopping.store(false, Ordering::SeqCst);
     }
 
@@ -148,7 +166,7 @@ impl World {
             }
             if round % PATIENCE == 0 {
                 // One that was killed with the rest of its process, while another goes on in its memory, never leaves.
-                members.retain(|m| !inside(m) || m.unpolled.is_none_or(host::kick));
+                members.retain(|m| !inside(m) || m.kick());
                 if start.elapsed() > most {
                     return false;
                 }

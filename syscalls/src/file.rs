@@ -4,7 +4,7 @@ use crate::abi::fcntl::{F_GETFL, F_SETFL, open_flags_to_guest, open_flags_to_hos
 use crate::abi::stat::Stat;
 use crate::call::{AT_FDCWD, Call, PATH_MAX};
 use crate::host::{self, Zeroed};
-use crate::proc;
+use crate::{proc, tasks};
 use calque_runtime::{GuestAddr, access, hidden};
 use libc::{O_CREAT, O_TRUNC, O_WRONLY};
 use nix::errno::Errno;
@@ -87,33 +87,56 @@ pub(crate) fn fanotify_init(call: &mut Call<'_>) -> Result {
 /// `int stat(const char *path, struct stat *buf)`.
 pub(crate) fn stat(call: &mut Call<'_>) -> Result {
     let path = call.path(0)?;
-    stat_at(call, AT_FDCWD, path, 1, 0)
+    stat_at(call, AT_FDCWD, 0, path, 1, 0)
 }
 
 /// `int lstat(const char *path, struct stat *buf)`.
 pub(crate) fn lstat(call: &mut Call<'_>) -> Result {
     let path = call.path_nofollow(0)?;
-    stat_at(call, AT_FDCWD, path, 1, libc::AT_SYMLINK_NOFOLLOW as u64)
+    stat_at(call, AT_FDCWD, 0, path, 1, libc::AT_SYMLINK_NOFOLLOW as u64)
 }
 
 /// `int fstat(int fd, struct stat *buf)`.
 pub(crate) fn fstat(call: &mut Call<'_>) -> Result {
     let mut found = libc::stat::zeroed();
     call.host(libc::SYS_fstat, [call.args[0], host::out(&mut found)])?;
-    call.write(1, &Stat::from(&found))
+    write_stat(call, 1, &found, call.args[0], None)
 }
 
 /// `int newfstatat(int dirfd, const char *path, struct stat *buf, int flags)`.
 pub(crate) fn newfstatat(call: &mut Call<'_>) -> Result {
     let nofollow = call.int(3) & libc::AT_SYMLINK_NOFOLLOW != 0;
     let path = if nofollow { call.path_nofollow(1)? } else { call.path(1)? };
-    stat_at(call, call.args[0], path, 2, call.args[3])
+    stat_at(call, call.args[0], 1, path, 2, call.args[3])
 }
 
-fn stat_at(call: &mut Call<'_>, dirfd: u64, path: u64, buf: usize, flags: u64) -> Result {
+/// Looks up `found_at`, which stands for the path that argument `path` is.
+fn stat_at(call: &mut Call<'_>, dirfd: u64, path: usize, found_at: u64, buf: usize, flags: u64) -> Result {
     let mut found = libc::stat::zeroed();
-    call.host(libc::SYS_newfstatat, [dirfd, path, host::out(&mut found), flags])?;
-    call.write(buf, &Stat::from(&found))
+    call.host(libc::SYS_newfstatat, [dirfd, found_at, host::out(&mut found), flags])?;
+    write_stat(call, buf, &found, dirfd, Some(path))
+}
+
+fn write_stat(call: &Call<'_>, buf: usize, found: &libc::stat, dirfd: u64, path: Option<usize>) -> Result {
+    let found = Stat::from(found);
+    let st_nlink = tasks::links(call, dirfd, path, found.st_mode, found.st_nlink);
+    call.write(buf, &Stat { st_nlink, ..found })
+}
+
+/// `int statx(int dirfd, const char *path, int flags, unsigned int mask, struct statx *buf)`.
+pub(crate) fn statx(call: &mut Call<'_>) -> Result {
+    // include/uapi/linux/stat.h.
+    const STX_NLINK: u64 = 16;
+    const STX_MODE: u64 = 28;
+    call.pass()?;
+    let at = |offset| GuestAddr(call.args[4].wrapping_add(offset));
+    let found: u32 = access::read(at(STX_NLINK))?;
+    let mode: u16 = access::read(at(STX_MODE))?;
+    let links = tasks::links(call, call.args[0], Some(1), mode.into(), found.into());
+    if links != found.into() {
+        access::write(at(STX_NLINK), &(links as u32))?;
+    }
+    Ok(0)
 }
 
 /// `int access(const char *path, int mode)`.
@@ -205,18 +228,32 @@ pub(crate) fn close_range(call: &mut Call<'_>) -> Result {
 
 /// `ssize_t getdents64(int fd, struct linux_dirent64 *buf, unsigned int size)`.
 pub(crate) fn getdents64(call: &mut Call<'_>) -> Result {
-    call.host(libc::SYS_getdents64, [call.args[0], call.args[1], call.args[2]])
+    let records = dirents(call)?;
+    access::write_bytes(call.addr(1), &records)?;
+    Ok(records.len() as u64)
+}
+
+/// The next records of `getdents64`, as many as the guest has room for, without what it is not to see.
+fn dirents(call: &mut Call<'_>) -> std::result::Result<Vec<u8>, Errno> {
+    loop {
+        let mut records = vec![0u8; (call.uint(2) as usize).min(1 << 20)];
+        let len = call.host(libc::SYS_getdents64, [call.args[0], host::out(&mut records[..]), records.len() as u64])?;
+        records.truncate(len as usize);
+        let shown = tasks::entries(call, call.args[0], records);
+        // None is the end.
+        if len == 0 || !shown.is_empty() {
+            return Ok(shown);
+        }
+    }
 }
 
 /// `ssize_t getdents(int fd, struct linux_dirent *buf, unsigned int size)`: the same records as `getdents64`'s, but
 /// the type stands in the last byte instead of before the name (fs/readdir.c).
 pub(crate) fn getdents(call: &mut Call<'_>) -> Result {
-    let mut records = vec![0u8; (call.uint(2) as usize).min(1 << 20)];
-    let len = call.host(libc::SYS_getdents64, [call.args[0], host::out(&mut records[..]), records.len() as u64])?;
-    records.truncate(len as usize);
+    let mut records = dirents(call)?;
     to_old_dirents(&mut records);
     access::write_bytes(call.addr(1), &records)?;
-    Ok(len)
+    Ok(records.len() as u64)
 }
 
 /// Rewrites `linux_dirent64` records as `linux_dirent`. Both have the record length at 16; type and name stand at 18 and 19

@@ -32,6 +32,7 @@ mod row;
 mod signal;
 mod strace;
 mod table;
+mod tasks;
 mod time;
 mod uring;
 mod userfault;

@@ -1,10 +1,12 @@
 //! The guest's view of /proc: entries that on the host are about Calque or about another processor.
 //!
 //! Served from what the runtime knows: `exe`, `maps`, `smaps` (without the counters), `cmdline`, `environ`, `auxv` of
-//! /proc/self, /proc/thread-self or /proc/PID of the process itself, and /proc/cpuinfo, which says what CPUID says. All
-//! other entries are the host's, and so is whatever is reached through a descriptor of a directory.
+//! /proc/self, /proc/thread-self or /proc/PID of the process itself, and /proc/cpuinfo, which says what CPUID says; `status` and `stat` if the
+//! number of threads there is not the guest's (`tasks.rs`). All
+//! other entries are the host's, and so is whatever file is reached through a descriptor of a directory.
 
 use crate::call::Call;
+use crate::tasks;
 use calque_runtime::{ExeInfo, Process, cpuid};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -42,13 +44,14 @@ pub(crate) fn content(path: &[u8], process: &Process) -> Option<Vec<u8>> {
     if path == b"/proc/cpuinfo" {
         return Some(cpuinfo().into_bytes());
     }
-    match entry(path)? {
+    let name = entry(path)?;
+    match name {
         "maps" => Some(process.mem.proc_maps().into_bytes()),
         "smaps" => Some(process.mem.proc_maps().into_bytes()),
         "cmdline" => Some(strings(&process.exe().argv)),
         "environ" => Some(strings(&process.exe().envp)),
         "auxv" => Some(auxv(process.exe())),
-        _ => None,
+        _ => tasks::counts(path, name, process),
     }
 }
 
