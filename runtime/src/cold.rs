@@ -110,7 +110,7 @@ struct FirstRuns {
 #[derive(Default)]
 struct FirstRun {
     lifted: Lifted,
-    /// Where it was lifted, with so many invalidations before.
+    /// Where it was lifted, and in which epoch of the code: each invalidation begins another.
     from: Option<(GuestAddr, u64)>,
     /// How often it has run.
     runs: u32,
@@ -152,11 +152,11 @@ impl FirstRuns {
         *word != before
     }
 
-    /// What an arrival at `pc` calls for, with so many invalidations before.
-    fn arrive(&mut self, pc: GuestAddr, before: u64) -> Arrival {
+    /// What an arrival at `pc` calls for in this epoch.
+    fn arrive(&mut self, pc: GuestAddr, epoch: u64) -> Arrival {
         let first = self.visit(pc);
         let run = self.place(pc);
-        let kept = run.from == Some((pc, before));
+        let kept = run.from == Some((pc, epoch));
         match kept {
             true if run.runs < RUNS => Arrival::Again,
             false if first => Arrival::First,
@@ -169,10 +169,10 @@ impl FirstRuns {
         &mut self.kept[(pc.0 ^ pc.0 >> 8) as usize % KEPT]
     }
 
-    /// Puts the block that was lifted at `pc`, with so many invalidations before, into `lifted`, if it is still there.
-    fn take(&mut self, pc: GuestAddr, before: u64, lifted: &mut Lifted) -> bool {
+    /// Puts the block that was lifted at `pc` in this epoch into `lifted`, if it is still there.
+    fn take(&mut self, pc: GuestAddr, epoch: u64, lifted: &mut Lifted) -> bool {
         let kept = self.place(pc);
-        let found = kept.from == Some((pc, before));
+        let found = kept.from == Some((pc, epoch));
         if found {
             kept.from = None;
             std::mem::swap(&mut kept.lifted, lifted);
@@ -184,7 +184,7 @@ impl FirstRuns {
 impl Code {
     /// Whether the emitted block at `pc` may read the flags that it is entered with.
     pub(crate) fn flags_at(&self, map: &GuestMap, maker: &ColdMaker, pc: GuestAddr) -> FlagsAtEntry {
-        let code = GuestCode::with(map, maker.known.still(map, self.invalidations()));
+        let code = GuestCode::with(map, maker.known.still(map, self.epoch()));
         let takes = code.takes_deferred(pc, &self.lift_options());
         if takes { FlagsAtEntry::Dead } else { FlagsAtEntry::Wanted }
     }
@@ -201,15 +201,16 @@ impl Code {
             return None;
         }
         let ColdMaker { known, first_runs, .. } = maker;
-        let before = self.invalidations();
-        let arrival = first_runs.arrive(pc, before);
+        let epoch = self.epoch();
+        let arrival = first_runs.arrive(pc, epoch);
         if arrival == Arrival::Enough {
             return None;
         }
         let run = first_runs.place(pc);
         if arrival == Arrival::First {
-            let code = GuestCode::with(&process.mem, known.still(&process.mem, before));
-            if self.is_known(pc) || !code.may_run(pc) || !code.is_fixed() {
+            let code = GuestCode::with(&process.mem, known.still(&process.mem, epoch));
+            // Only where there are several threads can somebody else have made code.
+            if self.is_ordered() && self.is_known(pc) || !code.may_run(pc) || !code.is_fixed() {
                 return None;
             }
             run.from = None;
@@ -217,7 +218,7 @@ impl Code {
             if !code.is_fixed() {
                 return None;
             }
-            (run.from, run.runs) = (Some((pc, before)), 0);
+            (run.from, run.runs) = (Some((pc, epoch)), 0);
         }
         run.runs += 1;
         let region = run.lifted.region();
@@ -254,11 +255,12 @@ impl Code {
             return Some(Made::Nothing);
         }
         let ColdMaker { emitter, lifted, known, first_runs } = maker;
-        let code = GuestCode::with(&process.mem, known.still(&process.mem, before)).of(entry);
+        let epoch = self.epoch();
+        let code = GuestCode::with(&process.mem, known.still(&process.mem, epoch)).of(entry);
         if !code.may_run(entry.pc) {
             return Some(Made::Unfetchable);
         }
-        if !(code.is_fixed() && first_runs.take(entry.pc, before, lifted)) {
+        if !(code.is_fixed() && first_runs.take(entry.pc, epoch, lifted)) {
             code.lift_block(lifted, entry.pc, &self.emitted_options());
         }
         self.mark_unaligned(lifted.region_mut());

@@ -59,7 +59,7 @@ pub(crate) struct Known {
     marked: Pairs<256>,
     /// Of fixed pages only.
     flags: FlagMemo,
-    /// The number of invalidations before all of it.
+    /// The epoch of the code in which all of it was found.
     since: Cell<u64>,
 }
 
@@ -70,9 +70,9 @@ impl Default for Known {
 }
 
 impl Known {
-    /// The same, without what may have become stale meanwhile, with so many invalidations `before` now.
-    pub(crate) fn still(&self, map: &GuestMap, before: u64) -> &Self {
-        if self.since.replace(before) != before || map.any_stale() {
+    /// The same, without what may have become stale meanwhile, in this epoch of the code.
+    pub(crate) fn still(&self, map: &GuestMap, epoch: u64) -> &Self {
+        if self.since.replace(epoch) != epoch || map.any_stale() {
             self.marked.iter().for_each(|page| page.set(None));
             self.flags.clear();
         }
