@@ -5,6 +5,8 @@ const server = http.createServer((q, r) => {
   let body = 0;
   q.on('data', d => body += d.length).on('end', () => r.end(JSON.stringify({ url: q.url, body })));
 });
+// A machine that takes longer than the usual five seconds between two requests of a connection is to find it open.
+server.keepAliveTimeout = server.headersTimeout = server.requestTimeout = 600_000;
 const agent = new http.Agent({ keepAlive: true, maxSockets: 32 });
 const get = (path, body) => new Promise((ok, no) => {
   const q = http.request({ port: server.address().port, host: '127.0.0.1', path, method: body ? 'POST' : 'GET', agent }, r => {
