@@ -47,15 +47,20 @@ pub struct CloneArgs {
 /// Host stack of a guest thread in bytes: the interpreter and, with synchronous compilation, Cranelift run on it.
 const HOST_STACK: usize = 4 << 20;
 
-/// Flags that a thread must have: its host thread has them too.
-const THREAD_FLAGS: i32 = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD;
-/// Flags that a thread may have.
-const THREAD_EXTRAS: i32 = CLONE_SYSVSEM
+/// Flags that a thread must have.
+const THREAD_FLAGS: i32 = CLONE_VM | CLONE_SIGHAND | CLONE_THREAD;
+/// What a host thread shares with the others, and gives up where the guest's is not to share it.
+const THREAD_SHARES: i32 = CLONE_FS | CLONE_FILES | CLONE_SYSVSEM;
+/// Flags that a thread may have; the last four mean nothing to it, or only to tracers and schedulers.
+const THREAD_EXTRAS: i32 = THREAD_SHARES
     | CLONE_SETTLS
     | CLONE_PARENT_SETTID
     | CLONE_CHILD_SETTID
     | CLONE_CHILD_CLEARTID
-    | libc::CLONE_DETACHED;
+    | libc::CLONE_DETACHED
+    | libc::CLONE_PARENT
+    | libc::CLONE_UNTRACED
+    | libc::CLONE_IO;
 
 impl CloneArgs {
     /// The arguments as `clone` gets them: exit signal in the low byte.
@@ -112,7 +117,7 @@ impl Thread {
         let mask = host::block_all();
         let builder = std::thread::Builder::new().stack_size(HOST_STACK);
         let spawned = builder.spawn(move || child.main(&args, &sender));
-        let tid = spawned.map_err(|_| Errno::EAGAIN).and_then(|_| receiver.recv().map_err(|_| Errno::EAGAIN));
+        let tid = spawned.map_err(|_| Errno::EAGAIN).and_then(|_| receiver.recv().map_err(|_| Errno::EAGAIN)?);
         host::set_mask_exactly(mask);
         tid
     }
@@ -139,14 +144,18 @@ impl Thread {
     }
 
     /// Body of a guest thread's host thread.
-    fn main(mut self, args: &CloneArgs, parent: &mpsc::Sender<i32>) {
+    fn main(mut self, args: &CloneArgs, parent: &mpsc::Sender<Result<i32, Errno>>) {
         let _bomb = AbortOnPanic;
         self.tid = nix::unistd::gettid().as_raw();
+        if let Err(errno) = stop_sharing(THREAD_SHARES & !(args.flags as i32)) {
+            let _ = parent.send(Err(errno));
+            return;
+        }
         store_tids(args, self.tid);
         let process = Arc::clone(&self.process);
         let listed = process.threads.list();
         // The parent waits for this.
-        let _ = parent.send(self.tid);
+        let _ = parent.send(Ok(self.tid));
         self.run();
         drop(listed);
         self.release();
@@ -164,6 +173,15 @@ impl Thread {
             wake(word);
         }
     }
+}
+
+/// Gives the calling thread copies of its own of what these flags say.
+fn stop_sharing(flags: i32) -> Result<(), Errno> {
+    if flags == 0 {
+        return Ok(());
+    }
+    // SAFETY: concerns descriptors, directories and semaphores of this thread only.
+    Errno::result(unsafe { libc::unshare(flags) }).map(drop)
 }
 
 /// Ends the process if its thread panics: a guest that silently lacks one thread hangs instead of failing.

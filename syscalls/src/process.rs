@@ -68,7 +68,11 @@ fn clone3_args(call: &Call<'_>) -> std::result::Result<CloneArgs, Errno> {
     let [flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls] = words[..] else { unreachable!() };
     // Tids of one's choice need privilege, and cgroups are for the kernel to enter: neither can be had here.
     let special = later.iter().any(|&w| w != 0) || exit_signal > 64 || (stack == 0) != (stack_size == 0);
-    if special {
+    // kernel/fork.c, clone3_args_valid. The low byte is clone's exit signal.
+    const CLEAR_SIGHAND: u64 = 1 << 32;
+    const KNOWN: u64 = 0xffff_ff00 & !(libc::CLONE_DETACHED as u64) | CLEAR_SIGHAND;
+    const WITHOUT_SIGNAL: u64 = (libc::CLONE_THREAD | libc::CLONE_PARENT) as u64;
+    if special || flags & !KNOWN != 0 || flags & WITHOUT_SIGNAL != 0 && exit_signal != 0 {
         return Err(Errno::EINVAL);
     }
     let (stack, exit_signal) = (stack.wrapping_add(stack_size), exit_signal as i32);
