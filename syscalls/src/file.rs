@@ -5,7 +5,7 @@ use crate::abi::stat::Stat;
 use crate::call::{AT_FDCWD, Call, PATH_MAX};
 use crate::host::{self, Zeroed};
 use crate::{proc, tasks};
-use calque_runtime::{GuestAddr, access, hidden};
+use calque_runtime::{GuestAddr, Process, access, hidden};
 use libc::{O_CREAT, O_TRUNC, O_WRONLY};
 use nix::errno::Errno;
 
@@ -39,10 +39,18 @@ fn open_at(call: &mut Call<'_>, dirfd: u64, path: usize, flags: u32, mode: u64) 
     Ok(fd)
 }
 
-/// Code that is mapped from a file which the guest may write to from now on may change.
+/// See [`opened_for_writing`].
 fn note_writer(call: &Call<'_>, fd: u64, flags: u32) {
     if flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32 {
-        call.process().mem.opened_for_writing(fd as i32);
+        opened_for_writing(call.process(), fd);
+    }
+}
+
+/// Code that is mapped from a file which the guest may write to from now on may change; all code, if the file is the memory.
+pub(crate) fn opened_for_writing(process: &Process, fd: u64) {
+    process.mem.opened_for_writing(fd as i32);
+    if proc::is_own_memory(fd) {
+        process.mem.opened_as_file();
     }
 }
 

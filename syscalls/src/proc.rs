@@ -28,6 +28,12 @@ pub(crate) fn entry(path: &[u8]) -> Option<&str> {
     ours.then_some(name)
 }
 
+/// Whether `fd` is this process's memory as a file, by whatever path it was opened.
+pub(crate) fn is_own_memory(fd: u64) -> bool {
+    let path = std::fs::read_link(format!("/proc/self/fd/{fd}"));
+    path.is_ok_and(|path| entry(path.as_os_str().as_bytes()) == Some("mem"))
+}
+
 /// Opens the entry at argument `path` if it is one that is ours to show.
 pub(crate) fn open(call: &mut Call<'_>, path: usize, flags: u32) -> Result<Option<u64>, Errno> {
     let text = call.text(path)?;

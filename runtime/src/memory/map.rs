@@ -193,6 +193,8 @@ struct State {
     checks_early: bool,
     /// Pages that are no longer code, but still write-protected until their translations are dropped.
     given_up: RangeSet<u64>,
+    /// All memory may be written by a way that nobody notices: through a file that is the memory.
+    is_a_file: bool,
     /// What the kernel may be writing to in this moment.
     kernel_writes: Vec<std::ops::Range<u64>>,
     /// See [`GuestMap::leave_all_to_kernel`].
@@ -731,6 +733,14 @@ impl GuestMap {
         }
     }
 
+    /// The guest has opened this memory itself as a file for writing (/proc/self/mem): all code may change without a write to its page.
+    pub fn opened_as_file(&self) {
+        let mut state = self.lock();
+        if !std::mem::replace(&mut state.is_a_file, true) {
+            self.drop_code(&mut state, &(0..GUEST_END));
+        }
+    }
+
     /// Whether memory has ever been mapped whose changes other processes may see, or make.
     #[inline]
     pub fn is_shared(&self) -> bool {
@@ -870,7 +880,7 @@ impl State {
         // Other processes have a shared file's memory, or may have; anonymous memory is shared with children only.
         let by_others = kind.shared && (self.forked || kind.backing != Backing::Anonymous);
         let by_the_kernel = self.kernel_writes_anywhere && kind.prot.contains(Prot::WRITE);
-        by_others || by_the_kernel || self.checked.contains(&page)
+        by_others || by_the_kernel || self.is_a_file || self.checked.contains(&page)
     }
 
     /// Other memory is mapped in `range`, or none.

@@ -8,10 +8,10 @@ use crate::abi::epoll::EpollEvent;
 use crate::abi::fcntl::open_flags_to_host;
 use crate::abi::uring::{BUFFER_SELECT, Entry, FIXED_FILE};
 use crate::call::{Call, each_in_iov, each_in_msg, guests_own, text_at};
-use crate::host;
 use crate::proc;
 use crate::row::{Dir, MSGHDR};
 use crate::strace;
+use crate::{file, host};
 use calque_runtime::{GuestAddr, access, hidden};
 use libc::{AT_FDCWD, O_ACCMODE, O_CLOEXEC, O_CREAT, O_NOFOLLOW, O_PATH, O_RDONLY};
 use nix::errno::Errno;
@@ -362,7 +362,7 @@ impl Preparation<'_, '_> {
         let host_flags = open_flags_to_host(flags) as i32 & O_NOFOLLOW | O_PATH | O_CLOEXEC;
         let folder = if folder == AT_FDCWD { AT_FDCWD as u64 } else { folder as u64 };
         if let Ok(fd) = host::quick(libc::SYS_openat, [folder, path, host_flags as u64, 0]) {
-            self.call.process().mem.opened_for_writing(fd as i32);
+            file::opened_for_writing(self.call.process(), fd);
             super::close(fd);
         }
     }
