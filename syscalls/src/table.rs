@@ -383,7 +383,7 @@ pub(crate) static TABLE: &[Row] = &[
     r(321, "bpf",                     Pass,                          Quick,  Part, &[Int, Ptr, Uint], "maps and programs pass; what they see is the host"),
     r(322, "execveat",                Ctl(process::execveat),        Quick,  Full, &[DirFd, Path, Argv, Argv, Bits(&AT)], "see execve"),
     r(323, "userfaultfd",             Do(userfault::userfaultfd),    Quick,  Part, &[Bits(&UFFD)], "without events of fork, mremap, madvise and munmap (UFFD_FEATURE_EVENT_*): UFFDIO_API does not offer them"),
-    r(324, "membarrier",              Pass,                          Quick,  Full, &[Int, Hex, Int], ""),
+    r(324, "membarrier",              Pass,                          Quick,  Part, &[Int, Hex, Int], "on AArch64 PRIVATE_EXPEDITED_SYNC_CORE needs no registration: Calque has one"),
     r(325, "mlock2",                  Do(memory::range_pass),        Quick,  Full, &[Ptr, Size, Hex], ""),
     r(326, "copy_file_range",         Pass,                          Sys,    Full, &[Fd, IoS(I64), Fd, IoS(I64), Size, Hex], ""),
     r(327, "preadv2",                 Pass,                          Sys,    Full, &[Fd, OutIov(2), Size, Off, Off, Bits(&RWF)], ""),

@@ -262,7 +262,7 @@ static void lodgers(void) {
 static void barriers(void) {
     enum { QUERY = 0, GLOBAL = 1, PRIVATE = 8, REGISTER_PRIVATE = 16, SYNC = 32, REGISTER_SYNC = 64 };
     printf("membarrier %d", (syscall(SYS_membarrier, QUERY, 0, 0) & (GLOBAL | PRIVATE | REGISTER_PRIVATE)) == (GLOBAL | PRIVATE | REGISTER_PRIVATE));
-    int commands[] = {GLOBAL, PRIVATE, REGISTER_PRIVATE, PRIVATE, SYNC, REGISTER_SYNC, SYNC};
+    int commands[] = {GLOBAL, PRIVATE, REGISTER_PRIVATE, PRIVATE, REGISTER_SYNC, SYNC};
     for (unsigned i = 0; i < sizeof commands / sizeof *commands; i++) printf(" %ld", syscall(SYS_membarrier, commands[i], 0, 0));
     printf(" %s\n", syscall(SYS_membarrier, 3, 0, 0) < 0 ? strerrorname_np(errno) : "?");
 }
