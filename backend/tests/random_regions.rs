@@ -230,7 +230,7 @@ fn random_regions_are_emitted_right() {
     runner.emitter = Some(Emitter::new(HostIsa::native()));
     let mut random = Random::new(43);
     for i in 0..1500 {
-        let region = Region { predicted: Vec::new(), ..region(&mut random) };
+        let region = region(&mut random);
         if let Err(report) = runner.compare(&region, 3, &mut random) {
             panic!("region {i}\n{report}");
         }

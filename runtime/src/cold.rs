@@ -1,7 +1,8 @@
 //! Cold code by the emitter (`backend::emit`): what AArch64 hosts run before Cranelift, and beside it.
 //!
 //! A block is emitted when the dispatcher arrives at it for the second time, and published beside compiled regions in the same code cache.
-//! It stays when a region is compiled at its pc, for whoever is on the way there; exits lead to the region then, and jump caches forget the pc.
+//! Where it is hot, its region is emitted in its place ([`Code::emit_region`]); that
+//! stays when a region is compiled at its pc, for whoever is on the way there; exits lead to the region then, and jump caches forget the pc.
 //! Exits of either kind of code are linked to either kind of target.
 //!
 //! **First runs.** Two thirds of the blocks that a start-up comes by run once, and most of the others a few times. So with `auto` the first
@@ -21,12 +22,14 @@
 use crate::memory::{CodePage, GuestMap};
 use crate::options::Engine;
 use crate::process::Process;
-use crate::smc::{GuestCode, Known};
+use crate::smc::{GuestCode, Known, Origin};
 use crate::stats;
 use crate::tier::{Code, ColdBlock, Entry, Jit};
-use calque_backend::{CacheError, CodeKind, EmitOptions, Emitter, FlagsAtEntry, HostIsa, MemoryOrder};
+use crate::trial;
+use calque_backend::{CacheError, CodeKind, EmitOptions, Emitter, FlagsAtEntry, HostIsa, MemoryOrder, Translation};
+use calque_frontend::lift;
 use calque_frontend::{LiftOptions, Lifted};
-use calque_ir::{GuestAddr, Region};
+use calque_ir::{GuestAddr, Region, pass};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -269,8 +272,7 @@ impl Code {
         let Some(first_cell) = jit.cache.reserve_cells(Emitter::cells_needed(region), CodeKind::Tier0) else {
             return Some(self.cache_full(jit));
         };
-        let memory_order = if self.is_ordered() { MemoryOrder::Tso } else { MemoryOrder::Plain };
-        let emitted = match emitter.emit(region, &EmitOptions { memory_order, first_cell }) {
+        let emitted = match emitter.emit(region, &EmitOptions { memory_order: self.memory_order(), first_cell }) {
             Ok(emitted) => emitted,
             Err(error) => {
                 stats::add(&process.stats.emit_failures, 1);
@@ -305,10 +307,109 @@ impl Code {
         made
     }
 
+    /// Emits the region at `entry` in place of its block, if there is more of it than that and its code is none that must be watched. Whether it may be
+    /// worth compiling.
+    pub(crate) fn emit_region(&self, process: &Process, maker: &mut ColdMaker, entry: &Arc<Entry>) -> bool {
+        let Some(jit) = &self.jit else { return false };
+        let _compiling = jit.compiling.enter();
+        let before = self.invalidations();
+        let code = GuestCode::new(&process.mem);
+        let (mut region, _) = code.lift_region(entry.pc, &Emittable(self), &self.emitted_options());
+        let is_candidate = trial::is_candidate(&region);
+        let origin = code.origin(&region);
+        if !matches!(origin.kind(), CodePage::Fixed | CodePage::Changing) || is_block(&region) {
+            return is_candidate;
+        }
+        pass::optimize_in_place(
+            &mut region,
+            &pass::Options { precise: pass::Precise::Yes, ..pass::Options::default() },
+        );
+        self.mark_unaligned(&mut region);
+        match self.publish_region(jit, maker, &region) {
+            Ok(Some(translation)) => self.replace_block(process, jit, entry, translation, &region, (origin, before)),
+            Ok(None) => stats::add(&process.stats.emit_failures, 1),
+            Err(Full) => drop(self.cache_full(jit)),
+        }
+        is_candidate
+    }
+
+    /// Emits a region; none if that cannot be done.
+    fn publish_region(
+        &self,
+        jit: &Jit,
+        maker: &mut ColdMaker,
+        region: &Region,
+    ) -> Result<Option<Arc<Translation>>, Full> {
+        let first_cell = jit.cache.reserve_cells(Emitter::cells_needed(region), CodeKind::Tier0).ok_or(Full)?;
+        match maker.emitter.emit(region, &EmitOptions { memory_order: self.memory_order(), first_cell }) {
+            Ok(emitted) => jit.cache.publish_emitted(&emitted).map(Some).map_err(|_| Full),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Has threads run the region of `entry` instead of its block, unless guest code has changed since there were `before` invalidations.
+    fn replace_block(
+        &self,
+        process: &Process,
+        jit: &Jit,
+        entry: &Arc<Entry>,
+        translation: Arc<Translation>,
+        region: &Region,
+        (origin, before): (Origin, u64),
+    ) {
+        let publish = || {
+            if let Some(block) = entry.replace_tier0(Arc::clone(&translation)) {
+                jit.cache.redirect(&block, &translation);
+                jit.cache.remove(&block);
+            }
+        };
+        if !self.admit(&process.mem, entry, &region.source, origin, before, publish) {
+            return jit.cache.remove(&translation);
+        }
+        self.world.forget_jump(entry.pc);
+        self.cool(region);
+        if let Some(perf) = &self.perf {
+            let (start, len) = translation.host_range();
+            perf.published(entry.pc, start.0 as u64, len);
+        }
+        stats::add(&process.stats.emitted_regions, 1);
+        stats::add(&process.stats.emitted_region_insns, u64::from(region.guest_insns));
+    }
+
+    /// The order that emitted accesses keep.
+    fn memory_order(&self) -> MemoryOrder {
+        if self.is_ordered() { MemoryOrder::Tso } else { MemoryOrder::Plain }
+    }
+
     fn cache_full(&self, jit: &Jit) -> Made {
         jit.full.store(true, Ordering::Release);
         self.world.interrupt_all(crate::dispatch::CODE_CHANGED);
         Made::Nothing
+    }
+}
+
+/// The code cache has no room.
+struct Full;
+
+/// Whether a region is no more than its entry's block.
+fn is_block(region: &Region) -> bool {
+    region.block_ids().all(|id| region.successors(id).next().is_none())
+}
+
+/// The profile that regions are emitted by: switches stay outside, whose cases the jump cache finds as fast as comparisons do.
+struct Emittable<'a>(&'a Code);
+
+impl lift::Profile for Emittable<'_> {
+    fn executed(&self, pc: GuestAddr) -> bool {
+        self.0.executed(pc)
+    }
+
+    fn likely_targets(&self, jump: GuestAddr) -> Vec<GuestAddr> {
+        self.0.likely_targets(jump)
+    }
+
+    fn all_targets(&self, _: GuestAddr) -> Vec<GuestAddr> {
+        Vec::new()
     }
 }
 

@@ -435,9 +435,9 @@ impl Thread {
         let Some(entry) = exec.entries.find(pc) else { return Some(Event::Safepoint) };
         let arrivals = std::mem::take(&mut exec.sampled);
         if arrivals != 0
-            && let Some(entry) = exec.entries.owner(pc)
+            && let (Some(entry), Some(maker)) = (exec.entries.owner(pc), &mut exec.maker)
         {
-            exec.period = process.code.sampled(process, entry, arrivals, &mut exec.trial);
+            exec.period = process.code.sampled(process, entry, arrivals, &mut exec.trial, maker);
             cpu.rt.countdown = exec.period as i32;
         }
         if let (Some(code), Some(jit)) = (entry.runnable().filter(|_| compiled), &process.code.jit) {

@@ -48,6 +48,10 @@ counters! {
     emitted_blocks;
     /// guest instructions in them
     emitted_insns;
+    /// regions emitted by tier 0 in the place of hot blocks
+    emitted_regions;
+    /// their guest instructions
+    emitted_region_insns;
     /// nanoseconds spent lifting and emitting them
     emit_ns;
     /// blocks that could not be emitted and are interpreted

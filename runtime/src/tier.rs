@@ -8,7 +8,7 @@
 //! generated code. Blocks inside a loop body do not get hot by themselves, so a loop is compiled once and not once a block.
 
 use crate::arch::{self, FrozenUnits, Units};
-use crate::cold;
+use crate::cold::{self, ColdMaker};
 use crate::compile_gate::CompileGate;
 use crate::compile_queue::{self, Queue};
 use crate::dispatch::CODE_CHANGED;
@@ -60,7 +60,8 @@ pub(crate) struct Entry {
     tier0: AtomicUsize,
     cold: OnceLock<ColdBlock>,
     translation: ArcSwapOption<Translation>,
-    emitted: OnceLock<Arc<Translation>>,
+    /// What tier 0 emitted: a block, or a region in its place.
+    emitted: ArcSwapOption<Translation>,
     /// What its translations are made from may have changed (`smc.rs`).
     shelved: AtomicBool,
     /// Whether `Pages` may know it.
@@ -114,7 +115,7 @@ impl Entry {
             pc,
             tier0: AtomicUsize::new(0),
             cold: OnceLock::new(),
-            emitted: OnceLock::new(),
+            emitted: ArcSwapOption::empty(),
             heat: AtomicU32::new(0),
             runs: AtomicU32::new(0),
             code: AtomicUsize::new(0),
@@ -186,10 +187,8 @@ impl Entry {
 
     /// Calls `f` on the best code there is.
     pub(crate) fn with_translation<R>(&self, f: impl FnOnce(&Translation) -> R) -> Option<R> {
-        match self.emitted.get() {
-            Some(emitted) if self.code().is_none() => Some(f(emitted)),
-            _ => self.translation.load().as_deref().map(f),
-        }
+        let code = if self.code().is_some() { &self.translation } else { &self.emitted };
+        code.load().as_deref().map(f)
     }
 
     /// Gives it a block for the interpreter.
@@ -198,13 +197,18 @@ impl Entry {
         let _ = self.cold.set(block);
     }
 
-    /// Gives it code that tier 0 emitted.
+    /// Gives it code that tier 0 emitted. Under the lock of `Pages`.
     pub(crate) fn set_tier0(&self, translation: Arc<Translation>) {
-        let code = translation.code.0;
-        // The same.
-        if self.emitted.set(translation).is_ok() {
-            self.tier0.store(code, Ordering::Release);
+        // The same, or its region.
+        if self.emitted.load().is_none() {
+            self.replace_tier0(translation);
         }
+    }
+
+    /// Gives it other code that tier 0 emitted; what it had before. Under the lock of `Pages`.
+    pub(crate) fn replace_tier0(&self, translation: Arc<Translation>) -> Option<Arc<Translation>> {
+        self.tier0.store(translation.code.0, Ordering::Release);
+        self.emitted.swap(Some(translation))
     }
 
     /// Counts arrivals that were not counted one by one; whether they took the count to `threshold` or past it.
@@ -533,7 +537,7 @@ impl Code {
     /// Puts a shelved entry to use again.
     pub(crate) fn unshelve(&self, entry: &Entry) {
         let jit = self.jit.as_ref();
-        if let (Some(jit), Some(emitted)) = (jit, entry.emitted.get()) {
+        if let (Some(jit), Some(emitted)) = (jit, &*entry.emitted.load()) {
             jit.cache.restore(emitted);
             entry.tier0.store(emitted.code.0, Ordering::Release);
         }
@@ -607,8 +611,8 @@ impl Code {
         entry.code.store(0, Ordering::Release);
         entry.tier0.store(0, Ordering::Release);
         let Some(jit) = &self.jit else { return };
-        let compiled = entry.translation.load();
-        compiled.iter().chain(entry.emitted.get()).for_each(|translation| jit.cache.remove(translation));
+        let (compiled, emitted) = (entry.translation.load(), entry.emitted.load());
+        compiled.iter().chain(&*emitted).for_each(|translation| jit.cache.remove(translation));
         if self.emits {
             self.world.forget_jump(entry.pc);
         }
@@ -793,8 +797,9 @@ impl Code {
         self.engine == Engine::Tiered && (heat == self.hot || heat == self.hot.saturating_mul(OVERDUE))
     }
 
-    /// A countdown has ended where emitted code goes on at `entry`, and stands for so many arrivals there: if that makes it hot, puts the region
-    /// on `trial`, or has the page protected if the code is checked; has the region compiled if that ends its trial well. The period of the next
+    /// A countdown has ended where emitted code goes on at `entry`, and stands for so many arrivals there. If that makes it hot, its region is emitted
+    /// in place of its block, and put on `trial` if it may be worth compiling, or its page is protected if the code is checked. If that ends its
+    /// trial well, the region is compiled. The period of the next
     /// countdown.
     #[cold]
     pub(crate) fn sampled(
@@ -803,6 +808,7 @@ impl Code {
         entry: &Arc<Entry>,
         arrivals: u32,
         trial: &mut Option<Trial>,
+        maker: &mut ColdMaker,
     ) -> u32 {
         match trial.take().map(|trial| trial.arrived(entry.pc)) {
             Some(ControlFlow::Continue(open)) => {
@@ -819,14 +825,12 @@ impl Code {
             }
             None => {}
         }
-        let kind = entry.origin().kind();
-        let may_gain = self.engine == Engine::Auto || kind == CodePage::Checked;
-        let counts = may_gain && entry.request.load(Ordering::Relaxed) == IDLE;
+        let counts = entry.request.load(Ordering::Relaxed) == IDLE;
         let failed = entry.failed_trials();
         if !counts || !entry.warm_by(arrivals, trial::threshold(cold::threshold(self.hot), failed)) {
             return cold::next_period(self.hot, arrivals, counts && failed == 0);
         }
-        let stays = match kind {
+        let stays = match entry.origin().kind() {
             // A region of it would be this block, and compare as much.
             CodePage::Checked => match process.mem.trust(entry.pc) {
                 Trust::Given => return cold::period(self.hot),
@@ -836,7 +840,10 @@ impl Code {
                 }
                 Trust::Never => true,
             },
-            kind => self.stays_emitted(kind == CodePage::Writable),
+            kind => {
+                let is_candidate = failed != 0 || self.emit_region(process, maker, entry);
+                !is_candidate || self.engine != Engine::Auto || self.stays_emitted(kind == CodePage::Writable)
+            }
         };
         if stays {
             entry.request.store(HOPELESS, Ordering::Release);
@@ -929,7 +936,7 @@ impl Code {
 
     /// What was warm because of arrivals at the places in a region gets there within the region from now on: they count again from the
     /// start.
-    fn cool(&self, region: &Region) {
+    pub(crate) fn cool(&self, region: &Region) {
         for block in &region.blocks[1..] {
             let inside = lock(self.shard(block.pc)).get(&block.pc.0).cloned();
             inside.inspect(|entry| entry.cool());
@@ -946,7 +953,7 @@ impl Code {
         before: u64,
     ) {
         let publish = || {
-            if let Some(emitted) = entry.emitted.get() {
+            if let Some(emitted) = &*entry.emitted.load() {
                 jit.cache.redirect(emitted, &translation);
             }
             entry.translation.store(Some(Arc::clone(&translation)));
@@ -955,7 +962,7 @@ impl Code {
         if !self.admit(map, entry, &translation.source, origin, before, publish) {
             jit.cache.remove(&translation);
             entry.put_off();
-        } else if entry.emitted.get().is_some() {
+        } else if entry.emitted.load().is_some() {
             // Computed jumps would go on to what was emitted, from regions through a change of all registers each time.
             self.world.forget_jump(entry.pc);
         }
@@ -1003,7 +1010,7 @@ impl lift::Profile for Code {
         let enough = self.hot / RARE;
         // Of emitted code it is only known that it has run.
         let runs = |entry: &Arc<Entry>| {
-            entry.emitted.get().is_some() || entry.cold().is_some() && entry.runs.load(Ordering::Relaxed) >= enough
+            entry.emitted.load().is_some() || entry.cold().is_some() && entry.runs.load(Ordering::Relaxed) >= enough
         };
         // A checked block is a translation of its own.
         let joins = |entry: &Arc<Entry>| runs(entry) && !entry.is_checked();

@@ -1,4 +1,8 @@
-//! Whether threads would stay in a region that is about to be compiled: trials, beside emitted code (`cold.rs`).
+//! Whether a region beside emitted code (`cold.rs`) is worth compiling: what it is made of, and whether threads would stay in it.
+//!
+//! Emitted regions run as well as Cranelift's where they compute with scalars and vectors of 128 bits (bench/COUNTS.md), and cost a thirtieth to
+//! make. They keep the upper halves of wider vectors in memory, and call helpers for what Cranelift's have instructions for: AES, SHA,
+//! permutations. So only regions with enough of that are candidates ([`is_candidate`]).
 //!
 //! Emitted code and regions keep guest registers in different places, so each way from one to the other moves all of them, some fifty
 //! instructions; and compiling costs as much as running the region's code some ten thousand times. A loop that goes round for long pays for both, a
@@ -7,7 +11,9 @@
 //! region, that is compiled. If one does not, the place has to get hot again, for several times as long.
 
 use crate::tier::Entry;
-use calque_ir::{GuestAddr, Region};
+use calque_ir::helper::HelperEffect;
+use calque_ir::reg::RegKind;
+use calque_ir::{GuestAddr, Helper, Inst, Op, Reg, Region};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -22,6 +28,25 @@ const PATIENCE_SHIFT: u32 = 3;
 
 /// Most of a region lies so near its start, in bytes: to lift one takes a thousand times as long as to ask that first.
 const NEAR: u64 = 4096;
+
+/// Guest instructions of a candidate for each that Cranelift has better code for, at most.
+const SHARE: u32 = 8;
+
+/// Whether Cranelift's code for a region can be expected to run faster than what is emitted.
+pub(crate) fn is_candidate(region: &Region) -> bool {
+    // What instructions of 128 bits put into the upper halves is zero, a constant.
+    let is_constant = |inst: &Inst| region.insts[inst.args[0] as usize].op == Op::Vconst;
+    let is_half = |reg: Reg| matches!(reg.kind(), RegKind::YmmHi(_));
+    let gains = |inst: &&Inst| match inst.op {
+        Op::Put => Reg::from_index(inst.aux as usize).is_some_and(is_half) && !is_constant(inst),
+        Op::Call => {
+            let helper = Helper::from_code(inst.aux);
+            helper.effect() == HelperEffect::Pure && helper.ret().is_vector()
+        }
+        _ => false,
+    };
+    region.insts.iter().filter(gains).count() as u32 >= region.guest_insns.div_ceil(SHARE).max(1)
+}
 
 /// Arrivals after which a place goes on trial that has failed so many trials, where the first takes `hot` ones.
 pub(crate) fn threshold(hot: u32, failed: u8) -> u32 {
@@ -85,6 +110,18 @@ mod tests {
         assert_eq!(verdict([0x1000, 0x1004, 0x9008]), (false, true));
         assert_eq!(verdict([0xfff, 0x1004, 0x1008]), (false, true));
         assert_eq!(verdict([0x1000, 0x9000, 0x9000]), (false, false), "too far away to be worth lifting");
+    }
+
+    #[test]
+    fn candidates_are_made_of_wide_vectors_and_helpers() {
+        let region = |ops: &str| {
+            let text = format!("block0 @0x10:\n  insn 0x10 1\n{ops}  goto 0x11\n");
+            calque_ir::parse::parse_region(&text).unwrap_or_else(|e| panic!("{e}"))
+        };
+        let scalar = "  v1 = get.i64 rax\n  put.i64 rbx, v1\n";
+        let wide = "  v1 = get.v128 ymmh0\n  put.v128 ymmh1, v1\n";
+        let cleared = "  v1 = vconst.v128 0x0000000000000000_0000000000000000\n  put.v128 ymmh1, v1\n";
+        assert_eq!([scalar, wide, cleared].map(|ops| is_candidate(&region(ops))), [false, true, false]);
     }
 
     #[test]

@@ -521,6 +521,11 @@ pub(crate) fn cb(nonzero: bool, size: Size, rt: X, words: i32) -> u32 {
     0x3400_0000 | size.sf() | (nonzero as u32) << 24 | (words as u32 & 0x7_ffff) << 5 | rt.0 as u32
 }
 
+/// A conditional branch, `cbz` or `tbz` that goes to the same place where the one given does not.
+pub(crate) fn inverted(branch: u32) -> u32 {
+    if branch & 0xff00_0010 == 0x5400_0000 { branch ^ 1 } else { branch ^ 1 << 24 }
+}
+
 /// `tbz`, `tbnz`.
 pub(crate) fn tb(nonzero: bool, rt: X, bit: u32, words: i32) -> u32 {
     let bit = (bit >> 5) << 31 | (bit & 31) << 19;
@@ -558,6 +563,19 @@ pub(crate) fn ldr_literal_fp(double: bool, rt: V, words: i32) -> u32 {
 /// `ldp xt, xu, [xn]`.
 pub(crate) fn ldp(rt: X, ru: X, rn: X) -> u32 {
     0xa940_0000 | (ru.0 as u32) << 10 | (rn.0 as u32) << 5 | rt.0 as u32
+}
+
+/// `stp qt, qu, [xn, #disp]`, if the displacement is in reach.
+pub(crate) fn stp_q(rt: V, ru: V, rn: X, disp: i32) -> Option<u32> {
+    let units = disp / 16;
+    let fits = disp % 16 == 0 && (-64..64).contains(&units);
+    let registers = u32::from(ru.0) << 10 | u32::from(rn.0) << 5 | u32::from(rt.0);
+    fits.then_some(0xad00_0000 | (units as u32 & 0x7f) << 15 | registers)
+}
+
+/// `mrs xt, fpsr`.
+pub(crate) fn mrs_fpsr(rt: X) -> u32 {
+    0xd53b_4420 | u32::from(rt.0)
 }
 
 /// Ordered and atomic accesses at `[rn]`; log2 of the bytes goes into bits 30, 31.

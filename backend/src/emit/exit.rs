@@ -10,10 +10,10 @@
 
 use super::encode::{self as e, Cond, Size, V, X};
 use super::entry::Stub;
-use super::regs::{CELLS, COUNTDOWN, JUMPS, Loc};
-use super::{Bug, Cold, EmitError, EmittedExit, Emitter, Label, Reach};
+use super::regs::{CELLS, COUNTDOWN, Held, JUMPS, Loc};
+use super::{Bug, Cold, EmitError, EmittedExit, Emitter, Label, Reach, plan};
 use crate::abi::{self, Leave};
-use calque_ir::{CpuState, Exit, FaultKind, GuestAddr, Inst, Op, Target, Type, Value};
+use calque_ir::{BlockId, CpuState, Exit, FaultKind, GuestAddr, Inst, Op, Target, Type, Value};
 use std::mem::offset_of;
 
 /// What stands behind the block.
@@ -25,6 +25,8 @@ pub(super) enum ColdPath {
     Resolve(X),
     /// To the dispatcher with the number of an exit's cell, linked or not.
     Tick(u32),
+    /// A direct exit of a region; whether it may close a cycle.
+    Exit { to: GuestAddr, counted: bool },
     /// Gives a scalar NaN x86's payload and sign: result, operands, how many of them count.
     Nan { double: bool, r: V, operands: [V; 3], count: u8 },
     /// The same for lanes.
@@ -35,49 +37,47 @@ impl Emitter {
     /// The exit of the current block; block `next` is emitted behind it.
     pub(super) fn exit(&mut self, exit: Exit, next: u32) -> Result<(), EmitError> {
         match exit {
-            Exit::Goto(Target::Block(to)) => {
-                if to.0 < next {
-                    self.count_down_to(Target::Block(to));
-                }
-                if to.0 != next {
-                    let label = self.block_label(to.0);
-                    self.branch(e::b(0), Reach::Bits26, label);
-                }
+            Exit::Goto(target) | Exit::Call { target: target @ Target::Block(_), .. } => {
+                self.leave_to(target, next);
                 Ok(())
             }
-            Exit::Goto(Target::Pc(pc)) => {
-                self.goto(pc, pc.0 <= self.pc.0);
+            Exit::Call { target: Target::Pc(pc), .. } => {
+                self.goto(pc, true);
                 Ok(())
             }
-            Exit::Call { target, .. } => match target {
-                Target::Pc(pc) => {
-                    self.goto(pc, true);
-                    Ok(())
-                }
-                Target::Block(_) => self.exit(Exit::Goto(target), next),
-            },
             Exit::Branch { cond, taken, fallthrough } => self.conditional(cond, taken, fallthrough, next),
-            Exit::Indirect(v) | Exit::Return(v) | Exit::CallIndirect { target: v, .. } => self.indirect(v),
+            Exit::Indirect(v) | Exit::Return(v) | Exit::CallIndirect { target: v, .. } => self.computed(v, next),
             Exit::Syscall { next } => self.leave_at(Leave::Syscall as u64, next),
             Exit::Fault { kind, pc } => self.leave_at(abi::leave_fault(kind, 0), pc),
             Exit::None => Err(EmitError::Internal(Bug::NoExit)),
         }
     }
 
+    /// A known way out of the current block; block `next` is emitted behind it.
+    fn leave_to(&mut self, target: Target, next: u32) {
+        match target {
+            Target::Block(to) if to.0 < next => self.go_back_to(to),
+            Target::Block(to) if to.0 == next => {}
+            Target::Block(to) => {
+                let label = self.block_label(to.0);
+                self.branch(e::b(0), Reach::Bits26, label);
+            }
+            Target::Pc(pc) => self.goto(pc, self.may_close(pc)),
+        }
+    }
+
+    /// Whether a jump from the current instruction to `pc` may close a cycle.
+    fn may_close(&self, pc: GuestAddr) -> bool {
+        pc.0 <= self.pc.0
+    }
+
     /// A direct exit; `counted` if it may close a cycle.
     fn goto(&mut self, pc: GuestAddr, counted: bool) {
-        let cell = self.options.first_cell + self.exits.len() as u32;
         if counted && pc == self.entry_pc {
-            // Straight back to this block's own start; out through the cell only when the countdown ends.
-            self.word(e::op_imm(e::SUB_IMM, Size::W, X(COUNTDOWN), X(COUNTDOWN), 1).expect("one"));
-            let start = self.block_label(0);
-            self.branch(e::tb(false, X(COUNTDOWN), 31, 0), Reach::Bits14, start);
-            self.exits.push(EmittedExit { target: pc, branch: None });
-            self.tick(cell);
-            return;
+            return self.go_back_to(BlockId(0));
         }
         if counted {
-            let tick = self.cold(ColdPath::Tick(cell));
+            let tick = self.cold(ColdPath::Tick(self.next_cell()));
             self.word(e::op_imm(e::SUBS_IMM, Size::W, X(COUNTDOWN), X(COUNTDOWN), 1).expect("one"));
             self.branch(e::b_cond(Cond::Mi, 0), Reach::Bits19, tick);
         }
@@ -85,37 +85,62 @@ impl Emitter {
         self.word(e::b(0));
     }
 
+    /// Straight back to a block of the region; out through a cell only when the countdown ends.
+    fn go_back_to(&mut self, to: BlockId) {
+        let cell = self.next_cell();
+        self.exits.push(EmittedExit { target: self.block_pcs[to.0 as usize], branch: None });
+        self.word(e::op_imm(e::SUB_IMM, Size::W, X(COUNTDOWN), X(COUNTDOWN), 1).expect("one"));
+        let label = self.block_label(to.0);
+        self.branch(e::tb(false, X(COUNTDOWN), 31, 0), Reach::Bits14, label);
+        self.tick(cell);
+    }
+
+    /// The cell of the exit that is made next.
+    fn next_cell(&self) -> u32 {
+        self.options.first_cell + self.exits.len() as u32
+    }
+
     fn conditional(&mut self, v: Value, taken: Target, fallthrough: Target, next: u32) -> Result<(), EmitError> {
-        let then = match taken {
-            Target::Block(to) if to.0 >= next => self.block_label(to.0),
-            _ => self.label(),
-        };
-        self.branch_if(v, then)?;
-        match fallthrough {
-            Target::Block(to) => {
-                if to.0 < next {
-                    self.count_down_to(fallthrough);
-                }
-                if to.0 != next || !matches!(taken, Target::Block(to) if to.0 >= next) {
-                    let label = self.block_label(to.0);
-                    self.branch(e::b(0), Reach::Bits26, label);
-                }
+        match (taken, fallthrough) {
+            (Target::Block(to), _) if to.0 < next => {
+                let other = self.label();
+                self.branch_unless(v, other)?;
+                self.go_back_to(to);
+                self.place(other);
+                self.leave_to(fallthrough, next);
             }
-            Target::Pc(pc) => self.goto(pc, pc.0 <= self.pc.0),
-        }
-        match taken {
-            Target::Block(to) if to.0 >= next => {}
-            Target::Block(to) => {
+            (Target::Block(to), _) => {
+                let then = self.block_label(to.0);
+                self.branch_if(v, then)?;
+                self.leave_to(fallthrough, next);
+            }
+            (Target::Pc(to), Target::Block(_)) => {
+                let then = self.cold(ColdPath::Exit { to, counted: self.may_close(to) });
+                self.branch_if(v, then)?;
+                self.leave_to(fallthrough, next);
+            }
+            (Target::Pc(_), Target::Pc(_)) => {
+                let then = self.label();
+                self.branch_if(v, then)?;
+                self.leave_to(fallthrough, next);
                 self.place(then);
-                self.count_down_to(taken);
-                let label = self.block_label(to.0);
+                self.leave_to(taken, next);
+            }
+        }
+        Ok(())
+    }
+
+    /// Branches to `label` unless the condition holds.
+    fn branch_unless(&mut self, v: Value, label: Label) -> Result<(), EmitError> {
+        if let Some(imm) = self.as_imm(v) {
+            if imm & 1 == 0 {
                 self.branch(e::b(0), Reach::Bits26, label);
             }
-            Target::Pc(pc) => {
-                self.place(then);
-                self.goto(pc, pc.0 <= self.pc.0);
-            }
+            return Ok(());
         }
+        self.branch_if(v, label)?;
+        let branch = self.code.last_mut().ok_or(EmitError::Internal(Bug::NoExit))?;
+        *branch = e::inverted(*branch);
         Ok(())
     }
 
@@ -186,19 +211,45 @@ impl Emitter {
         Ok(true)
     }
 
-    /// Counts down before a backward jump within the region, which is inside one guest instruction.
-    fn count_down_to(&mut self, target: Target) {
-        let Target::Block(to) = target else { return };
-        let tick = self.label();
-        let pc = self.block_pcs[to.0 as usize];
-        self.cold.push(Cold { label: tick, back: None, pc, what: ColdPath::Leave(Leave::Interrupt as u64) });
-        self.word(e::op_imm(e::SUBS_IMM, Size::W, X(COUNTDOWN), X(COUNTDOWN), 1).expect("one"));
-        self.branch(e::b_cond(Cond::Mi, 0), Reach::Bits19, tick);
+    /// A jump to a computed pc, which is compared with those of the blocks that it is predicted to lead to; block `next` is emitted behind this.
+    fn computed(&mut self, v: Value, next: u32) -> Result<(), EmitError> {
+        let pc = self.x(v)?;
+        let known_pc = if pc == X(16) { X(17) } else { X(16) };
+        self.held = Held::Nothing;
+        let from = BlockId(next - 1);
+        let first = self.predicted.partition_point(|edge| edge.0 < from);
+        for n in first..self.predicted.len() {
+            let (_, to) = self.predicted[n];
+            if self.predicted[n].0 != from {
+                break;
+            }
+            let known = self.literal([self.block_pcs[to.0 as usize].0, 0], 8);
+            self.branch(e::ldr_literal(known_pc, 0), Reach::Bits19, known);
+            self.word(e::op3(e::SUBS, Size::X, e::ZR, known_pc, pc));
+            if to.0 < next {
+                let another = self.label();
+                self.branch(e::b_cond(Cond::Ne, 0), Reach::Bits19, another);
+                self.go_back_to(to);
+                self.place(another);
+            } else {
+                let there = self.block_label(to.0);
+                self.branch(e::b_cond(Cond::Eq, 0), Reach::Bits19, there);
+            }
+        }
+        for n in 0..self.sunk.len() {
+            self.at = self.sunk[n];
+            let (inst, fate) = (self.insts[self.at], self.plan.fates[self.at]);
+            self.regs.next_inst(fate.ends, fate.home, false);
+            self.put(&inst)?;
+            self.end_inst();
+        }
+        self.regs.next_inst(0, plan::NO_HOME, true);
+        let pc = self.x(v)?;
+        self.indirect(pc)
     }
 
     /// A jump to a computed pc: straight to its code if the thread's jump cache knows it.
-    fn indirect(&mut self, v: Value) -> Result<(), EmitError> {
-        let pc = self.x(v)?;
+    fn indirect(&mut self, pc: X) -> Result<(), EmitError> {
         let (s, t) = if pc == X(16) { (X(17), X(0)) } else { (X(16), X(17)) };
         let miss = self.cold(ColdPath::Resolve(pc));
         self.word(e::op_imm(e::SUBS_IMM, Size::W, X(COUNTDOWN), X(COUNTDOWN), 1).expect("one"));
@@ -302,6 +353,7 @@ impl Emitter {
                     self.through(Stub::Resolve.cell());
                 }
                 ColdPath::Tick(cell) => self.tick(cell),
+                ColdPath::Exit { to, counted } => self.goto(to, counted),
                 ColdPath::Nan { double, r, operands, count } => self.nan(double, r, &operands[..count as usize]),
                 ColdPath::LaneNans { double, r, operands, count } => {
                     self.lane_nans(double, r, &operands[..count as usize]);

@@ -3,7 +3,7 @@
 //! Narrow types are compared in the top bits of 32: shifted left, carries and signs are where the host looks for them.
 
 use super::encode::{self as e, Cond, Op3, Size, Widen, X};
-use super::regs::Loc;
+use super::regs::{Held, Loc};
 use super::{EmitError, Emitter, size_of};
 use calque_ir::{Cc, FloatCc, Inst, Op, Type, Value};
 
@@ -21,6 +21,26 @@ pub(super) fn cond_of(cc: Cc) -> Cond {
         Cc::UnsignedGreaterThan => Cond::Hi,
         Cc::UnsignedLessThanOrEqual => Cond::Ls,
     }
+}
+
+/// The comparison with the number above or below `k`, of so many bits, that says the same as that with `k`, if there is one.
+fn next_to(k: i64, cc: Cc, bits: u32) -> Option<(i64, Cc)> {
+    use Cc::*;
+    let (step, cc) = match cc {
+        SignedLessThanOrEqual => (1, SignedLessThan),
+        SignedGreaterThan => (1, SignedGreaterThanOrEqual),
+        SignedLessThan => (-1, SignedLessThanOrEqual),
+        SignedGreaterThanOrEqual => (-1, SignedGreaterThan),
+        UnsignedLessThanOrEqual => (1, UnsignedLessThan),
+        UnsignedGreaterThan => (1, UnsignedGreaterThanOrEqual),
+        UnsignedLessThan => (-1, UnsignedLessThanOrEqual),
+        UnsignedGreaterThanOrEqual => (-1, UnsignedGreaterThan),
+        Equal | NotEqual => return None,
+    };
+    // Not over the end of the numbers: of signed ones beside their highest and lowest, of others beside -1 and 0.
+    let next = k.checked_add(step)?;
+    let ends = if is_signed(cc) { [i64::MAX, i64::MIN].map(|end| end >> (64 - bits)) } else { [-1, 0] };
+    (!ends.contains(&k)).then_some((next, cc))
 }
 
 fn is_signed(cc: Cc) -> bool {
@@ -90,7 +110,7 @@ impl Emitter {
         }
         let bits = inst.ty.bits();
         if let Some(imm) = self.as_imm(b) {
-            return self.compare_constant(inst.ty, cc, a, imm).map(|()| cond);
+            return self.compare_constant(inst.ty, cc, a, imm);
         }
         match inst.ty {
             Type::I64 | Type::I32 | Type::I1 => {
@@ -114,13 +134,13 @@ impl Emitter {
         Ok(cond)
     }
 
-    fn compare_constant(&mut self, ty: Type, cc: Cc, a: Value, imm: u64) -> Result<(), EmitError> {
+    fn compare_constant(&mut self, ty: Type, cc: Cc, a: Value, imm: u64) -> Result<Cond, EmitError> {
         let (size, bits) = (size_of(ty), ty.bits());
         let clean = bits >= 32 || u32::from(self.val(a).zx) <= bits;
         if imm == 0 && !clean && matches!(cc, Cc::Equal | Cc::NotEqual) {
             let x = self.x(a)?;
             self.word(e::op_mask(e::ANDS_MASK, Size::W, e::ZR, x, u64::MAX >> (64 - bits)).expect("low ones"));
-            return Ok(());
+            return Ok(cond_of(cc));
         }
         let signed = |imm: u64| (imm << (64 - bits)) as i64 >> (64 - bits);
         let (x, k) = match ty {
@@ -128,12 +148,17 @@ impl Emitter {
             _ if is_signed(cc) => (self.sign_extended(a, Size::W)?, signed(imm)),
             _ => (self.zero_extended(a)?, imm as i64),
         };
-        if !self.compare_imm(size, x, k) {
-            let s = self.scratch();
-            self.mov_imm(s, if size == Size::W { k as u64 & 0xffff_ffff } else { k as u64 });
-            self.word(e::op3(e::SUBS, size, e::ZR, x, s));
+        if self.compare_imm(size, x, k) {
+            return Ok(cond_of(cc));
         }
-        Ok(())
+        if let Some((next_k, next_cc)) = next_to(k, cc, bits.max(32))
+            && self.compare_imm(size, x, next_k)
+        {
+            return Ok(cond_of(next_cc));
+        }
+        let s = self.scratch_constant(if size == Size::W { k as u64 & 0xffff_ffff } else { k as u64 });
+        self.word(e::op3(e::SUBS, size, e::ZR, x, s));
+        Ok(cond_of(cc))
     }
 
     /// Flags of a `band`.
@@ -323,7 +348,11 @@ impl Emitter {
 
     /// A scratch register among `of`, else a new one.
     fn last_scratch(&mut self, of: &[X]) -> X {
-        of.iter().copied().find(|r| matches!(r.0, 0 | 16 | 17)).unwrap_or_else(|| self.scratch())
+        let found = of.iter().copied().find(|r| matches!(r.0, 0 | 16 | 17));
+        if found.is_some() {
+            self.held = Held::Nothing;
+        }
+        found.unwrap_or_else(|| self.scratch())
     }
 
     fn parity(&mut self, a: Value) -> Result<Cond, EmitError> {
@@ -346,7 +375,7 @@ impl Emitter {
         let cc = FloatCc::from_code(inst.aux);
         let (x, y) = (self.v(a)?, self.v(b)?);
         let double = inst.ty == Type::F64;
-        self.word(if inst.op == Op::Fcmp { e::fcmp(double, x, y) } else { e::fcmpe(double, x, y) });
+        self.set_flags(if inst.op == Op::Fcmp { e::fcmp(double, x, y) } else { e::fcmpe(double, x, y) });
         if let Some(cond) = float_cond(cc) {
             return Ok(cond);
         }

@@ -56,6 +56,10 @@ impl Emitter {
             Op::Fcmp | Op::FcmpSignaling if inst.ty.is_vector() => self.compare_float_lanes(inst, a, b),
             Op::Fcmp | Op::FcmpSignaling => {
                 let cond = self.flags(Value(self.at as u32))?;
+                // COMISS compares for the sake of its exceptions before anybody asks for a condition.
+                if self.regs.is_unused() {
+                    return Ok(());
+                }
                 let d = self.dest()?;
                 self.cset(d, cond);
                 self.known_zero(1);

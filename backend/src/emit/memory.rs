@@ -7,7 +7,7 @@
 //! earlier loads are ordered already). Read-modify-writes are sequentially consistent always.
 
 use super::encode::{self as e, Access, At, Ordered, Size, X};
-use super::regs::Loc;
+use super::regs::{Held, Loc};
 use super::{Bug, EmitError, Emitter, Reach, log2_of, size_of};
 use crate::compile::MemoryOrder;
 use calque_ir::{Inst, Mem, Op, RmwOp, Type, Value};
@@ -55,8 +55,14 @@ impl Emitter {
                 if disp == 0 && (mem.scale == 0 || scaled) {
                     return Ok(At::Index(base, index, mem.scale != 0));
                 }
+                let sum = self.sum_of(mem);
+                if self.held == sum && sum != Held::Nothing {
+                    let s = self.take_held();
+                    return self.displaced(s, disp, what);
+                }
                 let s = self.scratch();
                 self.word(e::op3_lsl(e::ADD, Size::X, s, base, index, u32::from(mem.scale)));
+                self.hold(s, sum);
                 self.displaced(s, disp, what)
             }
             (None, Some(index)) => {
@@ -72,6 +78,16 @@ impl Emitter {
                 self.displaced(s, disp, what)
             }
             (None, None) => Err(EmitError::Internal(Bug::NoBase)),
+        }
+    }
+
+    /// The sum of base and index as what may be held: neighbours in an array share it. Not of a base that is put together from others.
+    fn sum_of(&self, mem: Mem) -> Held {
+        match (mem.base, mem.index) {
+            (Some(base), Some(index)) if matches!(self.val(base).loc, Loc::X(_)) => {
+                Held::Sum { base, index, scale: mem.scale }
+            }
+            _ => Held::Nothing,
         }
     }
 
@@ -103,7 +119,7 @@ impl Emitter {
     /// A constant address as a register and a displacement that the access can have. Code reads one constant behind the other, so the first scratch
     /// register's is remembered; a round one is shorter to make, and near more of those that follow.
     fn near_constant(&mut self, at: u64, what: Access) -> (X, i32) {
-        if let Some(held) = self.held
+        if let Held::Constant(held) = self.held
             && let Ok(disp) = i32::try_from(at.wrapping_sub(held) as i64)
             && what.reaches(disp)
         {
@@ -114,7 +130,7 @@ impl Emitter {
         let base = at.wrapping_sub(low as u64);
         let s = self.scratch();
         self.mov_imm(s, base);
-        self.hold(s, base);
+        self.hold(s, Held::Constant(base));
         (s, low)
     }
 
@@ -133,7 +149,7 @@ impl Emitter {
     /// `base + disp` in a scratch register: the base itself if it is one.
     fn rebased(&mut self, base: X, disp: i32) -> X {
         let s = if matches!(base.0, 0 | 16 | 17 | 30) { base } else { self.scratch() };
-        self.held = None;
+        self.held = Held::Nothing;
         self.add_disp(s, base, disp);
         s
     }
@@ -433,6 +449,7 @@ impl Emitter {
         let new = self.v(Value(inst.args[3]))?;
         let (low, high) = (self.temp()?, self.temp()?);
         let (s, t, failed) = (X(16), X(17), X(0));
+        self.held = Held::Nothing;
         let (again, differs, store) = (self.label(), self.label(), self.label());
         self.place(again);
         self.access(e::ldaxp(low, high, base));

@@ -1,4 +1,4 @@
-//! Tier 0 on AArch64: machine code from a block's IR in one pass.
+//! Tier 0 on AArch64: machine code from the IR of a block or a region in one pass.
 //!
 //! Cold code must cost next to nothing to translate and still run well from its first execution. So there is no register
 //! allocator and no second look at what was emitted: all 16 general and 16 vector registers of the guest stay in fixed host
@@ -47,10 +47,10 @@ mod vector;
 
 use crate::compile::MemoryOrder;
 use crate::isa::HostIsa;
-use calque_ir::{GuestAddr, Inst, Op, Region, Type};
+use calque_ir::{BlockId, GuestAddr, Inst, Op, Reg, Region, Target, Type};
 use encode::{self as e, Size, V, X};
 use plan::{Plan, What};
-use regs::{Loc, Regs, Val};
+use regs::{Held, Loc, Regs, Val};
 
 /// Why a block cannot be emitted. It runs in the interpreter, or in tier 1, then. Small, because nearly every function of the
 /// emitter returns it.
@@ -207,16 +207,23 @@ pub struct Emitter {
     entry_pc: GuestAddr,
     /// Code before this word may be jumped over: no peephole looks at it.
     barrier: usize,
-    /// The constant that the first scratch register is known to hold, for addresses.
-    held: Option<u64>,
+    /// What the first scratch register is known to hold, for addresses.
+    held: Held,
     /// Upper halves of vector registers that the block has set to zero, a bit each.
     zeroed: u16,
+    /// Whether the block has noted that upper halves may be other than zero (`CpuState::upper_halves`), and not yet that they are.
+    upper_noted: bool,
     /// Index of the replacement of a lane that has been made together with the lane.
     merged: Option<usize>,
     /// The word that set the host's flags last, as far as that is known.
     flags_at: usize,
-    /// Guest pc of each IR block.
+    /// Guest pc of each IR block, and where computed jumps are predicted to lead (`Region::predicted`).
     block_pcs: Vec<GuestAddr>,
+    predicted: Vec<(BlockId, BlockId)>,
+    /// How many edges lead to each IR block.
+    ways_in: Vec<u32>,
+    /// Instructions of the block that its exit emits.
+    sunk: Vec<usize>,
 }
 
 impl Emitter {
@@ -244,34 +251,50 @@ impl Emitter {
             pc: GuestAddr(0),
             entry_pc: GuestAddr(0),
             barrier: 0,
-            held: None,
+            held: Held::Nothing,
             zeroed: 0,
+            upper_noted: false,
             merged: None,
             flags_at: usize::MAX,
             block_pcs: Vec::new(),
+            predicted: Vec::new(),
+            ways_in: Vec::new(),
+            sunk: Vec::new(),
         }
     }
 
     /// How many exit cells the code of `region` uses.
     pub fn cells_needed(region: &Region) -> u32 {
-        let targets = region.blocks.iter().flat_map(|b| b.exit.targets());
-        targets.filter(|t| matches!(t, calque_ir::Target::Pc(_))).count() as u32
+        let cells = region.block_ids().map(|from| {
+            let exit = &region.blocks[from.0 as usize].exit;
+            let out = exit.targets().filter(|target| matches!(target, Target::Pc(_))).count();
+            out + region.successors(from).filter(|to| *to <= from).count()
+        });
+        cells.sum::<usize>() as u32
     }
 
-    /// Emits one guest block. The state at faults is always exact: see invariant 1.
+    /// Emits one guest block, or a region. The state at faults is always exact: see invariant 1.
     pub fn emit(&mut self, region: &Region, options: &EmitOptions) -> Result<Emitted<'_>, EmitError> {
         self.start(region, options);
         for (n, block) in region.blocks.iter().enumerate() {
             self.plan.block(region, block);
             let label = self.block_label(n as u32);
+            let held = self.held;
             self.place(label);
+            match self.is_only_behind_last(region, n) {
+                true => self.held = if let Held::Constant(_) = held { held } else { Held::Nothing },
+                false => self.regs.forget(),
+            }
             (self.block_start, self.block_end) = (block.start as usize, block.end as usize);
             self.pc = block.pc;
-            self.zeroed = 0;
+            (self.zeroed, self.upper_noted) = (0, false);
             self.at = self.block_start;
+            let sunk_from = self.sunk_from(region, BlockId(n as u32));
             for inst in &region.insts[self.block_start..self.block_end] {
                 // A third of all instructions are marks and constants, which take no code.
-                if inst.op == Op::Insn {
+                if self.at >= sunk_from && defers_flags(inst) {
+                    self.sunk.push(self.at);
+                } else if inst.op == Op::Insn {
                     self.pc = GuestAddr(inst.imm());
                 } else if inst.op == Op::Iconst {
                     self.constant(inst);
@@ -298,8 +321,8 @@ impl Emitter {
             return Err(EmitError::Registers);
         }
         let hot_words = self.code.len() as u32;
-        self.finish_exits();
         self.finish_cold()?;
+        self.finish_exits();
         self.finish_literals();
         self.fill_in()?;
         Ok(Emitted {
@@ -311,6 +334,24 @@ impl Emitter {
             pcs: &self.pcs,
             guest_insns: region.guest_insns,
         })
+    }
+
+    /// Whether nothing leads to this block but the one that is emitted before it.
+    fn is_only_behind_last(&self, region: &Region, n: usize) -> bool {
+        let behind = |last: usize| region.successors(BlockId(last as u32)).any(|to| to.0 as usize == n);
+        self.ways_in[n] == 1 && n.checked_sub(1).is_some_and(behind)
+    }
+
+    /// Where the block's last `put`s begin that defer flags: behind its comparisons with the pcs of predicted blocks, which want none.
+    fn sunk_from(&mut self, region: &Region, block: BlockId) -> usize {
+        self.sunk.clear();
+        if region.predicted_of(block).next().is_none() {
+            return usize::MAX;
+        }
+        let insts = &region.insts[self.block_start..self.block_end];
+        let waits =
+            |inst: &Inst| defers_flags(inst) || matches!(inst.op, Op::Iconst | Op::Uextend | Op::Ishl | Op::Bor);
+        self.block_end - insts.iter().rev().take_while(|inst| waits(inst)).count()
     }
 
     fn start(&mut self, region: &Region, options: &EmitOptions) {
@@ -330,6 +371,12 @@ impl Emitter {
         self.labels.resize(region.blocks.len(), u32::MAX);
         self.block_pcs.clear();
         self.block_pcs.extend(region.blocks.iter().map(|b| b.pc));
+        self.predicted.clone_from(&region.predicted);
+        self.ways_in.clear();
+        self.ways_in.resize(region.blocks.len(), 0);
+        for to in region.block_ids().flat_map(|from| region.successors(from)) {
+            self.ways_in[to.0 as usize] += 1;
+        }
         self.entry_pc = region.pc();
         self.barrier = 0;
         self.flags_at = usize::MAX;
@@ -384,7 +431,7 @@ impl Emitter {
     fn place(&mut self, label: Label) {
         self.labels[label.0 as usize] = self.code.len() as u32;
         self.barrier = self.code.len();
-        self.held = None;
+        self.held = Held::Nothing;
     }
 
     /// A branch to a label, encoded with distance 0.
@@ -530,6 +577,11 @@ impl Emitter {
         self.word(e::op3(op3, size, rd, rn, s));
         self.scratch_reset(mark);
     }
+}
+
+/// Whether an instruction is a part of deferring flags.
+fn defers_flags(inst: &Inst) -> bool {
+    inst.op == Op::Put && Reg::from_index(inst.aux as usize).is_some_and(|reg| Reg::DEFERRED.contains(&reg))
 }
 
 /// Width of integer instructions for a type.

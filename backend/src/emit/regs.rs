@@ -84,6 +84,19 @@ impl Imm {
 
 const _: () = assert!(size_of::<Val>() == 16);
 
+/// What a scratch register is known to hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Held {
+    Nothing,
+    Constant(u64),
+    /// `base + (index << scale)`.
+    Sum {
+        base: Value,
+        index: Value,
+        scale: u8,
+    },
+}
+
 /// What the emitter knows of a value.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Val {
@@ -96,8 +109,15 @@ impl Val {
     pub(super) const NONE: Val = Val { loc: Loc::None, zx: 64 };
 }
 
+/// A value that is in a second register.
+#[derive(Clone, Copy)]
+struct Copied {
+    value: u32,
+    /// As [`Val::zx`], there.
+    zx: u8,
+}
+
 /// State of register allocation.
-#[derive(Default)]
 pub(super) struct Regs {
     pub(super) values: Vec<Val>,
     x_refs: [u16; 32],
@@ -114,8 +134,36 @@ pub(super) struct Regs {
     /// Nobody uses that.
     unused: bool,
     slots: u32,
+    /// The value that a guest register holds besides the one that says so, because it was moved from there to another: until it is written.
+    copies: [Option<Copied>; 32],
+    /// As [`Val::zx`], of guest registers.
+    known: [u8; 32],
     /// An operation wanted more scratch registers than there are: the code is of no use.
     pub(super) exhausted: bool,
+}
+
+/// Nothing is known of any guest register.
+const UNKNOWN: [u8; 32] = [64; 32];
+
+impl Default for Regs {
+    fn default() -> Self {
+        Self {
+            values: Vec::new(),
+            x_refs: [0; 32],
+            v_refs: [0; 32],
+            x_pins: 0,
+            v_pins: 0,
+            scratch: 0,
+            v_scratch: 0,
+            ends: 0,
+            home: NO_HOME,
+            unused: false,
+            slots: 0,
+            copies: [None; 32],
+            known: UNKNOWN,
+            exhausted: false,
+        }
+    }
 }
 
 impl Regs {
@@ -125,6 +173,8 @@ impl Regs {
         self.x_refs = [0; 32];
         self.v_refs = [0; 32];
         self.slots = 0;
+        self.copies = [None; 32];
+        self.known = UNKNOWN;
         self.exhausted = false;
     }
 
@@ -133,6 +183,45 @@ impl Regs {
         self.x_refs = [0; 32];
         self.v_refs = [0; 32];
         self.slots = 0;
+        self.copies = [None; 32];
+    }
+
+    /// What was known of guest registers does not hold here.
+    pub(super) fn forget(&mut self) {
+        self.known = UNKNOWN;
+    }
+
+    /// What is known of the guest register `r`: bits from this one up are zero.
+    #[inline]
+    pub(super) fn known(&self, r: u8) -> u8 {
+        self.known[usize::from(r)]
+    }
+
+    /// The guest register `r` has been written.
+    #[inline]
+    pub(super) fn written(&mut self, r: u8, zx: u8) {
+        self.known[usize::from(r)] = zx;
+    }
+
+    /// Value `v` has been moved out of `r`, which still holds it.
+    pub(super) fn stays_in(&mut self, r: X, v: usize, zx: u8) {
+        self.copies[r.0 as usize] = Some(Copied { value: v as u32, zx });
+    }
+
+    /// `r` is about to be written.
+    #[inline]
+    pub(super) fn overwritten(&mut self, r: u8) {
+        self.copies[usize::from(r)] = None;
+    }
+
+    /// Says that value `v` is in another guest register, if it is in one besides.
+    fn fall_back(&mut self, v: usize) -> bool {
+        let found = self.copies.iter().position(|copy| copy.is_some_and(|copy| copy.value == v as u32));
+        let Some(r) = found else { return false };
+        let zx = self.copies[r].take().map_or(64, |copy| copy.zx);
+        self.relocate(v, Loc::X(X(r as u8)));
+        self.values[v].zx = zx;
+        true
     }
 
     /// Forgets what belonged to the instruction before. This one uses the operands of `ends` for the last time.
@@ -167,6 +256,16 @@ impl Regs {
         self.v_refs[r.0 as usize]
     }
 
+    /// Whether nobody uses the result.
+    pub(super) fn is_unused(&self) -> bool {
+        self.unused
+    }
+
+    /// How many values are in this register.
+    pub(super) fn x_refs(&self, r: X) -> u16 {
+        self.x_refs[r.0 as usize]
+    }
+
     /// The result goes to no guest register for now.
     pub(super) fn no_home(&mut self) {
         self.home = NO_HOME;
@@ -190,21 +289,32 @@ impl Emitter {
     pub(super) fn scratch(&mut self) -> X {
         let n = usize::from(self.regs.scratch);
         if n == 0 {
-            self.held = None;
+            self.held = Held::Nothing;
         }
         self.regs.scratch += 1;
         self.regs.exhausted |= n >= SCRATCH.len();
         SCRATCH[n % SCRATCH.len()]
     }
 
-    /// A scratch register holds this constant, until it is taken for something else.
-    pub(super) fn hold(&mut self, s: X, constant: u64) {
+    /// A scratch register with a constant, not to be written.
+    pub(super) fn scratch_constant(&mut self, imm: u64) -> X {
+        if self.held == Held::Constant(imm) && self.regs.scratch == 0 {
+            return self.take_held();
+        }
+        let s = self.scratch();
+        self.mov_imm(s, imm);
+        self.hold(s, Held::Constant(imm));
+        s
+    }
+
+    /// A scratch register holds this, until it is taken for something else.
+    pub(super) fn hold(&mut self, s: X, what: Held) {
         if s == SCRATCH[0] {
-            self.held = Some(constant);
+            self.held = what;
         }
     }
 
-    /// The register of the constant that is held, for the rest of this operation.
+    /// The register of what is held, for the rest of this operation.
     pub(super) fn take_held(&mut self) -> X {
         self.regs.scratch = self.regs.scratch.max(1);
         SCRATCH[0]
@@ -254,10 +364,10 @@ impl Emitter {
     fn x_elsewhere(&mut self, v: Value) -> Result<X, EmitError> {
         let i = v.0 as usize;
         let r = match self.regs.values[i].loc {
-            Loc::Imm(imm) => {
-                let r = self.scratch();
-                self.mov_imm(r, imm.bits());
-                return Ok(r);
+            Loc::Imm(imm) => return Ok(self.scratch_constant(imm.bits())),
+            Loc::Sum(base, 0) => {
+                self.regs.relocate(i, Loc::X(base));
+                base
             }
             Loc::Sum(base, disp) => {
                 let r = self.temp()?;
@@ -461,7 +571,8 @@ impl Emitter {
     pub(super) fn dest_apart(&mut self, not: &[X]) -> Result<X, EmitError> {
         self.release_operands();
         let home = self.regs.home;
-        let r = if home < 32 && self.regs.x_refs[home as usize] == 0 && !not.contains(&X(home)) {
+        let r = if home < 32 && !not.contains(&X(home)) && self.is_free(home) {
+            self.regs.overwritten(home);
             X(home)
         } else {
             let pins = std::mem::replace(&mut self.regs.x_pins, not.iter().fold(0, |m, r| m | 1 << r.0));
@@ -471,6 +582,20 @@ impl Emitter {
         };
         self.define(Loc::X(r), 64);
         Ok(r)
+    }
+
+    /// Whether no value is in `home`, but for an operand that is in another guest register besides, which it is from now on.
+    #[inline]
+    fn is_free(&mut self, home: u8) -> bool {
+        match self.regs.x_refs[usize::from(home)] {
+            0 => true,
+            1 => {
+                let inst = self.insts[self.at];
+                let operand = inst.uses().find(|v| self.val(*v).loc == Loc::X(X(home)));
+                operand.is_some_and(|v| self.regs.fall_back(v.0 as usize))
+            }
+            _ => false,
+        }
     }
 
     /// A vector register for the result.
@@ -537,8 +662,10 @@ impl Emitter {
     fn move_values(&mut self, home: X, but: usize) -> Result<(), EmitError> {
         let mut to = None;
         for i in self.block_start..self.at {
-            match self.regs.values[i].loc {
+            let loc = self.regs.values[i].loc;
+            match loc {
                 _ if i == but => {}
+                Loc::X(r) if r == home && self.regs.fall_back(i) => {}
                 Loc::X(r) if r == home => {
                     let t = match to {
                         Some(t) => t,

@@ -3,7 +3,7 @@
 use super::encode::{self as e, Access, At, Size, V, X};
 use super::entry::{CALL_ARGS, CALL_RESULT, Stub};
 use super::plan::{NO_HOME, VECTOR, home_of};
-use super::regs::{CELLS, CPU, GPR_HOME, JUMPS, Loc, XMM_HOME};
+use super::regs::{CELLS, CPU, GPR_HOME, Held, JUMPS, Loc, XMM_HOME};
 use super::{Bug, EmitError, Emitter};
 use crate::helpers::Own;
 use calque_ir::helper::HelperEffect;
@@ -25,7 +25,7 @@ impl Emitter {
             // An integer is moved from there.
             _ if home & VECTOR != 0 && matches!(inst.ty, Type::I32 | Type::I64) => return false,
             _ if home & VECTOR != 0 => (Loc::V(V(home & 31)), 128),
-            _ => (Loc::X(X(home)), 64),
+            _ => (Loc::X(X(home)), self.regs.known(home)),
         };
         if inst.op == Op::Get {
             self.define(place, zx);
@@ -34,6 +34,9 @@ impl Emitter {
         let v = Value(inst.args[0]);
         let val = self.val(v);
         let there = val.loc == place && (inst.ty != Type::I32 || val.zx <= 32);
+        if there && home & VECTOR == 0 {
+            self.regs.written(home, val.zx);
+        }
         if there && ends != 0 {
             self.release_value(v.0 as usize);
         }
@@ -45,7 +48,7 @@ impl Emitter {
     pub(super) fn get(&mut self, inst: &Inst) -> Result<(), EmitError> {
         let reg = Reg::from_index(inst.aux as usize).ok_or(EmitError::Internal(Bug::NoRegister))?;
         match reg.kind() {
-            RegKind::Gpr(n) => self.define(Loc::X(X(GPR_HOME[n])), 64),
+            RegKind::Gpr(n) => self.define(Loc::X(X(GPR_HOME[n])), self.regs.known(GPR_HOME[n])),
             RegKind::Xmm(n) => {
                 let home = V(XMM_HOME + n as u8);
                 match inst.ty {
@@ -68,10 +71,9 @@ impl Emitter {
                 self.known_zero(1);
             }
             RegKind::Special if reg == Reg::MXCSR => {
-                self.spill_vectors()?;
-                self.call_table(Own::SaveFpControl.index());
                 let d = self.dest()?;
                 self.load_state(Access::LDRW, d.0, CpuState::offset_of(reg));
+                self.add_raised(d);
                 self.known_zero(32);
             }
             RegKind::Special => {
@@ -82,6 +84,23 @@ impl Emitter {
             }
         }
         Ok(())
+    }
+
+    /// Adds to MXCSR, in `d`, the flags that FPSR has: as `arch/aarch64.rs: mxcsr_flags_of`, in parallel.
+    fn add_raised(&mut self, d: X) {
+        let (fpsr, s) = (self.scratch(), self.scratch());
+        let masked = |s: X, n: X, mask: u64| e::op_mask(e::AND_MASK, Size::W, s, n, mask).expect("ones in a row");
+        let or = |d: X, s: X, shift: u32| e::op3_lsl(e::ORR, Size::W, d, d, s, shift);
+        // DZC OFC UFC IXC are one below ZE OE UE PE.
+        self.words(&[e::mrs_fpsr(fpsr), masked(s, fpsr, 1), or(d, s, 0), masked(s, fpsr, 0x1e), or(d, s, 1)]);
+        // FPCR.FZ is MXCSR's FTZ (15): where results are flushed, UFC (3) is also PE (5).
+        let underflow = e::op3_lsl(e::ORR, Size::W, s, e::ZR, fpsr, 2);
+        let flushed = e::op3_lsr(e::AND, Size::W, s, s, d, 10);
+        self.words(&[underflow, flushed, masked(s, s, 1 << 5), or(d, s, 0)]);
+        if self.host.afp {
+            // IDC (7) is DE (1).
+            self.words(&[e::op_field(e::UBFM, Size::W, s, fpsr, 7, 7), or(d, s, 1)]);
+        }
     }
 
     /// `Op::Put`.
@@ -142,9 +161,11 @@ impl Emitter {
         let i = v.0 as usize;
         let narrow = ty == Type::I32;
         self.vacate(home, i)?;
+        self.regs.overwritten(home.0);
         match self.val(v).loc {
             Loc::Imm(imm) => {
                 self.mov_imm(home, imm.bits());
+                self.regs.written(home.0, 64 - imm.bits().leading_zeros() as u8);
                 return Ok(());
             }
             Loc::Sum(base, disp) => {
@@ -152,6 +173,7 @@ impl Emitter {
                 if narrow || !self.fold_index(home, base, disp) {
                     self.add_sized(size, home, base, i64::from(disp));
                 }
+                self.regs.written(home.0, size.bits() as u8);
                 self.settle(i, Loc::X(home), size.bits() as u8);
                 return Ok(());
             }
@@ -159,16 +181,40 @@ impl Emitter {
         }
         let from = self.x(v)?;
         let zx = self.val(v).zx;
+        if from != home && GPR_HOME.contains(&from.0) {
+            self.regs.stays_in(from, i, zx);
+        }
         if narrow && zx > 32 {
-            self.mov(Size::W, home, from);
+            if from != home || !self.narrow_last(home) {
+                self.mov(Size::W, home, from);
+            }
+            self.regs.written(home.0, 32);
             self.settle(i, Loc::X(home), 32);
         } else {
             if from != home {
                 self.mov(Size::X, home, from);
             }
+            self.regs.written(home.0, zx);
             self.settle(i, Loc::X(home), zx);
         }
         Ok(())
+    }
+
+    /// Makes the instruction emitted last, if that is a sum or a difference in `home` that nobody wants more than 32 bits of, one of 32 bits.
+    fn narrow_last(&mut self, home: X) -> bool {
+        let last = self.code.len().wrapping_sub(1);
+        if last < self.barrier || last >= self.code.len() || self.regs.x_refs(home) > 1 {
+            return false;
+        }
+        let word = self.code[last];
+        // Arm ARM C4.1: ADD and SUB of 64 bits, of a register shifted left by less than 32, and of a constant.
+        let of_register = word & 0xbfe0_8000 == 0x8b00_0000;
+        let of_constant = word & 0xbf80_0000 == 0x9100_0000;
+        let narrows = (of_register || of_constant) && (word & 31) as u8 == home.0;
+        if narrows {
+            self.code[last] = word & !(1 << 31);
+        }
+        narrows
     }
 
     /// Makes the access emitted last, at `[home]` or `[home, #disp]`, write its address back, if it is one that can: PUSH and POP.
@@ -211,11 +257,15 @@ impl Emitter {
         let at = offset_of!(CpuState, upper_halves);
         if !zero {
             self.zeroed &= !(1 << n);
-            return self.store_state(Access::STRX, CPU.0, at);
+            if !std::mem::replace(&mut self.upper_noted, true) {
+                self.store_state(Access::STRX, CPU.0, at);
+            }
+            return;
         }
         let before = self.zeroed;
         self.zeroed |= 1 << n;
         if self.zeroed == u16::MAX && before != u16::MAX {
+            self.upper_noted = false;
             self.store_state(Access::STRX, e::ZR.0, at);
         }
     }
@@ -223,7 +273,23 @@ impl Emitter {
     /// Stores a field of `CpuState`.
     pub(super) fn store_state(&mut self, what: Access, rt: u8, at: usize) {
         debug_assert!(what.reaches(at as i32));
+        if what == Access::STRQ && self.pair_up(rt, at) {
+            return;
+        }
         self.word(e::access(what, rt, At::Disp(CPU, at as i32)));
+    }
+
+    /// Makes a pair of the store emitted last and that of `qt` to the field at `at`, if that is the next one.
+    fn pair_up(&mut self, qt: u8, at: usize) -> bool {
+        let last = self.code.len().wrapping_sub(1);
+        let (Some(before), true) = (at.checked_sub(16), last >= self.barrier) else { return false };
+        let Some(&word) = self.code.get(last) else { return false };
+        let first = (word & 31) as u8;
+        let pair = e::stp_q(V(first), V(qt), CPU, before as i32);
+        let is_next = word == e::access(Access::STRQ, first, At::Disp(CPU, before as i32));
+        let Some(pair) = pair.filter(|_| is_next) else { return false };
+        self.code[last] = pair;
+        true
     }
 
     /// `Op::Count`.
@@ -320,7 +386,7 @@ impl Emitter {
     pub(super) fn call_table(&mut self, index: usize) {
         self.load_state(Access::LDRX, JUMPS.0, offset_of!(CpuState, rt.helpers));
         self.word(e::access(Access::LDRX, JUMPS.0, At::Disp(JUMPS, 8 * index as i32)));
-        self.held = None;
+        (self.held, self.upper_noted) = (Held::Nothing, false);
         let link = X(30);
         self.word(e::access(Access::LDRX, link.0, At::Disp(CELLS, 8 * Stub::Call.cell() as i32)));
         self.word(e::blr(link));

@@ -369,19 +369,21 @@ impl Lifter<'_> {
 
     /// How the six flags can be deferred, if they come from one recipe that can be.
     pub(super) fn deferrable(&self) -> Option<Deferrable> {
-        let mut common = None;
-        for source in self.flags.sources {
-            match source {
+        let (mut common, mut clears_af) = (None, false);
+        for flag in Flag::ALL {
+            match self.flags.source(flag) {
                 Source::Recipe(k) if common.is_none_or(|c| c == k) => common = Some(k),
                 Source::Undefined => {}
+                Source::Const(false) if flag == Flag::Af => clears_af = true,
                 _ => return None,
             }
         }
         let (recipe, ty) = self.flags.recipe(common?);
         let (setter, a, b, carry) = match recipe {
+            Recipe::Logic { r } => (Setter::Logic, r, None, None),
+            _ if clears_af => return None,
             Recipe::Add { a, b, .. } => (Setter::Add, a, Some(b), None),
             Recipe::Sub { a, b, .. } | Recipe::Cmp { a, b } => (Setter::Sub, a, Some(b), None),
-            Recipe::Logic { r } => (Setter::Logic, r, None, None),
             Recipe::Adc { a, b, c, .. } => (Setter::Adc, a, Some(b), Some(c)),
             Recipe::Sbb { a, b, c, .. } => (Setter::Sbb, a, Some(b), Some(c)),
             _ => return None,
@@ -437,7 +439,8 @@ impl Lifter<'_> {
 
     fn carry(&mut self, recipe: Recipe, ty: Type) -> Value {
         match recipe {
-            Recipe::Add { a, r, .. } => self.b.icmp(Cc::UnsignedLessThan, ty, r, a),
+            // Less than either: the second operand is rarely where the sum goes.
+            Recipe::Add { b, r, .. } => self.b.icmp(Cc::UnsignedLessThan, ty, r, b),
             Recipe::Adc { a, b, c, .. } => self.b.ternary(Op::UaddOverflowCin, ty, a, b, c),
             Recipe::Sub { a, b, .. } | Recipe::Cmp { a, b } => self.b.icmp(Cc::UnsignedLessThan, ty, a, b),
             Recipe::Sbb { a, b, c, .. } => self.b.ternary(Op::UsubOverflowBin, ty, a, b, c),

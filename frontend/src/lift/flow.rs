@@ -103,8 +103,8 @@ pub(super) struct FlagFlow {
 impl FlagFlow {
     pub(super) fn of(code: &dyn CodeReader, starts: &[GuestAddr], opts: &LiftOptions) -> FlagFlow {
         let mut flow = FlagFlow { live: HashMap::new(), called: HashMap::new() };
-        // Other code is left to with flags deferred only where it expects that.
-        let outside = |live: Live| if opts.precise { live } else { Live::read(live.all()) };
+        // Other code is left to with flags deferred only where it expects that, or lets them through.
+        let outside = |live: Live| if opts.precise || opts.defers { live } else { Live::read(live.all()) };
         flow.live.extend(starts.iter().map(|pc| (*pc, Live::default())));
         let mut window = Window::new();
         let runs: Vec<(Run, Next)> =

@@ -56,6 +56,8 @@ fn flags_that_only_unknown_places_may_read_are_deferred() {
     let deferred = [Reg::FLAGS_KIND, Reg::FLAGS_A, Reg::FLAGS_B].map(Reg::index);
     assert_eq!(puts(&[0x48, 0x39, 0xd8, 0xff, 0xe1]), deferred); // cmp rax,rbx; jmp rcx
     assert_eq!(puts(&[0x48, 0x39, 0xd8, 0xeb, 0x00, 0x90, 0xff, 0xe1]), deferred); // cmp rax,rbx; jmp +0; nop; jmp rcx
+    let zeroed = [Reg::RAX, Reg::FLAGS_KIND, Reg::FLAGS_A].map(Reg::index);
+    assert_eq!(puts(&[0x31, 0xc0, 0xff, 0xe1]), zeroed, "AF is 0, as after any logic operation that is deferred"); // xor eax,eax; jmp rcx
     // cmp rax,rbx; jmp +0; setb al; jmp rcx: CF is read, so it is put as well.
     let read = puts(&[0x48, 0x39, 0xd8, 0xeb, 0x00, 0x0f, 0x92, 0xc0, 0xff, 0xe1]);
     assert!(read.contains(&Reg::CF.index()), "{read:?}");

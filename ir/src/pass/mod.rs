@@ -86,6 +86,14 @@ impl Optimizer {
         self.dead.compact(region);
     }
 
+    /// Without folding: for code whose guest registers have places of their own, where a value that is folded would be kept beside the register's.
+    pub fn optimize_in_place(&mut self, region: &mut Region, options: &Options<'_>) {
+        self.dead.run(region, options);
+        aligned::run(region);
+        self.dead.run(region, options);
+        self.dead.compact(region);
+    }
+
     /// Dead code only: for code that may run once.
     pub fn optimize_cold(&mut self, region: &mut Region, options: &Options<'_>) {
         self.dead.run(region, options);
@@ -100,6 +108,12 @@ pub fn optimize(region: &mut Region) {
 
 /// [`Optimizer::optimize`] in the thread's own working memory.
 pub fn optimize_with(region: &mut Region, options: &Options<'_>) {
-    thread_local!(static OPTIMIZER: RefCell<Optimizer> = RefCell::default());
     OPTIMIZER.with_borrow_mut(|optimizer| optimizer.optimize(region, options));
 }
+
+/// [`Optimizer::optimize_in_place`] in the thread's own working memory.
+pub fn optimize_in_place(region: &mut Region, options: &Options<'_>) {
+    OPTIMIZER.with_borrow_mut(|optimizer| optimizer.optimize_in_place(region, options));
+}
+
+thread_local!(static OPTIMIZER: RefCell<Optimizer> = RefCell::default());
