@@ -62,7 +62,8 @@ CASES = [
  ("redis", shell(". @redis.sh"), "redis-server redis-benchmark"),
  ("nginx", shell(". @nginx.sh"), "nginx curl"),
  ("postgres", shell(". @postgres.sh"), "psql", SLOW),
- ("stress-ng", shell(". @stress.sh"), "stress-ng", SLOW),
+ ("stress-ng", shell("set cpu vm fork futex signal sigsegv mmap pipe; . @stress.sh"), "stress-ng", SLOW),
+ ("stress-ng-host", shell("set userfaultfd io-uring; . @stress.sh"), "stress-ng", SLOW), # qemu-user has neither
  ("chromium", shell(". @chromium.sh"), "chromium", SLOW),
 ]
 

@@ -1,9 +1,8 @@
 //! Cold code by the emitter (`backend::emit`): what AArch64 hosts run before Cranelift, and beside it.
 //!
 //! A block is emitted when the dispatcher arrives at it for the second time, and published beside compiled regions in the same code cache.
-//! Where it is hot, its region is emitted in its place ([`Code::emit_region`]); that
-//! stays when a region is compiled at its pc, for whoever is on the way there; exits lead to the region then, and jump caches forget the pc.
-//! Exits of either kind of code are linked to either kind of target.
+//! Where it is hot, its region is emitted in its place ([`Code::emit_region`]). That stays when the region is compiled, for whoever is on the way
+//! there; exits lead to the compiled region then, and jump caches forget the pc. Exits of either kind of code are linked to either kind of target.
 //!
 //! **First runs.** Two thirds of the blocks that a start-up comes by run once, and most of the others a few times. So with `auto` the first
 //! arrival only lifts the block and has the interpreter run it, which costs less than half of emitting, publishing and linking it; nothing is
@@ -308,8 +307,14 @@ impl Code {
     }
 
     /// Emits the region at `entry` in place of its block, if there is more of it than that and its code is none that must be watched. Whether it may be
-    /// worth compiling.
-    pub(crate) fn emit_region(&self, process: &Process, maker: &mut ColdMaker, entry: &Arc<Entry>) -> bool {
+    /// worth compiling; then it is not emitted yet if that `waits`.
+    pub(crate) fn emit_region(
+        &self,
+        process: &Process,
+        maker: &mut ColdMaker,
+        entry: &Arc<Entry>,
+        waits: bool,
+    ) -> bool {
         let Some(jit) = &self.jit else { return false };
         let _compiling = jit.compiling.enter();
         let before = self.invalidations();
@@ -317,7 +322,8 @@ impl Code {
         let (mut region, _) = code.lift_region(entry.pc, &Emittable(self), &self.emitted_options());
         let is_candidate = trial::is_candidate(&region);
         let origin = code.origin(&region);
-        if !matches!(origin.kind(), CodePage::Fixed | CodePage::Changing) || is_block(&region) {
+        let is_watched = !matches!(origin.kind(), CodePage::Fixed | CodePage::Changing);
+        if is_watched || is_block(&region) || is_candidate && waits {
             return is_candidate;
         }
         pass::optimize_in_place(
@@ -396,12 +402,12 @@ fn is_block(region: &Region) -> bool {
     region.block_ids().all(|id| region.successors(id).next().is_none())
 }
 
-/// The profile that regions are emitted by: switches stay outside, whose cases the jump cache finds as fast as comparisons do.
+/// The profile that regions are emitted by: switches stay outside, whose cases the jump cache finds as fast as comparisons do, and what is compiled.
 struct Emittable<'a>(&'a Code);
 
 impl lift::Profile for Emittable<'_> {
     fn executed(&self, pc: GuestAddr) -> bool {
-        self.0.executed(pc)
+        self.0.executed(pc) && !self.0.is_compiled(pc)
     }
 
     fn likely_targets(&self, jump: GuestAddr) -> Vec<GuestAddr> {

@@ -511,6 +511,12 @@ impl Code {
         Arc::clone(shard.entry(pc.0).or_insert_with(|| Arc::new(Entry::new(pc))))
     }
 
+    /// Whether the region at `pc` is compiled, or waits for that.
+    pub(crate) fn is_compiled(&self, pc: GuestAddr) -> bool {
+        let shard = lock(self.shard(pc));
+        shard.get(&pc.0).is_some_and(|entry| entry.request.load(Ordering::Relaxed) == REQUESTED)
+    }
+
     /// Whether there is an entry for `pc`.
     pub(crate) fn is_known(&self, pc: GuestAddr) -> bool {
         lock(self.shard(pc)).contains_key(&pc.0)
@@ -841,8 +847,11 @@ impl Code {
                 Trust::Never => true,
             },
             kind => {
-                let is_candidate = failed != 0 || self.emit_region(process, maker, entry);
-                !is_candidate || self.engine != Engine::Auto || self.stays_emitted(kind == CodePage::Writable)
+                let compiles = self.engine == Engine::Auto && !self.stays_emitted(kind == CodePage::Writable);
+                // A loop that is better compiled is not to be found in the regions around it: they wait for its trial.
+                let waits = compiles && failed == 0;
+                let is_candidate = failed > 1 || self.emit_region(process, maker, entry, waits);
+                !compiles || !is_candidate
             }
         };
         if stays {
