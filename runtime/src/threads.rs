@@ -9,7 +9,12 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A host thread: its process, and itself.
-type Id = [i32; 2];
+pub(crate) type Id = [i32; 2];
+
+/// The calling thread.
+pub(crate) fn own_id() -> Id {
+    [nix::unistd::getpid().as_raw(), nix::unistd::gettid().as_raw()]
+}
 
 /// Threads that guests have made.
 #[derive(Default)]
@@ -41,7 +46,7 @@ impl Threads {
 
     /// Lists the calling thread, which has just been made.
     pub(crate) fn list(&self) -> Listed<'_> {
-        let id = [nix::unistd::getpid().as_raw(), nix::unistd::gettid().as_raw()];
+        let id = own_id();
         self.lock().push(id);
         Listed { threads: self, id }
     }

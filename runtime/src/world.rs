@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 use crate::signal::host;
+use crate::threads::own_id;
 use calque_backend::JumpCache;
 use calque_backend::sync::{AtomicBool, Mutex, MutexGuard, yield_now};
 use calque_ir::GuestAddr;
@@ -34,11 +35,6 @@ impl Member {
         let id = self.unpolled.as_ref().map(|id| id.each_ref().map(|number| number.load(Ordering::Relaxed)));
         id.is_none_or(host::kick)
     }
-}
-
-/// The calling thread: its process, and itself.
-fn own_id() -> [i32; 2] {
-    [nix::unistd::getpid().as_raw(), nix::unistd::gettid().as_raw()]
 }
 
 // SAFETY: the word is atomic, and the pointer valid while registered.
