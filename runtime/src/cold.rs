@@ -25,7 +25,7 @@ use crate::smc::{GuestCode, Known, Origin};
 use crate::stats;
 use crate::tier::{Code, ColdBlock, Entry, Jit};
 use crate::trial;
-use calque_backend::{CacheError, CodeKind, EmitOptions, Emitter, FlagsAtEntry, HostIsa, MemoryOrder, Translation};
+use calque_backend::{CacheError, CodeKind, EmitError, EmitOptions, Emitter, FlagsAtEntry, HostIsa, Translation};
 use calque_frontend::lift;
 use calque_frontend::{LiftOptions, Lifted};
 use calque_ir::{GuestAddr, Region, pass};
@@ -268,12 +268,10 @@ impl Code {
         self.mark_unaligned(lifted.region_mut());
         let region = lifted.region();
         let origin = code.origin(region);
-        let Some(first_cell) = jit.cache.reserve_cells(Emitter::cells_needed(region), CodeKind::Tier0) else {
-            return Some(self.cache_full(jit));
-        };
-        let emitted = match emitter.emit(region, &EmitOptions { memory_order: self.memory_order(), first_cell }) {
-            Ok(emitted) => emitted,
-            Err(error) => {
+        let translation = match self.publish_emitted(jit, emitter, region) {
+            Ok(translation) => translation,
+            Err(NotEmitted::CacheFull) => return Some(self.cache_full(jit)),
+            Err(NotEmitted::Refused(error)) => {
                 stats::add(&process.stats.emit_failures, 1);
                 if process.options.stats {
                     eprintln!("calque: block at {}: {error}", entry.pc);
@@ -284,22 +282,13 @@ impl Code {
                 return made(entry, self.admit(&process.mem, entry, &source, origin, before, publish));
             }
         };
-        let insns = u64::from(emitted.guest_insns);
-        let translation = match jit.cache.publish_emitted(&emitted) {
-            Ok(translation) => translation,
-            Err(CacheError::Full) => return Some(self.cache_full(jit)),
-            Err(error) => unreachable!("publishing fails for lack of room only: {error}"),
-        };
         stats::add(&process.stats.checked_blocks, u64::from(origin.kind() == CodePage::Checked));
         let publish = || entry.set_tier0(Arc::clone(&translation));
         let made = made(entry, self.admit(&process.mem, entry, &region.source, origin, before, publish));
         if made == Some(Made::Runnable) {
-            if let Some(perf) = &self.perf {
-                let (start, len) = translation.host_range();
-                perf.published(entry.pc, start.0 as u64, len);
-            }
+            self.tell_perf(&translation);
             stats::add(&process.stats.emitted_blocks, 1);
-            stats::add(&process.stats.emitted_insns, insns);
+            stats::add(&process.stats.emitted_insns, u64::from(translation.guest_insns));
         } else {
             jit.cache.remove(&translation);
         }
@@ -331,25 +320,29 @@ impl Code {
             &pass::Options { precise: pass::Precise::Yes, ..pass::Options::default() },
         );
         self.mark_unaligned(&mut region);
-        match self.publish_region(jit, maker, &region) {
-            Ok(Some(translation)) => self.replace_block(process, jit, entry, translation, &region, (origin, before)),
-            Ok(None) => stats::add(&process.stats.emit_failures, 1),
-            Err(Full) => drop(self.cache_full(jit)),
+        match self.publish_emitted(jit, &mut maker.emitter, &region) {
+            Ok(translation) => self.replace_block(process, jit, entry, translation, &region, (origin, before)),
+            Err(NotEmitted::CacheFull) => drop(self.cache_full(jit)),
+            Err(NotEmitted::Refused(_)) => stats::add(&process.stats.emit_failures, 1),
         }
         is_candidate
     }
 
-    /// Emits a region; none if that cannot be done.
-    fn publish_region(
+    /// Emits a block or a region, and puts it where it can run; nobody arrives there yet.
+    fn publish_emitted(
         &self,
         jit: &Jit,
-        maker: &mut ColdMaker,
+        emitter: &mut Emitter,
         region: &Region,
-    ) -> Result<Option<Arc<Translation>>, Full> {
-        let first_cell = jit.cache.reserve_cells(Emitter::cells_needed(region), CodeKind::Tier0).ok_or(Full)?;
-        match maker.emitter.emit(region, &EmitOptions { memory_order: self.memory_order(), first_cell }) {
-            Ok(emitted) => jit.cache.publish_emitted(&emitted).map(Some).map_err(|_| Full),
-            Err(_) => Ok(None),
+    ) -> Result<Arc<Translation>, NotEmitted> {
+        let first_cell = jit.cache.reserve_cells(Emitter::cells_needed(region), CodeKind::Tier0);
+        let first_cell = first_cell.ok_or(NotEmitted::CacheFull)?;
+        let options = EmitOptions { memory_order: self.memory_order(), first_cell };
+        let emitted = emitter.emit(region, &options).map_err(NotEmitted::Refused)?;
+        match jit.cache.publish_emitted(&emitted) {
+            Ok(translation) => Ok(translation),
+            Err(CacheError::Full) => Err(NotEmitted::CacheFull),
+            Err(error) => unreachable!("publishing fails for lack of room only: {error}"),
         }
     }
 
@@ -374,17 +367,9 @@ impl Code {
         }
         self.world.forget_jump(entry.pc);
         self.cool(region);
-        if let Some(perf) = &self.perf {
-            let (start, len) = translation.host_range();
-            perf.published(entry.pc, start.0 as u64, len);
-        }
+        self.tell_perf(&translation);
         stats::add(&process.stats.emitted_regions, 1);
         stats::add(&process.stats.emitted_region_insns, u64::from(region.guest_insns));
-    }
-
-    /// The order that emitted accesses keep.
-    fn memory_order(&self) -> MemoryOrder {
-        if self.is_ordered() { MemoryOrder::Tso } else { MemoryOrder::Plain }
     }
 
     fn cache_full(&self, jit: &Jit) -> Made {
@@ -394,8 +379,13 @@ impl Code {
     }
 }
 
-/// The code cache has no room.
-struct Full;
+/// Why there is no emitted code.
+enum NotEmitted {
+    /// There is no room for it.
+    CacheFull,
+    /// The emitter has none for this region.
+    Refused(EmitError),
+}
 
 /// Whether a region is no more than its entry's block.
 fn is_block(region: &Region) -> bool {

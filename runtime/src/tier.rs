@@ -681,6 +681,19 @@ impl Code {
         self.ordered.load(Ordering::Relaxed)
     }
 
+    /// The order that the accesses of generated code keep.
+    pub(crate) fn memory_order(&self) -> MemoryOrder {
+        if self.is_ordered() { MemoryOrder::Tso } else { MemoryOrder::Plain }
+    }
+
+    /// Tells Linux's `perf` of a translation, if that was asked for.
+    pub(crate) fn tell_perf(&self, translation: &Translation) {
+        if let Some(perf) = &self.perf {
+            let (start, len) = translation.host_range();
+            perf.published(translation.pc, start.0 as u64, len);
+        }
+    }
+
     /// From now on only the interpreter runs: for the reference in a comparison.
     pub(crate) fn only_interpret(&self) {
         self.interpret.store(true, Ordering::Relaxed);
@@ -804,9 +817,8 @@ impl Code {
     }
 
     /// A countdown has ended where emitted code goes on at `entry`, and stands for so many arrivals there. If that makes it hot, its region is emitted
-    /// in place of its block, and put on `trial` if it may be worth compiling, or its page is protected if the code is checked. If that ends its
-    /// trial well, the region is compiled. The period of the next
-    /// countdown.
+    /// in place of its block, or put on `trial` first if it may be worth compiling; or its page is protected, if the code is checked. If that ends a
+    /// trial well, the region is compiled. The period of the next countdown.
     #[cold]
     pub(crate) fn sampled(
         &self,
@@ -901,12 +913,8 @@ impl Code {
             true => (pass::Precise::Yes, StateAtFaults::Precise),
         };
         pass::optimize_with(&mut region, &pass::Options { precise: exact, ..pass::Options::default() });
-        let compile_options = CompileOptions {
-            memory_order: if self.is_ordered() { MemoryOrder::Tso } else { MemoryOrder::Plain },
-            state_at_faults,
-            budget: self.budget(),
-            first_cell: 0,
-        };
+        let compile_options =
+            CompileOptions { memory_order: self.memory_order(), state_at_faults, budget: self.budget(), first_cell: 0 };
         if let (Some(emit), Some(lifted)) = (&process.options.emit, lifted) {
             emit.region(map, &lifted, &region, compiler, &compile_options);
         }
@@ -919,10 +927,7 @@ impl Code {
                 if let Some(profile) = &self.profile {
                     profile.compiled(translation.code.0, &region);
                 }
-                if let Some(perf) = &self.perf {
-                    let (start, len) = translation.host_range();
-                    perf.published(entry.pc, start.0 as u64, len);
-                }
+                self.tell_perf(&translation);
                 self.publish(map, jit, entry, translation, origin, before);
                 self.cool(&region);
             }
