@@ -118,6 +118,7 @@ struct Copied {
 }
 
 /// State of register allocation.
+#[derive(Default)]
 pub(super) struct Regs {
     pub(super) values: Vec<Val>,
     x_refs: [u16; 32],
@@ -144,27 +145,6 @@ pub(super) struct Regs {
 
 /// Nothing is known of any guest register.
 const UNKNOWN: [u8; 32] = [64; 32];
-
-impl Default for Regs {
-    fn default() -> Self {
-        Self {
-            values: Vec::new(),
-            x_refs: [0; 32],
-            v_refs: [0; 32],
-            x_pins: 0,
-            v_pins: 0,
-            scratch: 0,
-            v_scratch: 0,
-            ends: 0,
-            home: NO_HOME,
-            unused: false,
-            slots: 0,
-            copies: [None; 32],
-            known: UNKNOWN,
-            exhausted: false,
-        }
-    }
-}
 
 impl Regs {
     pub(super) fn start(&mut self, values: usize) {
