@@ -243,6 +243,16 @@ static DIGITS: [Digit; 13] = [
     digit(0x38, NONE, 0xf3, 3, [INVALID, INVALID, VEX_Blsi_r32_rm32, VEX_Blsi_r64_rm64]),
 ];
 
+/// Operand `at`, which ModRM says is memory or one of `registers`.
+fn rm(r: &mut Reader<'_>, modrm: u8, at: u32, registers: &Registers, out: &mut Instruction) {
+    if modrm < 0xc0 {
+        out.set_op_kind(at, OpKind::Memory);
+        memory(r, modrm, out);
+    } else {
+        out.set_op_register(at, registers[r.number(modrm, B)]);
+    }
+}
+
 /// An instruction of [`DIGITS`].
 fn completed(
     r: &mut Reader<'_>,
@@ -273,12 +283,7 @@ fn completed(
     if let Some(vex) = vex {
         out.set_op0_register(registers[vex.first]);
     }
-    if in_memory {
-        out.set_op_kind(at, OpKind::Memory);
-        memory(r, modrm, out);
-    } else {
-        out.set_op_register(at, registers[r.number(modrm, B)]);
-    }
+    rm(r, modrm, at, registers, out);
     if !general {
         out.set_op_kind(at + 1, OpKind::Immediate8);
         out.set_immediate8(r.byte());
@@ -371,32 +376,24 @@ pub(super) fn operands(
         return None;
     }
     let reg = reg_file[r.number(modrm >> 3, R)];
-    let rm = |r: &mut Reader<'_>, at: u32, out: &mut Instruction| {
-        if in_memory {
-            out.set_op_kind(at, OpKind::Memory);
-            memory(r, modrm, out);
-        } else {
-            out.set_op_register(at, rm_file[r.number(modrm, B)]);
-        }
-    };
     match (shape, first) {
         (Store | StoreMemory | StoreScalar | StoreGpr, _) => {
-            rm(r, 0, out);
+            rm(r, modrm, 0, rm_file, out);
             out.set_op1_register(reg);
         }
         (GprCount, Some(vex)) => {
             out.set_op0_register(reg);
-            rm(r, 1, out);
+            rm(r, modrm, 1, rm_file, out);
             out.set_op2_register(generals[vex.first]);
         }
         (_, Some(vex)) => {
             out.set_op0_register(reg);
             out.set_op1_register(if *shape == GprNds { generals } else { vectors }[vex.first]);
-            rm(r, 2, out);
+            rm(r, modrm, 2, rm_file, out);
         }
         (_, None) => {
             out.set_op0_register(reg);
-            rm(r, 1, out);
+            rm(r, modrm, 1, rm_file, out);
         }
     }
     if matches!(shape, LoadImm | NdsImm | GprImm) {
