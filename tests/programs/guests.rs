@@ -221,21 +221,17 @@ fn hot_in_a_child_first(guest: &Guest) -> Result<(), Failed> {
 fn is_rarely_refused(guest: &Guest, engine: &str) -> Result<(), Failed> {
     let mut command = calque(["run", "--engine", engine, "--stats", "--"]);
     command.arg(guest.build(Link::Static)?);
-    counted(command, "unaligned", 1..=10_000)
+    counted(command, &[("unaligned", 1..=10_000)])
 }
 
 /// A hundred thousand stores into code, and data beside it, cost a handful of faults and translations, and code that is not written to for long is
 /// protected again, which the next store's fault tells of.
 fn checks_what_is_written_often(guest: &Guest) -> Result<(), Failed> {
     for (part, faults, translations) in [("constants", 2..=12, 24), ("beside", 2..=12, 24), ("phases", 4..=24, 72)] {
-        let run = |name, range| {
-            let mut command = calque(["run", "--stats", "--"]);
-            command.arg(guest.build(Link::Static)?).arg(part);
-            counted(command, name, range)
-        };
-        run("code_writes", faults)?;
-        run("retranslations", 0..=translations)?;
-        run("changed_units", 0..=translations)?;
+        let mut command = calque(["run", "--stats", "--"]);
+        command.arg(guest.build(Link::Static)?).arg(part);
+        let (made_anew, found_changed) = (0..=translations, 0..=translations);
+        counted(command, &[("code_writes", faults), ("retranslations", made_anew), ("changed_units", found_changed)])?;
     }
     Ok(())
 }
@@ -243,25 +239,23 @@ fn checks_what_is_written_often(guest: &Guest) -> Result<(), Failed> {
 /// Hot code is emitted as regions; a loop of wide vectors is compiled besides, each of the 48 functions of such that are left soon is not.
 fn compiles_what_threads_stay_in(guest: &Guest) -> Result<(), Failed> {
     for (part, emitted, compiled) in [("rounds", 1..=20, 0..=0), ("wide", 0..=20, 1..=3), ("calls", 1..=20, 0..=8)] {
-        let run = |name, range| {
-            let mut command = calque(["run", "--sync-compile", "--stats", "--"]);
-            command.arg(guest.build(Link::Static)?).arg(part);
-            counted(command, name, range)
-        };
-        run("emitted_regions", emitted)?;
-        run("regions", compiled)?;
+        let mut command = calque(["run", "--sync-compile", "--stats", "--"]);
+        command.arg(guest.build(Link::Static)?).arg(part);
+        counted(command, &[("emitted_regions", emitted), ("regions", compiled)])?;
     }
     Ok(())
 }
 
-/// Whether the row `name` of what `--stats` prints is in a range.
-fn counted(mut command: Command, name: &str, range: RangeInclusive<u32>) -> Result<(), Failed> {
+/// Whether rows of what `--stats` prints are in their ranges.
+fn counted(mut command: Command, rows: &[(&str, RangeInclusive<u32>)]) -> Result<(), Failed> {
     let got = run(&mut command);
-    let count = got.stat(name);
-    if count.is_some_and(|count| range.contains(&count)) {
-        return Ok(());
+    for (name, range) in rows {
+        let count = got.stat(name);
+        if !count.is_some_and(|count| range.contains(&count)) {
+            return Err(format!("{command:?}: {name} {count:?}, not in {range:?}\n{}", got.stderr).into());
+        }
     }
-    Err(format!("{command:?}: {name} {count:?}, not in {range:?}\n{}", got.stderr).into())
+    Ok(())
 }
 
 fn in_guest_environment(command: &mut Command) -> &mut Command {

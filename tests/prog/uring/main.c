@@ -254,6 +254,19 @@ static void events(struct ring *r) {
 static void write_code(unsigned char *at, unsigned n) { at[0] = 0xb8; memcpy(at + 1, &n, 4); at[5] = 0xc3; }
 static int call(void *code) { return ((int (*)(void))code)(); }
 
+// Receives new code through a buffer of `group` at `page`, which is run while the kernel waits to write to it; how often anything was wrong.
+static int received_late(struct ring *r, int s[2], int group, unsigned char *page, int i) {
+    unsigned char text[6];
+    struct sqe *q = next(r, RECV, s[0], 0, 6, 0);
+    q->flags = SELECT, q->buf = group;
+    submit(r, 1);
+    int wrong = call(page) != i - 1;
+    write_code(text, i);
+    send(s[1], text, 6, 0);
+    wrong += reap(r).res != 6;
+    return wrong + (call(page) != i);
+}
+
 static void code(struct ring *r) {
     unsigned char *page = mmap(0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), text[6];
     int file = temporary(), wrong = 0, s[2];
@@ -309,14 +322,7 @@ static void code(struct ring *r) {
     for (int i = 2; i < 30; i++) {
         next(r, PROVIDE, 1, fourth, 64, 0)->buf = 5;
         wrong += once(r) < 0;
-        struct sqe *q = next(r, RECV, s[0], 0, 6, 0);
-        q->flags = SELECT, q->buf = 5;
-        submit(r, 1);
-        wrong += call(fourth) != i - 1;
-        write_code(text, i);
-        send(s[1], text, 6, 0);
-        wrong += reap(r).res != 6;
-        wrong += call(fourth) != i;
+        wrong += received_late(r, s, 5, fourth, i);
     }
     printf("code in provided memory %d wrong\n", wrong);
     // A ring of buffers, to which they are added without a word.
@@ -330,14 +336,7 @@ static void code(struct ring *r) {
         unsigned slot = (i - 2) & 7;
         buffers[slot].addr = (uintptr_t)fifth, buffers[slot].len = 64, buffers[slot].id = 1;
         __atomic_store_n(&buffers[0].tail, i - 1, __ATOMIC_RELEASE);
-        struct sqe *q = next(r, RECV, s[0], 0, 6, 0);
-        q->flags = SELECT, q->buf = 6;
-        submit(r, 1);
-        wrong += call(fifth) != i - 1;
-        write_code(text, i);
-        send(s[1], text, 6, 0);
-        wrong += reap(r).res != 6;
-        wrong += call(fifth) != i;
+        wrong += received_late(r, s, 6, fifth, i);
     }
     reg(r, 23, &br, 1);
     printf("code in a ring of buffers %d wrong\n", wrong);
