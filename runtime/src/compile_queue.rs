@@ -17,19 +17,22 @@
 
 #![allow(unsafe_code)]
 
+use crate::group::ThreadGroup;
 use crate::process::Process;
 use crate::signal::host;
 use crate::tier::{Entry, Jit};
+use arc_swap::ArcSwapOption;
 use calque_backend::Compiler;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Entries that wait for the compiler.
 pub(crate) struct Queue {
     incoming: Mutex<Vec<Arc<Entry>>>,
     waiting: Mutex<Waiting>,
-    ready: Condvar,
+    /// The compile thread, once it runs.
+    worker: ArcSwapOption<std::thread::Thread>,
     started: AtomicBool,
     /// The process that the memory belongs to, whose thread the compile thread is.
     home: AtomicU32,
@@ -66,7 +69,7 @@ impl Queue {
         Self {
             incoming: Mutex::default(),
             waiting: Mutex::default(),
-            ready: Condvar::new(),
+            worker: ArcSwapOption::empty(),
             started: AtomicBool::new(false),
             home: AtomicU32::new(std::process::id()),
         }
@@ -75,7 +78,7 @@ impl Queue {
     /// Lets the compile thread know of a hot entry.
     pub(crate) fn push(&self, process: &Arc<Process>, entry: Arc<Entry>) {
         lock(&self.incoming).push(entry);
-        self.ready.notify_one();
+        self.worker.load().iter().for_each(|worker| worker.unpark());
         if !self.started.load(Ordering::Acquire) && std::process::id() == self.home.load(Ordering::Relaxed) {
             self.start(process);
         }
@@ -122,9 +125,12 @@ impl Queue {
         place.map(|i| waiting.entries.swap_remove(i)).is_some()
     }
 
-    /// The hottest entry that waits; sleeps while there is none.
-    fn pop(&self) -> Arc<Entry> {
+    /// The hottest entry that waits; rests while there is none, or the process ends.
+    fn pop(&self, group: &ThreadGroup) -> Arc<Entry> {
         loop {
+            if group.is_ending() {
+                group.rest(|| ());
+            }
             let mut waiting = self.all();
             let hottest = (0..waiting.entries.len()).max_by_key(|&i| waiting.entries[i].heat());
             waiting.current = hottest.map(|i| waiting.entries.swap_remove(i));
@@ -132,10 +138,8 @@ impl Queue {
                 return Arc::clone(entry);
             }
             drop(waiting);
-            let incoming = lock(&self.incoming);
-            drop(
-                self.ready.wait_while(incoming, |incoming| incoming.is_empty()).unwrap_or_else(PoisonError::into_inner),
-            );
+            // Not by a condition variable, which would have its lock at the end.
+            group.rest(std::thread::park);
         }
     }
 
@@ -154,8 +158,10 @@ fn worker(process: &Arc<Process>) {
     // SAFETY: no memory is involved.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, libc::getpriority(libc::PRIO_PROCESS, 0) + NICER) };
     let mut compiler = Compiler::new(jit.host.clone());
+    let _member = process.home.join();
+    jit.queue.worker.store(Some(Arc::new(std::thread::current())));
     loop {
-        let entry = jit.queue.pop();
+        let entry = jit.queue.pop(&process.home);
         process.code.compile(process, jit, &mut compiler, &entry);
     }
 }

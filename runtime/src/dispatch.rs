@@ -14,6 +14,7 @@ use crate::cold::{self, ColdMaker, Made};
 use crate::crash;
 use crate::fault::{self, Pending};
 use crate::fork;
+use crate::group::REST;
 use crate::lockstep;
 use crate::memory::Prot;
 use crate::options::Engine;
@@ -279,7 +280,7 @@ impl Thread {
             && let Err(error) = self.exec.units.prepare(units, &mut self.cpu)
         {
             eprintln!("calque: no memory for a thread: {error}");
-            process.exit(EXIT_NO_MEMORY);
+            self.end_process(EXIT_NO_MEMORY);
         }
         self.start_recording();
         if let (Some(units), Some(_)) = (&process.code.units, lockstep::place()) {
@@ -329,7 +330,9 @@ impl Thread {
         fault::set_current(&raw mut *self.cpu);
         let interrupt = &self.cpu.rt.interrupt;
         if interrupt.load(Ordering::Relaxed) != 0 {
-            interrupt.fetch_and(!CODE_CHANGED, Ordering::Relaxed);
+            if interrupt.fetch_and(!(CODE_CHANGED | REST), Ordering::Relaxed) & REST != 0 {
+                self.group.rest(|| ());
+            }
             signal::deliver_pending(self);
         }
         self.settle();
@@ -366,11 +369,14 @@ impl Thread {
                 None
             }
             Outcome::ExitThread(code) => Some(code),
-            Outcome::ExitProcess(code) => {
-                fork::before_exit(self);
-                self.process.exit(code)
-            }
+            Outcome::ExitProcess(code) => self.end_process(code),
         }
+    }
+
+    /// Ends the process that the thread belongs to.
+    fn end_process(&self, code: i32) -> ! {
+        let _stopped = fork::before_end(self, &self.group);
+        self.process.exit(code)
     }
 
     fn fault(&mut self, fault: GuestFault) {

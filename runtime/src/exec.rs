@@ -15,6 +15,7 @@
 
 #![allow(unsafe_code)]
 
+use crate::fork;
 use crate::load;
 use crate::profile::Ends;
 use crate::signal::{SIG_DFL, SIG_IGN, SYNCHRONOUS, host};
@@ -23,6 +24,7 @@ use nix::errno::Errno;
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The running Calque's own file.
 const SELF: &CStr = c"/proc/self/exe";
@@ -86,6 +88,8 @@ impl Request {
 
 /// The system call, with the signal state that the guest's own `execve` would hand on.
 fn replace(thread: &mut Thread, request: Request) -> Errno {
+    let group = Arc::clone(&thread.group);
+    let _stopped = fork::before_end(thread, &group);
     thread.process.write_profile(Ends::Executes);
     thread.request = request;
     let Request { path, argv_pointers, envp_pointers, .. } = &thread.request;

@@ -246,10 +246,17 @@ fn unprotect(addr: GuestAddr) -> bool {
     if done {
         stats::add(&process.stats.code_writes, 1);
     }
-    let cpu = CPU.get();
-    if done && !cpu.is_null() {
-        // SAFETY: points to the thread's registers while it runs guest code; the word is atomic.
-        unsafe { (*cpu).rt.interrupt.fetch_or(CODE_CHANGED, Ordering::Relaxed) };
+    if done {
+        interrupt(CODE_CHANGED);
     }
     done
+}
+
+/// Sets a bit in the interrupt word of the guest thread that the calling host thread runs, if it runs one.
+pub(crate) fn interrupt(bit: u32) {
+    let cpu = CPU.get();
+    if !cpu.is_null() {
+        // SAFETY: points to the thread's registers while it runs guest code; the word is atomic.
+        unsafe { (*cpu).rt.interrupt.fetch_or(bit, Ordering::Relaxed) };
+    }
 }

@@ -20,10 +20,10 @@
 //! 3. What a child changes in its dispositions stays its own: the table is a copy, unless CLONE_SIGHAND wants it shared.
 //! 4. The kernel clears a lodger's tid word (`CLONE_CHILD_CLEARTID`) and walks its robust list: it knows best when a lodger leaves.
 //!
-//! A lodger that is *killed* while it holds a lock of the translator leaves its parent waiting for it, and a parent that is killed its
-//! lodgers; the windows are as short as those of the C library's allocator, which has the same trouble natively. A parent that *exits*
-//! would take its compile thread with it in the middle of something: it waits until its children of vfork have gone their way, which
-//! they nearly always do at once ([`before_exit`]).
+//! A process that ends by itself, by `exit_group`, `execve` or a fault, while others go on in its memory, has its threads come to rest first
+//! ([`before_end`], `group.rs`), so that none of them takes a lock of the translator's with it. What is *killed* has no time for that: a lodger
+//! that is killed while it holds such a lock leaves its parent waiting for it, and a parent that is killed its lodgers; the windows are as
+//! short as those of the C library's allocator, which has the same trouble natively.
 //!
 //! # Safety
 //! Raw `clone`; a lodger runs beside the threads of its parent like one more thread.
@@ -31,6 +31,7 @@
 #![allow(unsafe_code)]
 
 use crate::access;
+use crate::group::{Stopped, ThreadGroup};
 use crate::lockstep;
 use crate::signal::{self, AltStack, ThreadSignals, clone_vfork, host};
 use crate::spawn::{CloneArgs, start_registers, store_tids};
@@ -44,7 +45,6 @@ use nix::errno::Errno;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
 
 /// `CLONE_CLEAR_SIGHAND` (linux/sched.h): handlers become defaults in the child. Only `clone3` has it.
 const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
@@ -115,7 +115,8 @@ fn host_fork(args: &CloneArgs) -> Result<pid_t, Errno> {
 fn become_child(thread: &mut Thread, args: &CloneArgs, signals: ThreadSignals) {
     thread.tid = nix::unistd::gettid().as_raw();
     thread.lodges = false;
-    VFORKED.store(0, Ordering::SeqCst);
+    thread.group = Arc::clone(&thread.process.home);
+    LODGERS.store(0, Ordering::SeqCst);
     thread.signals.become_forked(signals);
     mirror_signals(thread, args);
     signal::move_inbox(thread);
@@ -144,16 +145,24 @@ impl Lodger {
     fn new(thread: &Thread, args: &CloneArgs) -> Result<Lodger, Errno> {
         let mut child = thread.child(args, child_signals(thread, args));
         child.lodges = true;
+        child.group = Arc::default();
         Ok(Lodger { child, args: *args, stack: Stack::new()?, parent: None })
     }
 
-    /// Makes the child, and sleeps until it has gone its way. All signals are blocked; the thread's inbox is the child's afterwards.
-    fn host(&mut self) -> Result<pid_t, Errno> {
+    /// Makes the child, and sleeps until it has gone its way, in a thread of this `group`. All signals are blocked; the thread's inbox is the
+    /// child's afterwards.
+    fn host(&mut self, group: &ThreadGroup) -> Result<pid_t, Errno> {
         let kept = OURS & !(CLONE_CHILD_CLEARTID as u64);
         let flags = self.args.flags & !kept | CLONE_VFORK as u64 | self.args.exit_signal as u64;
         let (top, args) = (self.stack.top(), self.args);
+        LODGERS.fetch_add(1, Ordering::SeqCst);
+        // If the process is ending, it does not wait for a child that is made only now: none is.
+        group.rest(|| ());
         // SAFETY: the lodger and its stack outlive the child's use of them, which ends before `clone` returns here.
-        let pid = unsafe { clone_vfork(flags, top, args.pidfd, args.child_tid, child_main, (&raw mut *self).cast()) };
+        let pid = group.rest(|| unsafe {
+            clone_vfork(flags, top, args.pidfd, args.child_tid, child_main, (&raw mut *self).cast())
+        });
+        LODGERS.fetch_sub(1, Ordering::SeqCst);
         self.child.process.code.world.forget(&self.child.cpu.rt.interrupt);
         self.child.stop_recording();
         if pid < 0 { Err(Errno::from_raw(-pid as i32)) } else { Ok(pid as pid_t) }
@@ -168,32 +177,20 @@ pub(crate) fn vfork(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errn
     }
     let mut lodger = Lodger::new(thread, args)?;
     let mask = host::block_all();
-    VFORKED.fetch_add(1, Ordering::SeqCst);
-    let pid = lodger.host();
-    VFORKED.fetch_sub(1, Ordering::SeqCst);
+    let pid = lodger.host(&thread.group);
     signal::move_inbox(thread);
     host::set_mask_exactly(mask);
     pid
 }
 
-/// Children of vfork in this process's memory.
-static VFORKED: AtomicU32 = AtomicU32::new(0);
-/// How long the end of a process waits for them: one that waits for its parent's end is not to wait for ever.
-const LAST_MOMENTS: Duration = Duration::from_secs(1);
+/// Processes that were made to run in this memory, and have not gone their way.
+static LODGERS: AtomicU32 = AtomicU32::new(0);
 
-/// Before `thread` ends its process: waits for the children of vfork that run in its memory.
-pub(crate) fn before_exit(thread: &Thread) {
-    if !thread.lodges {
-        wait_until_gone(&VFORKED, LAST_MOMENTS);
-    }
-}
-
-/// Waits until there are no `lodgers`, but not longer than this.
-fn wait_until_gone(lodgers: &AtomicU32, most: Duration) {
-    let start = Instant::now();
-    while lodgers.load(Ordering::SeqCst) != 0 && start.elapsed() < most {
-        std::thread::sleep(Duration::from_micros(100));
-    }
+/// Before `thread` ends its process, whose threads are this `group`: if others go on in its memory, none of its threads may leave them a lock
+/// that nobody holds any more.
+pub(crate) fn before_end<'a>(thread: &Thread, group: &'a ThreadGroup) -> Stopped<'a> {
+    let at_home = std::ptr::eq(group, &*thread.process.home);
+    group.stop(|| !at_home || LODGERS.load(Ordering::SeqCst) != 0)
 }
 
 /// `clone(CLONE_VM)`: a process that runs in the parent's memory beside it.
@@ -210,8 +207,10 @@ pub(crate) fn lodge(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errn
     lodger.parent = Some(sender.clone());
     // The landlord inherits the mask.
     let mask = host::block_all();
+    let group = Arc::clone(&thread.group);
     let landlord = move || {
-        if let Err(errno) = lodger.host() {
+        let _member = group.join();
+        if let Err(errno) = lodger.host(&group) {
             // The parent waits for this.
             let _ = sender.send(Err(errno));
         }
@@ -233,6 +232,8 @@ extern "C" fn child_main(lodger: *mut c_void) -> ! {
     // SAFETY: who made it sleeps.
     let Lodger { child, args, parent, .. } = unsafe { &mut *lodger.cast::<Lodger>() };
     child.tid = nix::unistd::gettid().as_raw();
+    let group = Arc::clone(&child.group);
+    let _member = group.join();
     store_tids(args, child.tid);
     mirror_signals(child, args);
     signal::move_inbox(child);
@@ -335,31 +336,5 @@ impl Drop for Stack {
     fn drop(&mut self) {
         // SAFETY: our mapping; nobody runs on it any more.
         unsafe { libc::munmap(self.0, STACK) };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_process_waits_for_its_lodgers() {
-        let lodgers = AtomicU32::new(2);
-        let start = Instant::now();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for _ in 0..2 {
-                    std::thread::sleep(Duration::from_millis(20));
-                    lodgers.fetch_sub(1, Ordering::SeqCst);
-                }
-            });
-            wait_until_gone(&lodgers, Duration::MAX);
-        });
-        assert!(start.elapsed() >= Duration::from_millis(40));
-    }
-
-    #[test]
-    fn but_not_for_ever() {
-        wait_until_gone(&AtomicU32::new(1), Duration::from_millis(20));
     }
 }

@@ -5,6 +5,7 @@
 //! | `process.rs`        | `Process`: what all guest threads share                                           |
 //! | `thread.rs`         | `Thread`: registers, signal state, ids of one guest thread                        |
 //! | `threads.rs`        | which host threads are the guest's                                                |
+//! | `group.rs`          | all host threads of a process, brought to rest before it ends                     |
 //! | `options.rs`        | `RunOptions`, and the arguments that hand them to a re-executed child             |
 //! | `access.rs`         | the only place that turns a guest address into a pointer                          |
 //! | `memory/`           | `GuestMap`: layout, interval map, mmap and friends with Linux semantics           |
@@ -39,6 +40,7 @@ pub mod exec;
 mod fault;
 mod fork;
 pub mod gate;
+mod group;
 pub mod hidden;
 mod jumps;
 pub mod load;

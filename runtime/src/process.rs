@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use crate::arch;
+use crate::group::{self, ThreadGroup};
 use crate::hidden;
 use crate::memory::GuestMap;
 use crate::options::RunOptions;
@@ -41,6 +42,8 @@ pub struct Process {
     /// Where `--stats` prints: our own standard error, which the guest may have closed by then.
     stats_output: Option<File>,
     pub threads: Threads,
+    /// The host threads of the process that the memory belongs to; one that lodges in it (`fork.rs`) has a group of its own.
+    pub(crate) home: Arc<ThreadGroup>,
     pub(crate) code: Code,
     /// Known once the program is loaded.
     exe: OnceLock<ExeInfo>,
@@ -55,6 +58,7 @@ pub struct Process {
 pub(crate) struct Quiet<'a> {
     _syscalls: Box<dyn Any>,
     _threads: threads::Frozen<'a>,
+    _home: group::Frozen<'a>,
     _split: arch::FrozenSplits,
     _profile: Option<profile::Frozen<'a>>,
     _perf: Option<profile::perf::Frozen<'a>>,
@@ -94,6 +98,7 @@ impl Process {
             syscalls,
             stats: Stats::default(),
             threads: Threads::default(),
+            home: Arc::default(),
             stats_output,
             exe: OnceLock::new(),
         });
@@ -173,6 +178,7 @@ impl Process {
         Quiet {
             _syscalls: syscalls,
             _threads: self.threads.freeze(),
+            _home: self.home.freeze(),
             _split: split,
             _profile: profile,
             _perf: perf,
@@ -184,6 +190,7 @@ impl Process {
     /// In the child of a fork, whose only thread has this interrupt word.
     pub(crate) fn after_fork_in_child(&self, survivor: &AtomicU32) {
         self.threads.after_fork_in_child();
+        self.home.after_fork_in_child();
         self.code.after_fork_in_child(survivor);
     }
 

@@ -110,7 +110,7 @@ impl Thread {
             return Err(Errno::EINVAL);
         }
         self.process.require_order();
-        let child = self.child(args, self.signals.beside());
+        let child = Thread { group: Arc::clone(&self.group), ..self.child(args, self.signals.beside()) };
         let (sender, receiver) = mpsc::channel();
         let args = *args;
         // The new host thread inherits the mask: no signal before it can take one.
@@ -136,8 +136,11 @@ impl Thread {
     pub fn run_first(mut self) -> ! {
         crate::hidden::close_stand_ins();
         signal::install_host_handlers();
+        let group = Arc::clone(&self.group);
+        let member = group.join();
         let code = self.run();
         self.release();
+        member.end();
         // SAFETY: ends this thread only; whatever its stack holds stays.
         unsafe { libc::syscall(libc::SYS_exit, code) };
         unreachable!("exit does not return")
@@ -146,6 +149,8 @@ impl Thread {
     /// Body of a guest thread's host thread.
     fn main(mut self, args: &CloneArgs, parent: &mpsc::Sender<Result<i32, Errno>>) {
         let _bomb = AbortOnPanic;
+        let group = Arc::clone(&self.group);
+        let _member = group.join();
         self.tid = nix::unistd::gettid().as_raw();
         if let Err(errno) = stop_sharing(THREAD_SHARES & !(args.flags as i32)) {
             let _ = parent.send(Err(errno));

@@ -2,6 +2,7 @@
 //! need to reach they reach through `World` (the interrupt word) and `Threads` (the tid).
 
 use crate::dispatch::Exec;
+use crate::group::ThreadGroup;
 use crate::process::Process;
 use crate::profile::Recording;
 use crate::signal::ThreadSignals;
@@ -21,6 +22,8 @@ pub struct Thread {
     pub clear_child_tid: Option<GuestAddr>,
     /// It is a process in its parent's memory (`fork.rs`).
     pub(crate) lodges: bool,
+    /// The threads of its host process.
+    pub(crate) group: Arc<ThreadGroup>,
     /// What the dispatcher needs to find code.
     pub(crate) exec: Exec,
     /// For crash reports.
@@ -72,6 +75,7 @@ impl Thread {
             signals: ThreadSignals::default(),
             clear_child_tid: None,
             lodges: false,
+            group: Arc::clone(&process.home),
             exec: Exec::new(),
             recent: Default::default(),
             request: Default::default(),

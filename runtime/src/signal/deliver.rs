@@ -11,6 +11,7 @@ use super::host::{self, Inbox};
 use super::set::{HARMLESS, SYNCHRONOUS};
 use super::{AltStack, SigInfo, SigSet, SignalActions, inherit};
 use crate::access::{self, Fault};
+use crate::fork;
 use crate::memory::Prot;
 use crate::profile::Ends;
 use crate::thread::{Access, GuestFault, MemoryCause, Thread};
@@ -362,6 +363,7 @@ impl Thread {
             crate::crash::report(self, info, self.signals.trap.access());
         }
         self.process.write_profile(Ends::Dies(info.signo));
+        let _stopped = fork::before_end(self, &self.group);
         host::die(info)
     }
 }

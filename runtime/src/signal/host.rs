@@ -14,6 +14,7 @@ use super::arch;
 use super::frame::SigInfo;
 use super::set::{SYNCHRONOUS, SigSet};
 use crate::fault::{self, Verdict};
+use crate::group::REST;
 use crate::thread::Thread;
 use libc::{SA_ONSTACK, SA_SIGINFO, SIG_SETMASK, siginfo_t, ucontext_t};
 use nix::errno::Errno;
@@ -133,27 +134,46 @@ pub fn requeue(info: &SigInfo) {
 
 /// Marks the signal of [`kick`], which is not the guest's. Its address is the mark.
 static KICK: u8 = 0;
+/// The same of [`send_to_rest`].
+static TO_REST: u8 = 1;
 
 /// `SI_QUEUE` (asm-generic/siginfo.h).
 const SI_QUEUE: i32 = -1;
 
-/// Makes host thread `tid` of process `pid` leave the unit that it is in. SIGTRAP, because it is never blocked. False if there is no such
-/// thread any more.
-pub fn kick([pid, tid]: [i32; 2]) -> bool {
+/// Makes host thread `tid` of process `pid` leave the unit that it is in. False if there is no such thread any more.
+pub fn kick(thread: [i32; 2]) -> bool {
+    send_mark(thread, &KICK)
+}
+
+/// Makes host thread `tid` of process `pid` come to its next safepoint, and rest there ([`REST`]).
+pub fn send_to_rest(thread: [i32; 2]) {
+    send_mark(thread, &TO_REST);
+}
+
+/// Whether there is a thread `tid` of process `pid`.
+pub fn exists([pid, tid]: [i32; 2]) -> bool {
+    // SAFETY: sends nothing.
+    let found = unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, 0) };
+    found == 0 || Errno::last() != Errno::ESRCH
+}
+
+/// Sends SIGTRAP, because it is never blocked, with this mark. False if there is no such thread.
+fn send_mark([pid, tid]: [i32; 2], mark: &'static u8) -> bool {
     let mut info: SigInfo = bytemuck::Zeroable::zeroed();
     (info.signo, info.code) = (libc::SIGTRAP, SI_QUEUE);
     // The value behind pid and uid (struct __sifields._rt).
-    info.fields[1] = &raw const KICK as u64;
+    info.fields[1] = std::ptr::from_ref(mark) as u64;
     // SAFETY: plain call; `info` has the kernel's layout.
     let sent = unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid, tid, info.signo, &raw const info) };
     sent == 0 || Errno::last() != Errno::ESRCH
 }
 
-fn is_kick(info: &siginfo_t) -> bool {
+/// Whether this is the signal with this mark.
+fn has_mark(info: &siginfo_t, mark: &'static u8) -> bool {
     // SAFETY: `si_value` is there for SI_QUEUE.
     info.si_signo == libc::SIGTRAP
         && info.si_code == SI_QUEUE
-        && unsafe { info.si_value() }.sival_ptr == (&raw const KICK).cast_mut().cast()
+        && unsafe { info.si_value() }.sival_ptr == std::ptr::from_ref(mark).cast_mut().cast()
 }
 
 /// Dies by `info.signo`, as a process without a handler does: its parent sees the signal, and the kernel dumps core.
@@ -282,8 +302,11 @@ impl Drop for Attachment {
 extern "C" fn on_signal(signo: i32, info: &siginfo_t, context: &mut ucontext_t) {
     // SAFETY: `errno` is this thread's.
     let errno = unsafe { *libc::__errno_location() };
-    if is_kick(info) {
+    if has_mark(info, &KICK) {
         fault::leave_unit(context);
+    } else if has_mark(info, &TO_REST) {
+        fault::interrupt(REST);
+        leave_for_safepoint(context);
     } else if !SYNCHRONOUS.contains(signo) || info.si_code <= 0 {
         record(info, context);
     } else if fault::classify(signo, info, context) == Verdict::NotOurs {
@@ -319,15 +342,20 @@ fn record(info: &siginfo_t, context: &mut ucontext_t) {
     }
     // SAFETY: `attach` set the inbox, which outlives the attachment; the two types are one structure.
     unsafe { (*inbox).put(*std::ptr::from_ref(info).cast::<SigInfo>()) };
+    leave_for_safepoint(context);
+    MASK.set(None);
+    // SAFETY: the kernel's mask has 64 bits.
+    unsafe { *(&raw mut context.uc_sigmask).cast::<u64>() = !SYNCHRONOUS.0 };
+}
+
+/// Sends the interrupted thread, whose interrupt word is set, to its next safepoint: out of a unit, or of a system call that has not begun.
+fn leave_for_safepoint(context: &mut ucontext_t) {
     fault::leave_unit(context);
     let window = arch::window();
     let pc = crate::arch::context_pc(context);
     if (window.check..window.end).contains(&pc) {
         crate::arch::context_set_pc(context, window.interrupted);
     }
-    MASK.set(None);
-    // SAFETY: the kernel's mask has 64 bits.
-    unsafe { *(&raw mut context.uc_sigmask).cast::<u64>() = !SYNCHRONOUS.0 };
 }
 
 const _: () = assert!(size_of::<SigInfo>() == size_of::<siginfo_t>());
