@@ -95,7 +95,7 @@ impl Emitter {
     /// `h << bits | low` in a scratch register.
     fn dividend(&mut self, h: X, low: Value) -> Result<X, EmitError> {
         let (bits, x) = (self.ty(low).bits(), self.x(low)?);
-        let s = if matches!(h.0, 0 | 16 | 17 | 30) { h } else { self.scratch() };
+        let s = self.scratch_from(h);
         self.word(e::op_field(e::UBFM, Size::X, s, h, 64 - bits, 63 - bits));
         self.word(e::op_field(e::BFM, Size::X, s, x, 0, bits - 1));
         Ok(s)

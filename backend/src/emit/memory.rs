@@ -148,8 +148,7 @@ impl Emitter {
 
     /// `base + disp` in a scratch register: the base itself if it is one.
     fn rebased(&mut self, base: X, disp: i32) -> X {
-        let s = if matches!(base.0, 0 | 16 | 17 | 30) { base } else { self.scratch() };
-        self.held = Held::Nothing;
+        let s = self.scratch_from(base);
         self.add_disp(s, base, disp);
         s
     }

@@ -276,6 +276,17 @@ impl Emitter {
         SCRATCH[n % SCRATCH.len()]
     }
 
+    /// A scratch register for what is made of `r`: that itself, if it is one, and then it does not hold any more what it held.
+    pub(super) fn scratch_from(&mut self, r: X) -> X {
+        if !SCRATCH.contains(&r) {
+            return self.scratch();
+        }
+        if r == SCRATCH[0] {
+            self.held = Held::Nothing;
+        }
+        r
+    }
+
     /// A scratch register with a constant, not to be written.
     pub(super) fn scratch_constant(&mut self, imm: u64) -> X {
         if self.held == Held::Constant(imm) && self.regs.scratch == 0 {
