@@ -11,7 +11,7 @@ Programs of more than a line stand in tests/real/. Servers listen on sockets in 
 interface, and every process of a case is killed at its end.
 
 Debian packages: bash coreutils findutils tar gzip perl python3 sqlite3 gcc openssl p7zip-full xz-utils nodejs default-jdk-headless
-luajit golang-go ruby ocaml-nox php-cli mono-mcs redis-server redis-tools nginx-light curl postgresql stress-ng ghc chromium
+luajit golang-go ruby ocaml-nox php-cli mono-mcs redis-server redis-tools nginx-light curl postgresql mariadb-server fio qemu-utils stress-ng ghc chromium
 """
 import argparse, glob, json, os, shutil, signal, subprocess, sys, tempfile, time
 
@@ -64,6 +64,8 @@ CASES = [
  ("postgres", shell(". @postgres.sh"), "psql", SLOW),
  ("stress-ng", shell("set cpu vm fork futex signal sigsegv mmap pipe; . @stress.sh"), "stress-ng", SLOW),
  ("stress-ng-host", shell("set userfaultfd io-uring; . @stress.sh"), "stress-ng", SLOW), # qemu-user has neither
+ ("io-uring", shell(". @fio.sh"), "fio qemu-img qemu-io", SLOW), # qemu-user has none
+ ("mariadb", shell(". @mariadb.sh"), "mariadbd mariadb", SLOW),
  ("chromium", shell(". @chromium.sh"), "chromium", SLOW),
 ]
 

@@ -127,24 +127,35 @@ fn stat_at(call: &mut Call<'_>, dirfd: u64, path: usize, found_at: u64, buf: usi
 
 fn write_stat(call: &Call<'_>, buf: usize, found: &libc::stat, dirfd: u64, path: Option<usize>) -> Result {
     let found = Stat::from(found);
+    let path = path.map_or(0, |path| call.args[path]);
     let st_nlink = tasks::links(call, dirfd, path, found.st_mode, found.st_nlink);
     call.write(buf, &Stat { st_nlink, ..found })
 }
 
 /// `int statx(int dirfd, const char *path, int flags, unsigned int mask, struct statx *buf)`.
 pub(crate) fn statx(call: &mut Call<'_>) -> Result {
+    call.pass()?;
+    show_links(call, call.args[0], call.args[1], GuestAddr(call.args[4]))?;
+    Ok(0)
+}
+
+/// Corrects the links of what was found at the path at `path`: the `struct statx` is at `buf`. Whether there was something to correct.
+pub(crate) fn show_links(
+    call: &Call<'_>,
+    dirfd: u64,
+    path: u64,
+    buf: GuestAddr,
+) -> std::result::Result<bool, Errno> {
     // include/uapi/linux/stat.h.
     const STX_NLINK: u64 = 16;
     const STX_MODE: u64 = 28;
-    call.pass()?;
-    let at = |offset| GuestAddr(call.args[4].wrapping_add(offset));
-    let found: u32 = access::read(at(STX_NLINK))?;
-    let mode: u16 = access::read(at(STX_MODE))?;
-    let links = tasks::links(call, call.args[0], Some(1), mode.into(), found.into());
+    let found: u32 = access::read(buf.wrapping_add(STX_NLINK))?;
+    let mode: u16 = access::read(buf.wrapping_add(STX_MODE))?;
+    let links = tasks::links(call, dirfd, path, mode.into(), found.into());
     if links != found.into() {
-        access::write(at(STX_NLINK), &(links as u32))?;
+        access::write(buf.wrapping_add(STX_NLINK), &(links as u32))?;
     }
-    Ok(0)
+    Ok(links != found.into())
 }
 
 /// `int access(const char *path, int mode)`.

@@ -9,7 +9,7 @@
 //!
 //! The directory is known by what is in it, not by a path: programs reach it through descriptors, and where they have changed their root.
 
-use crate::call::Call;
+use crate::call::{Call, text_at};
 use crate::host;
 use calque_runtime::Process;
 use std::ffi::CString;
@@ -31,13 +31,19 @@ fn is_of_threads(call: &Call<'_>, dirfd: u64, path: &[u8]) -> bool {
     has(&format!("{}/comm", call.thread.tid)) && !has("self")
 }
 
-/// Links of what was found at the path that argument `path` is, from `dirfd`, or at `dirfd` itself, as the guest is to see them.
-pub(crate) fn links(call: &Call<'_>, dirfd: u64, path: Option<usize>, mode: u32, links: u64) -> u64 {
+/// Whether the directory may be known by this path, unless a symbolic link of another name leads to it.
+pub(crate) fn may_be_of_threads(path: &[u8]) -> bool {
+    let name = path.split(|byte| *byte == b'/').rfind(|name| !name.is_empty()).unwrap_or_default();
+    [&b""[..], b".", b"..", b"task"].contains(&name)
+}
+
+/// Links of what was found at the path at `path`, from `dirfd`, or at `dirfd` itself, as the guest is to see them.
+pub(crate) fn links(call: &Call<'_>, dirfd: u64, path: u64, mode: u32, links: u64) -> u64 {
     if mode != MODE || links <= NO_THREADS {
         return links;
     }
     // Null stands for an empty path.
-    let path = path.and_then(|path| call.text(path).ok()).unwrap_or_default();
+    let path = text_at(path).unwrap_or_default();
     if is_of_threads(call, dirfd, &path) { NO_THREADS + call.process().threads.here().len() as u64 } else { links }
 }
 
@@ -107,6 +113,16 @@ mod tests {
         let text = "7 (a) b) S 1 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 99 21 22\n";
         assert_eq!(stat(text, 3).unwrap(), text.replace(" 99 ", " 3 "));
         assert_eq!(stat("7 (a) S 1\n", 3), None);
+    }
+
+    #[test]
+    fn paths_of_the_directory() {
+        for path in [&b""[..], b".", b"/proc/self/task", b"/proc/7/task/", b"task", b"7/.."] {
+            assert!(may_be_of_threads(path));
+        }
+        for path in [&b"/proc/self/task/7"[..], b"tasks", b"/usr/bin/task.."] {
+            assert!(!may_be_of_threads(path));
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::call::{Call, each_in_iov, each_in_msg, guests_own, text_at};
 use crate::proc;
 use crate::row::{Dir, MSGHDR};
 use crate::strace;
-use crate::{file, host};
+use crate::{file, host, tasks};
 use calque_runtime::{GuestAddr, access, hidden};
 use libc::{AT_FDCWD, O_ACCMODE, O_CLOEXEC, O_CREAT, O_NOFOLLOW, O_PATH, O_RDONLY};
 use nix::errno::Errno;
@@ -132,7 +132,7 @@ static OPS: &[Op] = &[
     special("OPENAT",       Folder,  &[], open),
     op("CLOSE",             File,    &[]),
     special("FILES_UPDATE", Nothing, &[In(Addr, Each(4))], files_update),
-    op("STATX",             Folder,  &[Path(Addr), Out(Off, Bytes(256))]),
+    special("STATX",        Folder,  &[Path(Addr), Out(Off, Bytes(256))], statx),
     op("READ",              File,    &[OutOrProvided(Addr, Len)]),
     op("WRITE",             File,    &[In(Addr, Len)]),
     op("FADVISE",           File,    &[]),
@@ -366,6 +366,23 @@ impl Preparation<'_, '_> {
             super::close(fd);
         }
     }
+}
+
+/// `statx`: the path is at `addr`, flags are in `op_flags`, the mask in `len`, the result goes to `addr2`. What may be the directory of threads,
+/// of which the guest is not to see all (`tasks.rs`), is looked at here; if it is that, the kernel only completes the entry.
+fn statx(preparation: &mut Preparation<'_, '_>, entry: &mut Entry) -> Result {
+    /// `IORING_OP_NOP`.
+    const NOP: u8 = 0;
+    let call = &*preparation.call;
+    if !tasks::may_be_of_threads(&text_at(entry.addr).unwrap_or_default()) {
+        return Ok(());
+    }
+    let (folder, buf) = (entry.fd as u64, GuestAddr(entry.off));
+    let found = host::quick(libc::SYS_statx, [folder, entry.addr, entry.op_flags.into(), entry.len.into(), buf.0]);
+    if found.is_ok() && file::show_links(call, folder, entry.addr, buf)? {
+        *entry = Entry { opcode: NOP, flags: entry.flags, fd: -1, user_data: entry.user_data, ..Entry::default() };
+    }
+    Ok(())
 }
 
 /// `epoll_ctl`: the operation is in `len`, the descriptor in `off`, `struct epoll_event`, whose layout is x86-64's, at `addr`.

@@ -189,6 +189,11 @@ static void files(struct ring *r) {
     next(r, STATX, sub, "file", STATX_SIZE, (uintptr_t)&st);
     n = once(r);
     printf(" statx %s %d\n", name(n), (int)st.stx_size);
+    // A directory whose links are threads: as many as the call counts.
+    struct statx same;
+    next(r, STATX, AT_FDCWD, "/proc/self/task", STATX_NLINK, (uintptr_t)&st);
+    printf("threads %s", name(once(r)));
+    printf(" %s\n", !statx(AT_FDCWD, "/proc/self/task", 0, STATX_NLINK, &same) && same.stx_nlink == st.stx_nlink ? "counted alike" : "not");
     symlink("file", "/tmp/uring-link");
     uint64_t how[3] = {O_RDONLY | O_NOFOLLOW, 0, 0};
     next(r, OPENAT2, AT_FDCWD, "/tmp/uring-link", sizeof how, (uintptr_t)how);
