@@ -48,8 +48,13 @@ fn note_writer(call: &Call<'_>, fd: u64, flags: u32) {
 
 /// Code that is mapped from a file which the guest may write to from now on may change; all code, if the file is the memory.
 pub(crate) fn opened_for_writing(process: &Process, fd: u64) {
-    process.mem.opened_for_writing(fd as i32);
-    if proc::is_own_memory(fd) {
+    let mut found = libc::stat::zeroed();
+    if host::quick(libc::SYS_fstat, [fd, host::out(&mut found)]).is_err() {
+        // Another thread has closed it again.
+        return;
+    }
+    process.mem.opened_for_writing(found.st_dev, found.st_ino);
+    if proc::is_own_memory(fd, &found) {
         process.mem.opened_as_file();
     }
 }
@@ -140,12 +145,7 @@ pub(crate) fn statx(call: &mut Call<'_>) -> Result {
 }
 
 /// Corrects the links of what was found at the path at `path`: the `struct statx` is at `buf`. Whether there was something to correct.
-pub(crate) fn show_links(
-    call: &Call<'_>,
-    dirfd: u64,
-    path: u64,
-    buf: GuestAddr,
-) -> std::result::Result<bool, Errno> {
+pub(crate) fn show_links(call: &Call<'_>, dirfd: u64, path: u64, buf: GuestAddr) -> std::result::Result<bool, Errno> {
     // include/uapi/linux/stat.h.
     const STX_NLINK: u64 = 16;
     const STX_MODE: u64 = 28;

@@ -28,8 +28,14 @@ pub(crate) fn entry(path: &[u8]) -> Option<&str> {
     ours.then_some(name)
 }
 
-/// Whether `fd` is this process's memory as a file, by whatever path it was opened.
-pub(crate) fn is_own_memory(fd: u64) -> bool {
+/// Whether `fd`, a file of which this was `found`, is this process's memory as a file, by whatever path it was opened.
+pub(crate) fn is_own_memory(fd: u64, found: &libc::stat) -> bool {
+    // fs/proc/base.c: `REG("mem", S_IRUSR|S_IWUSR, ...)`, in a file system without a device. Few others look so, and asking for the path costs more
+    // than opening the file.
+    let may_be = found.st_mode == libc::S_IFREG | 0o600 && found.st_size == 0 && libc::major(found.st_dev) == 0;
+    if !may_be {
+        return false;
+    }
     let path = std::fs::read_link(format!("/proc/self/fd/{fd}"));
     path.is_ok_and(|path| entry(path.as_os_str().as_bytes()) == Some("mem"))
 }

@@ -370,7 +370,7 @@ pub(crate) static TABLE: &[Row] = &[
     r(308, "setns",                   Pass,                          Quick,  Full, &[Fd, Bits(&CLONE)], ""),
     r(309, "getcpu",                  Pass,                          Quick,  Full, &[OutS(U32), OutS(U32), Hex], ""),
     r(310, "process_vm_readv",        Pass,                          Quick,  Full, &[Pid, OutIov(2), Size, InIov(4), Size, Hex], "own process: the translator's memory is EFAULT"),
-    r(311, "process_vm_writev",       Pass,                          Quick,  Full, &[Pid, InIov(2), Size, OutIov(4), Size, Hex], "own process: the translator's memory is EFAULT"),
+    r(311, "process_vm_writev",       Pass,                          Quick,  Full, &[Pid, InIov(2), Size, OutIov(4), Size, Hex], "own process: the translator's memory is EFAULT; another's: so are pages from which it has run code, which are write-protected there"),
     r(312, "kcmp",                    Pass,                          Quick,  Full, &[Pid, Pid, Int, Hex, Hex], ""),
     r(313, "finit_module",            Fail(EPERM),                   Quick,  No,   &[Fd, Str, Hex], "EPERM"),
     r(314, "sched_setattr",           Pass,                          Quick,  Full, &[Pid, InS(Blob(48)), Hex], ""),

@@ -715,9 +715,8 @@ impl GuestMap {
         Trust::Given
     }
 
-    /// The guest has opened the file of `fd` for writing: code that is mapped from it may change without a write to its page.
-    pub fn opened_for_writing(&self, fd: RawFd) {
-        let Ok((dev, ino)) = identity(fd) else { return };
+    /// The guest has opened this file for writing: code that is mapped from it may change without a write to its page.
+    pub fn opened_for_writing(&self, dev: u64, ino: u64) {
         let mut state = self.lock();
         let same =
             |kind: &Kind| matches!(&kind.backing, Backing::File { file, .. } if file.dev == dev && file.ino == ino);
@@ -1062,19 +1061,14 @@ fn is_writable(fd: RawFd) -> bool {
     flags >= 0 && flags & libc::O_ACCMODE != libc::O_RDONLY
 }
 
-/// Device and inode of a file.
-fn identity(fd: RawFd) -> Result<(u64, u64), Errno> {
+fn backing_of(fd: RawFd) -> Result<Backing, Errno> {
     // SAFETY: `stat` is plain data and written by the call.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: as above.
     if unsafe { libc::fstat(fd, &mut stat) } != 0 {
         return Err(Errno::last());
     }
-    Ok((stat.st_dev, stat.st_ino))
-}
-
-fn backing_of(fd: RawFd) -> Result<Backing, Errno> {
-    let (dev, ino) = identity(fd)?;
+    let (dev, ino) = (stat.st_dev, stat.st_ino);
     let path = std::fs::read_link(Path::new("/proc/self/fd").join(fd.to_string())).unwrap_or_default();
     Ok(Backing::File { file: Arc::new(FileId { path, dev, ino }), delta: 0 })
 }
