@@ -101,19 +101,12 @@ static void *play(void *n) {
     return NULL;
 }
 static void do_pingpong(long n) { turn = players = 0; in_two(play, n); }
-static void *compute(void *n) {
-    unsigned long x = 1, table[256] = {0};
-    for (long i = (long)n; i > 0; i--) { x = x * 6364136223846793005 + 1; table[x >> 56] += x >> 33; }
-    return (void *)table[x & 255];
-}
-static void do_alone(long n) { sink = (long)compute((void *)n); }
-static void do_both(long n) { in_two(compute, n); }
 
 static const struct { const char *name; void (*run)(long); } all[] = {
     {"syscall", do_syscall}, {"rdtsc", do_rdtsc}, {"cpuid", do_cpuid}, {"fsbase", do_fsbase}, {"mxcsr", do_mxcsr},
     {"leaf", do_leaf}, {"deep", do_deep}, {"setjmp", do_setjmp}, {"pgfault", do_pgfault}, {"divzero", do_divzero},
     {"ptemod", do_ptemod}, {"fib", do_fib}, {"indirect", do_indirect}, {"loop", do_loop}, {"signal", do_signal},
-    {"clock", do_clock}, {"mutex", do_mutex}, {"pingpong", do_pingpong}, {"alone", do_alone}, {"both", do_both},
+    {"clock", do_clock}, {"mutex", do_mutex}, {"pingpong", do_pingpong},
 };
 
 static double seconds(void) {

@@ -1,4 +1,4 @@
-//! Single mechanisms: what a guest pays for each under each runner (`guests/micro.c`), and what lifting and compiling cost.
+//! Single mechanisms: what a guest pays for each under each runner (`guests/micro.c`), for a second thread, and what lifting and compiling cost.
 
 use crate::measure;
 use crate::programs;
@@ -20,7 +20,7 @@ use std::time::Instant;
 
 /// What `micro` calls it, what it is. The nanobenchmarks of Adams and Agesen first.
 #[rustfmt::skip]
-const GUEST: [(&str, &str); 20] = [
+const GUEST: [(&str, &str); 18] = [
     ("syscall",  "system call (getppid)"),
     ("rdtsc",    "emulated instruction: RDTSC"),
     ("cpuid",    "emulated instruction: CPUID"),
@@ -39,14 +39,16 @@ const GUEST: [(&str, &str); 20] = [
     ("clock",    "clock_gettime"),
     ("mutex",    "mutex that two threads want"),
     ("pingpong", "to another thread and back, by futex"),
-    ("alone",    "round of arithmetic, one thread"),
-    ("both",     "the same in each of two threads"),
 ];
+
+/// Work that two threads do beside each other (`guests/scaling.c`).
+const SCALING: [&str; 4] = ["arithmetic", "memory", "calls", "allocation"];
 
 /// All single mechanisms, in Markdown; the best of `runs` counts.
 pub(crate) fn report(runners: &[Runner], runs: u32) -> String {
     let mut text = String::from("\n## Single mechanisms, nanoseconds each\n\n");
     guest_side(&mut text, runners, runs);
+    scaling(&mut text, runners, runs);
     translator_side(&mut text, runs);
     text
 }
@@ -71,6 +73,31 @@ fn best_of(words: &[String], runs: u32) -> String {
     let value = |sample: measure::Sample| sample.line.trim().parse::<f64>().ok();
     let best = runs.filter_map(Result::ok).filter_map(value).fold(f64::INFINITY, f64::min);
     if best.is_finite() { format!("{best:.1}") } else { "-".into() }
+}
+
+/// What a second thread costs the first.
+fn scaling(text: &mut String, runners: &[Runner], runs: u32) {
+    let Ok(guest) = programs::guest("scaling", "scaling.c", &["-O2", "-pthread"]) else { return };
+    let names: Vec<&str> = runners.iter().map(|r| r.name.as_str()).collect();
+    text.push_str("\n## Two threads\n\nNanoseconds for a round of work, by one thread; the same by each of two at once; and the ratio.\n\n");
+    let _ = writeln!(text, "| work | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
+    for what in SCALING {
+        let _ = write!(text, "| {what} |");
+        for runner in runners {
+            let words = runner.command(&[guest[0].clone(), what.into()]);
+            let of_run = |sample: measure::Sample| {
+                let mut times = sample.line.split_whitespace().map(str::parse::<f64>);
+                Some([times.next()?.ok()?, times.next()?.ok()?])
+            };
+            let runs = (0..runs).filter_map(|_| measure::run(&words, Path::new(".")).ok()).filter_map(of_run);
+            let least = runs.reduce(|[a, b], [c, d]| [a.min(c), b.min(d)]);
+            let _ = match least {
+                Some([one, two]) => write!(text, " {one:.3}, {two:.3}, {:.3} |", two / one),
+                None => write!(text, " - |"),
+            };
+        }
+        text.push('\n');
+    }
 }
 
 /// Costs by guest instruction of lifting, optimising and compiling the code of a guest of `bench/guests`.
