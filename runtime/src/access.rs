@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 use crate::arch;
-use crate::memory::GUEST_END;
+use crate::memory::is_guests;
 use crate::profile;
 use crate::thread::Access;
 use bytemuck::{AnyBitPattern, NoUninit};
@@ -35,7 +35,7 @@ impl From<Fault> for Errno {
 /// Checks that `len` bytes at `addr` are the guest's to name (mapped or not).
 pub fn check(addr: GuestAddr, len: usize, access: Access) -> Result<(), Fault> {
     match addr.0.checked_add(len as u64) {
-        Some(end) if end <= GUEST_END => Ok(()),
+        Some(end) if is_guests(addr.0, end) => Ok(()),
         _ => Err(Fault { addr, access }),
     }
 }
@@ -288,7 +288,9 @@ mod tests {
 
     #[test]
     fn addresses_beyond_the_guest_are_refused() {
-        for addr in [GUEST_END, GUEST_END - 3, u64::MAX - 1, 1 << 63] {
+        use crate::memory::GUEST_END;
+        let local = 0u8;
+        for addr in [&raw const local as u64, GUEST_END, GUEST_END - 3, u64::MAX - 1, 1 << 63] {
             assert_eq!(read::<u32>(GuestAddr(addr)).unwrap_err().addr, GuestAddr(addr));
         }
     }

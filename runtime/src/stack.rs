@@ -6,7 +6,7 @@
 
 use crate::access;
 use crate::cpuid;
-use crate::memory::{STACK_MAX, STACK_TOP};
+use crate::memory::{STACK_MAX, tops};
 use crate::process::Process;
 use calque_ir::addr::GUEST_PAGE;
 use calque_ir::{GuestAddr, GuestRange};
@@ -36,12 +36,13 @@ const STACK_DEFAULT: u64 = 8 << 20;
 pub(crate) fn map(process: &Process, executable: bool) -> Result<GuestRange, Errno> {
     let limit = getrlimit(Resource::RLIMIT_STACK).map_or(STACK_DEFAULT, |(soft, _)| soft);
     let size = limit.clamp(STACK_DEFAULT, STACK_MAX).next_multiple_of(GUEST_PAGE);
-    let start = GuestAddr(STACK_TOP - size);
+    let top = tops().stack;
+    let start = GuestAddr(top - size);
     let prot = libc::PROT_READ | libc::PROT_WRITE | if executable { libc::PROT_EXEC } else { 0 };
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
     process.mem.mmap(start, size, prot, flags, -1, 0)?;
     process.mem.set_name(start, size, "[stack]");
-    Ok(GuestRange { start, end: GuestAddr(STACK_TOP) })
+    Ok(GuestRange { start, end: GuestAddr(top) })
 }
 
 /// Strings that grow down from the top of the stack.

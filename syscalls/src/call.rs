@@ -14,7 +14,7 @@ use crate::row::{Arg, Dir, How, IOV_MAX, Restart, Row};
 use crate::table;
 use bytemuck::{AnyBitPattern, NoUninit};
 use calque_runtime::load::in_sysroot;
-use calque_runtime::memory::GUEST_END;
+use calque_runtime::memory::{is_guest_address, is_guests};
 use calque_runtime::signal::NOT_STARTED;
 use calque_runtime::{GuestAddr, Outcome, Process, Thread, access, hidden};
 use nix::errno::Errno;
@@ -90,7 +90,7 @@ impl<'a> Call<'a> {
                 Arg::Fd | Arg::DirFd if hidden::is_hidden(value as i32) => return Err(Errno::EBADF),
                 Arg::Fd | Arg::DirFd => {}
                 // The kernel might follow it although no type says how; handlers check their own.
-                Arg::Ptr if value >= GUEST_END && matches!(self.row.how, How::Pass) => return Err(Errno::EFAULT),
+                Arg::Ptr if !is_guest_address(value) && matches!(self.row.how, How::Pass) => return Err(Errno::EFAULT),
                 Arg::Ptr => {}
                 _ => self.admit_memory(i, arg)?,
             }
@@ -307,7 +307,7 @@ pub(crate) fn text_at(at: u64) -> Result<Vec<u8>, Errno> {
 /// Checks that a buffer is the guest's; how much of it the kernel may follow, which takes at most MAX_RW_COUNT bytes.
 pub(crate) fn guests_own(addr: u64, len: u64) -> Result<u64, Errno> {
     let len = len.min(0x7fff_f000);
-    if addr >= GUEST_END || addr + len > GUEST_END { Err(Errno::EFAULT) } else { Ok(len) }
+    if addr.checked_add(len).is_some_and(|end| is_guests(addr, end)) { Ok(len) } else { Err(Errno::EFAULT) }
 }
 
 /// Takes a buffer: direction, address, length.

@@ -116,7 +116,7 @@ pub(crate) fn epoll_pwait2(call: &mut Call<'_>) -> Result {
 }
 
 /// Most events taken from the kernel at once; a program that asks for more gets the rest with its next call.
-const MAX_EVENTS: u64 = 1024;
+const MAX_EVENTS: u64 = 1 << 16;
 
 /// Waits by the host's call `nr` and hands on the events in the guest's layout.
 fn epoll(call: &mut Call<'_>, mask: Option<u64>, nr: libc::c_long) -> Result {

@@ -3,7 +3,7 @@
 use crate::call::{AT_FDCWD, Call};
 use crate::host;
 use crate::proc;
-use calque_runtime::memory::GUEST_END;
+use calque_runtime::memory::{GUEST_END, is_guest_address, is_guests};
 use calque_runtime::spawn::CloneArgs;
 use calque_runtime::{GuestAddr, Outcome, access, exec};
 use nix::errno::Errno;
@@ -169,7 +169,7 @@ pub(crate) fn futex(call: &mut Call<'_>) -> Result {
         args[4] = 0;
     }
     let pointers = [(0, true), (3, FUTEX_TIMED.contains(&op)), (4, true)];
-    if pointers.iter().any(|&(i, is_pointer)| is_pointer && args[i] >= GUEST_END) {
+    if pointers.iter().any(|&(i, is_pointer)| is_pointer && !is_guest_address(args[i])) {
         return Err(Errno::EFAULT);
     }
     call.host(libc::SYS_futex, args)
@@ -188,14 +188,11 @@ const ARCH_GET_GS: u32 = 0x1004;
 const ARCH_GET_CPUID: u32 = 0x1011;
 const ARCH_SET_CPUID: u32 = 0x1012;
 
-/// `TASK_SIZE_MAX` of x86-64 with four-level page tables: bases above are EPERM.
-const TASK_SIZE_MAX: u64 = (1 << 47) - 4096;
-
 /// `int arch_prctl(int op, unsigned long addr)`.
 pub(crate) fn arch_prctl(call: &mut Call<'_>) -> Result {
     let value = call.args[1];
     match call.uint(0) {
-        ARCH_SET_FS | ARCH_SET_GS if value >= TASK_SIZE_MAX => return Err(Errno::EPERM),
+        ARCH_SET_FS | ARCH_SET_GS if value >= GUEST_END => return Err(Errno::EPERM),
         ARCH_SET_FS => call.thread.cpu.fs_base = value,
         ARCH_SET_GS => call.thread.cpu.gs_base = value,
         ARCH_GET_FS => return call.write(1, &call.thread.cpu.fs_base),
@@ -264,7 +261,7 @@ pub(crate) fn prctl(call: &mut Call<'_>) -> Result {
     }
     match prctl_kind(call.int(0)) {
         None => return Err(Errno::EINVAL),
-        Some(Prctl::Pointer) if call.args[1] >= GUEST_END => return Err(Errno::EFAULT),
+        Some(Prctl::Pointer) if !is_guest_address(call.args[1]) => return Err(Errno::EFAULT),
         Some(Prctl::Pointer) => call.will_be_written(call.addr(1), 16),
         Some(Prctl::Number) => {}
     }
@@ -275,7 +272,7 @@ pub(crate) fn prctl(call: &mut Call<'_>) -> Result {
 /// `PR_SET_VMA`: names a range of anonymous memory, in the host's maps only.
 fn set_vma(call: &mut Call<'_>) -> Result {
     let [option, what, addr, len, name, _] = call.args;
-    let inside = addr.checked_add(len).is_some_and(|end| end <= GUEST_END) && name < GUEST_END;
+    let inside = addr.checked_add(len).is_some_and(|end| is_guests(addr, end)) && is_guest_address(name);
     if !inside {
         return Err(Errno::ENOMEM);
     }

@@ -6,7 +6,7 @@
 
 use crate::abi::userfault::{self, Use};
 use crate::call::Call;
-use calque_runtime::memory::GUEST_END;
+use calque_runtime::memory::is_guests;
 use calque_runtime::{GuestAddr, access};
 use nix::errno::Errno;
 
@@ -46,7 +46,7 @@ fn on_memory(call: &mut Call<'_>, request: u32) -> Result {
     for &(at, len, how) in userfault::ranges(request) {
         let word = |i: usize| access::read::<u64>(GuestAddr(call.args[2].wrapping_add(8 * i as u64)));
         let (start, len) = (word(at)?, word(len)?);
-        if start.checked_add(len).is_none_or(|end| end > GUEST_END) {
+        if start.checked_add(len).is_none_or(|end| !is_guests(start, end)) {
             return Err(Errno::EINVAL);
         }
         if how == Use::Changed {

@@ -24,8 +24,9 @@ pub enum Form {
 
 /// Bits of a pointer.
 const POINTER_BITS: u32 = 57;
-/// Bits of a guest's pc: where it can map memory, addresses are shorter.
-const PC_BITS: u32 = 46;
+/// Bits of a guest's pc: user space ends there. The last of the opcode's eleven above it shares bit 57 with the form, so where code is
+/// meant, [`Form::Recorded`] and [`Form::RecordedStack`] are one.
+const PC_BITS: u32 = 47;
 /// Selectors of user code and of its stack on Linux (`arch/x86/include/asm/segment.h`).
 const USER_CS: u16 = 0x33;
 const USER_SS: u16 = 0x2b;
@@ -113,7 +114,7 @@ fn pointer_of(word: u64) -> (u64, u16) {
 /// The same of `Reg::X87_CODE`.
 fn code_pointer_of(word: u64) -> (u64, u16) {
     match Form::split(word) {
-        (Form::Recorded, code) => (code & ((1 << PC_BITS) - 1), USER_CS),
+        (Form::Recorded | Form::RecordedStack, _) => (word & ((1 << PC_BITS) - 1), USER_CS),
         _ => pointer_of(word),
     }
 }
@@ -129,7 +130,7 @@ impl X87 {
     /// The opcode that goes with `Reg::X87_CODE`.
     pub(super) fn opcode_of(&self, code: u64) -> u16 {
         match Form::split(code) {
-            (Form::Recorded, code) => (code >> PC_BITS) as u16 & 0x7ff,
+            (Form::Recorded | Form::RecordedStack, _) => (code >> PC_BITS) as u16 & 0x7ff,
             _ => self.opcode,
         }
     }
@@ -183,16 +184,16 @@ mod tests {
     #[test]
     fn pointers_round_trip() {
         let mut cpu = CpuState::new();
-        for pointer in [0, 0x40_1000, 0x3fff_ffff_ffff, !7, 1 << 47, (1 << 56) - 1, !0 << 56] {
+        for pointer in [0, 0x40_1000, 0x7fff_ffff_efff, !7, 1 << 47, (1 << 56) - 1, !0 << 56] {
             cpu.x87.load_pointers(0x7ff, pointer, pointer);
             let loaded = Pointers { opcode: 0x7ff, instruction: pointer, operand: pointer, ..Pointers::default() };
             assert_eq!(cpu.x87.pointers(), loaded);
             for (stack, data_selector) in [(false, 0), (true, USER_SS)] {
                 cpu.x87.record(0x40_1234, 0x5d9, Some((pointer, stack)));
-                cpu.x87.record(0x3fff_ffff_fffe, 0x7ff, None);
+                cpu.x87.record(0x7fff_ffff_effe, 0x7ff, None);
                 let recorded = Pointers {
                     opcode: 0x7ff,
-                    instruction: 0x3fff_ffff_fffe,
+                    instruction: 0x7fff_ffff_effe,
                     code_selector: USER_CS,
                     operand: pointer,
                     data_selector,

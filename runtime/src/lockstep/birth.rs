@@ -76,8 +76,8 @@ pub(super) fn expose(map: &crate::memory::GuestMap) {
     }
 }
 
-/// Address of a page behind the guest's part of the address space that belongs to the controller: a SYSCALL instruction, and room.
-pub(super) const STUB: u64 = crate::memory::GUEST_END;
+/// Address of a page that belongs to the controller: a SYSCALL instruction, and room.
+pub(super) use crate::memory::CONTROLLERS_PAGE as STUB;
 
 /// Makes the page at [`STUB`]; whether that is possible.
 pub(super) fn make_stub() -> bool {

@@ -78,10 +78,13 @@ fn map(file: &File) -> io::Result<NonNull<u8>> {
 }
 
 impl Channel {
+    /// What its memory is called in `/proc/PID/maps`.
+    pub(crate) const NAME: &str = "calque diff";
+
     /// An empty channel, whose first seat is taken.
     pub(crate) fn new() -> io::Result<Channel> {
         use nix::sys::memfd::{MFdFlags, memfd_create};
-        let file = File::from(memfd_create(c"calque diff", MFdFlags::MFD_CLOEXEC)?);
+        let file = File::from(memfd_create(Self::NAME, MFdFlags::MFD_CLOEXEC)?);
         file.set_len(SEATS as u64 * SEAT_SIZE as u64)?;
         let channel = Channel { base: map(&file)?, file };
         channel.seat(0).head().given.store(1, Ordering::Relaxed);

@@ -13,7 +13,7 @@ use super::report;
 use super::rules::{self, Difference, Mask};
 use super::state::{Reader, State, Writer};
 use super::{Place, set_place};
-use crate::memory::{GUEST_END, MapOp};
+use crate::memory::{MapOp, neighbourhood};
 use crate::signal::signal_name;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -612,8 +612,10 @@ const CHUNK: u64 = 1 << 20;
 pub(super) fn memory_difference(leader: &Remote, follower: &Follower) -> Result<Option<Difference>> {
     let remote = follower.remote();
     let maps = std::fs::read_to_string(format!("/proc/{}/maps", remote.pid))?;
+    let kept = kept_by(remote.pid, &maps)?;
+    let is_guests = |start: &u64| *start != birth::STUB && !kept.iter().any(|range| range.contains(start));
     for line in maps.lines() {
-        let Some((start, end)) = range_of(line).filter(|(start, _)| *start < GUEST_END) else { continue };
+        let Some((start, end)) = range_of(line).filter(|(start, _)| is_guests(start)) else { continue };
         for at in (start..end).step_by(CHUNK as usize) {
             if let Some(row) = chunk_difference(leader, follower, at, end.min(at + CHUNK)) {
                 return Ok(Some(row));
@@ -622,6 +624,19 @@ pub(super) fn memory_difference(leader: &Remote, follower: &Follower) -> Result<
     }
     Ok(None)
 }
+
+/// Where in the mappings of an agent or its copy the translator lives (`memory/layout.rs`): around its image, its stack, and the channel, which
+/// lies where the kernel maps memory for it. Another agent's lie elsewhere.
+fn kept_by(pid: i32, maps: &str) -> Result<Vec<std::ops::Range<u64>>> {
+    let image = std::fs::read_link(format!("/proc/{pid}/exe"))?;
+    let image = image.to_string_lossy();
+    let is_ours = |line: &str| line.ends_with(&*image) || line.ends_with("[stack]") || line.contains(Channel::NAME);
+    let ours = maps.lines().filter(|line| is_ours(line)).filter_map(range_of);
+    Ok(ours.map(|(start, _)| neighbourhood(start)).chain(std::iter::once(VSYSCALL..u64::MAX)).collect())
+}
+
+/// The page of `vsyscall`, in kernel space.
+const VSYSCALL: u64 = 0xffff_ffff_ff60_0000;
 
 /// Start and end in a line of `/proc/PID/maps`.
 fn range_of(line: &str) -> Option<(u64, u64)> {

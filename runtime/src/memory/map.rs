@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code)]
 
-use super::layout::{GUEST_END, GUEST_START, IMAGES_TOP, LOW_END, LOW_START, MMAP_TOP, PIE_BASE};
+use super::layout::{GUEST_END, GUEST_START, IMAGES_TOP, LOW_END, LOW_START, PIE_BASE, is_guests, tops};
 use crate::arch;
 use calque_backend::sync::{AtomicBool, Mutex, MutexGuard};
 use calque_ir::{GuestAddr, GuestRange};
@@ -906,7 +906,7 @@ impl State {
     }
 
     fn is_free(&self, range: &std::ops::Range<u64>) -> bool {
-        range.end <= GUEST_END && !self.map.overlaps(range)
+        is_guests(range.start, range.end) && !self.map.overlaps(range)
     }
 
     /// Reserves the unmapped parts of `range`, so that MAP_FIXED over the whole cannot hit the translator (M1).
@@ -944,7 +944,7 @@ impl State {
         for range in area.ranges() {
             let mut top = range.end;
             while let Some(at) = self.highest_gap(range.start, top, len) {
-                match place(at) {
+                match if is_guests(at, at + len) { place(at) } else { Err(Errno::EEXIST) } {
                     // The translator lives there: further down.
                     Err(Errno::EEXIST) => top = at.saturating_sub(OBSTACLE_STEP),
                     other => return other,
@@ -996,12 +996,13 @@ impl Area {
         }
     }
 
-    /// Where to look, best first.
-    fn ranges(self) -> &'static [std::ops::Range<u64>] {
+    /// Where to look: first, and then.
+    fn ranges(self) -> [std::ops::Range<u64>; 2] {
+        let (any, nowhere) = (GUEST_START..tops().mmap, 0..0);
         match self {
-            Area::Any => std::slice::from_ref(const { &(GUEST_START..MMAP_TOP) }),
-            Area::Low => std::slice::from_ref(const { &(LOW_START..LOW_END) }),
-            Area::Images => &[PIE_BASE..IMAGES_TOP, GUEST_START..MMAP_TOP],
+            Area::Any => [any, nowhere],
+            Area::Low => [LOW_START..LOW_END, nowhere],
+            Area::Images => [PIE_BASE..IMAGES_TOP, any],
         }
     }
 }
@@ -1023,7 +1024,21 @@ const MAP_32BIT: i32 = 0x40;
 /// `mprotect` from the start of a mapping that grows down, the stack's, on (asm-generic/mman-common.h).
 const PROT_GROWSDOWN: i32 = 0x0100_0000;
 
+/// An address at which the kernel maps memory of Calque's.
+pub(super) fn probe() -> u64 {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a mapping of our own, given back at once.
+    unsafe {
+        let at = libc::mmap(std::ptr::null_mut(), PAGE_BYTES, libc::PROT_NONE, flags, -1, 0);
+        libc::munmap(at, PAGE_BYTES);
+        at as u64
+    }
+}
+
 fn claim(at: u64, len: u64) -> Result<(), Errno> {
+    if !is_guests(at, at.saturating_add(len)) {
+        return Err(Errno::EEXIST);
+    }
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
     // SAFETY: NOREPLACE touches nothing that exists.
     host_result(unsafe { libc::mmap(at as *mut _, len as usize, libc::PROT_NONE, flags, -1, 0) }).map(drop)

@@ -39,7 +39,7 @@ use crate::call::Call;
 use crate::host::{self, Zeroed};
 use crate::poll;
 use calque_ir::addr::GUEST_PAGE;
-use calque_runtime::memory::GUEST_END;
+use calque_runtime::memory::is_guest_address;
 use calque_runtime::{GuestAddr, access, hidden, lockstep};
 use entry::Preparation;
 use nix::errno::Errno;
@@ -361,7 +361,7 @@ fn wait(call: &mut Call<'_>, flags: u32) -> Result {
         return Err(Errno::EINVAL);
     }
     let wanted = call.read::<GetEvents>(4)?;
-    if wanted.limit >= GUEST_END {
+    if !is_guest_address(wanted.limit) {
         return Err(Errno::EFAULT);
     }
     let mask = poll::sigset(GuestAddr(wanted.sigmask), wanted.sigmask_size.into())?;

@@ -3,7 +3,7 @@
 use super::{Result, entry};
 use crate::abi::uring::{OP_SUPPORTED, PROBE, PROBE_OP};
 use crate::call::{Call, guests_own};
-use calque_runtime::memory::GUEST_END;
+use calque_runtime::memory::is_guest_address;
 use calque_runtime::{GuestAddr, access, hidden};
 use nix::errno::Errno;
 
@@ -80,7 +80,7 @@ static KINDS: &[(&str, Kind)] = &[
 pub(crate) fn register(call: &mut Call<'_>) -> Result {
     let (request, arg, n) = (call.uint(1) as usize, call.args[2], call.uint(3));
     let kind = KINDS.get(request).map_or(No, |row| row.1);
-    if arg >= GUEST_END {
+    if !is_guest_address(arg) {
         return Err(Errno::EFAULT);
     }
     admit(call, kind, arg, n)?;
