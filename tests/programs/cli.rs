@@ -57,6 +57,7 @@ pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
     });
     add("missing_linker", missing_linker);
     add("strace", strace);
+    add("ptrace", ptrace);
     if cfg!(target_arch = "aarch64") {
         add("first_runs", first_runs);
     }
@@ -123,6 +124,24 @@ fn strace() -> Result<(), Failed> {
     let last = "exit_group(0) = ?\n+++ exited with 0 +++\n";
     let complete = got.stderr.contains("write(1, \"78498\", 5) = 5\n") && got.stderr.ends_with(last);
     if complete { Ok(()) } else { Err(wrong(&command, last, &got)) }
+}
+
+/// A debugger or leak checker is told what does not work, and what does.
+fn ptrace() -> Result<(), Failed> {
+    let mut elf = fs::read(demo_file("demo.elf"))?;
+    let word = |at: usize| u64::from_le_bytes(elf[at..at + 8].try_into().expect("eight bytes")) as usize;
+    let entry = word(24);
+    let segments = (64..).step_by(56).take(usize::from(elf[56]));
+    let holds_entry = |header: &usize| (word(header + 16)..word(header + 16) + word(header + 32)).contains(&entry);
+    let header = segments.into_iter().find(holds_entry).ok_or("the demo's entry is in none of its segments")?;
+    let at = entry - word(header + 16) + word(header + 8);
+    // mov eax,101; xor edi,edi; syscall; neg eax; mov edi,eax; mov eax,231; syscall
+    let code = b"\xb8\x65\0\0\0\x31\xff\x0f\x05\xf7\xd8\x89\xc7\xb8\xe7\0\0\0\x0f\x05";
+    elf[at..at + code.len()].copy_from_slice(code);
+    let file = scratch("ptrace");
+    fs::write(&file, elf)?;
+    fs::set_permissions(&file, Permissions::from_mode(0o755))?;
+    says(calque([&file]), "ptrace is refused", libc::EPERM as u8)
 }
 
 /// What runs once is interpreted, and only what runs again is emitted; with tier 0 alone, all is emitted.

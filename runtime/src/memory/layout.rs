@@ -7,7 +7,7 @@
 //! | ... 0x0000_3fff_0000  | ELF images that `mmap` places, from the top down: interpreter, libraries |
 //! | 0x0000_3fff_0000      | the vDSO                                                   |
 //! | 0x0000_4000_0000      | `MAP_32BIT`, up to 0x8000_0000                             |
-//! | 0x0000_7000_0000      | code memory of identical translation (x86-64 hosts)        |
+//! | 0x0000_6000_0000      | code memory of identical translation (x86-64 hosts)        |
 //! | 0x5500_0000_0000      | brk of a PIE program                                       |
 //! | ... 0x7ed0_0000_0000  | mmap area, filled from its top down: heaps, stacks, data   |
 //! | ... 0x7ed8_0000_0000  | stack, growing down                                        |

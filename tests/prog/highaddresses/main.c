@@ -1,4 +1,4 @@
-// Memory where Linux's user space ends and clisp, the sanitizers and wine want it: data, shadows, code, buffers of system calls, futexes.
+// Memory where wine, clisp and the sanitizers want it, up to the end of user space: data, shadows, code, buffers of system calls, futexes.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -24,6 +24,8 @@ static void *at(uintptr_t where, size_t size, int prot, int how) {
 // What programs count on.
 static void usual_places(void) {
     static const struct { const char *whose; uintptr_t start, end; } places[] = {
+        {"wine's loader", 0x7d000000, 0x7d004000},
+        {"Windows' shared data", 0x7ffe0000, 0x7ffe1000},
         {"clisp's heap", 0x100000000000, 0x100004000000},
         {"AddressSanitizer's upper shadow", 0x02008fff7000, 0x10007fff8000},
         {"ThreadSanitizer's shadow", 0x010000000000, 0x200000000000},

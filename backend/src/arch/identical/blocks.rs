@@ -23,8 +23,8 @@ use std::sync::atomic::Ordering;
 mod models;
 
 /// Where code memory lies if the addresses are free: 32-bit displacements reach the first 2 GiB of the address space from there, where
-/// the runtime puts programs and libraries.
-const PLACE: usize = 0x7000_0000;
+/// the runtime puts programs and libraries. Wine's loader is linked to 0x7d00_0000, and what Windows shares with programs is at 0x7ffe_0000.
+const PLACE: usize = 0x6000_0000;
 /// Changes of what a unit takes for constant, a checked one its constants and a linkage stub's its target, after which it depends on that no longer.
 const CHANGES_OFTEN: u32 = 2;
 
