@@ -90,7 +90,9 @@ impl Queue {
             let process = Arc::clone(process);
             // The thread inherits the mask: no signal of the guest's can reach it.
             let mask = host::block_all();
+            let setxid = host::Setxid::keep();
             let spawned = std::thread::Builder::new().name("calque-compile".into()).spawn(move || worker(&process));
+            setxid.restore();
             host::set_mask_exactly(mask);
             // Without a thread (RLIMIT_NPROC) the guest goes on in the interpreter.
             self.started.store(spawned.is_ok(), Ordering::Release);

@@ -208,7 +208,9 @@ pub(crate) fn lodge(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errn
     // The landlord inherits the mask.
     let mask = host::block_all();
     let group = Arc::clone(&thread.group);
+    let setxid = host::Setxid::keep();
     let landlord = move || {
+        setxid.restore();
         let _member = group.join();
         if let Err(errno) = lodger.host(&group) {
             // The parent waits for this.

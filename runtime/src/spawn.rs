@@ -116,7 +116,11 @@ impl Thread {
         // The new host thread inherits the mask: no signal before it can take one.
         let mask = host::block_all();
         let builder = std::thread::Builder::new().stack_size(HOST_STACK);
-        let spawned = builder.spawn(move || child.main(&args, &sender));
+        let setxid = host::Setxid::keep();
+        let spawned = builder.spawn(move || {
+            setxid.restore();
+            child.main(&args, &sender);
+        });
         let tid = spawned.map_err(|_| Errno::EAGAIN).and_then(|_| receiver.recv().map_err(|_| Errno::EAGAIN)?);
         host::set_mask_exactly(mask);
         tid

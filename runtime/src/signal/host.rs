@@ -79,6 +79,28 @@ pub fn init() {
     });
 }
 
+/// The signal by which C libraries take a thread's `setuid` to the others (glibc's and Bionic's SIGSETXID).
+const SETXID: i32 = 33;
+
+/// The host's action for [`SETXID`], which follows from the guest's. With the first thread that is made in a process, the host's C library sets
+/// a handler of its own (`late_init`, `nptl/pthread_create.c`), which knows of no `setuid` of the guest's C library.
+pub struct Setxid(HostSigaction);
+
+impl Setxid {
+    /// Before a host thread is made.
+    pub fn keep() -> Setxid {
+        Setxid(sigaction(SETXID, None))
+    }
+
+    /// Afterwards, before any code of the guest's can send the signal to a thread of this process.
+    pub fn restore(self) {
+        let ours = [crate::arch::signal_entry(on_signal as *const () as usize), SIG_DFL as usize, SIG_IGN as usize];
+        if !ours.contains(&sigaction(SETXID, None).handler) {
+            sigaction(SETXID, Some(self.0));
+        }
+    }
+}
+
 /// Whether the host process ignores `signo`.
 pub fn is_ignored(signo: i32) -> bool {
     sigaction(signo, None).handler == SIG_IGN as usize

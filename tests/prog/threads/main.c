@@ -41,11 +41,32 @@ static void *worker(void *arg) {
     return (void *)(mine + id);
 }
 
+// Who the user is, is a matter of each thread on Linux: the C library takes a change to all others by a signal.
+static void *changes_user(void *arg) {
+    sem_post(&sem);
+    sem_wait(arg);
+    return (void *)(long)setuid(getuid());
+}
+
+static void users(void) {
+    pthread_t t;
+    sem_t go;
+    void *theirs;
+    sem_init(&go, 0, 0);
+    pthread_create(&t, NULL, changes_user, &go);
+    sem_wait(&sem);
+    printf("setgid %d, ", setgid(getgid()));
+    sem_post(&go);
+    pthread_join(t, &theirs);
+    printf("setuid %ld\n", (long)theirs);
+}
+
 static void *quick(void *arg) { atomic_fetch_add(&counter, (long)arg); return NULL; }
 
 int main(void) {
     pthread_t t[THREADS];
     sem_init(&sem, 0, 0);
+    users();
     for (long i = 0; i < THREADS; i++) pthread_create(&t[i], NULL, worker, (void *)i);
     long sum = 0;
     for (int i = 0; i < THREADS; i++) sem_wait(&sem);
