@@ -12,6 +12,7 @@ interface, and every process of a case is killed at its end.
 
 Debian packages: bash coreutils findutils tar gzip perl python3 sqlite3 gcc openssl p7zip-full xz-utils nodejs default-jdk-headless
 luajit golang-go ruby ocaml-nox php-cli mono-mcs redis-server redis-tools nginx-light curl postgresql mariadb-server fio qemu-utils stress-ng ghc chromium
+wine64 openssh-server valgrind sbcl clisp swi-prolog-nox erlang-base pypy3 libreoffice-calc-nogui
 """
 import argparse, glob, json, os, shutil, signal, subprocess, sys, tempfile, time
 
@@ -66,6 +67,17 @@ CASES = [
  ("stress-ng-host", shell("set userfaultfd io-uring; . @stress.sh"), "stress-ng", SLOW), # qemu-user has neither
  ("io-uring", shell(". @fio.sh"), "fio qemu-img qemu-io", SLOW), # qemu-user has none
  ("mariadb", shell(". @mariadb.sh"), "mariadbd mariadb", SLOW),
+ ("sanitizers", shell(". @sanitizers.sh"), "gcc", SLOW),
+ ("go-race", shell("cd $TMP && printf 'package main\nimport (\"fmt\";\"sync\")\nfunc main(){var w sync.WaitGroup;x:=0;for i:=0;i<4;i++{w.Add(1);go func(){x++;w.Done()}()};w.Wait();fmt.Println(\"done\")}\n' > r.go && GOCACHE=$TMP/gc GO111MODULE=off CGO_ENABLED=1 go build -race -o r r.go && ./r 2>err; echo $? $(grep -c 'DATA RACE' err)"), "go gcc", SLOW),
+ ("wine", shell(". @wine.sh"), "/usr/lib/wine/wine64", SLOW),
+ ("sshd", shell(". @sshd.sh"), "sshd"),
+ ("valgrind", shell("cd $TMP && printf '#include <stdlib.h>\nint main(int c,char**v){char*p=malloc(10);return p[c]+p[10];}' > m.c && gcc -g m.c -o m && valgrind -q ./m 2>err; grep -oE 'Invalid read|uninitialised' err | sort -u; valgrind --tool=none ls / 2>/dev/null | wc -l"), "valgrind gcc", SLOW),
+ ("sbcl", ["/usr/bin/sbcl", "--noinform", "--no-userinit", "--disable-debugger", "--load", script("lisp.lisp"), "--quit"]),
+ ("clisp", ["/usr/bin/clisp", "-q", script("lisp.lisp")]),
+ ("swipl", ["/usr/bin/swipl", "-g", "numlist(1,100000,L),sum_list(L,S),writeln(S),findall(X,(between(1,100000,X),X mod 7=:=0),Q),length(Q,N),writeln(N),concurrent_maplist([X,Y]>>(Y is X*X),[1,2,3,4],R),writeln(R),catch(call_with_time_limit(0.2,(repeat,fail)),E,(E=time_limit_exceeded->writeln(late);true)),halt(3)"]),
+ ("erlang", ["/usr/bin/erl", "-noshell", "-eval", "F=fun(F,N) when N<2->N;(F,N)->F(F,N-1)+F(F,N-2) end, S=self(), [spawn(fun()->S!{X,X*X} end)||X<-lists:seq(1,2000)], io:format(\"~p ~p ~p~n\",[F(F,18),lists:sum([receive {X,Y}->Y end||X<-lists:seq(1,2000)]),crypto:hash(sha256,<<1>>)]), init:stop(4)."]),
+ ("pypy", ["/usr/bin/pypy3", script("jit.py")]),
+ ("libreoffice", shell("cd $TMP && printf 'a,b\n1,2\n3,=A2*7\n' > a.csv && soffice --headless --convert-to 'csv:Text - txt - csv (StarCalc)' --outdir o a.csv >/dev/null 2>&1; cat o/a.csv"), "soffice", SLOW),
  ("chromium", shell(". @chromium.sh"), "chromium", SLOW),
 ]
 

@@ -1,0 +1,12 @@
+; Lisps with compilers, garbage collectors that protect pages, deep recursion and errors that are signals at first.
+(defun fib (n) (if (< n 2) n (+ (fib (- n 1)) (fib (- n 2)))))
+(compile 'fib)
+(print (fib 22))
+(let ((kept nil))
+  (dotimes (i 400000) (push (cons i (make-string 8)) kept) (when (zerop (mod i 50000)) (setf kept nil)))
+  (print (length kept)))
+(defun deep (n) (+ 1 (deep n)))
+(print (handler-case (deep 1) (storage-condition () 'too-deep) (error () 'too-deep)))
+(print (handler-case (/ (fib 1) 0) (division-by-zero () 'divided)))
+(print (expt 3 200))
+(terpri)
