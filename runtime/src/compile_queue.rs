@@ -17,7 +17,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::group::ThreadGroup;
+use crate::group::{ThreadGroup, Whose};
 use crate::process::Process;
 use crate::signal::host;
 use crate::tier::{Entry, Jit};
@@ -160,7 +160,7 @@ fn worker(process: &Arc<Process>) {
     // SAFETY: no memory is involved.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, libc::getpriority(libc::PRIO_PROCESS, 0) + NICER) };
     let mut compiler = Compiler::new(jit.host.clone());
-    let _member = process.home.join();
+    let _member = process.home.join(Whose::Translator);
     jit.queue.worker.store(Some(Arc::new(std::thread::current())));
     loop {
         let entry = jit.queue.pop(&process.home);

@@ -374,7 +374,7 @@ impl Thread {
     }
 
     /// Ends the process that the thread belongs to.
-    fn end_process(&self, code: i32) -> ! {
+    pub(crate) fn end_process(&self, code: i32) -> ! {
         let _stopped = fork::before_end(self, &self.group);
         self.process.exit(code)
     }

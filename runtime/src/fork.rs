@@ -31,7 +31,7 @@
 #![allow(unsafe_code)]
 
 use crate::access;
-use crate::group::{Stopped, ThreadGroup};
+use crate::group::{Stopped, ThreadGroup, Whose};
 use crate::lockstep;
 use crate::signal::{self, AltStack, ThreadSignals, clone_vfork, host};
 use crate::spawn::{CloneArgs, start_registers, store_tids};
@@ -211,7 +211,7 @@ pub(crate) fn lodge(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errn
     let setxid = host::Setxid::keep();
     let landlord = move || {
         setxid.restore();
-        let _member = group.join();
+        let _member = group.join(Whose::Translator);
         if let Err(errno) = lodger.host(&group) {
             // The parent waits for this.
             let _ = sender.send(Err(errno));
@@ -235,7 +235,7 @@ extern "C" fn child_main(lodger: *mut c_void) -> ! {
     let Lodger { child, args, parent, .. } = unsafe { &mut *lodger.cast::<Lodger>() };
     child.tid = nix::unistd::gettid().as_raw();
     let group = Arc::clone(&child.group);
-    let _member = group.join();
+    let member = group.join(Whose::Guest);
     store_tids(args, child.tid);
     mirror_signals(child, args);
     signal::move_inbox(child);
@@ -245,8 +245,10 @@ extern "C" fn child_main(lodger: *mut c_void) -> ! {
     }
     host::set_mask(child.signals.mask());
     let code = child.run();
+    let end = if member.end_first() { libc::SYS_exit_group } else { libc::SYS_exit };
     // SAFETY: ends the child alone; nothing of the parent's may be torn down.
-    unsafe { libc::_exit(code) }
+    unsafe { libc::syscall(end, code) };
+    unreachable!("neither returns")
 }
 
 /// What is known of the host's vfork.

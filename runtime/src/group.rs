@@ -14,6 +14,9 @@
 //! - **R3** A thread is listed before who makes it can come to rest; who has left the list is gone when the kernel says so. So the list is complete.
 //!
 //! A process that is *killed* is stopped nowhere: see `fork.rs`.
+//!
+//! The list also says which thread of the guest's is the last: with it and its status the process ends (`kernel/exit.c:
+//! synchronize_group_exit`), whatever threads the translator has beside it.
 
 use crate::signal::host;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +38,15 @@ pub(crate) struct ThreadGroup {
 
 struct Listed {
     tid: i32,
+    whose: Whose,
     state: State,
+}
+
+/// Whose thread it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Whose {
+    Guest,
+    Translator,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,9 +73,19 @@ pub(crate) struct Membership<'a> {
 }
 
 impl Membership<'_> {
-    /// The thread does nothing more but end: of a process's first thread, the kernel never says that it is gone.
-    pub(crate) fn end(self) {
+    /// The calling thread, one of the guest's but not the first, ends; whether it is the last.
+    pub(crate) fn end(&self) -> bool {
+        let mut threads = self.group.lock();
+        set(&mut threads, own_tid(), State::Leaving);
+        let is_alive = |thread: &Listed| thread.whose == Whose::Guest && thread.state != State::Leaving;
+        !threads.iter().any(is_alive)
+    }
+
+    /// The same of the first thread, which does nothing more but end: the kernel never says that it is gone.
+    pub(crate) fn end_first(self) -> bool {
+        let last = self.end();
         self.group.lock().retain(|thread| thread.tid != own_tid());
+        last
     }
 }
 
@@ -109,10 +130,10 @@ impl ThreadGroup {
     }
 
     /// Lists the calling thread.
-    pub(crate) fn join(&self) -> Membership<'_> {
+    pub(crate) fn join(&self, whose: Whose) -> Membership<'_> {
         let mut threads = self.lock();
         threads.retain(|thread| !thread.is_gone());
-        threads.push(Listed { tid: own_tid(), state: State::Running });
+        threads.push(Listed { tid: own_tid(), whose, state: State::Running });
         Membership { group: self }
     }
 
@@ -123,7 +144,7 @@ impl ThreadGroup {
 
     /// In the child of a fork: its only thread is the calling one.
     pub(crate) fn after_fork_in_child(&self) {
-        *self.lock() = vec![Listed { tid: own_tid(), state: State::Running }];
+        *self.lock() = vec![Listed { tid: own_tid(), whose: Whose::Guest, state: State::Running }];
         self.ending.store(false, Ordering::SeqCst);
     }
 

@@ -14,6 +14,7 @@
 
 use crate::access::{self, Fault, GuestMemory};
 use crate::fork;
+use crate::group::Whose;
 use crate::signal::{self, host};
 use crate::syscall::Outcome;
 use crate::thread::{Access, Thread};
@@ -141,10 +142,12 @@ impl Thread {
         crate::hidden::close_stand_ins();
         signal::install_host_handlers();
         let group = Arc::clone(&self.group);
-        let member = group.join();
+        let member = group.join(Whose::Guest);
         let code = self.run();
         self.release();
-        member.end();
+        if member.end_first() {
+            self.end_process(code);
+        }
         // SAFETY: ends this thread only; whatever its stack holds stays.
         unsafe { libc::syscall(libc::SYS_exit, code) };
         unreachable!("exit does not return")
@@ -154,7 +157,7 @@ impl Thread {
     fn main(mut self, args: &CloneArgs, parent: &mpsc::Sender<Result<i32, Errno>>) {
         let _bomb = AbortOnPanic;
         let group = Arc::clone(&self.group);
-        let _member = group.join();
+        let member = group.join(Whose::Guest);
         self.tid = nix::unistd::gettid().as_raw();
         if let Err(errno) = stop_sharing(THREAD_SHARES & !(args.flags as i32)) {
             let _ = parent.send(Err(errno));
@@ -165,9 +168,12 @@ impl Thread {
         let listed = process.threads.list();
         // The parent waits for this.
         let _ = parent.send(Ok(self.tid));
-        self.run();
+        let code = self.run();
         drop(listed);
         self.release();
+        if member.end() {
+            self.end_process(code);
+        }
     }
 
     /// The end of a guest thread that is not its process's: what others may wait for.

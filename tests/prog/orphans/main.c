@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ROUNDS 24
+#define ROUNDS 12
 #define HAMMERS 3
 #define RWX (PROT_READ | PROT_WRITE | PROT_EXEC)
 

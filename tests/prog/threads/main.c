@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { THREADS = 8, ROUNDS = 5000 };
@@ -63,6 +64,30 @@ static void users(void) {
 
 static void *quick(void *arg) { atomic_fetch_add(&counter, (long)arg); return NULL; }
 
+// A process whose threads end one by one, without exit_group, once its code is hot: with the last, and with its status.
+static volatile unsigned heat;
+static volatile int order;
+static void *last_or_not(void *arg) {
+    for (int i = 0; i < 2000000; i++) heat = heat * 3 + i;
+    if (arg) usleep(50000);
+    order = 1;
+    syscall(SYS_exit, 9);
+    return NULL;
+}
+static int one_by_one(void *first_goes_first) {
+    pid_t pid = fork();
+    if (pid == 0) {
+        pthread_t other;
+        pthread_create(&other, NULL, last_or_not, first_goes_first);
+        while (!first_goes_first && !order) usleep(1000);
+        if (!first_goes_first) usleep(50000);
+        syscall(SYS_exit, 7);
+    }
+    int status = -1;
+    waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
 int main(void) {
     pthread_t t[THREADS];
     sem_init(&sem, 0, 0);
@@ -82,5 +107,6 @@ int main(void) {
     printf("cmpxchg16b %d %ld %ld\n", done, ((long *)bytes)[0], ((long *)bytes)[1]);
     // What a futex operation does not take may be anything; registers hold what happens to be there.
     printf("wake %ld\n", syscall(SYS_futex, &counter, 0x81 /* FUTEX_WAKE | FUTEX_PRIVATE_FLAG */, 1, -4L, -4L, -4L));
+    printf("one by one %d %d\n", one_by_one(NULL), one_by_one(&heat));
     return 0;
 }
