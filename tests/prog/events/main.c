@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -17,6 +18,19 @@
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+
+// All that is ready comes at once, if there is room for it.
+static void many(void) {
+    static struct epoll_event ready[2000];
+    struct rlimit files;
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    int ep = epoll_create1(0), n = 0;
+    for (int fd; n < 1500 && (fd = eventfd(1, 0)) >= 0; n++)
+        epoll_ctl(ep, EPOLL_CTL_ADD, fd, &(struct epoll_event){.events = EPOLLIN, .data.fd = fd});
+    printf("all at once %d\n", epoll_wait(ep, ready, 2000, 0) == n);
+}
 
 int main(void) {
     int p[2], s[2];
@@ -98,5 +112,6 @@ int main(void) {
     clock_gettime(CLOCK_MONOTONIC, &b);
     printf("slept %d\n", (b.tv_sec - a.tv_sec) * 1000000000l + b.tv_nsec - a.tv_nsec >= 3000000);
     printf("time %d\n", time(NULL) > 1600000000);
+    many();
     return 0;
 }
