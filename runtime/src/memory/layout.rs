@@ -93,10 +93,15 @@ fn kept() -> &'static Kept {
         let page = CONTROLLERS_PAGE..CONTROLLERS_PAGE + calque_ir::addr::GUEST_PAGE;
         let ranges = [image, mapped, stack, page];
         let lowest = ranges.iter().map(|range| range.start).fold(GUEST_END, u64::min);
-        let is_free = |tops: &&Tops| !overlaps(&ranges, tops.mmap - MMAP_ROOM, tops.stack);
-        let tops = *TOPS.iter().find(is_free).unwrap_or(&TOPS[TOPS.len() - 1]);
+        let tops = tops_beside(&ranges);
         Kept { ranges, lowest, tops }
     })
+}
+
+/// The first of [`TOPS`] that none of these ranges is in the way of.
+fn tops_beside(kept: &[Range<u64>]) -> Tops {
+    let is_free = |tops: &&Tops| !overlaps(kept, tops.mmap - MMAP_ROOM, tops.stack);
+    *TOPS.iter().find(is_free).unwrap_or(&TOPS[TOPS.len() - 1])
 }
 
 fn overlaps(ranges: &[Range<u64>], start: u64, end: u64) -> bool {
@@ -119,4 +124,30 @@ pub fn is_guest_address(at: u64) -> bool {
 /// Where stacks, heaps and data lie in this process.
 pub fn tops() -> Tops {
     kept().tops
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stack_and_mmap_area_give_way_to_the_translator() {
+        // Where Linux puts a program's mappings with 28 random bits, and where it may with 32.
+        for (mapped, stack) in [(0x7efb_f7ff_f000, 0x7ed8_0000_0000), (0x7ed8_1000_0000, 0x3fff_ffff_f000)] {
+            let tops = tops_beside(&[neighbourhood(0x5555_5555_4000), neighbourhood(mapped)]);
+            assert_eq!(tops.stack, stack, "{mapped:#x}");
+        }
+    }
+
+    #[test]
+    fn the_translator_keeps_its_image_stack_and_mappings() {
+        let (local, boxed) = (0u8, Box::new(0u8));
+        for ours in [kept as *const () as u64, &raw const local as u64, &raw const *boxed as u64, CONTROLLERS_PAGE] {
+            assert!(!is_guest_address(ours) && !is_guests(ours - 1, ours + 1), "{ours:#x}");
+        }
+        for theirs in [GUEST_START, PIE_BASE, 0x2000_0000_0000, tops().mmap - 1, tops().stack - 1] {
+            assert!(is_guest_address(theirs), "{theirs:#x}");
+        }
+        assert!(!is_guest_address(GUEST_END) && is_guests(GUEST_START, GUEST_START));
+    }
 }
