@@ -415,7 +415,7 @@ fn every_operation_is_emitted() {
     let mut emitter = Emitter::new(HostIsa::parse("aarch64").expect("a host"));
     let mut failures = Vec::new();
     for memory_order in [MemoryOrder::Plain, MemoryOrder::Tso] {
-        let options = EmitOptions { memory_order, first_cell: 1 };
+        let options = EmitOptions { memory_order, first_cell: 1, ..EmitOptions::default() };
         for (case, region) in all_cases() {
             if let Err(e) = emitter.emit(&region, &options) {
                 failures.push(format!("{case}: {e}"));

@@ -121,8 +121,13 @@ fn asking(pc: u64) -> Region {
 
 #[test]
 fn deferred_flags_are_settled_for_whoever_wants_them() {
-    for (flags, expected) in [(FlagsAtEntry::Wanted, 1), (FlagsAtEntry::Dead, 0)] {
-        let mut runner = Runner::new();
+    for (precise_everywhere, flags, expected) in [
+        (false, FlagsAtEntry::Wanted, 1),
+        (false, FlagsAtEntry::Dead, 0),
+        (true, FlagsAtEntry::Wanted, 1),
+        (true, FlagsAtEntry::Dead, 0),
+    ] {
+        let mut runner = Runner { precise_everywhere, ..Runner::new() };
         let mut cpu = runner.state(&mut Random::new(1));
         (cpu.gpr[2], cpu.flags) = (0x5020, [0; 8]);
         let before = (cpu.gpr, cpu.xmm);
@@ -131,7 +136,8 @@ fn deferred_flags_are_settled_for_whoever_wants_them() {
         runner.tier0_jumps().insert(GuestAddr(0x5020), target.code, flags);
         assert_eq!(runner.run(&mut cpu, &jump), ExitReason::Link { cell: target.cells.start });
         assert_eq!(cpu.gpr[3], expected, "{flags:?}");
-        assert_eq!(cpu.flags[3], 1, "settled at the latest when code is left");
+        let are_kept = precise_everywhere || flags == FlagsAtEntry::Wanted;
+        assert_eq!(cpu.flags[3], u8::from(are_kept), "settled at the latest when code is left, unless dead");
         assert_eq!((&cpu.gpr[..3], &cpu.gpr[4..], cpu.xmm), (&before.0[..3], &before.0[4..], before.1));
         // Nobody knows the target: the dispatcher is asked.
         cpu.gpr[2] = 0x6000;

@@ -236,6 +236,14 @@ impl Emitter {
                 self.branch(e::b_cond(Cond::Eq, 0), Reach::Bits19, there);
             }
         }
+        if self.options.precise_everywhere {
+            self.put_sunk()?;
+        }
+        self.indirect(v)
+    }
+
+    /// Defers the flags of a block whose exit has not needed that so far.
+    fn put_sunk(&mut self) -> Result<(), EmitError> {
         for n in 0..self.sunk.len() {
             self.at = self.sunk[n];
             let (inst, fate) = (self.insts[self.at], self.plan.fates[self.at]);
@@ -243,15 +251,17 @@ impl Emitter {
             self.put(&inst)?;
             self.end_inst();
         }
+        self.sunk.clear();
         self.regs.next_inst(0, plan::NO_HOME, true);
-        let pc = self.x(v)?;
-        self.indirect(pc)
+        Ok(())
     }
 
-    /// A jump to a computed pc: straight to its code if the thread's jump cache knows it.
-    fn indirect(&mut self, pc: X) -> Result<(), EmitError> {
+    /// A jump to a computed pc: straight to its code if the thread's jump cache knows it. Flags are dead there, but for what lets deferred ones
+    /// through where all code is precise.
+    fn indirect(&mut self, v: Value) -> Result<(), EmitError> {
+        let pc = self.x(v)?;
         let (s, t) = if pc == X(16) { (X(17), X(0)) } else { (X(16), X(17)) };
-        let miss = self.cold(ColdPath::Resolve(pc));
+        let miss = if self.sunk.is_empty() { self.cold(ColdPath::Resolve(pc)) } else { self.label() };
         self.word(e::op_imm(e::SUBS_IMM, Size::W, X(COUNTDOWN), X(COUNTDOWN), 1).expect("one"));
         self.branch(e::b_cond(Cond::Mi, 0), Reach::Bits19, miss);
         self.word(e::op3_lsr(e::EOR, Size::X, s, pc, pc, abi::JUMP_CACHE_SHIFT));
@@ -261,7 +271,23 @@ impl Emitter {
         self.word(e::op3(e::SUBS, Size::X, e::ZR, s, pc));
         self.branch(e::b_cond(Cond::Ne, 0), Reach::Bits19, miss);
         self.word(e::br(t));
+        if !self.sunk.is_empty() {
+            self.place(miss);
+            self.put_sunk()?;
+            let pc = self.x(v)?;
+            self.resolve(pc, self.pc);
+        }
         Ok(())
+    }
+
+    /// To where the target of the jump at `from`, in register `pc`, is looked for.
+    fn resolve(&mut self, pc: X, from: GuestAddr) {
+        if pc != X(16) {
+            self.mov(Size::X, X(16), pc);
+        }
+        self.mov_imm(X(17), from.0);
+        self.store_state(e::Access::STRX, 17, offset_of!(CpuState, rt.jump));
+        self.through(Stub::Resolve.cell());
     }
 
     /// Back to the dispatcher, which goes on at `pc`.
@@ -344,14 +370,7 @@ impl Emitter {
             self.place(cold.label);
             match cold.what {
                 ColdPath::Leave(word) => self.leave_at(word, cold.pc)?,
-                ColdPath::Resolve(pc) => {
-                    if pc != X(16) {
-                        self.mov(Size::X, X(16), pc);
-                    }
-                    self.mov_imm(X(17), cold.pc.0);
-                    self.store_state(e::Access::STRX, 17, offset_of!(CpuState, rt.jump));
-                    self.through(Stub::Resolve.cell());
-                }
+                ColdPath::Resolve(pc) => self.resolve(pc, cold.pc),
                 ColdPath::Tick(cell) => self.tick(cell),
                 ColdPath::Exit { to, counted } => self.goto(to, counted),
                 ColdPath::Nan { double, r, operands, count } => self.nan(double, r, &operands[..count as usize]),

@@ -47,7 +47,7 @@ mod vector;
 
 use crate::compile::MemoryOrder;
 use crate::isa::HostIsa;
-use calque_ir::{BlockId, GuestAddr, Inst, Op, Reg, Region, Target, Type};
+use calque_ir::{BlockId, Exit, GuestAddr, Inst, Op, Reg, Region, Target, Type};
 use encode::{self as e, Size, V, X};
 use plan::{Plan, What};
 use regs::{Held, Loc, Regs, Val};
@@ -93,6 +93,8 @@ pub struct EmitOptions {
     pub memory_order: MemoryOrder,
     /// First of the cells in a row that the exits use.
     pub first_cell: u32,
+    /// Code that the jump cache knows may let deferred flags through; else they are dead there (`LiftOptions::precise_everywhere`).
+    pub precise_everywhere: bool,
 }
 
 /// A block's code, ready to be published. It is in the emitter's memory.
@@ -342,10 +344,13 @@ impl Emitter {
         self.ways_in[n] == 1 && n.checked_sub(1).is_some_and(behind)
     }
 
-    /// Where the block's last `put`s begin that defer flags: behind its comparisons with the pcs of predicted blocks, which want none.
+    /// Where the block's last `put`s begin that defer flags: a computed jump has them wait until it leads to code that wants any, which
+    /// predicted blocks and what the jump cache knows do not.
     fn sunk_from(&mut self, region: &Region, block: BlockId) -> usize {
         self.sunk.clear();
-        if region.predicted_of(block).next().is_none() {
+        let exit = region.blocks[block.0 as usize].exit;
+        let is_computed = matches!(exit, Exit::Indirect(_) | Exit::Return(_) | Exit::CallIndirect { .. });
+        if !is_computed || self.options.precise_everywhere && region.predicted_of(block).next().is_none() {
             return usize::MAX;
         }
         let insts = &region.insts[self.block_start..self.block_end];

@@ -83,6 +83,8 @@ pub struct Runner {
     tier0_jumps: JumpCache,
     /// What `count` adds to.
     pub counters: Box<[u64; 8]>,
+    /// Of emitted code: [`EmitOptions::precise_everywhere`].
+    pub precise_everywhere: bool,
     memory: Box<Memory>,
 }
 
@@ -127,6 +129,7 @@ impl Runner {
             jump_cache: JumpCache::new(),
             tier0_jumps: JumpCache::new(),
             counters: Box::default(),
+            precise_everywhere: false,
             memory: Box::new(Memory([0; MEMORY])),
         }
     }
@@ -147,7 +150,11 @@ impl Runner {
             return self.cache.translate(&mut self.compiler, region, &self.options).map_err(|e| e.to_string());
         };
         let cells = self.cache.reserve_cells(Emitter::cells_needed(region), CodeKind::Tier0).expect("cells");
-        let options = EmitOptions { memory_order: self.options.memory_order, first_cell: cells };
+        let options = EmitOptions {
+            memory_order: self.options.memory_order,
+            first_cell: cells,
+            precise_everywhere: self.precise_everywhere,
+        };
         let emitted = emitter.emit(region, &options).map_err(|e| e.to_string())?;
         self.cache.publish_emitted(&emitted).map_err(|e| e.to_string())
     }
