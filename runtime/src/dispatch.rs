@@ -644,7 +644,7 @@ pub(crate) fn enter(
             let counter = |profile: &Profile| profile.counter(pending.region, GuestAddr(cpu.rip));
             *last_exit = LastExit::Fault { unreached: process.code.profile.as_ref().map_or(0, counter) };
             Some(match pending.signo {
-                fault::SELF_MODIFIED => Event::Step,
+                fault::TO_INTERPRET => Event::Step,
                 _ => Event::Fault(host_fault(process, pending)),
             })
         }

@@ -157,7 +157,8 @@ fn leave_generated_code(signo: i32, info: &libc::siginfo_t, context: &mut libc::
     }
     let addr = GuestAddr(arch::whole_address(context, pending.addr.0));
     let pending = Pending { addr, ..pending };
-    let pending = if of_itself.get() { Pending { signo: SELF_MODIFIED, ..pending } } else { pending };
+    let one_by_one = of_itself.get() || arch::is_at_pair(context);
+    let pending = if one_by_one { Pending { signo: TO_INTERPRET, ..pending } } else { pending };
     PENDING.set(Some(Pending { region, ..pending }));
     if translation.kind == CodeKind::Tier0 {
         // SAFETY: the registers of this thread, which is inside emitted code.
@@ -167,8 +168,9 @@ fn leave_generated_code(signo: i32, info: &libc::siginfo_t, context: &mut libc::
     true
 }
 
-/// `Pending::signo` of an instruction that writes to the page that its own translation was made from; it has not been executed.
-pub(crate) const SELF_MODIFIED: i32 = 0;
+/// `Pending::signo` of an instruction that the interpreter is to execute: it writes to the page that its own translation was made from, or
+/// it or the next faults, of which emitted code makes one.
+pub(crate) const TO_INTERPRET: i32 = 0;
 
 /// Leaves generated code if what it was made from is about to be written to by itself: what follows may not be what it was.
 fn leave_if_modified(addr: GuestAddr, context: &mut libc::ucontext_t) {
@@ -178,7 +180,7 @@ fn leave_if_modified(addr: GuestAddr, context: &mut libc::ucontext_t) {
     let Some((translation, pc)) = jit.cache.find_by_host_pc(arch::context_pc(context) as usize) else { return };
     if is_made_from(translation, addr) {
         let region = translation.code.0;
-        PENDING.set(Some(Pending { signo: SELF_MODIFIED, code: 0, addr, access: Access::Write, vector: None, region }));
+        PENDING.set(Some(Pending { signo: TO_INTERPRET, code: 0, addr, access: Access::Write, vector: None, region }));
         leave(cpu, pc, context);
     }
 }

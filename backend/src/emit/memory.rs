@@ -29,7 +29,7 @@ impl Emitter {
         if self.pcs.last().is_none_or(|&(_, pc)| pc != self.pc) {
             self.pcs.push((at, self.pc));
         }
-        self.last_access = Some(self.code.len());
+        self.accesses = [Some(self.code.len()), self.accesses[0]];
         self.word(word);
     }
 

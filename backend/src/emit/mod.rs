@@ -16,6 +16,7 @@
 //! | `division.rs`| division with x86's faults                                             |
 //! | `flags.rs`   | conditions: instructions that set the host's flags                     |
 //! | `memory.rs`  | guest loads, stores, atomics, in plain and in total store order        |
+//! | `stack.rs`   | PUSH and POP in one instruction, and in pairs                          |
 //! | `vector.rs`  | 128-bit integer and lane operations                                    |
 //! | `float.rs`   | floating point with x86's NaN, minimum and conversion rules            |
 //! | `exit.rs`    | ways out: links, leaves, faults, countdowns                            |
@@ -28,7 +29,7 @@
 //! 1. Whenever an instruction may fault, all guest registers are in their homes as before the guest instruction: `put`s are
 //!    carried out where they stand, and a result is computed in its home only if nothing can stop in between. So a fault
 //!    handler finds the registers in the interrupted context (`docs/ARCHITECTURE.md`, "Tier 0 on AArch64").
-//! 2. Guest accesses are in the order of the IR, one instruction each (a pair of them for none).
+//! 2. Guest accesses are in the order of the IR, one instruction each, but for PUSHes and POPs in pairs (`stack.rs`).
 //! 3. No host address is in the code; everything outside is reached through `CpuState` and the cells.
 //! 4. What cannot be emitted is an [`EmitError`]; its list is the list of what the interpreter or tier 1 is needed for.
 
@@ -42,6 +43,7 @@ mod int;
 mod memory;
 mod plan;
 pub mod regs;
+mod stack;
 mod state;
 mod vector;
 
@@ -51,6 +53,7 @@ use calque_ir::{BlockId, Exit, GuestAddr, Inst, Op, Reg, Region, Target, Type};
 use encode::{self as e, Size, V, X};
 use plan::{Plan, What};
 use regs::{Held, Loc, Regs, Val};
+pub use stack::is_stack_pair;
 
 /// Why a block cannot be emitted. It runs in the interpreter, or in tier 1, then. Small, because nearly every function of the
 /// emitter returns it.
@@ -198,8 +201,8 @@ pub struct Emitter {
     cold: Vec<Cold>,
     exits: Vec<EmittedExit>,
     pcs: Vec<(u32, GuestAddr)>,
-    /// Place of the guest access emitted last.
-    last_access: Option<usize>,
+    /// Places of the guest accesses emitted last, the last one first.
+    accesses: [Option<usize>; 2],
     /// Index of the instruction being emitted, and where its block starts.
     at: usize,
     block_start: usize,
@@ -246,7 +249,7 @@ impl Emitter {
             cold: Vec::new(),
             exits: Vec::new(),
             pcs: Vec::new(),
-            last_access: None,
+            accesses: [None; 2],
             at: 0,
             block_start: 0,
             block_end: 0,
@@ -371,7 +374,7 @@ impl Emitter {
         self.cold.clear();
         self.exits.clear();
         self.pcs.clear();
-        self.last_access = None;
+        self.accesses = [None; 2];
         self.labels.clear();
         self.labels.resize(region.blocks.len(), u32::MAX);
         self.block_pcs.clear();

@@ -217,33 +217,6 @@ impl Emitter {
         narrows
     }
 
-    /// Makes the access emitted last, at `[home]` or `[home, #disp]`, write its address back, if it is one that can: PUSH and POP.
-    fn fold_index(&mut self, home: X, base: X, disp: i32) -> bool {
-        let last = self.code.len().wrapping_sub(1);
-        if home != base || !(-256..256).contains(&disp) || last < self.barrier || self.last_access != Some(last) {
-            return false;
-        }
-        let word = self.code[last];
-        let own = |word: u32| (word >> 5 & 31) as u8 == home.0;
-        let vector = word >> 26 & 1 != 0;
-        // The value moved must not be the base (Arm ARM, LDR/STR immediate: constrained unpredictable).
-        if !own(word) || !vector && (word & 31) as u8 == home.0 {
-            return false;
-        }
-        let index = disp as u32 & 0x1ff;
-        let unscaled = word & 0x3b20_0c00 == 0x3800_0000;
-        if unscaled && word >> 12 & 0x1ff == index {
-            self.code[last] = word | e::PRE_INDEX;
-            return true;
-        }
-        // At the register itself: the scaled form with offset 0.
-        if word & 0x3b3f_fc00 == 0x3900_0000 {
-            self.code[last] = word & !0x0100_0000 | index << 12 | e::POST_INDEX;
-            return true;
-        }
-        false
-    }
-
     /// Loads a field of `CpuState`.
     pub(super) fn load_state(&mut self, what: Access, rt: u8, at: usize) {
         debug_assert!(what.reaches(at as i32));

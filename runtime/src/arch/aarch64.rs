@@ -543,6 +543,12 @@ pub(crate) fn whole_address(context: &libc::ucontext_t, reported: u64) -> u64 {
     reported & !TOP_BYTE | top
 }
 
+/// See `arch/mod.rs`.
+pub(crate) fn is_at_pair(context: &libc::ucontext_t) -> bool {
+    // SAFETY: the pc of code that has just been executed.
+    calque_backend::is_stack_pair(unsafe { (context.uc_mcontext.pc as *const u32).read() })
+}
+
 pub(crate) fn context_is_write(context: &libc::ucontext_t) -> bool {
     // SAFETY: the pc of code that has just been executed.
     let word = unsafe { (context.uc_mcontext.pc as *const u32).read() };

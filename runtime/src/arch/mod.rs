@@ -101,6 +101,10 @@ pub(crate) fn cpu_and_node_by_call() -> u32 {
 /// neither looks at the topmost byte nor reports it.
 pub(crate) use host::whole_address;
 
+/// `fn is_at_pair(&ucontext_t) -> bool`: whether generated code has faulted in an instruction that executes two of the guest's, of which the
+/// first may be executed by itself.
+pub(crate) use host::is_at_pair;
+
 /// The address that a memory fault was about.
 #[allow(unsafe_code)]
 pub(crate) fn fault_address(info: &libc::siginfo_t) -> u64 {

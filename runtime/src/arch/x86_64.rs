@@ -214,6 +214,11 @@ pub(crate) fn context_set_fault(context: &mut libc::ucontext_t) {
 }
 
 /// See `arch/mod.rs`.
+pub(crate) fn is_at_pair(_: &libc::ucontext_t) -> bool {
+    false
+}
+
+/// See `arch/mod.rs`.
 pub(crate) fn whole_address(_: &libc::ucontext_t, reported: u64) -> u64 {
     reported
 }
