@@ -649,6 +649,30 @@ impl Emitter {
         if self.regs.x_refs[home.0 as usize] == u16::from(own) { Ok(()) } else { self.move_values(home, but) }
     }
 
+    /// The same for a register that is about to become `disp` more: what it was can be had from what it will be.
+    pub(super) fn rebase(&mut self, home: X, disp: i32, but: usize) -> Result<(), EmitError> {
+        if self.regs.x_refs[home.0 as usize] == 1 {
+            return Ok(());
+        }
+        for i in self.block_start..self.at {
+            let loc = self.regs.values[i].loc;
+            let before = match loc {
+                _ if i == but => continue,
+                Loc::X(r) if r == home && !self.regs.fall_back(i) => 0,
+                Loc::Sum(r, before) if r == home => before,
+                _ => continue,
+            };
+            if let Some(after) = before.checked_sub(disp) {
+                self.regs.values[i].loc = Loc::Sum(home, after);
+            } else {
+                let t = self.temp()?;
+                self.add_disp(t, home, before);
+                self.regs.relocate(i, Loc::X(t));
+            }
+        }
+        Ok(())
+    }
+
     #[inline(never)]
     fn move_values(&mut self, home: X, but: usize) -> Result<(), EmitError> {
         let mut to = None;

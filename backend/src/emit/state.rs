@@ -160,7 +160,10 @@ impl Emitter {
     fn put_gpr(&mut self, home: X, ty: Type, v: Value) -> Result<(), EmitError> {
         let i = v.0 as usize;
         let narrow = ty == Type::I32;
-        self.vacate(home, i)?;
+        match self.val(v).loc {
+            Loc::Sum(base, disp) if base == home && !narrow => self.rebase(home, disp, i)?,
+            _ => self.vacate(home, i)?,
+        }
         self.regs.overwritten(home.0);
         match self.val(v).loc {
             Loc::Imm(imm) => {
