@@ -29,8 +29,9 @@ fn emitted_code_is_as_reviewed() {
             ("aarch64-v8.7", MemoryOrder::Plain),
         ] {
             let mut emitter = Emitter::new(HostIsa::parse(host).expect("a host"));
-            let code =
-                emitter.emit(&region, &EmitOptions { memory_order, first_cell: 8, ..EmitOptions::default() }).unwrap_or_else(|e| panic!("{e}"));
+            let code = emitter
+                .emit(&region, &EmitOptions { memory_order, first_cell: 8, ..EmitOptions::default() })
+                .unwrap_or_else(|e| panic!("{e}"));
             let words = code.code.to_vec();
             let title = format!(
                 "; {host}, {memory_order:?}: {} guest instructions, {} words, {} of them before what is rarely needed",

@@ -2,7 +2,8 @@
 //!
 //! Emitted regions run as well as Cranelift's where they compute with scalars and vectors of 128 bits (bench/COUNTS.md), and cost a thirtieth to
 //! make. They keep the upper halves of wider vectors in memory, and call helpers for what Cranelift's have instructions for: AES, SHA,
-//! permutations. So only regions with enough of that are candidates ([`is_candidate`]).
+//! permutations. On hosts without FEAT_AFP they look at each floating-point result whether it is a NaN, where Cranelift's look at the last of a chain.
+//! So only regions with enough of that are candidates ([`is_candidate`]).
 //!
 //! Emitted code and regions keep guest registers in different places, so each way from one to the other moves all of them, some fifty
 //! instructions; and compiling costs as much as running the region's code some ten thousand times. A loop that goes round for long pays for both, a
@@ -32,8 +33,8 @@ const NEAR: u64 = 4096;
 /// Guest instructions of a candidate for each that Cranelift has better code for, at most.
 const SHARE: u32 = 8;
 
-/// Whether Cranelift's code for a region can be expected to run faster than what is emitted.
-pub(crate) fn is_candidate(region: &Region) -> bool {
+/// Whether Cranelift's code for a region can be expected to run faster than what is emitted; `keeps_nans` says whether the host's NaNs are x86's.
+pub(crate) fn is_candidate(region: &Region, keeps_nans: bool) -> bool {
     // What instructions of 128 bits put into the upper halves is zero, a constant.
     let is_constant = |inst: &Inst| region.insts[inst.args[0] as usize].op == Op::Vconst;
     let is_half = |reg: Reg| matches!(reg.kind(), RegKind::YmmHi(_));
@@ -43,6 +44,8 @@ pub(crate) fn is_candidate(region: &Region) -> bool {
             let helper = Helper::from_code(inst.aux);
             helper.effect() == HelperEffect::Pure && helper.ret().is_vector()
         }
+        Op::Fadd | Op::Fsub | Op::Fmul | Op::Fdiv | Op::Sqrt => !keeps_nans,
+        Op::Fmadd | Op::Fmsub | Op::Fnmadd | Op::Fnmsub => !keeps_nans,
         _ => false,
     };
     region.insts.iter().filter(gains).count() as u32 >= region.guest_insns.div_ceil(SHARE).max(1)
@@ -113,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn candidates_are_made_of_wide_vectors_and_helpers() {
+    fn candidates_are_made_of_wide_vectors_and_helpers_and_unlike_nans() {
         let region = |ops: &str| {
             let text = format!("block0 @0x10:\n  insn 0x10 1\n{ops}  goto 0x11\n");
             calque_ir::parse::parse_region(&text).unwrap_or_else(|e| panic!("{e}"))
@@ -121,7 +124,10 @@ mod tests {
         let scalar = "  v1 = get.i64 rax\n  put.i64 rbx, v1\n";
         let wide = "  v1 = get.v128 ymmh0\n  put.v128 ymmh1, v1\n";
         let cleared = "  v1 = vconst.v128 0x0000000000000000_0000000000000000\n  put.v128 ymmh1, v1\n";
-        assert_eq!([scalar, wide, cleared].map(|ops| is_candidate(&region(ops))), [false, true, false]);
+        let float = "  v1 = get.f64 xmm0\n  v2 = fmul.f64 v1, v1\n  put.f64 xmm0, v2\n";
+        let candidates = |keeps_nans| [scalar, wide, cleared, float].map(|ops| is_candidate(&region(ops), keeps_nans));
+        assert_eq!(candidates(true), [false, true, false, false]);
+        assert_eq!(candidates(false), [false, true, false, true]);
     }
 
     #[test]

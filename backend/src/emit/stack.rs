@@ -99,8 +99,8 @@ impl Emitter {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::e::{Access, At, Size};
+    use super::*;
 
     fn push(n: u8) -> u32 {
         e::access(Access::STRX, n, At::Disp(X(3), -8)) | e::PRE_INDEX
