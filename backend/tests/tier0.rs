@@ -127,7 +127,8 @@ fn deferred_flags_are_settled_for_whoever_wants_them() {
         (true, FlagsAtEntry::Wanted, 1),
         (true, FlagsAtEntry::Dead, 0),
     ] {
-        let mut runner = Runner { precise_everywhere, ..Runner::new() };
+        let mut runner = Runner::new();
+        runner.precise_everywhere = precise_everywhere;
         let mut cpu = runner.state(&mut Random::new(1));
         (cpu.gpr[2], cpu.flags) = (0x5020, [0; 8]);
         let before = (cpu.gpr, cpu.xmm);

@@ -113,7 +113,8 @@ const HEADER: &str = "# Executed instructions\n\n\
     Written by `cargo xtask count`: AArch64 instructions that Calque executes, and that gcc's own AArch64 program executes, for each \
     x86-64 instruction of the same source at `-O2`, static. Whole runs include start-up, interpretation and compilation, which is not put \
     off (`--sync-compile`); a kernel by itself is the difference to a run without kernels. Programs with a handler for SIGSEGV run on tier 0, those \
-    with threads have ordered accesses (docs/ARCHITECTURE.md, docs/MEMORY-MODEL.md).\n\n";
+    with threads have ordered accesses (docs/ARCHITECTURE.md, docs/MEMORY-MODEL.md). The emulated processor has every feature but in the column that names another, which has neither \
+    FEAT_AFP nor FEAT_LRCPC2, as most servers.\n\n";
 
 /// Calque for AArch64.
 fn build_calque(rust: CrossRust) -> Result<PathBuf, String> {
@@ -133,11 +134,17 @@ struct Session {
 /// a processor's state can be seen.
 const COMPANY: [&str; 3] = ["alone", "with_handler", "with_threads"];
 
-/// Instructions of a kernel by itself, in Calque in each company, and as gcc's own program.
+/// Processors: one with every feature, and one such as most servers have, without FEAT_AFP, FEAT_LRCPC2 and FEAT_LSE2.
+const PROCESSORS: [&str; 2] = ["max", "neoverse-n1"];
+
+/// How a kernel is run: the processor and the company, by their numbers.
+const RUNS: [(usize, usize); 4] = [(0, 0), (0, 1), (0, 2), (1, 0)];
+
+/// Instructions of a kernel by itself, in Calque in each run, and as gcc's own program.
 #[derive(Clone, Copy)]
 struct Counts {
     guest: u64,
-    calque: [u64; COMPANY.len()],
+    calque: [u64; RUNS.len()],
     gcc: u64,
 }
 
@@ -152,9 +159,9 @@ impl Counts {
 
     fn row(self, name: &str) -> String {
         let of_guest = |count: u64| count as f64 / self.guest.max(1) as f64;
-        let ([alone, handler, threads], gcc) = (self.calque.map(of_guest), of_guest(self.gcc));
+        let ([alone, handler, threads, server], gcc) = (self.calque.map(of_guest), of_guest(self.gcc));
         let millions = self.guest as f64 / 1e6;
-        format!("| {name} | {millions:.0} | {alone:.2} | {handler:.2} | {threads:.2} | {gcc:.2} |\n")
+        format!("| {name} | {millions:.0} | {alone:.2} | {handler:.2} | {threads:.2} | {server:.2} | {gcc:.2} |\n")
     }
 }
 
@@ -172,7 +179,8 @@ impl Session {
         }
         let native = compile("aarch64-linux-gnu-gcc", mix.source, "aarch64", STATIC)?;
         let mut text = format!(
-            "## {}\n\n| kernel | 10^6 guest instructions | calque | with a handler for SIGSEGV | with threads | gcc |\n|---|---|---|---|---|---|\n",
+            "## {}\n\n| kernel | 10^6 guest instructions | calque | with a handler for SIGSEGV | with threads | on a Neoverse N1 | gcc |\n\
+             |---|---|---|---|---|---|---|\n",
             mix.title.chars().next().map_or(String::new(), |c| c.to_uppercase().to_string()) + &mix.title[1..]
         );
         let nothing = self.run(&guests, &native, Some("none"))?;
@@ -302,10 +310,11 @@ impl Session {
         };
         // `max` has what Calque's own processor announces: the C library takes the same paths in both.
         let (guest, expected) = self.counters.count(Emulated::X86_64, &words(&["-cpu", "max"], &guests[0]))?;
-        let mut calque = [0; COMPANY.len()];
-        for (count, guest) in calque.iter_mut().zip(guests) {
-            let mut translated = translator(&self.calque, &self.engine).to_vec();
-            translated.extend(words(&["--"], guest));
+        let mut calque = [0; RUNS.len()];
+        for (count, (processor, company)) in calque.iter_mut().zip(RUNS) {
+            let mut translated = vec![PathBuf::from("-cpu"), PathBuf::from(PROCESSORS[processor])];
+            translated.extend(translator(&self.calque, &self.engine));
+            translated.extend(words(&["--"], &guests[company]));
             let (counted, output) = self.counters.count(Emulated::Aarch64, &translated)?;
             if output != expected {
                 return Err(format!("{translated:?} prints something else than the program itself"));
