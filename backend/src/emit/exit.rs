@@ -259,6 +259,7 @@ impl Emitter {
     /// A jump to a computed pc: straight to its code if the thread's jump cache knows it. Flags are dead there, but for what lets deferred ones
     /// through where all code is precise.
     fn indirect(&mut self, v: Value) -> Result<(), EmitError> {
+        self.regs.next_inst(0, plan::NO_HOME, true);
         let pc = self.x(v)?;
         let (s, t) = if pc == X(16) { (X(17), X(0)) } else { (X(16), X(17)) };
         let miss = if self.sunk.is_empty() { self.cold(ColdPath::Resolve(pc)) } else { self.label() };

@@ -11,7 +11,7 @@
 use super::encode::{self as e, Cond, Fp, Size, V, Vec3};
 use super::exit::ColdPath;
 use super::plan;
-use super::regs::Loc;
+use super::regs::{Loc, WHOLE};
 use super::{EmitError, Emitter, Reach, size_of};
 use calque_ir::{FloatCc, Inst, Op, Type, Value};
 
@@ -35,6 +35,16 @@ fn forms(op: Op) -> Option<(Fp, Vec3)> {
         Op::Nearest => (e::FRINTN, e::VFRINTN),
         _ => return None,
     })
+}
+
+/// A vector whose lowest lane is replaced.
+struct Replaced {
+    /// Where it is.
+    from: V,
+    /// Whether it is there as a value that nobody wants any longer.
+    dies: bool,
+    /// As [`super::regs::Val::zx`].
+    zx: u8,
 }
 
 /// Whether lanes, or the scalar, are `f64`.
@@ -100,13 +110,14 @@ impl Emitter {
         let d = if inst.ty.is_vector() {
             self.float_dest(&[x, y][..args.len()])?
         } else {
-            self.scalar_dest(&[x, y][..args.len()], (args.len() > 1).then_some(x))?
+            self.scalar_dest(inst.ty, &[x, y][..args.len()], (args.len() > 1).then_some(args[0]))?
         };
         if inst.ty.is_vector() {
             self.word(e::vec3(lanes, u32::from(double), d, x, y));
         } else {
+            let above = if args.len() > 1 { self.val(args[0]).zx } else { WHOLE };
             self.word(e::fp(scalar, double, d, x, y));
-            self.scalar_made(inst.ty);
+            self.scalar_made(inst.ty, above);
         }
         self.look_for_nan(inst.ty, d, &[x, y][..args.len()]);
         Ok(())
@@ -118,14 +129,19 @@ impl Emitter {
     }
 
     /// The same for a scalar that replaces a vector's lowest lane: if the host's scalar operations keep the other lanes, of the operand `kept`
-    /// or of their destination (`None`), and those are the vector's, the vector is made here, too.
-    fn scalar_dest(&mut self, operands: &[V], kept: Option<V>) -> Result<V, EmitError> {
-        let replaced = self.replaced_vector().filter(|(from, _)| kept.is_none_or(|kept| kept == *from));
+    /// or of their destination (`None`), and those are the vector's, or zero as those are, the vector is made here, too.
+    fn scalar_dest(&mut self, ty: Type, operands: &[V], kept: Option<Value>) -> Result<V, EmitError> {
+        let is_alone = |zx: u8| u32::from(zx) <= ty.bits();
+        let keeps = |replaced: &Replaced| match kept.map(|v| self.val(v)) {
+            Some(kept) => kept.loc == Loc::V(replaced.from) || is_alone(kept.zx) && is_alone(replaced.zx),
+            None => true,
+        };
+        let replaced = self.replaced_vector().filter(keeps);
         let home = self.regs.vector_home();
         if self.plan.merges {
             self.regs.no_home();
         }
-        let Some((from, dies)) = replaced else { return self.float_dest(operands) };
+        let Some(Replaced { from, dies, .. }) = replaced else { return self.float_dest(operands) };
         self.release_operands();
         let home = home.filter(|&home| {
             let itself = home == from && dies;
@@ -140,9 +156,8 @@ impl Emitter {
         }
     }
 
-    /// The register with the vector whose lowest lane the result replaces next, on hosts that can merge the two; whether the vector is there as a value
-    /// that nobody wants any longer.
-    fn replaced_vector(&self) -> Option<(V, bool)> {
+    /// The vector whose lowest lane the result replaces next, on hosts that can merge the two.
+    fn replaced_vector(&self) -> Option<Replaced> {
         let next = self.plan.fates[self.at].user;
         let user = self.insts.get(next as usize).filter(|_| self.plan.merges)?;
         if !plan::replaces_lowest(user) || user.args[1] as usize != self.at {
@@ -153,17 +168,20 @@ impl Emitter {
             // It will be read from its register, for this purpose only.
             let inst = self.insts[vector.0 as usize];
             let only = inst.op == Op::Get && self.plan.fates[vector.0 as usize].uses == 1;
-            return plan::vector_home_of(inst.aux).filter(|_| only).map(|home| (home, false));
+            let home = plan::vector_home_of(inst.aux).filter(|_| only)?;
+            return Some(Replaced { from: home, dies: false, zx: self.regs.v_known(home) });
         }
-        match self.val(vector).loc {
-            Loc::V(r) => Some((r, self.plan.fates[vector.0 as usize].last == next)),
+        let val = self.val(vector);
+        match val.loc {
+            Loc::V(from) => Some(Replaced { from, dies: self.plan.fates[vector.0 as usize].last == next, zx: val.zx }),
             _ => None,
         }
     }
 
-    /// What is known of a scalar that has just been made: what is above it came from elsewhere where scalar operations keep lanes.
-    fn scalar_made(&mut self, ty: Type) {
-        self.known_zero(if self.plan.merges { 128 } else { ty.bits() });
+    /// What is known of a scalar that has just been made: where scalar operations keep lanes, what is above it comes from a register of which
+    /// bits from `above` up are zero.
+    fn scalar_made(&mut self, ty: Type, above: u8) {
+        self.known_zero(if self.plan.merges && u32::from(above) > ty.bits() { 128 } else { ty.bits() });
     }
 
     /// Takes the cold path if `r` holds a NaN that may not be x86's.
@@ -226,9 +244,9 @@ impl Emitter {
             let d = self.v_dest()?;
             self.word(e::vec2(lanes, u32::from(double), d, x));
         } else {
-            let d = self.scalar_dest(&[], None)?;
+            let d = self.scalar_dest(inst.ty, &[], None)?;
             self.word(e::fp1(scalar, double, d, x));
-            self.scalar_made(inst.ty);
+            self.scalar_made(inst.ty, WHOLE);
         }
         Ok(())
     }
@@ -237,7 +255,9 @@ impl Emitter {
         let double = is_double(inst.ty);
         let [x, y, z] = [self.v(args[0])?, self.v(args[1])?, self.v(args[2])?];
         let scalar = !inst.ty.is_vector();
-        let d = if scalar { self.scalar_dest(&[x, y, z], Some(z))? } else { self.v_dest_apart(&[x, y, z])? };
+        let above = self.val(args[2]).zx;
+        let d =
+            if scalar { self.scalar_dest(inst.ty, &[x, y, z], Some(args[2]))? } else { self.v_dest_apart(&[x, y, z])? };
         if scalar {
             // FMADD, FNMSUB, FMSUB, FNMADD (Arm ARM: what is negated differs from x86's names).
             let which = match inst.op {
@@ -247,7 +267,7 @@ impl Emitter {
                 _ => 0x20_0000,
             };
             self.word(e::fp4(which, double, d, x, y, z));
-            self.scalar_made(inst.ty);
+            self.scalar_made(inst.ty, above);
         } else {
             let sz = u32::from(double);
             if matches!(inst.op, Op::Fmsub | Op::Fnmsub) {
@@ -380,22 +400,22 @@ impl Emitter {
         if inst.op == Op::FcvtFromSint && !inst.ty.is_vector() {
             let size = size_of(self.ty(a));
             let x = self.xz(a)?;
-            let d = self.scalar_dest(&[], None)?;
+            let d = self.scalar_dest(inst.ty, &[], None)?;
             self.word(e::scvtf(size, inst.ty == Type::F64, d, x));
-            self.scalar_made(inst.ty);
+            self.scalar_made(inst.ty, WHOLE);
             return Ok(());
         }
         let x = self.v(a)?;
         match inst.op {
             Op::Fpromote => {
-                let d = self.scalar_dest(&[], None)?;
+                let d = self.scalar_dest(inst.ty, &[], None)?;
                 self.word(e::fp1(e::FCVT_TO_F64, false, d, x));
-                self.scalar_made(inst.ty);
+                self.scalar_made(inst.ty, WHOLE);
             }
             Op::Fdemote => {
-                let d = self.scalar_dest(&[], None)?;
+                let d = self.scalar_dest(inst.ty, &[], None)?;
                 self.word(e::fcvt_to_f32(d, x));
-                self.scalar_made(inst.ty);
+                self.scalar_made(inst.ty, WHOLE);
             }
             Op::FvpromoteLow => {
                 let d = self.v_dest()?;

@@ -214,7 +214,7 @@ pub struct Emitter {
     barrier: usize,
     /// What the first scratch register is known to hold, for addresses.
     held: Held,
-    /// Upper halves of vector registers that the block has set to zero, a bit each.
+    /// Upper halves of vector registers that are known to be zero, a bit each.
     zeroed: u16,
     /// Whether the block has noted that upper halves may be other than zero (`CpuState::upper_halves`), and not yet that they are.
     upper_noted: bool,
@@ -288,11 +288,14 @@ impl Emitter {
             self.place(label);
             match self.is_only_behind_last(region, n) {
                 true => self.held = if let Held::Constant(_) = held { held } else { Held::Nothing },
-                false => self.regs.forget(),
+                false => {
+                    self.regs.forget();
+                    self.zeroed = 0;
+                }
             }
             (self.block_start, self.block_end) = (block.start as usize, block.end as usize);
             self.pc = block.pc;
-            (self.zeroed, self.upper_noted) = (0, false);
+            self.upper_noted = false;
             self.at = self.block_start;
             let sunk_from = self.sunk_from(region, BlockId(n as u32));
             for inst in &region.insts[self.block_start..self.block_end] {
@@ -387,6 +390,7 @@ impl Emitter {
         }
         self.entry_pc = region.pc();
         self.barrier = 0;
+        self.zeroed = 0;
         self.flags_at = usize::MAX;
         self.merged = None;
     }

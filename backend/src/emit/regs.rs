@@ -137,14 +137,19 @@ pub(super) struct Regs {
     slots: u32,
     /// The value that a guest register holds besides the one that says so, because it was moved from there to another: until it is written.
     copies: [Option<Copied>; 32],
-    /// As [`Val::zx`], of guest registers.
+    /// As [`Val::zx`], of guest registers, general and vectors.
     known: [u8; 32],
+    v_known: [u8; 32],
     /// An operation wanted more scratch registers than there are: the code is of no use.
     pub(super) exhausted: bool,
 }
 
 /// Nothing is known of any guest register.
 const UNKNOWN: [u8; 32] = [64; 32];
+const V_UNKNOWN: [u8; 32] = [WHOLE; 32];
+
+/// As [`Val::zx`], of a vector of which nothing is known.
+pub(super) const WHOLE: u8 = 128;
 
 impl Regs {
     pub(super) fn start(&mut self, values: usize) {
@@ -154,7 +159,7 @@ impl Regs {
         self.v_refs = [0; 32];
         self.slots = 0;
         self.copies = [None; 32];
-        self.known = UNKNOWN;
+        self.forget();
         self.exhausted = false;
     }
 
@@ -168,7 +173,7 @@ impl Regs {
 
     /// What was known of guest registers does not hold here.
     pub(super) fn forget(&mut self) {
-        self.known = UNKNOWN;
+        (self.known, self.v_known) = (UNKNOWN, V_UNKNOWN);
     }
 
     /// What is known of the guest register `r`: bits from this one up are zero.
@@ -181,6 +186,15 @@ impl Regs {
     #[inline]
     pub(super) fn written(&mut self, r: u8, zx: u8) {
         self.known[usize::from(r)] = zx;
+    }
+
+    /// The same two of a guest vector register, whose upper half is in `CpuState`.
+    pub(super) fn v_known(&self, r: V) -> u8 {
+        self.v_known[usize::from(r.0)]
+    }
+
+    pub(super) fn v_written(&mut self, r: V, zx: u8) {
+        self.v_known[usize::from(r.0)] = zx;
     }
 
     /// Value `v` has been moved out of `r`, which still holds it.

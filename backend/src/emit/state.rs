@@ -24,7 +24,7 @@ impl Emitter {
             NO_HOME => return false,
             // An integer is moved from there.
             _ if home & VECTOR != 0 && matches!(inst.ty, Type::I32 | Type::I64) => return false,
-            _ if home & VECTOR != 0 => (Loc::V(V(home & 31)), 128),
+            _ if home & VECTOR != 0 => (Loc::V(V(home & 31)), self.regs.v_known(V(home & 31))),
             _ => (Loc::X(X(home)), self.regs.known(home)),
         };
         if inst.op == Op::Get {
@@ -34,8 +34,10 @@ impl Emitter {
         let v = Value(inst.args[0]);
         let val = self.val(v);
         let there = val.loc == place && (inst.ty != Type::I32 || val.zx <= 32);
-        if there && home & VECTOR == 0 {
-            self.regs.written(home, val.zx);
+        match place {
+            Loc::V(home) if there => self.regs.v_written(home, val.zx),
+            _ if there => self.regs.written(home, val.zx),
+            _ => {}
         }
         if there && ends != 0 {
             self.release_value(v.0 as usize);
@@ -58,7 +60,7 @@ impl Emitter {
                         self.word(e::fmov_to_x(size, d, home));
                         self.known_zero(size.bits());
                     }
-                    _ => self.define(Loc::V(home), 128),
+                    _ => self.define(Loc::V(home), self.regs.v_known(home)),
                 }
             }
             RegKind::YmmHi(_) => {
@@ -114,17 +116,21 @@ impl Emitter {
             RegKind::Xmm(n) => {
                 let home = V(XMM_HOME + n as u8);
                 let from = self.v(v)?;
+                let zx = self.val(v).zx;
                 if from != home {
                     self.v_vacate(home, v.0 as usize)?;
                     self.v_mov(home, from);
-                    self.settle(v.0 as usize, Loc::V(home), 128);
+                    self.settle(v.0 as usize, Loc::V(home), zx);
                 }
+                self.regs.v_written(home, zx);
                 Ok(())
             }
             RegKind::YmmHi(n) => {
-                let from = self.v(v)?;
-                self.store_state(Access::STRQ, from.0, at);
-                self.note_upper_half(n, v);
+                if self.zeroed >> n & 1 == 0 || !self.is_zero_vector(v) {
+                    let from = self.v(v)?;
+                    self.store_state(Access::STRQ, from.0, at);
+                    self.note_upper_half(n, v);
+                }
                 Ok(())
             }
             RegKind::Flag(_) => {
@@ -226,12 +232,16 @@ impl Emitter {
         self.word(e::access(what, rt, At::Disp(CPU, at as i32)));
     }
 
+    /// Whether `v` is the vector constant 0.
+    fn is_zero_vector(&self, v: Value) -> bool {
+        let def = &self.insts[v.0 as usize];
+        def.op == Op::Vconst && self.pool[def.args[0] as usize] == [0; 2]
+    }
+
     /// Keeps `CpuState::upper_halves` true where `v` is put into the upper half of vector register `n`.
     fn note_upper_half(&mut self, n: usize, v: Value) {
-        let def = &self.insts[v.0 as usize];
-        let zero = def.op == Op::Vconst && self.pool[def.args[0] as usize] == [0; 2];
         let at = offset_of!(CpuState, upper_halves);
-        if !zero {
+        if !self.is_zero_vector(v) {
             self.zeroed &= !(1 << n);
             if !std::mem::replace(&mut self.upper_noted, true) {
                 self.store_state(Access::STRX, CPU.0, at);
@@ -302,6 +312,9 @@ impl Emitter {
     pub(super) fn call(&mut self, inst: &Inst) -> Result<(), EmitError> {
         let helper = Helper::from_code(inst.aux);
         // The unit's own flags are in the host's control and status registers while generated code runs.
+        if helper.effect() != HelperEffect::Pure {
+            self.zeroed = 0;
+        }
         let syncs = helper.effect() == HelperEffect::Mxcsr;
         if syncs {
             self.spill_vectors()?;

@@ -1,7 +1,7 @@
 //! Operations on 128-bit vectors: integer lanes, and moving lanes of any kind.
 
 use super::encode::{self as e, Size, V, Vec3, VecShift};
-use super::regs::Loc;
+use super::regs::{Loc, WHOLE};
 use super::{EmitError, Emitter, Reach, log2_of};
 use calque_ir::{Cc, Inst, Op, Type, Value};
 
@@ -120,7 +120,8 @@ impl Emitter {
         let x = self.v(a)?;
         if inst.ty.is_float() {
             if lane == 0 {
-                self.alias(a, 128);
+                let zx = self.val(a).zx;
+                self.alias(a, zx);
                 return Ok(());
             }
             let d = self.v_dest()?;
@@ -139,8 +140,11 @@ impl Emitter {
         let x = self.v(a)?;
         if inst.ty.is_float() {
             let y = self.v(b)?;
-            if self.merged == Some(self.at) || x == y && lane == 0 {
-                self.alias(b, 128); // it is there already
+            // Zeros above on either side, or there already.
+            let bits = inst.ty.lane().bits();
+            let is_alone = lane == 0 && [a, b].iter().all(|&v| u32::from(self.val(v).zx) <= bits);
+            if is_alone || self.merged == Some(self.at) || x == y && lane == 0 {
+                self.alias(b, if is_alone { bits as u8 } else { WHOLE });
                 return Ok(());
             }
             let d = if x == y { self.v_dest()? } else { self.v_dest_apart(&[y])? };
@@ -148,7 +152,7 @@ impl Emitter {
             self.word(e::ins_lane(log2, d, lane, y, 0));
             if lane == 0 && self.plan.merges {
                 // From there, what is made of it can be merged.
-                self.settle(b.0 as usize, Loc::V(d), 128);
+                self.settle(b.0 as usize, Loc::V(d), WHOLE);
             }
             return Ok(());
         }
