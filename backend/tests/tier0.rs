@@ -96,12 +96,12 @@ fn deferring(pc: u64) -> Region {
     let id = b.create_block(GuestAddr(pc));
     b.switch_to(id);
     b.insn(GuestAddr(pc), 4);
+    let target = b.get(Type::I64, Reg::RDX);
     let kind = b.iconst(Type::I32, u64::from(kind_of(Setter::Sub, Type::I32)));
     b.put(Reg::FLAGS_KIND, kind);
     let five = b.iconst(Type::I64, 5);
     b.put(Reg::FLAGS_A, five);
     b.put(Reg::FLAGS_B, five);
-    let target = b.get(Type::I64, Reg::RDX);
     b.exit(Exit::Indirect(target));
     b.finish()
 }
