@@ -338,8 +338,8 @@ impl Code {
         let first_cell = jit.cache.reserve_cells(Emitter::cells_needed(region), CodeKind::Tier0);
         let first_cell = first_cell.ok_or(NotEmitted::CacheFull)?;
         // Precision that is called for since the region was lifted makes code that is only slower.
-        let precise_everywhere = self.lift_options().precise_everywhere;
-        let options = EmitOptions { memory_order: self.memory_order(), first_cell, precise_everywhere };
+        let options =
+            EmitOptions { memory_order: self.memory_order(), first_cell, precise_everywhere: self.is_precise() };
         let emitted = emitter.emit(region, &options).map_err(NotEmitted::Refused)?;
         match jit.cache.publish_emitted(&emitted) {
             Ok(translation) => Ok(translation),

@@ -730,14 +730,19 @@ impl Code {
         if self.counting.load(Ordering::Relaxed) { Budget::Instructions } else { Budget::None }
     }
 
+    /// Whether all code keeps registers and flags exact wherever it may fault.
+    pub(crate) fn is_precise(&self) -> bool {
+        self.precise.load(Ordering::Acquire)
+    }
+
     /// How to lift now.
     pub(crate) fn lift_options(&self) -> LiftOptions {
-        let default = LiftOptions::default();
+        let (default, precise) = (LiftOptions::default(), self.is_precise());
         // Beside units, the interpreter runs single instructions.
         let block_insns = if self.running_units().is_some() { 1 } else { default.block_insns };
         LiftOptions {
-            precise: self.precise.load(Ordering::Acquire),
-            precise_everywhere: self.precise.load(Ordering::Acquire),
+            precise,
+            precise_everywhere: precise,
             resumable: self.resumable.load(Ordering::Acquire),
             flushing: self.flushing.load(Ordering::Acquire),
             profile: self.profile.is_some(),
