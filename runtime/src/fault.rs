@@ -247,8 +247,6 @@ fn unprotect(addr: GuestAddr) -> bool {
     let done = process.mem.unprotect_code(addr, || process.drain_stale());
     if done {
         stats::add(&process.stats.code_writes, 1);
-    }
-    if done {
         interrupt(CODE_CHANGED);
     }
     done

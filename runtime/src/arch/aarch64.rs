@@ -435,14 +435,19 @@ pub(crate) fn context_set_fault(context: &mut libc::ucontext_t) {
     context.uc_mcontext.regs[9] = 1;
 }
 
+/// The host instruction that a fault has interrupted.
+fn interrupted_word(context: &libc::ucontext_t) -> u32 {
+    // SAFETY: the pc of code that has just been executed.
+    unsafe { (context.uc_mcontext.pc as *const u32).read() }
+}
+
 /// See `arch/mod.rs`.
 pub(crate) fn emulate_unaligned(
     context: &mut libc::ucontext_t,
     may: impl Fn(u64, usize, Access) -> bool,
 ) -> CarriedOut {
+    let word = interrupted_word(context);
     let registers = &mut context.uc_mcontext;
-    // SAFETY: the pc of generated code that has just been executed.
-    let word = unsafe { (registers.pc as *const u32).read() };
     let Some(insn) = a64::decode(word) else { return CarriedOut::Not };
     let Instruction { op, bytes, offset, rs, rn, rt } = insn;
     let base = if rn == 31 { registers.sp } else { registers.regs[rn] };
@@ -534,8 +539,7 @@ fn context_record(context: &libc::ucontext_t, wanted: u32) -> Option<*const u8> 
 pub(crate) fn whole_address(context: &libc::ucontext_t, reported: u64) -> u64 {
     const TOP_BYTE: u64 = 0xff << 56;
     let registers = &context.uc_mcontext;
-    // SAFETY: the pc of code that has just been executed.
-    let word = unsafe { (registers.pc as *const u32).read() };
+    let word = interrupted_word(context);
     let register = |n: usize| if n == 31 { registers.sp } else { registers.regs[n] };
     // What crosses a page may be reported in the second.
     let same = |address: &u64| (reported.wrapping_sub(*address) << 8) >> 8 < 64;
@@ -545,13 +549,11 @@ pub(crate) fn whole_address(context: &libc::ucontext_t, reported: u64) -> u64 {
 
 /// See `arch/mod.rs`.
 pub(crate) fn is_at_pair(context: &libc::ucontext_t) -> bool {
-    // SAFETY: the pc of code that has just been executed.
-    calque_backend::is_stack_pair(unsafe { (context.uc_mcontext.pc as *const u32).read() })
+    calque_backend::is_stack_pair(interrupted_word(context))
 }
 
 pub(crate) fn context_is_write(context: &libc::ucontext_t) -> bool {
-    // SAFETY: the pc of code that has just been executed.
-    let word = unsafe { (context.uc_mcontext.pc as *const u32).read() };
+    let word = interrupted_word(context);
     // An atomic access that could not even read is a write to x86 (SDM vol. 3 4.7), and a read in the syndrome.
     if a64::decode(word).is_some_and(|insn| !matches!(insn.op, Ordered::Load(_))) {
         return true;
