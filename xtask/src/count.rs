@@ -114,7 +114,7 @@ const HEADER: &str = "# Executed instructions\n\n\
     x86-64 instruction of the same source at `-O2`, static. Whole runs include start-up, interpretation and compilation, which is not put \
     off (`--sync-compile`); a kernel by itself is the difference to a run without kernels. Programs with a handler for SIGSEGV run on tier 0, those \
     with threads have ordered accesses (docs/ARCHITECTURE.md, docs/MEMORY-MODEL.md). The emulated processor has every feature but in the column that names another, which has neither \
-    FEAT_AFP nor FEAT_LRCPC2, as most servers.\n\n";
+    FEAT_AFP nor FEAT_LRCPC2.\n\n";
 
 /// Calque for AArch64.
 fn build_calque(rust: CrossRust) -> Result<PathBuf, String> {
@@ -134,11 +134,9 @@ struct Session {
 /// a processor's state can be seen.
 const COMPANY: [&str; 3] = ["alone", "with_handler", "with_threads"];
 
-/// Processors: one with every feature, and one such as most servers have, without FEAT_AFP, FEAT_LRCPC2 and FEAT_LSE2.
-const PROCESSORS: [&str; 2] = ["max", "neoverse-n1"];
-
-/// How a kernel is run: the processor and the company, by their numbers.
-const RUNS: [(usize, usize); 4] = [(0, 0), (0, 1), (0, 2), (1, 0)];
+/// How a kernel is run: the emulated processor, and the number of its company. One processor has every feature; the other is without
+/// FEAT_AFP, FEAT_LRCPC2 and FEAT_LSE2.
+const RUNS: [(&str, usize); 4] = [("max", 0), ("max", 1), ("max", 2), ("neoverse-n1", 0)];
 
 /// Instructions of a kernel by itself, in Calque in each run, and as gcc's own program.
 #[derive(Clone, Copy)]
@@ -312,7 +310,7 @@ impl Session {
         let (guest, expected) = self.counters.count(Emulated::X86_64, &words(&["-cpu", "max"], &guests[0]))?;
         let mut calque = [0; RUNS.len()];
         for (count, (processor, company)) in calque.iter_mut().zip(RUNS) {
-            let mut translated = vec![PathBuf::from("-cpu"), PathBuf::from(PROCESSORS[processor])];
+            let mut translated = vec![PathBuf::from("-cpu"), PathBuf::from(processor)];
             translated.extend(translator(&self.calque, &self.engine));
             translated.extend(words(&["--"], &guests[company]));
             let (counted, output) = self.counters.count(Emulated::Aarch64, &translated)?;
