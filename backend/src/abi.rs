@@ -129,14 +129,15 @@ fn decode_leave(word: u64) -> ExitReason {
 }
 
 /// Whether generated code computes with floats as the guest's control words say. It has no way to stop at an exception, and
-/// not every host has all of MXCSR's control bits; the interpreter does without the host's unit.
+/// not every host has all of MXCSR's control bits; the interpreter does without the host's unit. Where it does not,
+/// only code may be entered that asks `cpu.rt.uncarried` before it computes ([`calque_ir::Op::Uncarried`]).
 pub fn carries_floats(cpu: &CpuState) -> bool {
     let masked = cpu.mxcsr & MXCSR_MASKS == MXCSR_MASKS && cpu.x87.control & X87_MASKS == X87_MASKS;
     masked && arch::expresses(cpu.mxcsr)
 }
 
 /// Runs generated code at `code` until it leaves, with the guest's rounding mode and denormal handling in the host's
-/// FP control register, which [`carries_floats`]. Guest registers are in `cpu` before and after.
+/// FP control register, as far as that [`carries_floats`]. Guest registers are in `cpu` before and after.
 ///
 /// # Safety
 /// The invariants of this file; `code` is an entry of a live translation.

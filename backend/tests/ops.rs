@@ -292,6 +292,10 @@ fn memory_cases(cases: &mut Vec<(String, Region)>) {
             }));
         }
     }
+    cases.push(in_region("uncarried".into(), |b| {
+        let v = b.uncarried();
+        result(b, v);
+    }));
     cases.push(in_region("fence and count".into(), |b| {
         b.fence();
         b.inst(Op::Count, Type::None, 0, calque_ir::Inst::count_args(5, 3, PC));

@@ -247,6 +247,11 @@ impl Builder {
         self.inst(Op::Fence, Type::None, 0, [0; 4]);
     }
 
+    /// Whether generated code cannot compute with floats as the control words say: not 0.
+    pub fn uncarried(&mut self) -> Value {
+        self.inst(Op::Uncarried, Type::I32, 0, [0; 4])
+    }
+
     /// Calls a helper with as many arguments as it takes.
     pub fn call(&mut self, helper: Helper, args: &[Value]) -> Value {
         debug_assert_eq!(args.len(), helper.args().len());

@@ -113,8 +113,8 @@ pub enum Effect {
     /// Nothing: removable, may be merged with its equal.
     Pure,
     /// May raise exceptions of SSE's floating point: sets MXCSR's flags, and faults where they are unmasked. Never removed, but
-    /// does not count as a place to stop at ([`Op::may_stop`]): with unmasked exceptions only the interpreter runs, and what the
-    /// lifter gave it.
+    /// does not count as a place to stop at ([`Op::may_stop`]): with unmasked exceptions only the interpreter computes, and
+    /// what the lifter gave it.
     Raises,
     /// Reads a guest register: removable.
     ReadsReg,
@@ -359,6 +359,9 @@ ops! {
 
     /// Calls a helper; `ty` is its result type.
     Call "call" Call Helper;
+    /// `i32`, not 0 if generated code cannot compute with floats as the control words say (`CpuState::rt.uncarried`): the same from entering it
+    /// to leaving it. The interpreter always can.
+    Uncarried "uncarried" Nullary Pure;
     /// Raises the fault of `aux` if the operand is 1. All `put`s of the instruction stand behind it.
     FaultIf "fault_if" FaultIf Faults;
 }

@@ -95,6 +95,8 @@ pub struct Rt {
     pub tier0_jumps: u64,
     /// Backward jumps, calls and returns that tier 0 may still make before it leaves.
     pub countdown: i32,
+    /// Not 0 if generated code cannot compute with floats as the control words say: `Op::Uncarried`.
+    pub uncarried: u32,
     /// Guest pc of the computed jump that has missed its cache, in front of `ExitReason::Indirect`.
     pub jump: u64,
 }
@@ -130,6 +132,7 @@ impl CpuState {
                 recorder: 0,
                 tier0_jumps: 0,
                 countdown: 0,
+                uncarried: 0,
                 jump: 0,
             },
             place_bits: [0x8040_2010_0804_0201; 2],

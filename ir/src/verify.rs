@@ -294,6 +294,7 @@ pub fn allowed_types(op: Op) -> &'static [Type] {
     const MEMORY: &[Type] = &[I8, I16, I32, I64, F32, F64, V128];
     match op {
         Op::Nop | Op::Insn | Op::Count | Op::Fence | Op::FaultIf => &[None],
+        Op::Uncarried => &[I32],
         Op::Iconst => BIT_INT,
         Op::Vconst => &[V128],
         Op::Get | Op::Put | Op::Select => VALUE,

@@ -278,7 +278,10 @@ impl Code {
                 }
                 let region = lifted.take();
                 let source = region.source.clone();
-                let publish = || entry.set_cold(ColdBlock::new(region));
+                let publish = || {
+                    entry.give_up();
+                    entry.set_cold(ColdBlock::new(region));
+                };
                 return made(entry, self.admit(&process.mem, entry, &source, origin, before, publish));
             }
         };

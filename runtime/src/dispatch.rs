@@ -106,6 +106,8 @@ enum LastExit {
     Cell(u32),
     /// By an indirect jump, in this kind of code, that missed the jump cache.
     Indirect(CodeKind),
+    /// Where the control words of floating point matter: behind what has changed them, or in front of what cannot be done as they say.
+    Floats,
     /// With a fault, in front of the `count` of this counter; 0 if there is none.
     Fault { unreached: u32 },
 }
@@ -214,6 +216,11 @@ impl Exec {
             epoch: 0,
             units: UnitThread::default(),
         }
+    }
+
+    /// Whether generated code is entered at `pc` although it cannot compute with floats as the control words say: unless it would leave again at once.
+    fn enters_uncarried(&self, pc: u64) -> bool {
+        self.last_exit != LastExit::Floats && !self.entries.find(pc).is_some_and(Entry::computes)
     }
 
     /// Remembers where the computed jump goes that has missed its cache.
@@ -400,11 +407,17 @@ impl Thread {
         (self.exec.last_exit, self.exec.sampled) = (LastExit::None, 0);
         loop {
             let pc = self.cpu.rip;
-            let compiled = abi::carries_floats(&self.cpu);
-            if self.cpu.mxcsr & MXCSR_DAZ != 0 && !self.process.code.require_flushing() {
+            let carried = abi::carries_floats(&self.cpu);
+            self.cpu.rt.uncarried = u32::from(!carried);
+            let code = &self.process.code;
+            if !carried && (!code.require_guarded_floats() || code.epoch() != self.exec.epoch)
+                || self.cpu.mxcsr & MXCSR_DAZ != 0 && !code.require_flushing()
+            {
                 return Event::Safepoint;
             }
-            let runs = |entry: &Entry| compiled || entry.cold().is_some();
+            let compiled = carried || self.exec.enters_uncarried(pc);
+            stats::add(&self.process.stats.uncarried_floats, u64::from(!compiled));
+            let runs = |entry: &Entry| code.can_run(entry, compiled);
             let event = match self.exec.entries.find(pc).is_some_and(runs) {
                 true => self.run_entry(member, compiled, &mut warm),
                 false => match self.try_out(GuestAddr(pc), compiled) {
@@ -417,6 +430,9 @@ impl Thread {
                     }
                 },
             };
+            if !carried && self.exec.last_exit == LastExit::Floats {
+                self.exec.entries.find(pc).inspect(|entry| entry.left_for_floats(GuestAddr(self.cpu.rip)));
+            }
             if let Some(event) = event {
                 if let LastExit::Fault { unreached } = self.exec.last_exit {
                     self.left_early(unreached, GuestAddr(self.cpu.rip));
@@ -448,7 +464,7 @@ impl Thread {
         }
         if let (Some(code), Some(jit)) = (entry.runnable().filter(|_| compiled), &process.code.jit) {
             match exec.last_exit {
-                LastExit::None | LastExit::Fault { .. } => {}
+                LastExit::None | LastExit::Floats | LastExit::Fault { .. } => {}
                 LastExit::Cell(cell) => link(process, jit, cell, entry),
                 LastExit::Indirect(from) => exec.remember_jump(from, process, jit, entry),
             }
@@ -550,7 +566,7 @@ impl Thread {
         if !entry.is_usable() && !process.code.reclaim(&process.mem, &process.stats, &entry) {
             return Some(Event::Safepoint);
         }
-        let runs = || compiled && entry.runnable().is_some() || entry.cold().is_some();
+        let runs = || process.code.can_run(&entry, compiled);
         if !runs() {
             let maker = self.exec.maker.as_mut().filter(|_| compiled);
             if maker.is_none() && !process.mem.mark_code(pc) {
@@ -634,6 +650,10 @@ pub(crate) fn enter(
         }
         ExitReason::Arrived(_) => None,
         ExitReason::Syscall => Some(Event::Syscall),
+        ExitReason::Fault(FaultKind::FloatControl) => {
+            *last_exit = LastExit::Floats;
+            None
+        }
         ExitReason::Fault(kind) => {
             *last_exit = LastExit::Fault { unreached: abi::counter_ahead(cpu) };
             Some(Event::trap(kind))

@@ -70,6 +70,8 @@ counters! {
     enters;
     /// direct exits whose target was not compiled or not joined yet
     unlinked_exits;
+    /// times the interpreter ran a block for the floats in it, for which generated code cannot do as the control words say
+    uncarried_floats;
     /// indirect jumps and returns that missed the jump cache
     missed_jumps;
     /// exits joined to their targets

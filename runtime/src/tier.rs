@@ -33,7 +33,7 @@ use calque_frontend::lift::{self, EveryBlock};
 use calque_frontend::{Constants, LiftOptions, Lifted};
 use calque_ir::helper::{HelperEffect, HelperEntry};
 use calque_ir::pass;
-use calque_ir::{CpuState, Exit, GuestAddr, Helper, Region};
+use calque_ir::{CpuState, Exit, GuestAddr, Helper, Op, Region};
 use hashbrown::HashMap;
 use once_cell::race::OnceBool;
 use std::io;
@@ -70,12 +70,17 @@ pub(crate) struct Entry {
     origin: ArcSwapOption<Origin>,
     /// Some of them were made from fixed bytes, of which there is no copy.
     partly_fixed: AtomicBool,
+    /// Generated code has left for floats soon behind here.
+    left_soon: AtomicBool,
     /// How often the bytes here were found changed while somebody had a translation of them.
     changes: AtomicU8,
 }
 
 /// Changes after which constants are read where they stand: the next function in the same place is one change.
 const READ_AFTER: u8 = 2;
+
+/// Floats within so many bytes may be in the same block: the interpreter's block then tells.
+const SOON: u64 = 64;
 
 const IDLE: u8 = 0;
 /// Waits for the compiler, or is compiled.
@@ -88,6 +93,8 @@ pub(crate) struct ColdBlock {
     pub(crate) region: Region,
     /// Whether its exit is a call, a return or an indirect jump, whose target counts as warm.
     far_exit: bool,
+    /// Whether generated code of it would leave for floats (`LiftOptions::guarded_floats`).
+    computes: bool,
 }
 
 impl ColdBlock {
@@ -99,7 +106,8 @@ impl ColdBlock {
         region.pool.shrink_to_fit();
         let near = |exit: &Exit| matches!(exit, Exit::Goto(_) | Exit::Branch { .. });
         let far_exit = !region.blocks.iter().all(|b| near(&b.exit));
-        Self { region, far_exit }
+        let computes = region.blocks.len() > 1 && region.insts.iter().any(|i| i.op == Op::Uncarried);
+        Self { region, far_exit, computes }
     }
 
     /// Whether going on at `next` from here is where loops and functions begin.
@@ -127,6 +135,7 @@ impl Entry {
             registered: AtomicBool::new(false),
             origin: ArcSwapOption::empty(),
             partly_fixed: AtomicBool::new(false),
+            left_soon: AtomicBool::new(false),
             changes: AtomicU8::new(0),
         }
     }
@@ -183,6 +192,29 @@ impl Entry {
         }
         let code = self.tier0.load(Ordering::Acquire);
         (code != 0).then_some((HostCode(code), CodeKind::Tier0))
+    }
+
+    /// Generated code has been entered here and left at `pc` for the floats there.
+    pub(crate) fn left_for_floats(&self, pc: GuestAddr) {
+        if pc.0.wrapping_sub(self.pc.0) < SOON {
+            self.left_soon.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether its block computes with floats, as far as is known.
+    pub(crate) fn computes(&self) -> bool {
+        self.cold().map_or_else(|| self.left_soon.load(Ordering::Relaxed), |block| block.computes)
+    }
+
+    /// Whether the compiler, or the emitter, has nothing for it, for good.
+    #[inline]
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.request.load(Ordering::Relaxed) == HOPELESS
+    }
+
+    /// The interpreter is to run it for good.
+    pub(crate) fn give_up(&self) {
+        self.request.store(HOPELESS, Ordering::Relaxed);
     }
 
     /// Calls `f` on the best code there is.
@@ -300,8 +332,10 @@ pub(crate) struct Code {
     interpret: AtomicBool,
     /// Blocks are counted.
     counting: AtomicBool,
-    /// The interpreter's blocks have exact flags also where floating-point operations may trap.
+    /// Flags are exact also where floating-point operations may trap.
     precise_floats: AtomicBool,
+    /// The control words have been seen to say what generated code cannot do.
+    guarded_floats: AtomicBool,
     /// MXCSR has been seen with DAZ set.
     flushing: AtomicBool,
     /// Several threads, or shared memory: accesses keep the guest's order.
@@ -435,6 +469,7 @@ impl Code {
             interpret: AtomicBool::new(false),
             counting: AtomicBool::new(false),
             precise_floats: AtomicBool::new(false),
+            guarded_floats: AtomicBool::new(false),
             flushing: AtomicBool::new(false),
             ordered: AtomicBool::new(false),
             emits: arch::EMITS && matches!(engine, Engine::Tier0 | Engine::Auto) && jit.is_some(),
@@ -656,6 +691,19 @@ impl Code {
         self.emits && (exact || self.resumable.load(Ordering::Acquire))
     }
 
+    /// From now on code that computes with floats leaves that to the interpreter while generated code cannot do what the control words say;
+    /// whether it was such already.
+    pub(crate) fn require_guarded_floats(&self) -> bool {
+        let required = !self.compiles() || self.guarded_floats.load(Ordering::Acquire);
+        if !required {
+            // Whoever sees it set finds no old code, and what is being made without is not admitted.
+            let mut pages = lock(&self.pages);
+            pages.drain_all(self);
+            self.guarded_floats.store(true, Ordering::Release);
+        }
+        required
+    }
+
     /// From now on code is such that denormals may be flushed as operands; whether it was already.
     pub(crate) fn require_flushing(&self) -> bool {
         let foreign = self.jit.as_ref().is_some_and(|jit| jit.host.arch != Arch::X86_64);
@@ -700,6 +748,13 @@ impl Code {
         self.drop_all();
     }
 
+    /// Whether there is something at `entry` to run: if `compiled` code may, no block of the interpreter's that is to be emitted.
+    #[inline]
+    pub(crate) fn can_run(&self, entry: &Entry, compiled: bool) -> bool {
+        compiled && entry.runnable().is_some()
+            || entry.cold().is_some() && (!compiled || !self.emits || entry.is_hopeless())
+    }
+
     /// Whether the interpreter runs everything.
     pub(crate) fn interprets(&self) -> bool {
         !self.compiles() && self.running_units().is_none()
@@ -740,9 +795,13 @@ impl Code {
         let (default, precise) = (LiftOptions::default(), self.is_precise());
         // Beside units, the interpreter runs single instructions.
         let block_insns = if self.running_units().is_some() { 1 } else { default.block_insns };
+        // Exceptions come in the interpreter, in front of which guarded code has left.
+        let guarded_floats = self.guarded_floats.load(Ordering::Acquire);
         LiftOptions {
             precise,
             precise_everywhere: precise,
+            precise_floats: guarded_floats && self.precise_floats.load(Ordering::Acquire),
+            guarded_floats,
             resumable: self.resumable.load(Ordering::Acquire),
             flushing: self.flushing.load(Ordering::Acquire),
             profile: self.profile.is_some(),

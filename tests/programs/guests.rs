@@ -150,6 +150,14 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
     } else if name == "rewritten" {
         let test = move || checks_what_is_written_often(&guest);
         trials.push(Trial::test("prog::rewritten::counts", test));
+    } else if name == "unmasked" {
+        for engine in engines()
+            .filter(|engine| !["interp", "auto"].contains(engine) || *engine == "auto" && cfg!(target_arch = "aarch64"))
+        {
+            let guest = Arc::clone(&guest);
+            let test = move || interprets_floats_alone(&guest, engine);
+            trials.push(Trial::test(format!("prog::unmasked::counts::{engine}"), test));
+        }
     } else if name == "staying" && cfg!(target_arch = "aarch64") {
         let test = move || compiles_what_threads_stay_in(&guest);
         trials.push(Trial::test("prog::staying::regions", test));
@@ -244,6 +252,13 @@ fn compiles_what_threads_stay_in(guest: &Guest) -> Result<(), Failed> {
         counted(command, &[("emitted_regions", emitted), ("regions", compiled)])?;
     }
     Ok(())
+}
+
+/// Of half a million rounds with an exception unmasked, the interpreter gets those five hundred that have floats.
+fn interprets_floats_alone(guest: &Guest, engine: &str) -> Result<(), Failed> {
+    let mut command = calque(["run", "--engine", engine, "--sync-compile", "--stats", "--"]);
+    command.arg(guest.build(Link::Static)?).arg("integers");
+    counted(command, &[("uncarried_floats", 490..=600)])
 }
 
 /// Whether rows of what `--stats` prints are in their ranges.

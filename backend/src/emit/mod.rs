@@ -413,6 +413,7 @@ impl Emitter {
                 Ok(())
             }
             Op::FaultIf => self.fault_if(inst),
+            Op::Uncarried => self.uncarried(),
             Op::Call => self.call(inst),
             _ if inst.ty.is_float() || float::is_float(inst.op) => self.float(inst),
             _ if inst.ty.is_vector() || vector::is_vector(inst.op) => self.vector(inst),

@@ -88,6 +88,14 @@ impl Emitter {
         Ok(())
     }
 
+    /// `Op::Uncarried`.
+    pub(super) fn uncarried(&mut self) -> Result<(), EmitError> {
+        let d = self.dest()?;
+        self.load_state(Access::LDRW, d.0, offset_of!(CpuState, rt.uncarried));
+        self.known_zero(32);
+        Ok(())
+    }
+
     /// Adds to MXCSR, in `d`, the flags that FPSR has: as `arch/aarch64.rs: mxcsr_flags_of`, in parallel.
     fn add_raised(&mut self, d: X) {
         let (fpsr, s) = (self.scratch(), self.scratch());

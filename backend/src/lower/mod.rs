@@ -45,7 +45,7 @@ use crate::compile::{CompileOptions, ExitSite, StateAtFaults};
 use crate::isa::{Arch, HostIsa};
 use crate::order::Scalars;
 use crate::respell::Respell;
-use calque_ir::{BlockId, GuestAddr, Inst, Op, Region, Type, Value as IrValue};
+use calque_ir::{BlockId, CpuState, GuestAddr, Inst, Op, Region, Type, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, AbiParam, InstBuilder, MemFlagsData, Signature, SourceLoc, TrapCode, types};
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -53,6 +53,7 @@ use float::RawFloat;
 use loops::LoopEdges;
 use regs::{RegFile, RegSets};
 use std::collections::HashMap;
+use std::mem::offset_of;
 
 /// Marks accesses to guest memory in the list of traps.
 pub(crate) const GUEST_ACCESS: TrapCode = TrapCode::unwrap_user(1);
@@ -291,6 +292,7 @@ impl Lowering<'_> {
                 self.b.ins().fence();
             }
             Op::FaultIf => self.fault_if(inst),
+            Op::Uncarried => return Some(self.load_state(types::I32, offset_of!(CpuState, rt.uncarried))),
             Op::Load => return Some(self.load(inst)),
             Op::Rmw => return Some(self.rmw(inst)),
             Op::Cas => return Some(self.cas(inst)),

@@ -268,12 +268,17 @@ pub(super) fn may_fault(i: &Insn) -> bool {
 
 /// Whether an instruction may raise a floating-point exception; more do not harm.
 fn may_raise(i: &Insn) -> bool {
-    let floats = |r: Register| r.is_xmm() || r.is_ymm() || r.is_mm() || r.is_st();
+    let vector = |r: Register| r.is_xmm() || r.is_ymm();
+    (0..i.op_count()).any(|n| vector(i.op_register(n))) || is_of_x87(i)
+}
+
+/// Whether an instruction is one of the x87 unit or of MMX.
+pub(super) fn is_of_x87(i: &Insn) -> bool {
     let of_the_unit = matches!(i.mnemonic(), Mnemonic::Wait | Mnemonic::Emms)
         || i.cpuid_features()
             .iter()
             .any(|f| matches!(f, CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387));
-    (0..i.op_count()).any(|n| floats(i.op_register(n))) || of_the_unit
+    (0..i.op_count()).map(|n| i.op_register(n)).any(|r| r.is_mm() || r.is_st()) || of_the_unit
 }
 
 #[cfg(test)]

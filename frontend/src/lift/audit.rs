@@ -7,8 +7,9 @@ use super::flags::FlagSet;
 use super::table::{self, Status};
 use super::{LiftOptions, ahead, lift_block};
 use crate::decode::{Bytes, Decoded, Window};
+use calque_ir::helper::HelperEffect;
 use calque_ir::op::Effect;
-use calque_ir::{Exit, FaultKind, GuestAddr, Op, Reg, Region};
+use calque_ir::{Exit, FaultKind, GuestAddr, Helper, Op, Reg, Region};
 use hashbrown::{HashMap, HashSet};
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register};
 use std::fmt::Write;
@@ -220,6 +221,49 @@ fn samples(n: usize) -> Vec<([u8; 15], Instruction)> {
         }
     }
     out
+}
+
+/// Whether the code of an instruction depends on the control words of floating point, or may raise their exceptions.
+fn depends_on_control(region: &Region) -> bool {
+    region.insts.iter().any(|i| match i.op {
+        Op::Call => match Helper::from_code(i.aux).effect() {
+            HelperEffect::Mxcsr => true,
+            HelperEffect::X87 => {
+                region.insts.iter().any(|i| i.op == Op::FaultIf && i.aux == FaultKind::X87Float as u16)
+            }
+            _ => false,
+        },
+        op => op.raises(),
+    })
+}
+
+#[test]
+fn what_depends_on_the_control_words_is_guarded() {
+    let mut found: HashMap<Mnemonic, String> = HashMap::new();
+    for (bytes, i) in samples(60_000) {
+        let code = Bytes { pc: PC, bytes: &bytes[..i.len()] };
+        let lift = |guarded_floats| {
+            lift_block(&code, PC, &LiftOptions { block_insns: 1, guarded_floats, ..LiftOptions::default() })
+        };
+        let asks = matches!(lift(true).insts.first(), Some(first) if first.op == Op::Uncarried);
+        if depends_on_control(&lift(false)) && !asks {
+            found.insert(i.mnemonic(), i.to_string());
+        }
+    }
+    assert!(found.is_empty(), "{:#?}", found.values());
+}
+
+#[test]
+fn integers_in_vectors_are_not_guarded() {
+    for mnemonic in
+        [Mnemonic::Movaps, Mnemonic::Pxor, Mnemonic::Vpaddd, Mnemonic::Xorps, Mnemonic::Pshufb, Mnemonic::Vptest]
+    {
+        assert!(!table::computes(mnemonic), "{mnemonic:?}");
+    }
+    for mnemonic in [Mnemonic::Addps, Mnemonic::Vfmadd231sd, Mnemonic::Cvttsd2si, Mnemonic::Vsqrtpd, Mnemonic::Ucomiss]
+    {
+        assert!(table::computes(mnemonic), "{mnemonic:?}");
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@
 //! | `edge.rs`   | flags that only one side of a branch reads                 |
 //! | `region.rs` | discovery of a region's blocks                             |
 //! | `unroll.rs` | several rounds of tiny loops                               |
+//! | `floats.rs` | what depends on the control words of floating point        |
 //! | `check.rs`  | blocks that compare their bytes first                      |
 //! | the others  | the families by subject                                    |
 //!
@@ -40,6 +41,7 @@ mod check;
 mod control;
 mod edge;
 mod flags;
+mod floats;
 mod flow;
 mod glance;
 mod mmx;
@@ -90,6 +92,8 @@ pub struct LiftOptions {
     pub precise_everywhere: bool,
     /// The same at instructions that compute with floats: where exceptions are unmasked.
     pub precise_floats: bool,
+    /// Code that computes with floats asks first whether generated code can, and leaves if not (`floats.rs`).
+    pub guarded_floats: bool,
     /// Minima and maxima flush denormals where comparisons do: for hosts that choose an operand as it is, where MXCSR has DAZ set.
     pub flushing: bool,
     /// Count executed guest instructions (`Op::Count`), and tell of calls, returns and jumps (`Helper::ProfileCall`...).
@@ -133,6 +137,7 @@ impl Default for LiftOptions {
             resumable: false,
             precise_everywhere: false,
             precise_floats: false,
+            guarded_floats: false,
             flushing: false,
             profile: false,
             count: false,
@@ -212,6 +217,8 @@ pub(crate) struct Lifter<'a> {
     /// Of the options, what is asked of each instruction: whether faults show state, and whether something is counted.
     shows: bool,
     counts: bool,
+    /// Whether the open block computes with floats only if generated code can.
+    guarded: bool,
     code: &'a dyn CodeReader,
     /// Which flags the region's blocks read; flags are deferred only where this is known.
     flow: Option<FlagFlow>,
@@ -245,6 +252,7 @@ impl<'a> Lifter<'a> {
             opts,
             shows: opts.shows_faults() || opts.precise_floats,
             counts: opts.profile || opts.count,
+            guarded: false,
             code,
             flow: None,
             pc: GuestAddr(0),
@@ -300,6 +308,9 @@ impl<'a> Lifter<'a> {
     fn lift_insn(&mut self, what: Decoded, i: &Insn) {
         self.pc = GuestAddr(i.ip());
         self.next = GuestAddr(i.next_ip());
+        if self.opts.guarded_floats {
+            self.guard_floats(i);
+        }
         // Before the mark: these `put`s are of the instructions above.
         if self.shows {
             self.show_before(i);
@@ -389,6 +400,7 @@ impl<'a> Lifter<'a> {
         self.b.switch_to(block);
         self.regs.reset();
         self.flags.reset();
+        self.guarded = false;
     }
 
     /// Starts another block of the current guest instruction.
@@ -417,10 +429,15 @@ impl<'a> Lifter<'a> {
     /// what has changed, which is `kind`.
     pub(crate) fn leave_if(&mut self, kind: FaultKind, cond: Value) {
         self.complete();
-        let [leave, ahead] = std::array::from_fn(|_| self.b.create_block(self.next));
+        self.leave_at_if(self.next, kind, cond);
+    }
+
+    /// The same between instructions, in front of or behind the current one, which is at `pc`.
+    fn leave_at_if(&mut self, pc: GuestAddr, kind: FaultKind, cond: Value) {
+        let [leave, ahead] = std::array::from_fn(|_| self.b.create_block(pc));
         self.close(Exit::Branch { cond, taken: Target::Block(leave), fallthrough: Target::Block(ahead) });
         self.open(leave);
-        self.close(Exit::Fault { kind, pc: self.next });
+        self.close(Exit::Fault { kind, pc });
         self.open(ahead);
     }
 

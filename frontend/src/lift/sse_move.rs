@@ -271,15 +271,6 @@ pub(super) fn unusual_mxcsr(l: &mut Lifter<'_>, v: Value) -> Value {
     l.b.binary(Op::Band, Type::I32, differs, control)
 }
 
-impl Lifter<'_> {
-    /// Behind an instruction that has changed the control words of floating point: leaves for the dispatcher if they are
-    /// unusual, which is that this `i32` is not zero.
-    pub(super) fn leave_if_unusual(&mut self, unusual: Value) {
-        let unusual = self.compare_zero(calque_ir::Cc::NotEqual, Type::I32, unusual);
-        self.leave_if(FaultKind::FloatControl, unusual);
-    }
-}
-
 /// Checks and writes MXCSR.
 pub(super) fn set_mxcsr(l: &mut Lifter<'_>, v: Value) {
     let reserved = l.b.iconst(Type::I32, !u64::from(MXCSR_MASK));

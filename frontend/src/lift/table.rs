@@ -57,11 +57,47 @@ macro_rules! table {
             }
         }
 
+        /// Whether an instruction of SSE or AVX computes with floats, for which MXCSR says how.
+        pub(super) fn computes(mnemonic: Mnemonic) -> bool {
+            match mnemonic {
+                $( Mnemonic::$mnemonic => const { computes_floats(stringify!($family), stringify!($($arg),*)) }, )*
+                _ => false,
+            }
+        }
+
         const LIFTED: &[Row] = &[ $( Row {
             mnemonic: Mnemonic::$mnemonic,
             status: Status::Lifted { family: stringify!($family), args: stringify!($($arg),*) },
         }, )* ];
     };
+}
+
+/// Families of SSE and AVX that compute with floats, whatever their arguments.
+#[rustfmt::skip]
+const FLOAT_FAMILIES: &[&str] = &[
+    "scalar", "minimum", "scalar_minimum", "scalar_sqrt", "addsub", "horizontal", "round_packed", "round_scalar", "dot_product",
+    "compare_packed", "compare_scalar", "cmpsd", "compare_to_flags", "from_int", "to_int", "convert_scalar", "cvtpi2ps", "cvtps2pi",
+    "cvtpd2pi", "widen", "narrow", "from_half_precision", "to_half_precision", "fused", "fused_scalar", "fused_alternating",
+];
+
+/// Whether a row is one of those: the operation says so of families that do both.
+const fn computes_floats(family: &str, args: &str) -> bool {
+    const fn starts_with(text: &str, start: &str) -> bool {
+        let (text, start) = (text.as_bytes(), start.as_bytes());
+        let mut n = 0;
+        while n < start.len() && n < text.len() && text[n] == start[n] {
+            n += 1;
+        }
+        n == start.len()
+    }
+    let mut n = 0;
+    while n < FLOAT_FAMILIES.len() {
+        if family.len() == FLOAT_FAMILIES[n].len() && starts_with(family, FLOAT_FAMILIES[n]) {
+            return true;
+        }
+        n += 1;
+    }
+    starts_with(family, "vec") && (starts_with(args, "Op::F") || starts_with(args, "Op::Sqrt"))
 }
 
 /// Every mnemonic of x86: the table's rows in its order, then those without one.

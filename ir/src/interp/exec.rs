@@ -442,6 +442,7 @@ fn run_from<H: Host>(
                 vector!(hosted!(host.cas(ty, addr, b!(), slots[code.slot(inst, 3)])));
             }
             Op::Fence => host.fence(),
+            Op::Uncarried => word!(0),
             Op::Call => {
                 let args = std::array::from_fn(|n| Value(inst.args[n]).expand().map(|_| slots[code.slot(inst, n)]));
                 let helper = Helper::from_code(aux);

@@ -7,7 +7,7 @@ use crate::smc::GuestCode;
 use crate::thread::{Access, Thread};
 use crate::tier::ColdBlock;
 use crate::world::Member;
-use calque_backend::{Budget, CodeKind, CompileOptions, Compiler, HostIsa, StateAtFaults};
+use calque_backend::{Budget, CodeKind, CompileOptions, Compiler, HostIsa, StateAtFaults, abi};
 use calque_frontend::decode::MAX_INSN;
 use calque_frontend::{CodeReader, LiftOptions, lift_block};
 use calque_ir::interp::Frame;
@@ -47,7 +47,7 @@ impl Thread {
         let options = LiftOptions { precise: true, count, ..LiftOptions::default() };
         let mut region = lift_block(&code, pc, &options);
         super::lifted(&mut region);
-        let event = if self.process.code.compiles() {
+        let event = if self.process.code.compiles() && abi::carries_floats(&self.cpu) {
             pass::optimize(&mut region);
             self.run_compiled(member, &region)
         } else {
