@@ -3,24 +3,33 @@
 #[path = "common/a64.rs"]
 mod a64;
 
-use calque_backend::{EmitOptions, Emitter, HostIsa, MemoryOrder};
+use calque_backend::{EmitOptions, Emitter, HostIsa, MemoryOrder, SavedBlock};
+use calque_ir::Region;
 use std::path::{Path, PathBuf};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/lower")
 }
 
-#[test]
-fn emitted_code_is_as_reviewed() {
+fn sources() -> Vec<PathBuf> {
     let mut sources: Vec<PathBuf> =
         std::fs::read_dir(folder()).expect("tests/lower").map(|entry| entry.expect("an entry").path()).collect();
     sources.retain(|path| path.extension().is_some_and(|e| e == "ir"));
     sources.sort();
     assert!(!sources.is_empty());
+    sources
+}
+
+fn parse(path: &Path) -> Region {
+    let source = std::fs::read_to_string(path).expect("readable");
+    calque_ir::parse::parse_region(&source).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn emitted_code_is_as_reviewed() {
     let mut changed = Vec::new();
-    for path in sources {
-        let source = std::fs::read_to_string(&path).expect("readable");
-        let region = calque_ir::parse::parse_region(&source).unwrap_or_else(|e| panic!("{e}"));
+    for path in sources() {
+        let region = parse(&path);
         let mut sections = Vec::new();
         for (host, memory_order) in [
             ("aarch64", MemoryOrder::Plain),
@@ -49,4 +58,38 @@ fn emitted_code_is_as_reviewed() {
         "{}\nAccept with: BLESS=1 cargo test -p calque-backend --test emit_golden",
         changed.join("\n")
     );
+}
+
+/// A saved block with other cells is what is emitted with those.
+#[test]
+fn saved_blocks_are_restored_with_other_cells() {
+    let mut emitter = Emitter::new(HostIsa::parse("aarch64-v8.7").expect("a host"));
+    let mut exits = 0;
+    for path in sources() {
+        let region = parse(&path);
+        let mut emit = |first_cell| {
+            let options = EmitOptions { first_cell, ..EmitOptions::default() };
+            let emitted = emitter.emit(&region, &options).unwrap_or_else(|e| panic!("{e}"));
+            let mut words = Vec::new();
+            if first_cell == 0 {
+                emitted.save(&mut words);
+            }
+            (emitted.code.to_vec(), emitted.exits.to_vec(), emitted.pcs.to_vec(), words)
+        };
+        let (.., words) = emit(0);
+        let (code, its_exits, pcs, _) = emit(12_345);
+        let saved = SavedBlock::read(&words).expect("a block");
+        assert_eq!(saved.cells_needed() as usize, its_exits.len());
+        let restored = emitter.restore(&saved, 12_345).expect("cells that fit");
+        assert_eq!((restored.pc, restored.guest_insns, restored.first_cell), (region.pc(), region.guest_insns, 12_345));
+        assert_eq!((restored.code, restored.exits, restored.pcs), (&code[..], &its_exits[..], &pcs[..]), "{path:?}");
+        if !its_exits.is_empty() {
+            assert!(emitter.restore(&saved, 0x1_0000).is_none(), "no room for such numbers");
+            exits += 1;
+        }
+        for len in 0..words.len() {
+            assert!(SavedBlock::read(&words[..len]).is_none(), "{path:?}, {len} words");
+        }
+    }
+    assert!(exits > 10, "{exits} blocks with exits");
 }

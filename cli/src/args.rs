@@ -4,7 +4,7 @@ use crate::profile::Format;
 use calque_runtime::emit::Emit;
 use calque_runtime::lockstep::{Place, Sabotage};
 use calque_runtime::{Engine, RunOptions};
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::ffi::{OsStr, OsString};
@@ -53,6 +53,10 @@ pub(crate) struct EngineArgs {
     /// Bytes of translated code to keep (K, M and G may follow the number)
     #[arg(long, value_name = "BYTES", value_parser = size)]
     cache_size: Option<usize>,
+    /// Where code translated on AArch64 is kept for a program's next run; empty: nowhere
+    /// [default: calque in $XDG_CACHE_HOME or in ~/.cache]
+    #[arg(long, value_name = "DIR", env = "CALQUE_CACHE_DIR", hide_env_values = true, value_parser = OsStringValueParser::new())]
+    cache_dir: Option<OsString>,
     /// Print every system call on stderr
     #[arg(long)]
     strace: bool,
@@ -279,6 +283,7 @@ impl EngineArgs {
             stats: self.stats,
             crash_report: !self.no_crash_report,
             cache_budget: self.cache_size.unwrap_or(default.cache_budget),
+            cache_dir: self.cache_dir.clone().map_or_else(default_cache_dir, non_empty),
             emit: self.emit.clone().map(|emit| Emit { to: self.emit_to.clone(), ..emit }),
             perf: self.perf,
             debug_dirs: self
@@ -288,6 +293,17 @@ impl EngineArgs {
             profile: None,
         }
     }
+}
+
+/// Where the XDG Base Directory Specification has what can be made again.
+fn default_cache_dir() -> Option<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    Some(cache.join("calque"))
+}
+
+fn non_empty(dir: OsString) -> Option<PathBuf> {
+    (!dir.is_empty()).then(|| dir.into())
 }
 
 /// A number of bytes, with a suffix of powers of 1024 if wanted.
@@ -396,6 +412,7 @@ mod tests {
             stats: true,
             crash_report: false,
             cache_budget: 1 << 20,
+            cache_dir: Some("/cache".into()),
             emit: Some(Emit { to: Some("/dump".into()), ..Emit::parse("ir,host=main").unwrap() }),
             perf: true,
             debug_dirs: vec!["/debug".into(), "/more".into()],

@@ -10,6 +10,8 @@
 //! arrivals come soon. The next ones run it again, which costs a seventh of emitting it, up to [`RUNS`] in all; whoever comes later,
 //! or finds it gone, emits it. Only fixed code is tried so: of other pages, what was read would have to be compared.
 //!
+//! What an earlier run of the program has saved (`saved/`) is restored at the first arrival, which costs a tenth of lifting and emitting.
+//!
 //! **Heat.** Emitted code counts no executions. Its countdown (`emit/exit.rs`) brings each thread back once in [`period`] backward jumps,
 //! calls, returns, and arrivals from compiled regions; the place it was about to go to has then run about as often as the period is long. Where
 //! that says nothing new, because a region is being compiled there or would not pay (`trial.rs`), the next countdowns are longer.
@@ -21,11 +23,14 @@
 use crate::memory::{CodePage, GuestMap};
 use crate::options::Engine;
 use crate::process::Process;
+use crate::saved::Now;
 use crate::smc::{GuestCode, Known, Origin};
 use crate::stats;
 use crate::tier::{Code, ColdBlock, Entry, Jit};
 use crate::trial;
-use calque_backend::{CacheError, CodeKind, EmitError, EmitOptions, Emitter, FlagsAtEntry, HostIsa, Translation};
+use calque_backend::{
+    CacheError, CodeKind, EmitError, EmitOptions, Emitted, Emitter, FlagsAtEntry, HostIsa, Translation,
+};
 use calque_frontend::lift;
 use calque_frontend::{LiftOptions, Lifted};
 use calque_ir::{GuestAddr, Region, pass};
@@ -87,6 +92,7 @@ pub(crate) struct ColdMaker {
     lifted: Lifted,
     known: Known,
     first_runs: FirstRuns,
+    now: Now,
 }
 
 impl ColdMaker {
@@ -96,6 +102,7 @@ impl ColdMaker {
             lifted: Lifted::default(),
             known: Known::default(),
             first_runs: FirstRuns::default(),
+            now: Now::default(),
         }
     }
 }
@@ -202,8 +209,12 @@ impl Code {
         if self.engine != Engine::Auto {
             return None;
         }
-        let ColdMaker { known, first_runs, .. } = maker;
+        let ColdMaker { known, first_runs, now, .. } = maker;
         let epoch = self.epoch();
+        let saved = self.saved.get().map(|saved| (saved, now.world(epoch, self)));
+        if saved.is_some_and(|(saved, world)| saved.knows(pc, world)) {
+            return None;
+        }
         let arrival = first_runs.arrive(pc, epoch);
         if arrival == Arrival::Enough {
             return None;
@@ -221,6 +232,9 @@ impl Code {
                 return None;
             }
             (run.from, run.runs) = (Some((pc, epoch)), 0);
+            if let Some((saved, world)) = saved {
+                saved.arrive(pc, world);
+            }
         }
         run.runs += 1;
         let region = run.lifted.region();
@@ -230,7 +244,7 @@ impl Code {
     }
 
     /// How to lift what is emitted.
-    fn emitted_options(&self) -> LiftOptions {
+    pub(crate) fn emitted_options(&self) -> LiftOptions {
         LiftOptions { defers: true, ..self.lift_options() }
     }
 
@@ -256,11 +270,17 @@ impl Code {
         if !entry.is_usable() {
             return Some(Made::Nothing);
         }
-        let ColdMaker { emitter, lifted, known, first_runs } = maker;
+        if let Some(made) = self.try_restore(process, jit, maker, entry, before) {
+            return made;
+        }
+        let ColdMaker { emitter, lifted, known, first_runs, now } = maker;
         let epoch = self.epoch();
         let code = GuestCode::with(&process.mem, known.still(&process.mem, epoch)).of(entry);
         if !code.may_run(entry.pc) {
             return Some(Made::Unfetchable);
+        }
+        if let Some(saved) = self.saved.get() {
+            saved.arrive(entry.pc, now.world(epoch, self));
         }
         if !(code.is_fixed() && first_runs.take(entry.pc, epoch, lifted)) {
             code.lift_block(lifted, entry.pc, &self.emitted_options());
@@ -286,14 +306,60 @@ impl Code {
             }
         };
         stats::add(&process.stats.checked_blocks, u64::from(origin.kind() == CodePage::Checked));
-        let publish = || entry.set_tier0(Arc::clone(&translation));
-        let made = made(entry, self.admit(&process.mem, entry, &region.source, origin, before, publish));
+        let made = self.admit_block(process, jit, entry, &translation, &region.source, (origin, before));
         if made == Some(Made::Runnable) {
-            self.tell_perf(&translation);
             stats::add(&process.stats.emitted_blocks, 1);
             stats::add(&process.stats.emitted_insns, u64::from(translation.guest_insns));
-        } else {
-            jit.cache.remove(&translation);
+        }
+        made
+    }
+
+    /// Restores the block at `entry` that an earlier run has saved: `None` if there is none that still holds, else what became of it.
+    fn try_restore(
+        &self,
+        process: &Process,
+        jit: &Jit,
+        maker: &mut ColdMaker,
+        entry: &Arc<Entry>,
+        before: u64,
+    ) -> Option<Option<Made>> {
+        let saved = self.saved.get()?;
+        let ColdMaker { emitter, known, now, .. } = maker;
+        let epoch = self.epoch();
+        let code = GuestCode::with(&process.mem, known.still(&process.mem, epoch));
+        let found = saved.find(entry.pc, now.world(epoch, self), &code)?;
+        if self.unaligned.is_seen_in(found.source) {
+            return None;
+        }
+        let first_cell = jit.cache.reserve_cells(found.block.cells_needed(), CodeKind::Tier0);
+        let Some(first_cell) = first_cell else { return Some(Some(self.cache_full(jit))) };
+        let translation = match publish(jit, &emitter.restore(&found.block, first_cell)?) {
+            Ok(translation) => translation,
+            Err(_) => return Some(Some(self.cache_full(jit))),
+        };
+        let made = self.admit_block(process, jit, entry, &translation, &[found.source], (Origin::default(), before));
+        if made == Some(Made::Runnable) {
+            stats::add(&process.stats.saved_blocks, 1);
+            stats::add(&process.stats.saved_insns, u64::from(translation.guest_insns));
+        }
+        Some(made)
+    }
+
+    /// Has threads run this code at `entry`, unless guest code has changed since there were `before` invalidations.
+    fn admit_block(
+        &self,
+        process: &Process,
+        jit: &Jit,
+        entry: &Arc<Entry>,
+        translation: &Arc<Translation>,
+        source: &[(GuestAddr, u32)],
+        (origin, before): (Origin, u64),
+    ) -> Option<Made> {
+        let publish = || entry.set_tier0(Arc::clone(translation));
+        let made = made(entry, self.admit(&process.mem, entry, source, origin, before, publish));
+        match made {
+            Some(Made::Runnable) => self.tell_perf(translation),
+            _ => jit.cache.remove(translation),
         }
         made
     }
@@ -343,12 +409,7 @@ impl Code {
         // Precision that is called for since the region was lifted makes code that is only slower.
         let options =
             EmitOptions { memory_order: self.memory_order(), first_cell, precise_everywhere: self.is_precise() };
-        let emitted = emitter.emit(region, &options).map_err(NotEmitted::Refused)?;
-        match jit.cache.publish_emitted(&emitted) {
-            Ok(translation) => Ok(translation),
-            Err(CacheError::Full) => Err(NotEmitted::CacheFull),
-            Err(error) => unreachable!("publishing fails for lack of room only: {error}"),
-        }
+        publish(jit, &emitter.emit(region, &options).map_err(NotEmitted::Refused)?)
     }
 
     /// Has threads run the region of `entry` instead of its block, unless guest code has changed since there were `before` invalidations.
@@ -381,6 +442,14 @@ impl Code {
         jit.full.store(true, Ordering::Release);
         self.world.interrupt_all(crate::dispatch::CODE_CHANGED);
         Made::Nothing
+    }
+}
+
+fn publish(jit: &Jit, emitted: &Emitted<'_>) -> Result<Arc<Translation>, NotEmitted> {
+    match jit.cache.publish_emitted(emitted) {
+        Ok(translation) => Ok(translation),
+        Err(CacheError::Full) => Err(NotEmitted::CacheFull),
+        Err(error) => unreachable!("publishing fails for lack of room only: {error}"),
     }
 }
 

@@ -51,6 +51,7 @@ mod models;
 pub mod options;
 pub mod process;
 pub mod profile;
+mod saved;
 pub mod signal;
 mod smc;
 pub mod spawn;

@@ -75,6 +75,8 @@ pub struct RunOptions {
     pub crash_report: bool,
     /// Bytes of host code to keep before evicting.
     pub cache_budget: usize,
+    /// Where translated code is kept for the next run; nowhere if there is none.
+    pub cache_dir: Option<PathBuf>,
     /// Show translations as they are made.
     pub emit: Option<Emit>,
     /// Tell Linux's `perf` of translations.
@@ -96,6 +98,7 @@ impl Default for RunOptions {
             stats: false,
             crash_report: true,
             cache_budget: 256 << 20,
+            cache_dir: None,
             emit: None,
             perf: false,
             debug_dirs: vec!["/usr/lib/debug".into()],
@@ -137,8 +140,11 @@ impl RunOptions {
         if self.cache_budget != default.cache_budget {
             push(format!("--cache-size={}", self.cache_budget));
         }
+        // Of children, too, that are given another environment.
+        args.push("--cache-dir".into());
+        args.push(self.cache_dir.as_deref().map_or(OsString::new(), OsString::from));
         if let Some(emit) = &self.emit {
-            push(format!("--emit={emit}"));
+            args.push(format!("--emit={emit}").into());
             if let Some(file) = &emit.to {
                 args.push("--emit-to".into());
                 args.push(file.into());

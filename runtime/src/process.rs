@@ -112,6 +112,7 @@ impl Process {
     /// Ends the process with this exit code, after whatever `--stats` prints.
     pub fn exit(&self, code: i32) -> ! {
         self.write_profile(Ends::Exits(code));
+        self.code.save(self);
         if let Some(stderr) = &self.stats_output {
             self.code.measure(&self.stats);
             // Nobody is left to hear of an error.
@@ -196,6 +197,7 @@ impl Process {
 
     /// Records what `load` has loaded.
     pub(crate) fn set_exe(&self, exe: ExeInfo) {
+        self.code.use_saved(&self.options, &exe.path);
         assert!(self.exe.set(exe).is_ok(), "one program in a process");
     }
 

@@ -91,6 +91,8 @@ pub(crate) struct GuestCode<'a> {
     worst: Cell<CodePage>,
     /// What was read of pages that may change.
     ranges: RefCell<Vec<(GuestAddr, u32)>>,
+    /// Whether what was read of fixed pages is noted there, too.
+    notes: bool,
     /// What checked blocks do with theirs.
     constants: Constants,
     bounds: Bounds<'a>,
@@ -105,7 +107,7 @@ impl<'a> GuestCode<'a> {
     pub(crate) fn profiled(map: &'a GuestMap, profile: Option<&'a Profile>) -> Self {
         let (marked, worst) = (Default::default(), Cell::new(CodePage::Fixed));
         let (ranges, constants) = (RefCell::default(), Constants::Compared);
-        Self { map, marked, known: None, worst, ranges, constants, bounds: Bounds::new(profile) }
+        Self { map, marked, known: None, worst, ranges, notes: false, constants, bounds: Bounds::new(profile) }
     }
 
     /// How the page of `pc` may change, if it is executable; marks it.
@@ -127,6 +129,11 @@ impl<'a> GuestCode<'a> {
         Self { known: Some(known), ..Self::new(map) }
     }
 
+    /// The same with a note of everything that is read ([`GuestCode::noted`]).
+    pub(crate) fn noting(map: &'a GuestMap) -> Self {
+        Self { notes: true, ..Self::new(map) }
+    }
+
     /// The same for translations of this entry.
     pub(crate) fn of(self, entry: &Entry) -> Self {
         Self { constants: entry.constants(), ..self }
@@ -145,11 +152,14 @@ impl<'a> GuestCode<'a> {
     /// Reads within the page of `pc`.
     fn read_page(&self, pc: GuestAddr, buf: &mut [u8]) -> usize {
         let len = buf.len().min((GUEST_PAGE - pc.0 % GUEST_PAGE) as usize);
-        let Some(kind) = self.mark(pc) else { return 0 };
-        if access::read_bytes(pc, &mut buf[..len]).is_err() {
+        let kind = self.mark(pc).filter(|_| access::read_bytes(pc, &mut buf[..len]).is_ok());
+        let Some(kind) = kind else {
+            if self.notes {
+                self.ranges.borrow_mut().push((pc, 0));
+            }
             return 0;
-        }
-        if kind != CodePage::Fixed {
+        };
+        if kind != CodePage::Fixed || self.notes {
             self.ranges.borrow_mut().push((pc, len as u32));
         }
         len
@@ -226,6 +236,33 @@ impl<'a> GuestCode<'a> {
         (lift_checked(self, pc, self.constants, &LiftOptions { defers, ..*options }), options.precise)
     }
 
+    /// All that was read, as it stands now; `None` if it may change, or code was looked for where there is none, which may change as well.
+    pub(crate) fn noted(&self) -> Option<Vec<(GuestAddr, Box<[u8]>)>> {
+        let mut ranges = self.ranges.take();
+        if !self.is_fixed() || ranges.iter().any(|range| range.1 == 0) {
+            return None;
+        }
+        join(&mut ranges);
+        Some(ranges.into_iter().map(|(start, len)| (start, read(start, len))).collect())
+    }
+
+    /// Whether these bytes are there, and fixed.
+    pub(crate) fn holds(&self, start: GuestAddr, bytes: &[u8]) -> bool {
+        let (mut pc, mut buf) = (start, [0; 256]);
+        let mut is_there = |part: &[u8]| {
+            let (from, mut read) = (pc, 0);
+            while read < part.len() {
+                match self.read_page(from.wrapping_add(read as u64), &mut buf[read..part.len()]) {
+                    0 => return false,
+                    more => read += more,
+                }
+            }
+            pc = from.wrapping_add(read as u64);
+            buf[..read] == *part
+        };
+        bytes.chunks(256).all(&mut is_there) && self.is_fixed()
+    }
+
     /// What `region`, lifted from here, depends on, as it stands now. To be asked for before stale ranges are drained (I1).
     pub(crate) fn origin(&self, region: &Region) -> Origin {
         let kind = self.worst.get();
@@ -234,19 +271,24 @@ impl<'a> GuestCode<'a> {
         }
         let mut ranges = region.source.clone();
         ranges.extend(self.ranges.take());
-        ranges.sort_unstable();
-        ranges.dedup_by(|next, last| {
-            let end = last.0.0 + u64::from(last.1);
-            let joins = next.0.0 <= end;
-            if joins {
-                last.1 = (end.max(next.0.0 + u64::from(next.1)) - last.0.0) as u32;
-            }
-            joins
-        });
+        join(&mut ranges);
         let copy = |&(start, len): &(GuestAddr, u32)| Copied { start, bytes: read(start, len) };
         let copies = ranges.iter().map(copy).collect();
         Origin { kind, ranges, copies }
     }
+}
+
+/// Sorts ranges, and makes one of those that overlap or meet.
+fn join(ranges: &mut Vec<(GuestAddr, u32)>) {
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, last| {
+        let end = last.0.0 + u64::from(last.1);
+        let joins = next.0.0 <= end;
+        if joins {
+            last.1 = (end.max(next.0.0 + u64::from(next.1)) - last.0.0) as u32;
+        }
+        joins
+    });
 }
 
 /// `len` bytes of guest memory; fewer where it ends.

@@ -44,6 +44,10 @@ counters! {
     first_runs;
     /// guest instructions in those blocks
     first_run_insns;
+    /// blocks of earlier runs used again
+    saved_blocks;
+    /// guest instructions in them
+    saved_insns;
     /// blocks emitted by tier 0
     emitted_blocks;
     /// guest instructions in them

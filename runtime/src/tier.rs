@@ -18,6 +18,7 @@ use crate::options::{Engine, RunOptions};
 use crate::process::Process;
 use crate::profile::perf::Perf;
 use crate::profile::{self, Profile};
+use crate::saved::{FrozenSaved, Saved};
 use crate::smc::{GuestCode, Origin, Pages};
 use crate::stats::{self, Stats};
 use crate::trial::{self, Trial};
@@ -349,7 +350,9 @@ pub(crate) struct Code {
     /// What compiled code needs; none if only the interpreter runs.
     pub(crate) jit: Option<Jit>,
     pub(crate) jumps: Jumps,
-    unaligned: Unaligned,
+    pub(crate) unaligned: Unaligned,
+    /// Code of earlier runs, if this one keeps any; known once the program is loaded.
+    pub(crate) saved: OnceLock<Saved>,
     pub(crate) world: World,
     pub(crate) profile: Option<Profile>,
     pub(crate) perf: Option<Perf>,
@@ -437,10 +440,11 @@ pub(crate) struct Frozen<'a> {
     _jit: Option<(compile_queue::Frozen<'a>, MutexGuard<'a, ()>)>,
     _jumps: FrozenJumps<'a>,
     _unaligned: FrozenUnaligned<'a>,
+    _saved: Option<FrozenSaved<'a>>,
     _world: MutexGuard<'a, Vec<Arc<Member>>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -479,6 +483,7 @@ impl Code {
             jit,
             jumps: Jumps::default(),
             unaligned: Unaligned::default(),
+            saved: OnceLock::new(),
             world: World::default(),
             profile: Profile::new(options),
             perf: options.perf.then(|| Perf::new(options.debug_dirs.clone())),
@@ -494,6 +499,7 @@ impl Code {
             _jit: self.jit.as_ref().map(|jit| (jit.queue.freeze(), jit.cache.freeze())),
             _jumps: self.jumps.freeze(),
             _unaligned: self.unaligned.freeze(),
+            _saved: self.saved.get().map(Saved::freeze),
             _world: self.world.lock(),
         }
     }
@@ -503,6 +509,9 @@ impl Code {
         self.world.after_fork_in_child(survivor);
         if let Some(profile) = &self.profile {
             profile.after_fork_in_child(survivor);
+        }
+        if let Some(saved) = self.saved.get() {
+            saved.after_fork_in_child();
         }
         let units = self.units.as_ref().map_or(Ok(()), Units::after_fork_in_child);
         let jit = self.jit.as_ref().map_or(Ok(()), Jit::after_fork_in_child);

@@ -42,6 +42,13 @@ impl Unaligned {
         }
     }
 
+    /// Whether the access of an instruction in these bytes was seen.
+    #[inline]
+    pub(crate) fn is_seen_in(&self, (start, len): (GuestAddr, u32)) -> bool {
+        let is_inside = |pc: &u64| pc.wrapping_sub(start.0) < u64::from(len);
+        self.any.load(Ordering::Relaxed) && self.freeze().keys().any(is_inside)
+    }
+
     /// Keeps other threads out until the guard is dropped.
     pub(crate) fn freeze(&self) -> FrozenUnaligned<'_> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
@@ -72,5 +79,8 @@ mod tests {
         unaligned.mark(&mut region);
         let marked = region.insts.iter().filter(|inst| inst.is_unaligned());
         assert_eq!(marked.map(|inst| inst.op).collect::<Vec<_>>(), [calque_ir::Op::Store]);
+        let seen = [(0x1000, 3), (0x1000, 4), (0x1003, 3), (0x1004, 9)]
+            .map(|(start, len)| unaligned.is_seen_in((GuestAddr(start), len)));
+        assert_eq!(seen, [false, true, true, false]);
     }
 }

@@ -48,12 +48,12 @@ pub(crate) fn sysroot() -> Option<PathBuf> {
     std::env::var_os("CALQUE_TEST_SYSROOT").map(PathBuf::from)
 }
 
-/// `calque` with arguments.
+/// `calque` with arguments, which keeps no code for the next run.
 pub(crate) fn calque<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let binary = std::env::var_os("CALQUE_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_calque").into());
     let mut words = std::env::var_os("CALQUE_TEST_RUNNER").into_iter().chain([binary]);
     let mut command = Command::new(words.next().expect("there is a binary"));
-    command.args(words).args(args).env_remove("CALQUE_SYSROOT");
+    command.args(words).args(args).env_remove("CALQUE_SYSROOT").env("CALQUE_CACHE_DIR", "");
     command
 }
 

@@ -135,6 +135,14 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
             trials.push(Trial::test(test_name, test).with_ignored_flag(cannot));
         }
     }
+    if cfg!(target_arch = "aarch64") {
+        let guest = Arc::clone(&guest);
+        let cannot = impossible
+            || starts_programs && std::env::var_os("CALQUE_TEST_NO_EXEC").is_some()
+            || needs_kernel && emulated();
+        let test = move || again_with_saved_code(&guest);
+        trials.push(Trial::test(format!("prog::{name}::saved"), test).with_ignored_flag(cannot));
+    }
     if name == "jitstress" {
         let test = move || with_little_code_memory(&guest);
         trials.push(Trial::test("prog::jitstress::little_code_memory", test));
@@ -207,6 +215,21 @@ fn under_calque(guest: &Guest, link: Link, engine: &str) -> Result<(), Failed> {
     command.arg("--").arg(guest.build(link)?);
     let got = run(in_guest_environment(&mut command));
     compare(guest, &command, &got)
+}
+
+/// The program runs as ever where an earlier run has saved its code, and that is used.
+fn again_with_saved_code(guest: &Guest) -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    for used in [0..=0, 100..=u32::MAX] {
+        let mut command = calque(["run", "--stats", "--cache-dir"]);
+        command.arg(dir.path()).arg("--").arg(guest.build(Link::Static)?);
+        let got = run(in_guest_environment(&mut command));
+        compare(guest, &command, &got)?;
+        if !got.stat("saved_blocks").is_some_and(|blocks| used.contains(&blocks)) {
+            return Err(format!("{command:?}: {:?} saved blocks", got.stat("saved_blocks")).into());
+        }
+    }
+    Ok(())
 }
 
 /// Four seconds in which code memory is given back again and again while threads are on their way from one translation to the next.

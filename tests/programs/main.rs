@@ -7,6 +7,7 @@
 //! | `cli.rs`      | the command line: refusals, `demo`, `lift`                                     |
 //! | `crash.rs`    | crash reports: deaths by fault, and silence                                    |
 //! | `diff.rs`     | `calque diff`: what is the same, and what is broken on purpose                 |
+//! | `saved.rs`    | code that is kept from one run to the next                                     |
 //! | `command.rs`  | starting calque, with a time limit                                             |
 //!
 //! The environment says what there is beside the C compiler (`cargo xtask test` sets it):
@@ -26,6 +27,7 @@ mod crash;
 mod diff;
 mod guests;
 mod profile;
+mod saved;
 mod shell;
 
 use libtest_mimic::{Arguments, Trial};
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
     crash::collect(&mut trials, &mut skipped);
     diff::collect(&mut trials, &mut skipped);
     profile::collect(&mut trials, &mut skipped);
+    saved::collect(&mut trials);
     let code = libtest_mimic::run(&Arguments::from_args(), trials).exit_code();
     for why in skipped {
         println!("skipped: {why}");

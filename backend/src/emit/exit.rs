@@ -306,8 +306,14 @@ impl Emitter {
 
     /// Out to have an exit counted.
     fn tick(&mut self, cell: u32) {
-        self.mov_imm(X(17), u64::from(cell));
+        self.cell_number(cell);
         self.through(Stub::Link.cell());
+    }
+
+    /// Puts the number of a cell into x17.
+    fn cell_number(&mut self, cell: u32) {
+        self.numbers.push(self.code.len() as u32);
+        self.mov_imm(X(17), u64::from(cell));
     }
 
     /// Jumps through one of the fixed cells.
@@ -357,7 +363,7 @@ impl Emitter {
             let distance = self.code.len() as i32 - branch as i32;
             self.code[branch as usize] = e::b(distance);
             let (number, code) = (X(17), X(16));
-            self.mov_imm(number, u64::from(self.options.first_cell) + n as u64);
+            self.cell_number(self.options.first_cell + n as u32);
             self.word(e::access(e::Access::LDRX, code.0, e::At::Index(CELLS, number, true)));
             self.word(e::br(code));
         }

@@ -21,6 +21,7 @@
 //! | `float.rs`   | floating point with x86's NaN, minimum and conversion rules            |
 //! | `exit.rs`    | ways out: links, leaves, faults, countdowns                            |
 //! | `entry.rs`   | what is agreed with the stubs: fixed cells, calls, adapters            |
+//! | `saved.rs`   | emitted blocks as words, for a later run of the program                |
 //!
 //! The emitter runs on every host (golden text and its cost are checked on x86-64); the code it makes is entered and left through
 //! the stubs of `arch/aarch64_tier0.rs`.
@@ -43,6 +44,7 @@ mod int;
 mod memory;
 mod plan;
 pub mod regs;
+mod saved;
 mod stack;
 mod state;
 mod vector;
@@ -53,6 +55,7 @@ use calque_ir::{BlockId, Exit, GuestAddr, Inst, Op, Reg, Region, Target, Type};
 use encode::{self as e, Size, V, X};
 use plan::{Plan, What};
 use regs::{Held, Loc, Regs, Val};
+pub use saved::SavedBlock;
 pub use stack::is_stack_pair;
 
 /// Why a block cannot be emitted. It runs in the interpreter, or in tier 1, then. Small, because nearly every function of the
@@ -111,6 +114,8 @@ pub struct Emitted<'a> {
     pub hot_words: u32,
     /// First of the cells in a row that the exits use.
     pub first_cell: u32,
+    /// Places in the code where the number of a cell is moved to a register, in one instruction if all of them fit 16 bits.
+    pub numbers: &'a [u32],
     /// Direct exits.
     pub exits: &'a [EmittedExit],
     /// (code offset, guest pc): from this offset on accesses belong to the guest instruction at that pc. Sorted.
@@ -200,6 +205,7 @@ pub struct Emitter {
     literals: Vec<Literal>,
     cold: Vec<Cold>,
     exits: Vec<EmittedExit>,
+    numbers: Vec<u32>,
     pcs: Vec<(u32, GuestAddr)>,
     /// Places of the guest accesses emitted last, the last one first.
     accesses: [Option<usize>; 2],
@@ -248,6 +254,7 @@ impl Emitter {
             literals: Vec::new(),
             cold: Vec::new(),
             exits: Vec::new(),
+            numbers: Vec::new(),
             pcs: Vec::new(),
             accesses: [None; 2],
             at: 0,
@@ -333,15 +340,21 @@ impl Emitter {
         self.finish_exits();
         self.finish_literals();
         self.fill_in()?;
-        Ok(Emitted {
-            pc: region.pc(),
-            code: &self.code,
-            hot_words,
-            first_cell: options.first_cell,
-            exits: &self.exits,
-            pcs: &self.pcs,
-            guest_insns: region.guest_insns,
-        })
+        Ok(self.emitted(region.pc(), region.guest_insns, hot_words, options.first_cell))
+    }
+
+    /// What the emitter's memory holds.
+    fn emitted(&self, pc: GuestAddr, guest_insns: u32, hot_words: u32, first_cell: u32) -> Emitted<'_> {
+        let Self { code, exits, numbers, pcs, .. } = self;
+        Emitted { pc, code, hot_words, first_cell, numbers, exits, pcs, guest_insns }
+    }
+
+    /// Forgets the code of the last block.
+    fn clear(&mut self) {
+        self.code.clear();
+        self.exits.clear();
+        self.numbers.clear();
+        self.pcs.clear();
     }
 
     /// Whether nothing leads to this block but the one that is emitted before it.
@@ -371,12 +384,10 @@ impl Emitter {
         self.pool.clone_from(&region.pool);
         self.plan.start(region);
         self.regs.start(region.insts.len());
-        self.code.clear();
+        self.clear();
         self.fixups.clear();
         self.literals.clear();
         self.cold.clear();
-        self.exits.clear();
-        self.pcs.clear();
         self.accesses = [None; 2];
         self.labels.clear();
         self.labels.resize(region.blocks.len(), u32::MAX);

@@ -24,7 +24,7 @@ use std::ops::Range;
 pub const MOST: usize = 64;
 
 /// What becomes of the constants of MOV in a checked block.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Constants {
     /// They are part of the translation, and of what is compared.
     Compared,

@@ -81,7 +81,7 @@ use operand::RegCache;
 pub(crate) type Insn = iced_x86::Instruction;
 
 /// What may differ between translations of the same bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LiftOptions {
     /// All registers, flags too, are exact at every instruction that may fault.
     pub precise: bool,
