@@ -22,7 +22,7 @@ pub(crate) fn collect(trials: &mut Vec<Trial>) {
     add("damaged_file", what_is_damaged_is_not_used);
     add("somebody_elses", only_the_users_own_files_are_used);
     add("nowhere_to_put_it", a_run_that_cannot_save_is_no_other);
-    add("other_engines", only_auto_saves);
+    add("other_engines", only_emitted_code_is_saved);
 }
 
 /// A program that returns 41, and where its cache is.
@@ -174,9 +174,9 @@ fn a_run_that_cannot_save_is_no_other() -> Result<(), Failed> {
     Ok(())
 }
 
-fn only_auto_saves() -> Result<(), Failed> {
+fn only_emitted_code_is_saved() -> Result<(), Failed> {
     let program = Program::new()?;
-    for engine in ["tier0", "interp", "tiered"] {
+    for engine in ["interp", "tiered", "jit"] {
         let mut command = calque(["run", "--stats", "--engine", engine, "--cache-dir"]);
         command.arg(program.path("cache")).arg("--").arg(program.path("answer"));
         program.run(&mut command, 41)?;

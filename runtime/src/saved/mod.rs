@@ -8,7 +8,7 @@
 //!   part of the key, and a file of another Calque or host is as good as none (`store.rs`). What the file says of the program is there to replace
 //!   files that have become useless; nothing relies on it.
 //! - **When it is made.** A run notes where it arrived ([`Saved::arrive`]). When it ends by `exit_group` or `execve` and has been to enough places
-//!   that are not saved, all those are lifted and emitted (once more, most only now) and appended to the file.
+//!   that are not saved, all those are lifted and emitted (once more, most only now) and appended to the file. Children of forks save nothing.
 //! - **When it is used.** At the first arrival, in place of the first runs of `cold.rs` and of lifting and emitting.
 //!
 //! A block in the file, in words:
@@ -27,7 +27,7 @@
 mod store;
 
 use crate::lockstep;
-use crate::options::{Engine, RunOptions};
+use crate::options::RunOptions;
 use crate::process::Process;
 use crate::smc::GuestCode;
 use crate::tier::{Code, lock};
@@ -93,7 +93,9 @@ pub(crate) struct Saved {
     store: Store,
     words: Vec<u32>,
     index: HashMap<(u64, u32), Range<usize>>,
-    arrived: Mutex<Arrived>,
+    /// None in children of forks: what a shell's do would be worth saving once and not in each, and what they share with their parent is
+    /// its to save.
+    arrived: Mutex<Option<Arrived>>,
 }
 
 /// Where this run has been without finding anything saved.
@@ -116,14 +118,14 @@ impl Arrived {
 }
 
 /// What keeps other threads out.
-pub(crate) type FrozenSaved<'a> = MutexGuard<'a, Arrived>;
+pub(crate) type FrozenSaved<'a> = MutexGuard<'a, Option<Arrived>>;
 
 impl Saved {
     /// What is saved in `dir` of `program`; `None` if nothing can be.
     pub(crate) fn open(dir: &Path, program: &Path, host: &HostIsa) -> Option<Self> {
         let (store, words) = Store::open(dir, program, host)?;
         let index = index(&words);
-        Some(Self { store, words, index, arrived: Mutex::default() })
+        Some(Self { store, words, index, arrived: Mutex::new(Some(Arrived::default())) })
     }
 
     /// Whether there is a block for `pc`, by the looks of it.
@@ -139,7 +141,9 @@ impl Saved {
 
     /// Notes that a block is wanted at `pc` that was not saved.
     pub(crate) fn arrive(&self, pc: GuestAddr, world: &World) {
-        lock(&self.arrived).note(pc, world);
+        if let Some(arrived) = &mut *lock(&self.arrived) {
+            arrived.note(pc, world);
+        }
     }
 
     /// Keeps other threads out until the guard is dropped.
@@ -147,14 +151,14 @@ impl Saved {
         lock(&self.arrived)
     }
 
-    /// In the child of a fork: what its parent has come by is its parent's to save.
+    /// In the child of a fork.
     pub(crate) fn after_fork_in_child(&self) {
-        *lock(&self.arrived) = Arrived::default();
+        *lock(&self.arrived) = None;
     }
 
     /// The new places, and under which conditions they are wanted; none if there are too few.
     fn take_arrived(&self) -> Arrived {
-        let mut arrived = std::mem::take(&mut *lock(&self.arrived));
+        let mut arrived = lock(&self.arrived).take().unwrap_or_default();
         arrived.places.sort_unstable();
         arrived.places.dedup();
         arrived.places.retain(|&(pc, key)| !self.index.contains_key(&(pc.0, key)));
@@ -255,7 +259,6 @@ impl Code {
         let (Some(jit), Some(dir)) = (&self.jit, &options.cache_dir) else { return };
         let is_plain = !options.perf && lockstep::place().is_none();
         if self.emits
-            && self.engine == Engine::Auto
             && is_plain
             && let Some(saved) = Saved::open(dir, program, &jit.host)
         {
