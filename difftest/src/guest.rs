@@ -257,8 +257,8 @@ fn signal_of(kind: FaultKind, pc: u64, cpu: &CpuState) -> End {
         FaultKind::GeneralProtection | FaultKind::Fetch | FaultKind::Overflow | FaultKind::Compatibility => {
             (libc::SIGSEGV, 0)
         }
-        FaultKind::Stale | FaultKind::SingleStep | FaultKind::FloatControl => {
-            unreachable!("checked blocks, code that sets TF; the last goes on")
+        FaultKind::Stale | FaultKind::SingleStep | FaultKind::FloatControl | FaultKind::ExtendedState => {
+            unreachable!("checked blocks, code that sets TF, processors with AVX-512; that of control words goes on")
         }
         FaultKind::Breakpoint | FaultKind::Debug => (libc::SIGTRAP, 0),
     };

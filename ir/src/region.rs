@@ -153,6 +153,8 @@ named_codes! {
         /// A control word of floating point has just been set to something unusual: an exception is not masked, or denormals are
         /// flushed. No fault, but other code or another engine may have to go on at the pc.
         FloatControl "float_control",
+        /// XSAVE or XRSTOR at the pc, which is done but for the components of AVX-512: the runtime's to move. No fault.
+        ExtendedState "extended_state",
     }
 }
 

@@ -31,7 +31,7 @@ pub struct CpuState {
     pub upper_halves: u64,
     /// Low 128 bits of the vector registers.
     pub xmm: [V128; 16],
-    /// Bits 128..256 of the vector registers.
+    /// Bits 128..256 of the vector registers. An instruction that writes them makes the bits above zero (`avx512`).
     pub ymmh: [V128; 16],
     /// Where helpers take vector arguments (by argument index) and leave a vector result (slot 0).
     pub scratch: [V128; 4],
@@ -43,9 +43,32 @@ pub struct CpuState {
     pub rt: Rt,
     /// A constant for generated code: byte i is 1 << i % 8.
     pub place_bits: V128,
+    /// Which state components the thread has, by what CPUID announces (XCR0, SDM vol. 1 13.3): [`XCR0_AVX2`] or [`XCR0_AVX512`].
+    pub xcr0: u64,
+    /// What AVX-512 adds.
+    pub avx512: Avx512,
+    /// Whether `avx512` need not be all zeros, as it is where AVX-512 is not announced, or has not been used so far.
+    pub avx512_in_use: bool,
 }
 
 const _: () = assert!(offset_of!(CpuState, place_bits).is_multiple_of(16), "AArch64's loads of 16 bytes reach it");
+
+/// XCR0: x87, SSE and AVX state.
+pub const XCR0_AVX2: u64 = 0b111;
+/// The same, and opmask, ZMM_Hi256 and Hi16_ZMM.
+pub const XCR0_AVX512: u64 = XCR0_AVX2 | 0b111 << 5;
+
+/// The state components of AVX-512, each as XSAVE has it (SDM vol. 1 13.5.5). Only x86-64 hosts run instructions that change it, as they are.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Avx512 {
+    /// K0 to K7.
+    pub opmask: [u64; 8],
+    /// Bits 256..512 of ZMM0 to ZMM15.
+    pub zmm_hi256: [[u64; 4]; 16],
+    /// ZMM16 to ZMM31.
+    pub hi16_zmm: [[u64; 8]; 16],
+}
 
 /// The x87 register stack. `regs[i]` is *physical* register i (R0..R7): mantissa and sign+exponent.
 #[repr(C)]
@@ -66,6 +89,12 @@ pub struct X87 {
     /// `Reg::X87_CODE` and `Reg::X87_DATA`: [`crate::helper::x87_pointers`].
     pub code: u64,
     pub data: u64,
+}
+
+impl X87 {
+    /// Behind FNINIT.
+    const INITIAL: X87 =
+        X87 { regs: [[0; 2]; 8], control: 0x37f, status: 0, empty: 0xff, top: 0, opcode: 0, code: 0, data: 0 };
 }
 
 /// Words of the runtime that generated code uses; addresses are host addresses.
@@ -112,11 +141,11 @@ impl CpuState {
             gs_base: 0,
             flags: [0; 8],
             flags_rest: 0,
-            mxcsr: 0x1f80,
+            mxcsr: MXCSR_MASKS,
             upper_halves: 0,
             xmm: [[0; 2]; 16],
             ymmh: [[0; 2]; 16],
-            x87: X87 { regs: [[0; 2]; 8], control: 0x37f, status: 0, empty: 0xff, top: 0, opcode: 0, code: 0, data: 0 },
+            x87: X87::INITIAL,
             scratch: [[0; 2]; 4],
             deferred: Deferred::default(),
             rt: Rt {
@@ -136,6 +165,9 @@ impl CpuState {
                 jump: 0,
             },
             place_bits: [0x8040_2010_0804_0201; 2],
+            xcr0: XCR0_AVX2,
+            avx512: Avx512::default(),
+            avx512_in_use: false,
         }
     }
 
@@ -152,6 +184,23 @@ impl CpuState {
         self.ymmh = other.ymmh;
         self.upper_halves = other.upper_halves;
         self.x87 = other.x87;
+        self.xcr0 = other.xcr0;
+        self.avx512 = other.avx512;
+        self.avx512_in_use = other.avx512_in_use;
+    }
+
+    /// Sets x87, vector and opmask registers and their control words to what they are when a program starts.
+    pub fn reset_floats(&mut self) {
+        (self.x87, self.mxcsr, self.xmm) = (X87::INITIAL, MXCSR_MASKS, [[0; 2]; 16]);
+        self.set_ymmh([[0; 2]; 16]);
+        if self.avx512_in_use {
+            self.avx512 = Avx512::default();
+        }
+    }
+
+    /// The state components that are not as at reset, as far as anybody keeps track (XINUSE, SDM vol. 1 13.6).
+    pub fn xinuse(&self) -> u64 {
+        if self.avx512_in_use { self.xcr0 } else { XCR0_AVX2 }
     }
 
     /// Sets bits 128..256 of the vector registers.

@@ -28,6 +28,7 @@ use crate::thread::{Access, GuestFault, MemoryCause, Thread};
 use crate::tier::{ColdBlock, Entry, Jit};
 use crate::trial::Trial;
 use crate::world::{Member, Polls};
+use crate::xstate;
 use calque_backend::{CodeKind, ExitReason, FlagsAtEntry, HostCode, JumpCache, abi};
 use calque_frontend::decode::{Decoded, Window};
 use calque_frontend::{LiftOptions, lift_block};
@@ -719,6 +720,10 @@ fn run_region(cpu: &mut CpuState, process: &Process, region: &Region, frame: &mu
         Ok(Next::Syscall { next }) => {
             cpu.rip = next.0;
             Some(Event::Syscall)
+        }
+        Ok(Next::Fault { kind: FaultKind::ExtendedState, pc }) => {
+            cpu.rip = pc.0;
+            xstate::finish(cpu).err().map(|fault| Event::Fault(memory_fault(process, second_half(process, fault))))
         }
         Ok(Next::Fault { kind, pc }) => {
             cpu.rip = pc.0;

@@ -23,7 +23,7 @@ pub fn helper(cpu: &mut CpuState, helper: Helper, a: u64, b: u64, _c: u64) -> u6
         Helper::Cpuid => {
             let words = match a as u32 {
                 cpuid::CLOCK_LEAF => clock(b as u32),
-                leaf => cpuid::cpuid(leaf, b as u32),
+                leaf => cpuid::cpuid(leaf, b as u32, cpu.xcr0),
             };
             let [eax, ebx, ecx, edx] = words.map(u64::from);
             let mut packed = [eax | ebx << 32, ecx | edx << 32];

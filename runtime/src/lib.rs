@@ -67,6 +67,7 @@ mod unaligned;
 mod unwind;
 mod vdso;
 mod world;
+mod xstate;
 
 pub use access::Fault;
 pub use calque_ir::{CpuState, GuestAddr, GuestRange};

@@ -239,6 +239,7 @@ pub fn load(process: &Arc<Process>, program: Program, envp: Vec<CString>) -> Res
         entry: image.plan.entry.0 + bias,
         vdso: vdso.0,
         executable: image.plan.stack == StackKind::Executable,
+        xcr0: process.code.xcr0,
     };
     let map_error = |errno| LoadError::Map(image.path.clone(), errno);
     let stack = stack::map(process, facts.executable).map_err(map_error)?;

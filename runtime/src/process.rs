@@ -85,6 +85,11 @@ pub struct ExeInfo {
 }
 
 impl Process {
+    /// State components that CPUID announces to the guest's threads.
+    pub fn xcr0(&self) -> u64 {
+        self.code.xcr0
+    }
+
     /// The process, with nothing loaded.
     ///
     /// # Panics

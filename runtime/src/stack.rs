@@ -9,6 +9,7 @@ use crate::cpuid;
 use crate::memory::{STACK_MAX, tops};
 use crate::process::Process;
 use calque_ir::addr::GUEST_PAGE;
+use calque_ir::state::XCR0_AVX512;
 use calque_ir::{GuestAddr, GuestRange};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
@@ -27,6 +28,8 @@ pub(crate) struct Facts {
     pub(crate) vdso: u64,
     /// Whether the stack is executable.
     pub(crate) executable: bool,
+    /// The threads' state components.
+    pub(crate) xcr0: u64,
 }
 
 /// Size of the stack where RLIMIT_STACK cannot be read (bytes).
@@ -104,19 +107,22 @@ pub(crate) fn fill(
 /// AT_* numbers that `libc` does not have (uapi/linux/auxvec.h).
 const AT_MINSIGSTKSZ: u64 = 51;
 
-/// Room that a signal frame takes (bytes): the kernel's constant for hosts without AVX-512 (asm/signal.h).
+/// Room that a signal frame takes (bytes), where there is no AVX-512: a constant of the kernel's (asm/signal.h).
 const MIN_SIGNAL_STACK: u64 = 2048;
+/// The same with AVX-512: what the kernel computes (`arch/x86/kernel/signal.c`, `init_sigframe_size`).
+const MIN_SIGNAL_STACK_AVX512: u64 = 3632;
 
 /// AT_SYSINFO_EHDR: the vDSO (asm/auxvec.h; the C library has it for x86-64 only).
 const AT_SYSINFO_EHDR: u64 = 33;
 
 /// The auxiliary vector.
 fn auxv(facts: &Facts, execfn: u64, platform: u64, random: u64) -> Vec<(u64, u64)> {
+    let min_signal_stack = if facts.xcr0 == XCR0_AVX512 { MIN_SIGNAL_STACK_AVX512 } else { MIN_SIGNAL_STACK };
     #[rustfmt::skip]
     let rows = [
         (AT_SYSINFO_EHDR,   facts.vdso),
-        (AT_MINSIGSTKSZ,    MIN_SIGNAL_STACK),
-        (libc::AT_HWCAP,    u64::from(cpuid::cpuid(1, 0)[3])),
+        (AT_MINSIGSTKSZ,    min_signal_stack),
+        (libc::AT_HWCAP,    u64::from(cpuid::cpuid(1, 0, facts.xcr0)[3])),
         (libc::AT_PAGESZ,   GUEST_PAGE),
         (libc::AT_CLKTCK,   100),
         (libc::AT_PHDR,     facts.phdr),
@@ -143,6 +149,7 @@ fn auxv(facts: &Facts, execfn: u64, platform: u64, random: u64) -> Vec<(u64, u64
 mod tests {
     use super::*;
     use crate::memory::GuestMap;
+    use calque_ir::state::XCR0_AVX2;
 
     fn word(at: u64) -> u64 {
         access::read(GuestAddr(at)).unwrap()
@@ -160,7 +167,16 @@ mod tests {
         let size = 1 << 20;
         let start = map.mmap(GuestAddr(0), size, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0).unwrap();
         let stack = GuestRange::new(start, size).unwrap();
-        let facts = Facts { phdr: 0x40, phent: 56, phnum: 3, base: 0, entry: 0x1234, vdso: 0x5000, executable: false };
+        let facts = Facts {
+            phdr: 0x40,
+            phent: 56,
+            phnum: 3,
+            base: 0,
+            entry: 0x1234,
+            vdso: 0x5000,
+            executable: false,
+            xcr0: XCR0_AVX2,
+        };
         for count in 0..4 {
             let argv: Vec<CString> =
                 ["prog", "a", "bc"].iter().take(count).map(|s| CString::new(*s).unwrap()).collect();

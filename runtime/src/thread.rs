@@ -70,7 +70,7 @@ impl Thread {
     pub fn new(process: &Arc<Process>) -> Thread {
         Thread {
             process: Arc::clone(process),
-            cpu: Box::new(CpuState::new()),
+            cpu: Box::new(CpuState { xcr0: process.code.xcr0, ..CpuState::new() }),
             tid: nix::unistd::gettid().as_raw(),
             signals: ThreadSignals::default(),
             clear_child_tid: None,

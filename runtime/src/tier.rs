@@ -34,6 +34,7 @@ use calque_frontend::lift::{self, EveryBlock};
 use calque_frontend::{Constants, LiftOptions, Lifted};
 use calque_ir::helper::{HelperEffect, HelperEntry};
 use calque_ir::pass;
+use calque_ir::state::XCR0_AVX2;
 use calque_ir::{CpuState, Exit, GuestAddr, Helper, Op, Region};
 use hashbrown::HashMap;
 use once_cell::race::OnceBool;
@@ -347,6 +348,8 @@ pub(crate) struct Code {
     pub(crate) emits: bool,
     /// Identical translation, where the host and the engine have it.
     pub(crate) units: Option<Units>,
+    /// State components that CPUID announces to the guest's threads.
+    pub(crate) xcr0: u64,
     /// What compiled code needs; none if only the interpreter runs.
     pub(crate) jit: Option<Jit>,
     pub(crate) jumps: Jumps,
@@ -456,6 +459,7 @@ impl Code {
             .then(|| Units::new(options))
             .transpose()
             .map_err(io::Error::other)?;
+        let xcr0 = units.as_ref().map_or(XCR0_AVX2, Units::xcr0);
         let jit = match engine {
             Engine::Interp => None,
             Engine::Tier0 if units.is_some() => None,
@@ -480,6 +484,7 @@ impl Code {
             engine,
             hot: options.hot.max(1),
             units,
+            xcr0,
             jit,
             jumps: Jumps::default(),
             unaligned: Unaligned::default(),
@@ -816,6 +821,7 @@ impl Code {
             profile: self.profile.is_some(),
             count: self.counting.load(Ordering::Relaxed),
             block_insns,
+            xcr0: self.xcr0,
             // Nothing has run before: it would take in whatever may ever be called.
             into_calls: self.engine != Engine::Jit,
             ..default

@@ -54,7 +54,7 @@ pub(crate) fn open(call: &mut Call<'_>, path: usize, flags: u32) -> Result<Optio
 /// What the guest sees in the file of this name, if it is one that is ours to show.
 pub(crate) fn content(path: &[u8], process: &Process) -> Option<Vec<u8>> {
     if path == b"/proc/cpuinfo" {
-        return Some(cpuinfo().into_bytes());
+        return Some(cpuinfo(process.xcr0()).into_bytes());
     }
     let name = entry(path)?;
     match name {
@@ -68,11 +68,11 @@ pub(crate) fn content(path: &[u8], process: &Process) -> Option<Vec<u8>> {
 }
 
 /// /proc/cpuinfo of x86 (arch/x86/kernel/cpu/proc.c): every processor of the host as the one that CPUID describes.
-fn cpuinfo() -> String {
-    let [signature, ..] = cpuid::cpuid(1, 0);
+fn cpuinfo(xcr0: u64) -> String {
+    let [signature, ..] = cpuid::cpuid(1, 0, xcr0);
     let (family, model, stepping) =
         (signature >> 8 & 0xf, signature >> 12 & 0xf0 | signature >> 4 & 0xf, signature & 0xf);
-    let flags = cpuid::feature_names().collect::<Vec<_>>().join(" ");
+    let flags = cpuid::feature_names(xcr0).collect::<Vec<_>>().join(" ");
     let count = nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN).ok().flatten().unwrap_or(1);
     let one = |n| {
         format!(
@@ -80,8 +80,8 @@ fn cpuinfo() -> String {
              stepping\t: {stepping}\ncpu MHz\t\t: 1000.000\ncache size\t: 256 KB\nphysical id\t: 0\nsiblings\t: {count}\n\
              core id\t\t: {n}\ncpu cores\t: {count}\nfpu\t\t: yes\ncpuid level\t: {}\nflags\t\t: {flags}\n\
              clflush size\t: 64\ncache_alignment\t: 64\naddress sizes\t: 40 bits physical, 48 bits virtual\n\n",
-            cpuid::brand(),
-            cpuid::cpuid(0, 0)[0],
+            cpuid::brand(xcr0),
+            cpuid::cpuid(0, 0, xcr0)[0],
         )
     };
     (0..count).map(one).collect()
@@ -106,10 +106,11 @@ pub(crate) fn exe(path: &[u8], process: &Process) -> Option<CString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use calque_ir::state::XCR0_AVX2;
 
     #[test]
     fn processors() {
-        let text = cpuinfo();
+        let text = cpuinfo(XCR0_AVX2);
         assert!(text.starts_with("processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: "), "{text}");
         assert!(text.contains(" sse2 ") && text.ends_with("\n\n"));
     }

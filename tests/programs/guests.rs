@@ -166,6 +166,12 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
             let test = move || interprets_floats_alone(&guest, engine);
             trials.push(Trial::test(format!("prog::unmasked::counts::{engine}"), test));
         }
+    } else if name == "avx512" {
+        let test = move || announces_what_is_copied(&guest);
+        trials.push(Trial::test("prog::avx512::announced", test).with_ignored_flag(!copies_avx512()));
+    } else if name == "evex" {
+        let test = move || runs_as_on_the_processor(&guest);
+        trials.push(Trial::test("prog::evex::random", test).with_ignored_flag(!copies_avx512()));
     } else if name == "staying" && cfg!(target_arch = "aarch64") {
         let test = move || compiles_what_threads_stay_in(&guest);
         trials.push(Trial::test("prog::staying::regions", test));
@@ -283,6 +289,40 @@ fn interprets_floats_alone(guest: &Guest, engine: &str) -> Result<(), Failed> {
     let mut command = calque(["run", "--engine", engine, "--sync-compile", "--stats", "--"]);
     command.arg(guest.build(Link::Static)?).arg("integers");
     counted(command, &[("uncarried_floats", 490..=600)])
+}
+
+/// Whether this machine has AVX-512, which copied code uses.
+#[cfg(target_arch = "x86_64")]
+fn copies_avx512() -> bool {
+    let has = std::arch::is_x86_feature_detected!("avx512bw") && std::arch::is_x86_feature_detected!("avx512vl");
+    has && !emulated()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn copies_avx512() -> bool {
+    false
+}
+
+/// The default engine does not leave the program out.
+fn announces_what_is_copied(guest: &Guest) -> Result<(), Failed> {
+    let mut command = calque(["run", "--"]);
+    command.arg(guest.build(Link::Static)?);
+    let got = run(&mut command);
+    compare(guest, &command, &got)?;
+    if got.stderr.is_empty() { Ok(()) } else { Err(format!("{command:?}: {}", got.stderr).into()) }
+}
+
+/// The same random instructions have the same results on the processor and in copied code.
+fn runs_as_on_the_processor(guest: &Guest) -> Result<(), Failed> {
+    for seed in ["1", "2", "3"] {
+        let (mut native, mut translated) = (Command::new(guest.build(Link::Static)?), calque(["run", "--"]));
+        let expected = run(native.args(["20000", seed])).to_string();
+        let got = run(translated.arg(guest.build(Link::Static)?).args(["20000", seed]));
+        if expected != got.to_string() {
+            return Err(difference(&translated, &expected, &got).into());
+        }
+    }
+    Ok(())
 }
 
 /// Whether rows of what `--stats` prints are in their ranges.

@@ -12,7 +12,7 @@ const HEAD: &str = "\
 
 What Calque lifts in 64-bit mode, by CPUID feature (iced-x86's names). Written by `BLESS=1 cargo test -p calque-frontend isa`
 from `frontend/src/lift/table.rs`; do not edit. An instruction that is not lifted raises SIGILL in the guest and is named on
-stderr. CPUID announces a feature only if all of it is lifted.
+stderr. CPUID announces a feature only if all of it is lifted; but AVX-512, which is not, where identical translation copies it from programs as it is.
 
 | feature | lifted | not lifted |
 |---|---|---|

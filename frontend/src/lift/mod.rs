@@ -69,9 +69,9 @@ mod xsave;
 pub use ahead::{FlagMemo, takes_deferred};
 pub use check::{Constants, MOST as MOST_CHECKED, extent as checked_extent, lift_checked};
 pub use region::{EveryBlock, Profile, lift_region};
-pub use system::XCR0;
 
 use crate::decode::{CodeReader, Decoded, Window};
+use calque_ir::state::XCR0_AVX2;
 use calque_ir::{BlockId, Builder, Exit, FaultKind, GuestAddr, Helper, Inst, Op, Region, Target, Type, Value};
 use flags::{FlagSet, Flags};
 use flow::{FlagFlow, Live};
@@ -115,6 +115,8 @@ pub struct LiftOptions {
     /// Flags that a single block leaves to an unknown place are deferred, as those of a region are: whoever runs it must know
     /// which places take them so ([`takes_deferred`]).
     pub defers: bool,
+    /// The state components that XGETBV shows, and that XSAVE and XRSTOR know.
+    pub xcr0: u64,
 }
 
 impl LiftOptions {
@@ -148,6 +150,7 @@ impl Default for LiftOptions {
             max_blocks: 100,
             into_calls: true,
             defers: false,
+            xcr0: XCR0_AVX2,
         }
     }
 }

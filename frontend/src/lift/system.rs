@@ -7,9 +7,6 @@ use super::operand::gpr::*;
 use super::{Insn, Lifter};
 use calque_ir::{Cc, Exit, FaultKind, Helper, Mem, Op, Reg, Type, Value};
 
-/// The state components of XCR0: x87, SSE and AVX (SDM vol. 1 13.3). What XGETBV shows and CPUID leaf 0xd must.
-pub const XCR0: u64 = 0b111;
-
 /// Places of the status flags in RFLAGS, in the order of `Reg::STATUS` (SDM vol. 1 3.4.3).
 const PLACES: [(Flag, u32); 6] =
     [(Flag::Cf, 0), (Flag::Pf, 2), (Flag::Af, 4), (Flag::Zf, 6), (Flag::Sf, 7), (Flag::Of, 11)];
@@ -164,7 +161,7 @@ pub(super) fn xgetbv(l: &mut Lifter<'_>, _: &Insn) {
     let ecx = l.read_gpr(Gpr::R32(RCX));
     let other = l.compare_zero(Cc::NotEqual, Type::I32, ecx);
     l.b.fault_if(FaultKind::GeneralProtection, other);
-    let v = l.b.iconst(Type::I64, XCR0);
+    let v = l.b.iconst(Type::I64, l.opts.xcr0);
     write_edx_eax(l, v);
 }
 

@@ -1,12 +1,14 @@
 //! XSAVE, XRSTOR: the standard form, components x87 (bit 0), SSE (1) and AVX (2) (SDM vol. 1 chapter 13).
 //!
 //! EDX:EAX chooses components at run time, so each component is a block of its own that is jumped over if it is not
-//! asked for. Components always count as in use (XINUSE), as processors may report.
+//! asked for. Components always count as in use (XINUSE), as processors may report. Those of AVX-512 are moved behind the others by the runtime
+//! ([`FaultKind::ExtendedState`]).
 
 use super::operand::{Gpr, gpr::RAX};
 use super::sse_move::{MXCSR_MASK, set_mxcsr, unusual_mxcsr};
 use super::x87::{LoadedX87, fxsave, init, offset, store_x87, unusual_x87};
 use super::{Insn, Lifter};
+use calque_ir::state::XCR0_AVX512;
 use calque_ir::{Cc, Exit, FaultKind, Helper, Mem, Op, Reg, Target, Type, Value};
 
 /// Bits of EAX and of XSTATE_BV.
@@ -66,7 +68,7 @@ pub(super) fn xsave(l: &mut Lifter<'_>, i: &Insn) {
             },
         );
     }
-    l.close(Exit::Goto(Target::Pc(l.next)));
+    close(l);
 }
 
 /// XRSTOR: components asked for and present in the area are loaded, those asked for and absent initialized.
@@ -74,7 +76,7 @@ pub(super) fn xrstor(l: &mut Lifter<'_>, i: &Insn) {
     let m = aligned_area(l, i);
     let present = l.b.load(Type::I64, offset(m, XSTATE_BV));
     let compacted = l.b.load(Type::I64, offset(m, XCOMP_BV));
-    let unknown = l.b.iconst(Type::I64, !component::ALL);
+    let unknown = l.b.iconst(Type::I64, !l.opts.xcr0);
     let unknown = l.b.binary(Op::Band, Type::I64, present, unknown);
     let bad = l.b.binary(Op::Bor, Type::I64, unknown, compacted);
     let bad = l.compare_zero(Cc::NotEqual, Type::I64, bad);
@@ -110,12 +112,28 @@ pub(super) fn xrstor(l: &mut Lifter<'_>, i: &Insn) {
             },
         );
     }
+    if has_avx512(l) {
+        // Only the interpreter is here, and whoever runs it has the processor's own control words.
+        return close(l);
+    }
     let mxcsr = l.b.get(Type::I32, Reg::MXCSR);
     let control = l.b.call(Helper::X87Control, &[]);
     let unusual = [unusual_mxcsr(l, mxcsr), unusual_x87(l, control)];
     let unusual = l.b.binary(Op::Bor, Type::I32, unusual[0], unusual[1]);
     l.leave_if_unusual(unusual);
     l.close(Exit::Goto(Target::Pc(l.next)));
+}
+
+fn has_avx512(l: &Lifter<'_>) -> bool {
+    l.opts.xcr0 == XCR0_AVX512
+}
+
+/// Goes on behind the instruction, or has the runtime do the rest of it.
+fn close(l: &mut Lifter<'_>) {
+    l.close(match has_avx512(l) {
+        true => Exit::Fault { kind: FaultKind::ExtendedState, pc: l.pc },
+        false => Exit::Goto(Target::Pc(l.next)),
+    });
 }
 
 /// The memory operand; #GP unless it is aligned to 64 bytes.

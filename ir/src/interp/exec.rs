@@ -250,6 +250,8 @@ fn run_from<H: Host>(
                     let half = a!();
                     cpu.ymmh[aux as usize & 15] = half;
                     cpu.upper_halves |= half[0] | half[1];
+                    // SDM vol. 1 15.5: VEX-encoded instructions write all there is of a register.
+                    cpu.avx512.zmm_hi256[aux as usize & 15] = [0; 4];
                 }
                 _ => write_rest(cpu, aux, x!()),
             },

@@ -76,8 +76,9 @@ pub(crate) use host::context_is_write;
 pub(crate) use host::emulate_unaligned;
 
 /// Identical translation: `Units` of a process, `UnitThread` of a thread, `Thread::run_units`;
-/// `signal_entry(handler) -> usize`, what the kernel gets as the address of a signal's handler; and `copies_sha() -> bool`.
-pub(crate) use units::{Counted, FrozenUnits, Transfer, UnitThread, Units, copies_sha, signal_entry};
+/// `signal_entry(handler) -> usize`, what the kernel gets as the address of a signal's handler; `copies_sha() -> bool`; and
+/// `copies_avx512(name) -> bool`, for a feature of AVX-512 by its name in /proc/cpuinfo.
+pub(crate) use units::{Counted, FrozenUnits, Transfer, UnitThread, Units, copies_avx512, copies_sha, signal_entry};
 
 /// `fn context_trap(&ucontext_t) -> Option<u64>`: the vector of the exception, where the host says so.
 pub(crate) use host::context_trap;

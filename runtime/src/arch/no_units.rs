@@ -48,6 +48,10 @@ impl Units {
         unreachable!("the engine is refused on this host")
     }
 
+    pub(crate) fn xcr0(&self) -> u64 {
+        match *self {}
+    }
+
     pub(crate) fn gate(&self) {
         match *self {}
     }
@@ -98,6 +102,10 @@ pub(crate) fn signal_entry(handler: usize) -> usize {
 }
 
 pub(crate) fn copies_sha() -> bool {
+    false
+}
+
+pub(crate) fn copies_avx512(_: &str) -> bool {
     false
 }
 

@@ -32,6 +32,7 @@ pub(crate) use calque_backend::identical::{Counted, Transfer};
 use calque_frontend::decode::{CodeReader, Decoded, Window};
 use calque_frontend::lift::MOST_CHECKED;
 use calque_ir::addr::GUEST_PAGE;
+use calque_ir::state::{XCR0_AVX2, XCR0_AVX512};
 use calque_ir::{CpuState, FaultKind, GuestAddr, GuestRange, Helper, Op};
 use iced_x86::{Decoder, DecoderOptions, Mnemonic};
 use std::io;
@@ -55,6 +56,7 @@ pub(crate) type FrozenUnits<'a> = identical::Frozen<'a>;
 /// The units of a process.
 pub(crate) struct Units {
     blocks: Blocks,
+    xcr0: u64,
     /// Code memory is used up: the next safepoint resets it.
     full: AtomicBool,
 }
@@ -88,7 +90,19 @@ impl Units {
     pub(crate) fn new(options: &RunOptions) -> Result<Units, CacheError> {
         let narrow = options.profile.as_ref().is_some_and(|profile| profile.registers == Registers::WithoutAvx512);
         let sum = if narrow { Sum::InMemory } else { Sum::of_host() };
-        Ok(Units { blocks: Blocks::new(options.cache_budget, sum)?, full: AtomicBool::new(false) })
+        let blocks = Blocks::new(options.cache_budget, sum)?;
+        // Profiles count in registers of AVX-512, and comparisons do not know them.
+        let announces = identical::has_avx512() && options.profile.is_none() && !lockstep::is_compared();
+        if announces {
+            blocks.await_avx512();
+        }
+        let xcr0 = if announces { XCR0_AVX512 } else { XCR0_AVX2 };
+        Ok(Units { blocks, xcr0, full: AtomicBool::new(false) })
+    }
+
+    /// State components that CPUID announces.
+    pub(crate) fn xcr0(&self) -> u64 {
+        self.xcr0
     }
 
     /// From now on clocks and random numbers are read through `gate.rs` only: before the guest runs.
@@ -131,6 +145,13 @@ impl Units {
                 }
             });
         }
+    }
+
+    /// Keeps the state of AVX-512 from now on, of which the guest has come to the first instruction. Called outside units.
+    #[cold]
+    fn copy_avx512(&self, code: &Code) {
+        // If somebody does not leave, the calling thread comes here again.
+        code.world.stopped(crate::dispatch::CODE_CHANGED, SHORT_STOP, || self.blocks.copy_avx512());
     }
 
     /// Bytes of code, and of tables about it.
@@ -219,6 +240,17 @@ pub(crate) fn signal_entry(handler: usize) -> usize {
 /// Whether SHA instructions run as they are on this host, by default.
 pub(crate) fn copies_sha() -> bool {
     Units::is_supported() && std::arch::is_x86_feature_detected!("sha")
+}
+
+/// Whether this host has a feature of AVX-512, by its name in /proc/cpuinfo.
+pub(crate) fn copies_avx512(name: &str) -> bool {
+    macro_rules! detect {
+        ($($name:literal $feature:tt)*) => { match name { $( $name => std::arch::is_x86_feature_detected!($feature), )* _ => false } };
+    }
+    detect!("avx512f" "avx512f" "avx512dq" "avx512dq" "avx512ifma" "avx512ifma" "avx512cd" "avx512cd" "avx512bw" "avx512bw"
+        "avx512vl" "avx512vl" "avx512vbmi" "avx512vbmi" "avx512_vbmi2" "avx512vbmi2" "avx512_vnni" "avx512vnni"
+        "avx512_bitalg" "avx512bitalg" "avx512_vpopcntdq" "avx512vpopcntdq" "avx512_vp2intersect" "avx512vp2intersect"
+        "avx512_fp16" "avx512fp16" "avx512_bf16" "avx512bf16")
 }
 
 /// What a profile knows of the code that units are made from.
@@ -462,6 +494,10 @@ impl Thread {
                 units.full.store(true, Ordering::Release);
                 Err(Event::Safepoint)
             }
+            Err(TranslateError::Avx512) => {
+                units.copy_avx512(&process.code);
+                Err(Event::Safepoint)
+            }
         }
     }
 
@@ -487,6 +523,10 @@ impl Thread {
             return None;
         }
         stats::add(&process.stats.enters, 1);
+        if units.blocks.keeps_avx512() {
+            area.keep_avx512();
+            cpu.avx512_in_use = true;
+        }
         if let Some(recording) = recording {
             // SAFETY: as above.
             area.set_profile(cpu.rt.insns, unsafe { recording.before_units() });

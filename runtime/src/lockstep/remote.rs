@@ -127,7 +127,7 @@ impl Host for Surroundings<'_> {
             return 0;
         }
         if helper == Helper::Cpuid {
-            let [eax, ebx, ecx, edx] = cpuid::cpuid(a as u32, b as u32).map(u64::from);
+            let [eax, ebx, ecx, edx] = cpuid::cpuid(a as u32, b as u32, cpu.xcr0).map(u64::from);
             cpu.scratch[0] = [eax | ebx << 32, ecx | edx << 32];
             return 0;
         }

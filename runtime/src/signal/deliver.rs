@@ -6,7 +6,7 @@
 
 use super::actions::{SA_RESTORER, SIG_DFL, SIG_IGN};
 use super::error_code;
-use super::frame::{FpImage, FpLayout, KernelSigaction, Placement, RtSigFrame, SigContext, UContext, reset_fp};
+use super::frame::{FpImage, FpLayout, KernelSigaction, Placement, RtSigFrame, SigContext, UContext};
 use super::host::{self, Inbox};
 use super::set::{HARMLESS, SYNCHRONOUS};
 use super::{AltStack, SigInfo, SigSet, SignalActions, inherit};
@@ -152,9 +152,8 @@ impl ThreadSignals {
 }
 
 /// The floating point image that frames carry: an extended one if CPUID announces OSXSAVE (leaf 1, ECX bit 27).
-fn fp_layout() -> FpLayout {
-    let [_, _, ecx, _] = crate::cpuid::cpuid(1, 0);
-    if ecx >> 27 & 1 != 0 { FpLayout::Xsave } else { FpLayout::Fxsave }
+fn fp_layout(cpu: &CpuState) -> FpLayout {
+    if crate::cpuid::announces_osxsave() { FpLayout::Xsave(cpu.xcr0) } else { FpLayout::Fxsave }
 }
 
 /// Length of the SYSCALL instruction in bytes.
@@ -233,14 +232,16 @@ impl Thread {
 
     /// `setup_rt_frame`: builds the frame and points the registers at the handler.
     fn push_frame(&mut self, info: &SigInfo, action: &KernelSigaction) -> Result<(), Fault> {
-        let layout = fp_layout();
+        let layout = fp_layout(&self.cpu);
         let place = self.place_frame(action, layout)?;
         let alt = self.signals.alt;
         let mcontext = SigContext { fpstate: place.fp, ..self.sigcontext() };
         let sigmask = self.signals.saved_mask.take().unwrap_or(self.signals.mask).0;
         let uc = UContext { flags: layout.uc_flags(), link: 0, stack: alt, mcontext, sigmask };
         let frame = RtSigFrame { pretcode: action.restorer, uc, info: *info };
-        access::write_bytes(GuestAddr(place.fp), FpImage::store(&self.cpu, layout).bytes())?;
+        for (at, bytes) in FpImage::store(&self.cpu, layout).pieces() {
+            access::write_bytes(GuestAddr(place.fp).wrapping_add(at as u64), bytes)?;
+        }
         access::write(GuestAddr(place.frame), &frame)?;
         if alt.flags & AltStack::AUTODISARM != 0 {
             self.signals.alt = AltStack::NONE;
@@ -283,7 +284,8 @@ impl Thread {
         cpu.gpr[RSP] = frame;
         cpu.rip = handler;
         cpu.set_rflags(cpu.rflags() & !(DF | TF));
-        reset_fp(cpu);
+        // As a handler finds them (`fpu__clear_user_states`).
+        cpu.reset_floats();
     }
 
     /// `rt_sigreturn`: goes back to what the frame at RSP - 8 says. Writes the whole state, RAX included.
@@ -298,12 +300,13 @@ impl Thread {
         let frame: RtSigFrame = access::read(GuestAddr(self.cpu.gpr[RSP].wrapping_sub(8)))?;
         let context = frame.uc.mcontext;
         if context.fpstate == 0 {
-            reset_fp(&mut self.cpu);
+            self.cpu.reset_floats();
         } else {
-            let layout = if frame.uc.flags & super::frame::UC_FP_XSTATE != 0 { fp_layout() } else { FpLayout::Fxsave };
-            let mut image = vec![0; layout.size()];
-            access::read_bytes(GuestAddr(context.fpstate), &mut image)?;
-            FpImage::from_bytes(image).load(&mut self.cpu);
+            let is_extended = frame.uc.flags & super::frame::UC_FP_XSTATE != 0;
+            let layout = if is_extended { fp_layout(&self.cpu) } else { FpLayout::Fxsave };
+            let image = GuestAddr(context.fpstate);
+            let read = |at: usize, buf: &mut [u8]| access::read_bytes(image.wrapping_add(at as u64), buf);
+            FpImage::read(layout, read)?.load(&mut self.cpu);
         }
         context.restore(&mut self.cpu);
         self.record_handler_end();
@@ -407,7 +410,9 @@ impl Exception {
                 FaultKind::Breakpoint => trap(SIGTRAP, SI_KERNEL, 0, 3),
                 FaultKind::InvalidOpcode | FaultKind::Unimplemented => trap(SIGILL, ILL_ILLOPN, rip, 6),
                 FaultKind::SingleStep => trap(SIGTRAP, TRAP_TRACE, rip, 1),
-                FaultKind::Stale | FaultKind::FloatControl => unreachable!("the dispatcher's own"),
+                FaultKind::Stale | FaultKind::FloatControl | FaultKind::ExtendedState => {
+                    unreachable!("the dispatcher's own")
+                }
                 FaultKind::Overflow => trap(SIGSEGV, SI_KERNEL, 0, 4),
                 FaultKind::GeneralProtection if error_code::is_of_stack(cpu) => trap(SIGBUS, SI_KERNEL, 0, 12),
                 FaultKind::GeneralProtection => {

@@ -17,8 +17,10 @@
 //! 2. `FpImage::store` then `FpImage::load` gives back the same registers.
 //! 3. A field that the guest may not choose (reserved MXCSR bits) is masked at `load`, as the kernel does.
 
+use crate::xstate;
 use bytemuck::{Pod, Zeroable};
 use calque_ir::CpuState;
+use calque_ir::state::XCR0_AVX512;
 use std::mem::{offset_of, size_of};
 
 /// `siginfo_t`: 128 bytes, of which the first 48 carry something. The layout of 64-bit hosts is the guest's.
@@ -203,20 +205,17 @@ impl AltStack {
 pub enum FpLayout {
     /// The 512 bytes of FXSAVE: OSXSAVE is not announced.
     Fxsave,
-    /// The standard form of XSAVE with x87, SSE and AVX state (SDM vol. 1 13.4), and Linux's magic numbers.
-    Xsave,
+    /// The standard form of XSAVE with the components of this XCR0, AVX state among them (SDM vol. 1 13.4), and Linux's magic numbers.
+    Xsave(u64),
 }
 
 /// Size of the FXSAVE image (SDM vol. 1 10.5.1).
-pub const FXSAVE_SIZE: usize = 512;
-/// FXSAVE image, XSAVE header (64) and the upper halves of YMM0..YMM15.
-const XSAVE_SIZE: usize = FXSAVE_SIZE + 64 + 256;
+pub const FXSAVE_SIZE: usize = xstate::LEGACY;
 /// `FP_XSTATE_MAGIC1`, in the software-reserved bytes of the FXSAVE image.
 const MAGIC1: u32 = 0x4650_5853;
 /// `FP_XSTATE_MAGIC2`, behind the image.
 const MAGIC2: u32 = 0x4650_5845;
-/// XCR0 as announced: x87, SSE, AVX.
-const XFEATURES: u64 = 7;
+const MAGIC2_BYTES: &[u8] = &MAGIC2.to_le_bytes();
 /// Bits of MXCSR that exist (SDM vol. 1 10.2.3; bit 6, DAZ, included).
 const MXCSR_MASK: u32 = 0xffff;
 
@@ -225,7 +224,7 @@ impl FpLayout {
     pub fn size(self) -> usize {
         match self {
             FpLayout::Fxsave => FXSAVE_SIZE,
-            FpLayout::Xsave => XSAVE_SIZE + 4,
+            FpLayout::Xsave(xcr0) => xstate::size(xcr0) + 4,
         }
     }
 
@@ -233,7 +232,7 @@ impl FpLayout {
     pub fn uc_flags(self) -> u64 {
         match self {
             FpLayout::Fxsave => UC_SS,
-            FpLayout::Xsave => UC_SS | UC_FP_XSTATE,
+            FpLayout::Xsave(_) => UC_SS | UC_FP_XSTATE,
         }
     }
 }
@@ -303,51 +302,74 @@ impl SigContext {
     }
 }
 
-/// The floating point image of a frame, as bytes.
-pub struct FpImage(Vec<u8>);
+/// The floating point image of a frame.
+pub struct FpImage {
+    /// Up to the end of the last component that is in use: `layout` may have more.
+    bytes: Vec<u8>,
+    layout: FpLayout,
+}
 
 impl FpImage {
-    /// The image of `cpu`'s x87, SSE (and AVX) registers.
+    /// The image of `cpu`'s x87, SSE (AVX, AVX-512) registers.
     pub fn store(cpu: &CpuState, layout: FpLayout) -> Self {
-        let mut image = FpImage(vec![0; layout.size()]);
+        let used = if layout == FpLayout::Fxsave { FXSAVE_SIZE } else { xstate::size(cpu.xinuse()) };
+        let mut image = FpImage { bytes: vec![0; used], layout };
         image.store_legacy(cpu);
-        if layout == FpLayout::Xsave {
-            image.store_extended(cpu);
+        if let FpLayout::Xsave(xcr0) = layout {
+            image.store_extended(cpu, xcr0);
         }
         image
     }
 
-    /// An image of bytes that came from the guest; `len` of them for `layout`.
-    pub fn from_bytes(bytes: Vec<u8>) -> Self {
-        FpImage(bytes)
+    /// The image that the guest has; `read` copies bytes from an offset of it.
+    pub fn read<E>(layout: FpLayout, read: impl Fn(usize, &mut [u8]) -> Result<(), E>) -> Result<Self, E> {
+        let mut image = FpImage { bytes: vec![0; FXSAVE_SIZE], layout };
+        read(0, &mut image.bytes)?;
+        let FpLayout::Xsave(xcr0) = layout else { return Ok(image) };
+        let (mut end, mut present) = ([0; 4], [0; 8]);
+        read(xstate::size(xcr0), &mut end)?;
+        read(xstate::XSTATE_BV, &mut present)?;
+        if image.u32(464) == MAGIC1 && u32::from_le_bytes(end) == MAGIC2 {
+            image.bytes.resize(xstate::size(u64::from_le_bytes(present) & xcr0), 0);
+            read(FXSAVE_SIZE, &mut image.bytes[FXSAVE_SIZE..])?;
+            // Another thread may have changed it since.
+            image.put(xstate::XSTATE_BV, &present);
+        }
+        Ok(image)
     }
 
-    /// The bytes to write.
-    pub fn bytes(&self) -> &[u8] {
-        &self.0
+    /// What to write, and at which offsets.
+    pub fn pieces(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        let end = match self.layout {
+            FpLayout::Fxsave => None,
+            FpLayout::Xsave(xcr0) => Some((xstate::size(xcr0), MAGIC2_BYTES)),
+        };
+        [(0, &self.bytes[..])].into_iter().chain(end)
     }
 
     /// Loads the registers back. An image without valid magic numbers is taken for a plain FXSAVE one, and the
-    /// upper halves are then cleared (`arch/x86/kernel/fpu/signal.c: check_xstate_in_sigframe`).
+    /// other components are then cleared (`arch/x86/kernel/fpu/signal.c: check_xstate_in_sigframe`).
     pub fn load(&self, cpu: &mut CpuState) {
         self.load_legacy(cpu);
-        cpu.set_ymmh(if self.has_ymm() {
-            std::array::from_fn(|i| self.pair(FXSAVE_SIZE + 64 + 16 * i))
+        let present = self.present();
+        cpu.set_ymmh(if xstate::AVX.is_in(present) {
+            std::array::from_fn(|i| self.pair(xstate::AVX.at + 16 * i))
         } else {
             [[0; 2]; 16]
         });
+        if cpu.xcr0 == XCR0_AVX512 {
+            xstate::load_avx512(cpu, &self.bytes, present);
+        }
     }
 
-    fn has_ymm(&self) -> bool {
-        self.0.len() >= XSAVE_SIZE + 4
-            && self.u32(464) == MAGIC1
-            && self.u32(XSAVE_SIZE) == MAGIC2
-            && self.u64(FXSAVE_SIZE) & 4 != 0
+    /// XSTATE_BV, if there is one.
+    fn present(&self) -> u64 {
+        if self.bytes.len() > FXSAVE_SIZE { self.u64(xstate::XSTATE_BV) } else { 0 }
     }
 
     /// SDM vol. 1 table 10-2.
     fn store_legacy(&mut self, cpu: &CpuState) {
-        cpu.x87.store_fxsave(&mut self.0);
+        cpu.x87.store_fxsave(&mut self.bytes);
         self.put(24, &cpu.mxcsr.to_le_bytes());
         self.put(28, &MXCSR_MASK.to_le_bytes());
         for (i, xmm) in cpu.xmm.iter().enumerate() {
@@ -355,27 +377,28 @@ impl FpImage {
         }
     }
 
-    /// `struct _fpx_sw_bytes`, XSAVE header (SDM vol. 1 13.4.2) and YMM_Hi128.
-    fn store_extended(&mut self, cpu: &CpuState) {
+    /// `struct _fpx_sw_bytes`, XSAVE header (SDM vol. 1 13.4.2), and the components behind it.
+    fn store_extended(&mut self, cpu: &CpuState, xcr0: u64) {
+        let size = xstate::size(xcr0);
         self.put(464, &MAGIC1.to_le_bytes());
-        self.put(468, &(XSAVE_SIZE as u32 + 4).to_le_bytes());
-        self.put(472, &XFEATURES.to_le_bytes());
-        self.put(480, &(XSAVE_SIZE as u32).to_le_bytes());
-        self.put(FXSAVE_SIZE, &XFEATURES.to_le_bytes());
+        self.put(468, &(size as u32 + 4).to_le_bytes());
+        self.put(472, &xcr0.to_le_bytes());
+        self.put(480, &(size as u32).to_le_bytes());
+        self.put(xstate::XSTATE_BV, &cpu.xinuse().to_le_bytes());
         for (i, high) in cpu.ymmh.iter().enumerate() {
-            self.put_pair(FXSAVE_SIZE + 64 + 16 * i, high);
+            self.put_pair(xstate::AVX.at + 16 * i, high);
         }
-        self.put(XSAVE_SIZE, &MAGIC2.to_le_bytes());
+        xstate::store_avx512(cpu, &mut self.bytes, cpu.xinuse());
     }
 
     fn load_legacy(&self, cpu: &mut CpuState) {
-        cpu.x87.load_fxsave(&self.0);
+        cpu.x87.load_fxsave(&self.bytes);
         cpu.mxcsr = self.u32(24) & MXCSR_MASK;
         cpu.xmm = std::array::from_fn(|i| self.pair(160 + 16 * i));
     }
 
     fn put(&mut self, at: usize, bytes: &[u8]) {
-        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
     fn put_pair(&mut self, at: usize, pair: &[u64; 2]) {
@@ -384,7 +407,7 @@ impl FpImage {
     }
 
     fn array<const N: usize>(&self, at: usize) -> [u8; N] {
-        self.0[at..at + N].try_into().expect("the slice has N bytes")
+        self.bytes[at..at + N].try_into().expect("the slice has N bytes")
     }
 
     fn u32(&self, at: usize) -> u32 {
@@ -400,22 +423,19 @@ impl FpImage {
     }
 }
 
-/// Sets the floating point registers as a handler finds them: reset (`fpu__clear_user_states`).
-pub fn reset_fp(cpu: &mut CpuState) {
-    let fresh = CpuState::new();
-    (cpu.x87, cpu.mxcsr, cpu.xmm) = (fresh.x87, fresh.mxcsr, fresh.xmm);
-    cpu.set_ymmh(fresh.ymmh);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use calque_ir::state::XCR0_AVX2;
 
     fn busy_cpu() -> CpuState {
         let mut cpu = CpuState::new();
         cpu.gpr = std::array::from_fn(|i| 0x1111 * i as u64);
         cpu.xmm = std::array::from_fn(|i| [i as u64, !(i as u64)]);
         cpu.set_ymmh(std::array::from_fn(|i| [100 + i as u64, 7]));
+        cpu.avx512.opmask = std::array::from_fn(|i| 1 << i);
+        cpu.avx512.zmm_hi256 = std::array::from_fn(|i| [i as u64 + 1; 4]);
+        cpu.avx512.hi16_zmm = std::array::from_fn(|i| [!(i as u64); 8]);
         cpu.x87.regs = std::array::from_fn(|i| [1 << 63 | i as u64, 0x3fff]);
         (cpu.x87.top, cpu.x87.empty, cpu.x87.status) = (5, 0x1f, 0x4100);
         (cpu.mxcsr, cpu.rip) = (0x9fc0, 0x40_1000);
@@ -425,14 +445,24 @@ mod tests {
 
     #[test]
     fn fp_image_round_trips() {
-        for layout in [FpLayout::Fxsave, FpLayout::Xsave] {
-            let cpu = busy_cpu();
-            let mut back = CpuState::new();
-            FpImage::store(&cpu, layout).load(&mut back);
+        for layout in [FpLayout::Fxsave, FpLayout::Xsave(XCR0_AVX2), FpLayout::Xsave(XCR0_AVX512)] {
+            let xcr0 = if let FpLayout::Xsave(xcr0) = layout { xcr0 } else { XCR0_AVX512 };
+            let cpu = CpuState { xcr0, avx512_in_use: true, ..busy_cpu() };
+            let mut back = CpuState { xcr0, ..CpuState::new() };
+            let mut guest = vec![0; layout.size()];
+            for (at, piece) in FpImage::store(&cpu, layout).pieces() {
+                guest[at..at + piece.len()].copy_from_slice(piece);
+            }
+            let read = |at: usize, buf: &mut [u8]| {
+                buf.copy_from_slice(&guest[at..at + buf.len()]);
+                Ok::<(), ()>(())
+            };
+            FpImage::read(layout, read).unwrap().load(&mut back);
             assert_eq!((back.xmm, back.mxcsr), (cpu.xmm, cpu.mxcsr));
             assert_eq!((back.x87.regs, back.x87.top, back.x87.empty), (cpu.x87.regs, cpu.x87.top, cpu.x87.empty));
             assert_eq!(back.x87.status, cpu.x87.status);
-            assert_eq!(back.ymmh == cpu.ymmh, layout == FpLayout::Xsave);
+            assert_eq!(back.ymmh == cpu.ymmh, layout != FpLayout::Fxsave);
+            assert_eq!(back.avx512 == cpu.avx512, layout == FpLayout::Xsave(XCR0_AVX512));
         }
     }
 
@@ -447,10 +477,11 @@ mod tests {
     #[test]
     fn frames_are_aligned_as_the_abi_wants() {
         for sp in 0x7fff_0000..0x7fff_0080u64 {
-            let p = Placement::below(sp, FpLayout::Xsave);
+            let layout = FpLayout::Xsave(XCR0_AVX2);
+            let p = Placement::below(sp, layout);
             assert_eq!((p.frame % 16, p.fp % 64), (8, 0));
             assert!(p.frame + size_of::<RtSigFrame>() as u64 <= p.fp);
-            assert!(p.fp + FpLayout::Xsave.size() as u64 + RED_ZONE <= sp);
+            assert!(p.fp + layout.size() as u64 + RED_ZONE <= sp);
         }
     }
 

@@ -52,6 +52,9 @@ pub(super) struct Words {
     pub(super) upper_clear: u32,
     /// Nonzero if XGETBV tells which state is in use.
     pub(super) xinuse: u32,
+    /// Nonzero if the state of AVX-512 is kept, which takes `xinuse`; and if bits 256 and up of ZMM0 to ZMM15 were zero at the last exit.
+    pub(super) keeps_avx512: u32,
+    pub(super) zmm_clear: u32,
     /// Counted instructions that may still run.
     pub(super) budget: u64,
     /// Checks of units that may still be made.
@@ -346,6 +349,12 @@ impl Area {
         assert!(used as usize <= MOST_COUNTERS);
         // SAFETY: as above.
         unsafe { self.counter(0).write_bytes(0, used as usize) };
+    }
+
+    /// Lets units keep the state of AVX-512 from now on.
+    pub fn keep_avx512(&mut self) {
+        // SAFETY: as above.
+        unsafe { (*self.words()).keeps_avx512 = 1 };
     }
 
     fn clear_returns(&self) {

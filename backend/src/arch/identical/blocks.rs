@@ -7,13 +7,14 @@
 
 use super::area::{Area, MOST_COUNTERS};
 use super::calls;
+use super::classify::Avx512;
 use super::emit::{Code, LAST_RETURN, R11, RCX, RIP, RSP, SP, STRAYED, Sum, TRANSFER};
 use super::enter;
 use super::sites::{self, Away, Phase, Rule, Sequence, Site};
 use super::tables::{Exit, Far, Index, Kind, MOST, Record};
-use super::unit::{BEFORE_POINT, Check, Counted, Entry, Exits, Profiler, Source, Translator, Way, World};
+use super::unit::{BEFORE_POINT, Check, Counted, Entry, Exits, Profiler, Source, Translated, Translator, Way, World};
 use crate::cache::{CacheError, CodeMemory};
-use crate::sync::{AtomicU64, Mutex, MutexGuard};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard};
 use hashbrown::{HashMap, HashSet};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -34,6 +35,9 @@ pub enum TranslateError {
     /// Code memory is used up: stop the world and [`Blocks::reset`].
     #[error("the code cache is full")]
     Full,
+    /// It is the first instruction of AVX-512: stop the world and [`Blocks::copy_avx512`].
+    #[error("the state of AVX-512 is not kept")]
+    Avx512,
 }
 
 /// What is known of a guest pc.
@@ -167,6 +171,7 @@ pub struct Blocks {
     state: Mutex<State>,
     /// Resets so far.
     generation: AtomicU64,
+    keeps_avx512: AtomicBool,
 }
 
 /// Units that nobody else can look up, make or drop for the moment.
@@ -191,12 +196,38 @@ impl Blocks {
         let exits =
             Exits { link, syscall, odd, stop, changed, often, no_return, strayed, no_point, look_up, jump, ret, tell };
         let state = Mutex::new(State::new(Translator::new(), &header));
-        Ok(Blocks { memory, header, exits, miss, gone, no_call, state, generation: AtomicU64::new(0) })
+        Ok(Blocks {
+            memory,
+            header,
+            exits,
+            miss,
+            gone,
+            no_call,
+            state,
+            generation: AtomicU64::new(0),
+            keeps_avx512: AtomicBool::new(false),
+        })
     }
 
     /// From now on leaves to the interpreter what differs from run to run: before anything is translated.
     pub fn gate(&self) {
         self.lock().translator.gate();
+    }
+
+    /// CPUID announces AVX-512: before anything is translated.
+    pub fn await_avx512(&self) {
+        self.lock().translator.set_avx512(Avx512::Awaited);
+    }
+
+    /// From now on copies instructions of AVX-512, and keeps their state. No thread may be inside a unit.
+    pub fn copy_avx512(&self) {
+        self.lock().translator.set_avx512(Avx512::Copied);
+        self.keeps_avx512.store(true, Ordering::Release);
+    }
+
+    /// Whether the state of AVX-512 is kept. Threads inside units know it by [`Area::keep_avx512`].
+    pub fn keeps_avx512(&self) -> bool {
+        self.keeps_avx512.load(Ordering::Acquire)
     }
 
     /// From now on units count these instructions. Units that do otherwise go out of use.
@@ -377,9 +408,12 @@ impl Blocks {
             first_exit: state.exits.len() as u32,
             stub: &|exit| self.memory.base() + u64::from(stub_at(stubs, exit)),
         };
-        let is_unit = state.translator.translate(pc, &mut code, &mut world);
+        let translated = state.translator.translate(pc, &mut code, &mut world);
+        let is_unit = translated == Translated::Unit;
         let result = if !unchanged() {
             Ok(None)
+        } else if translated == Translated::Avx512 {
+            Err(TranslateError::Avx512)
         } else if check.is_some() && !is_unit {
             // Not for long, perhaps.
             Ok(Some(Made { found: Found::Odd, insns: 0, len: 0 }))

@@ -1,6 +1,17 @@
 //! What becomes of a guest instruction, by its code, on the host's processor.
 
+use super::evex::Evex;
 use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic, Register};
+
+/// What becomes of the instructions of AVX-512.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Avx512 {
+    /// They are the interpreter's, which refuses them.
+    Refused,
+    /// CPUID announces them, but there has been none so far: their state is not kept.
+    Awaited,
+    Copied,
+}
 
 /// What becomes of an instruction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,6 +27,8 @@ pub(super) enum Kind {
     CopyX87,
     /// The interpreter's: differs between guest and host, or the host lacks it.
     Odd,
+    /// Of AVX-512, the first one: its state is to be kept from now on.
+    Avx512,
     Jcc,
     /// JRCXZ and LOOPcc: 8-bit displacements only.
     ShortOnly,
@@ -86,6 +99,12 @@ fn host_has(feature: CpuidFeature) -> bool {
     }
 }
 
+/// Extensions of AVX-512 with VEX-encoded instructions, those on opmasks. EVEX-encoded ones are not looked up (`evex`).
+fn is_of_avx512(feature: &CpuidFeature) -> bool {
+    use CpuidFeature::{AVX512BW, AVX512DQ, AVX512F};
+    matches!(feature, AVX512F | AVX512BW | AVX512DQ)
+}
+
 #[cfg(target_arch = "x86_64")]
 fn has(name: &str) -> bool {
     macro_rules! detect {
@@ -104,7 +123,7 @@ fn extends_mmx(feature: &CpuidFeature) -> bool {
     matches!(feature, CpuidFeature::SSE | CpuidFeature::SSE2 | CpuidFeature::SSSE3)
 }
 
-fn classify(insn: &Instruction) -> Kind {
+fn classify(insn: &Instruction, avx512: Avx512) -> Kind {
     use Code::*;
     let code = insn.code();
     match code {
@@ -129,6 +148,9 @@ fn classify(insn: &Instruction) -> Kind {
         return Kind::Odd;
     }
     let features = code.cpuid_features();
+    if features.iter().all(is_of_avx512) {
+        return avx512.kind();
+    }
     if !features.iter().all(|&f| host_has(f)) {
         return Kind::Odd;
     }
@@ -147,16 +169,38 @@ const CHANCE: &[Mnemonic] = &[Mnemonic::Rdtsc, Mnemonic::Rdtscp, Mnemonic::Rdran
 pub(super) struct Kinds {
     seen: Vec<Kind>,
     gated: bool,
+    avx512: Avx512,
+}
+
+impl Avx512 {
+    fn kind(self) -> Kind {
+        match self {
+            Avx512::Refused => Kind::Odd,
+            Avx512::Awaited => Kind::Avx512,
+            Avx512::Copied => Kind::Copy,
+        }
+    }
 }
 
 impl Kinds {
     pub(super) fn new() -> Kinds {
-        Kinds { seen: vec![Kind::Unknown; Code::values().len()], gated: false }
+        Kinds { seen: vec![Kind::Unknown; Code::values().len()], gated: false, avx512: Avx512::Refused }
     }
 
     /// From now on nothing runs natively that differs from run to run.
     pub(super) fn gate(&mut self) {
         self.gated = true;
+    }
+
+    /// From now on this becomes of the instructions of AVX-512.
+    pub(super) fn set_avx512(&mut self, avx512: Avx512) {
+        self.avx512 = avx512;
+        self.seen.fill(Kind::Unknown);
+    }
+
+    /// What becomes of an EVEX-encoded instruction.
+    pub(super) fn of_evex(&self, evex: &Evex) -> Kind {
+        if evex.gs { Kind::Odd } else { self.avx512.kind() }
     }
 
     #[inline]
@@ -167,7 +211,7 @@ impl Kinds {
         let slot = &mut self.seen[insn.code() as usize];
         if *slot == Kind::Unknown {
             let chance = self.gated && CHANCE.contains(&insn.mnemonic());
-            *slot = if chance { Kind::Odd } else { classify(insn) };
+            *slot = if chance { Kind::Odd } else { classify(insn, self.avx512) };
         }
         match *slot {
             Kind::CopyMaybeMmx if insn.op0_register().is_mm() || insn.op1_register().is_mm() => Kind::CopyX87,

@@ -10,7 +10,8 @@
 //! 4. Between `calque_unit_window` and its end, guest registers are being loaded, and the interrupt word has been looked at: a handler that
 //!    interrupts it sends it to `calque_unit_abort` ([`leave_at`]), which has nothing to save.
 //! 5. Where units count in XMM16 ([`super::Sum`]), that is loaded on the way in and stored on the way out, through the area.
-//! 6. x87 and MMX registers stay in the host's registers while Rust runs: Rust uses none on this host.
+//! 6. Where the area says so, the state of AVX-512 is loaded on the way in and stored on the way out, too. Then nothing is counted in XMM16.
+//! 7. x87 and MMX registers stay in the host's registers while Rust runs: Rust uses none on this host.
 #![allow(unsafe_code)]
 
 use super::area::{self, Area, Fx, Words};
@@ -94,6 +95,20 @@ global_asm!(
     "je 6f",
     "vmovdqu64 xmm16, xmmword ptr gs:[{frame}]",
     "6:",
+    "cmp dword ptr gs:[{keeps_avx512}], 0",
+    "je 8f",
+    ".irp n, 0, 1, 2, 3, 4, 5, 6, 7",
+    "kmovq k\\n, [rax + {opmask} + 8 * \\n]",
+    ".endr",
+    ".irp n, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31",
+    "vmovdqu64 zmm\\n, [rax + {hi16_zmm} + 64 * (\\n - 16)]",
+    ".endr",
+    "cmp dword ptr gs:[{zmm_clear}], 0",
+    "jne 8f",
+    ".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+    "vinserti64x4 zmm\\n, zmm\\n, [rax + {zmm_hi256} + 32 * \\n], 1",
+    ".endr",
+    "8:",
     "mov rcx, [rax + {fs_base}]",
     "wrfsbase rcx",
     "bt qword ptr gs:[{flags}], 32",
@@ -214,6 +229,8 @@ global_asm!(
     "je 4f",
     "mov ecx, 1",
     "xgetbv",
+    "cmp dword ptr gs:[{keeps_avx512}], 0",
+    "jne 2f",
     "test al, 4",
     "jz 5f",
     "4:",
@@ -245,6 +262,36 @@ global_asm!(
     "pop rbx",
     "pop rbp",
     "ret",
+    "2:",
+    ".irp n, 0, 1, 2, 3, 4, 5, 6, 7",
+    "kmovq [rsi + {opmask} + 8 * \\n], k\\n",
+    ".endr",
+    ".irp n, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31",
+    "vmovdqu64 [rsi + {hi16_zmm} + 64 * (\\n - 16)], zmm\\n",
+    ".endr",
+    // Bit 6 of XINUSE: whether anything above bit 255 of ZMM0 to ZMM15 is not zero.
+    "test al, 0x40",
+    "jz 3f",
+    ".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15",
+    "vextracti64x4 [rsi + {zmm_hi256} + 32 * \\n], zmm\\n, 1",
+    ".endr",
+    "mov dword ptr gs:[{zmm_clear}], 0",
+    "test al, 4",
+    "jnz 4b",
+    "vzeroupper",
+    "jmp 5b",
+    "3:",
+    "cmp dword ptr gs:[{zmm_clear}], 0",
+    "jne 2f",
+    "vpxorq zmm16, zmm16, zmm16",
+    ".irp n, 0, 1, 2, 3, 4, 5, 6, 7",
+    "vmovdqu64 [rsi + {zmm_hi256} + 64 * \\n], zmm16",
+    ".endr",
+    "mov dword ptr gs:[{zmm_clear}], 1",
+    "2:",
+    "test al, 4",
+    "jnz 4b",
+    "jmp 5b",
     // Where the kernel enters for every signal; the arguments are the handler's.
     ".p2align 4",
     ".hidden calque_unit_signal",
@@ -278,6 +325,11 @@ global_asm!(
     xinuse = const offset_of!(Words, xinuse),
     frame = const offset_of!(Words, frame),
     in_registers = const offset_of!(Words, in_registers),
+    keeps_avx512 = const offset_of!(Words, keeps_avx512),
+    zmm_clear = const offset_of!(Words, zmm_clear),
+    opmask = const offset_of!(CpuState, avx512.opmask),
+    zmm_hi256 = const offset_of!(CpuState, avx512.zmm_hi256),
+    hi16_zmm = const offset_of!(CpuState, avx512.hi16_zmm),
     flags = const offset_of!(Words, flags),
     rflags = const offset_of!(Words, rflags),
     scratch = const offset_of!(Words, scratch),
@@ -374,6 +426,17 @@ pub fn is_supported() -> bool {
     hwcap2 & HWCAP2_FSGSBASE != 0 && is_x86_feature_detected!("avx")
 }
 
+/// Whether units can copy the instructions of AVX-512: all that x86-64-v4 asks for.
+pub fn has_avx512() -> bool {
+    is_supported()
+        && has_xinuse()
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512cd")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+}
+
 /// Whether XGETBV with ECX = 1 tells which state is in use (SDM vol. 1 13.2).
 pub(super) fn has_xinuse() -> bool {
     std::arch::x86_64::__cpuid_count(0xd, 1).eax & 4 != 0
@@ -402,6 +465,9 @@ pub unsafe fn enter(area: &mut Area, cpu: &mut CpuState, unit: u64) -> Exit {
     unsafe {
         (*words).flags = flags_to_load(cpu);
         (*words).upper_clear = u32::from(cpu.ymmh.iter().all(|half| *half == [0; 2]));
+        if (*words).keeps_avx512 != 0 {
+            (*words).zmm_clear = u32::from(cpu.avx512.zmm_hi256.iter().all(|half| *half == [0; 4]));
+        }
         (*words).target = unit;
     }
     area.load_x87(&cpu.x87);

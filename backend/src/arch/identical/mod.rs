@@ -5,6 +5,7 @@
 //! every instruction by construction. (The term and the idea are VMware's: Adams and Agesen, ASPLOS 2006.)
 //!
 //! - `classify`: what becomes of an instruction, one table.
+//! - `evex`: how long an EVEX-encoded instruction is, and which of its operands are rewritten.
 //! - `unit`: from guest bytes to the host code of one *unit*: a run of guest instructions; `unit/profiled`: what is counted there for profiles;
 //!   `unit/checked`: what is compared before it;
 //!   `unit/guarded`: divisions that have faulted; `unit/linkage`: jumps to libraries' functions.
@@ -23,6 +24,12 @@
 //! store forwarding, 7 cycles each. Of a program's instructions 1 % name R11; they are copied with a load in front, unless the unit knows that
 //! the host's holds the guest's, and a store behind. Instructions that name GS or its base are never copied. Rewritten sequences only use
 //! instructions that leave the flags alone.
+//!
+//! # AVX-512
+//! Opmasks, ZMM16 to ZMM31 and the upper halves of the other ZMM registers are not kept until the guest comes to its first instruction that has to
+//! do with them, so guests that come to none do not pay for them. Then the world is stopped once ([`Blocks::copy_avx512`]); from there on, units copy
+//! such instructions, and every way in and out moves all of that state, because Rust's code (the C library's `memcpy`) uses it, too. Where units are
+//! profiled or counted, CPUID does not announce AVX-512, and its instructions are refused.
 //!
 //! # Exits and links
 //! A direct exit is a `jmp` or `jcc` with a 32-bit displacement that leads to its *stub*, which says where it came from and
@@ -71,7 +78,7 @@
 //! transfer is for it, the words say (`Words::transfer`).
 //!
 //! Sum and last frame change with every part and every call. In memory each change waits for the one before to be forwarded from store to load,
-//! 6 cycles; so where the host has AVX-512 they are in XMM16, which guests do not have, as a pair, and change both by one VPADDQ, which leaves
+//! 6 cycles; so where the host has AVX-512 they are in XMM16, which profiled guests do not have, as a pair, and change both by one VPADDQ, which leaves
 //! the flags alone, too ([`Sum`]). A frame holds that pair as it was at the call, and an edge the differences to the returns, added up: so
 //! counting calls costs nothing beside counting instructions (`Edge::calls`). RCX and R10 are spilled to K1 and K2 there.
 //!
@@ -86,6 +93,7 @@ mod calls;
 mod classify;
 mod emit;
 mod enter;
+mod evex;
 mod memory;
 mod sites;
 mod tables;
@@ -94,5 +102,7 @@ mod unit;
 pub use area::{Area, MOST_COUNTERS, Transfer, TransferKind};
 pub use blocks::{Blocks, Found, Frozen, Made, TranslateError};
 pub use emit::Sum;
-pub use enter::{Back, Cause, Exit, Redirect, Standing, enter, is_supported, leave_at, resume, signal_entry};
+pub use enter::{
+    Back, Cause, Exit, Redirect, Standing, enter, has_avx512, is_supported, leave_at, resume, signal_entry,
+};
 pub use unit::{Counted, Profiler, Source};

@@ -10,8 +10,9 @@ mod linkage;
 mod profiled;
 
 use super::area::{TransferKind, return_slot};
-use super::classify::{Kind, Kinds};
+use super::classify::{Avx512, Kind, Kinds};
 use super::emit::{BUDGET, Code, GUEST_R11, R11, RCX, RIP, SPILL, X87_USED, counter};
+use super::evex::{self, Evex};
 use super::sites::{self, Phase, Rule, Sequence};
 pub(super) use checked::Check;
 pub use checked::Source;
@@ -168,6 +169,16 @@ enum Next {
     End,
 }
 
+/// What stands at a pc.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Translated {
+    Unit,
+    /// What is the interpreter's, or cannot be read.
+    Odd,
+    /// An instruction of AVX-512, which is [`Avx512::Awaited`].
+    Avx512,
+}
+
 /// Translates units; keeps its memory between them.
 pub(super) struct Translator {
     kinds: Kinds,
@@ -186,8 +197,13 @@ impl Translator {
         self.kinds.gate();
     }
 
-    /// Appends the unit at `pc` to `code`. False if its first instruction is the interpreter's, or cannot be read.
-    pub(super) fn translate(&mut self, pc: u64, code: &mut Code, world: &mut World<'_>) -> bool {
+    /// See [`Kinds::set_avx512`].
+    pub(super) fn set_avx512(&mut self, avx512: Avx512) {
+        self.kinds.set_avx512(avx512);
+    }
+
+    /// Appends the unit at `pc` to `code`.
+    pub(super) fn translate(&mut self, pc: u64, code: &mut Code, world: &mut World<'_>) -> Translated {
         let unit = std::mem::take(&mut self.unit);
         let mut pass = Pass {
             kinds: &mut self.kinds,
@@ -203,10 +219,16 @@ impl Translator {
             sequence: Sequence::default(),
             is_counted: false,
             part: profiled::Part::default(),
+            first_of_avx512: false,
         };
         pass.run(&mut self.window);
+        let first_of_avx512 = pass.first_of_avx512;
         self.unit = pass.unit;
-        self.unit.insns != 0
+        match self.unit.insns {
+            0 if first_of_avx512 => Translated::Avx512,
+            0 => Translated::Odd,
+            _ => Translated::Unit,
+        }
     }
 }
 
@@ -245,6 +267,8 @@ struct Pass<'a, 'w> {
     /// It has been counted.
     is_counted: bool,
     part: profiled::Part,
+    /// See [`Translated::Avx512`].
+    first_of_avx512: bool,
 }
 
 impl Pass<'_, '_> {
@@ -264,6 +288,19 @@ impl Pass<'_, '_> {
                     return self.leave_to(self.pc);
                 }
                 let at = decoder.position();
+                match evex::find(&window[at..len]) {
+                    evex::Found::Other => {}
+                    evex::Found::Cut if at != 0 => continue 'run,
+                    evex::Found::Cut => return self.leave_unread(true),
+                    evex::Found::Whole(evex) => {
+                        if !self.evex(&evex, &window[at..at + evex.len]) {
+                            return;
+                        }
+                        decoder.set_ip(self.pc);
+                        decoder.set_position(at + evex.len).expect("inside the window");
+                        continue;
+                    }
+                }
                 decoder.decode_out(&mut insn);
                 if insn.is_invalid() {
                     let cut = decoder.last_error() == iced_x86::DecoderError::NoMoreBytes;
@@ -271,11 +308,7 @@ impl Pass<'_, '_> {
                         // Perhaps only the window ends here.
                         continue 'run;
                     }
-                    // What cannot be read, or is checked, need not be so for ever, and the unit is not told. An exit to what begins here would
-                    // lead to itself.
-                    let begins = self.unit.entries.last().is_some_and(|entry| entry.at == self.code.len() as u32);
-                    let leaves = cut && self.unit.insns > 0 && !begins;
-                    return if leaves { self.leave_to(self.pc) } else { self.leave_odd() };
+                    return self.leave_unread(cut);
                 }
                 let bytes = &window[at..at + insn.len()];
                 let displacement =
@@ -297,17 +330,14 @@ impl Pass<'_, '_> {
 
     fn instruction(&mut self, insn: &Instruction, bytes: &[u8], displacement: Option<usize>) -> Next {
         let kind = self.kinds.of(insn);
-        if kind == Kind::Odd {
-            self.leave_odd();
+        if matches!(kind, Kind::Odd | Kind::Avx512) {
+            self.leave_in_front(kind);
             return Next::End;
         }
         if matches!(kind, Kind::Call | Kind::CallIndirect) && !self.enter_call() {
             return Next::End;
         }
-        self.read_from(insn);
-        self.unit.insns += 1;
-        self.is_counted = false;
-        self.sequence.begin(self.code.len());
+        self.begin(insn.ip(), insn.len());
         let is_copied = matches!(kind, Kind::Copy | Kind::CopyX87);
         self.note(insn, is_copied);
         let counts = match self.counted {
@@ -338,9 +368,71 @@ impl Pass<'_, '_> {
             Kind::CallIndirect => return self.call_indirect(insn, bytes),
             Kind::Return => self.ret(insn),
             Kind::Syscall => self.syscall(insn),
-            Kind::Odd | Kind::Unknown | Kind::CopyMaybeMmx => unreachable!("`of` gives none, or handled above"),
+            Kind::Odd | Kind::Avx512 | Kind::Unknown | Kind::CopyMaybeMmx => {
+                unreachable!("`of` gives none, or handled above")
+            }
         }
         if is_copied { Next::On } else { Next::End }
+    }
+
+    /// Copies an EVEX-encoded instruction; false if it ends the unit. None is counted: where anything is, CPUID does not announce them.
+    fn evex(&mut self, evex: &Evex, bytes: &[u8]) -> bool {
+        let kind = self.kinds.of_evex(evex);
+        if kind != Kind::Copy {
+            self.leave_in_front(kind);
+            return false;
+        }
+        self.begin(self.pc, evex.len);
+        if evex.reads_r11 {
+            self.load_r11();
+        }
+        self.put_evex(evex, bytes);
+        self.rule(Rule::BEFORE);
+        if evex.writes_r11 {
+            self.code.save(GUEST_R11, R11);
+            self.rule(Rule::STEP);
+            self.r11 = true;
+        }
+        self.end(evex.len);
+        self.pc += evex.len as u64;
+        // It may store: `Check`.
+        let goes_on = self.world.check.is_none();
+        if !goes_on {
+            self.leave_to(self.pc);
+        }
+        goes_on
+    }
+
+    /// Appends an EVEX-encoded instruction as it is, but for an operand relative to RIP: with another displacement, or, where that does not
+    /// reach, by R11.
+    fn put_evex(&mut self, evex: &Evex, bytes: &[u8]) {
+        let Some(at) = evex.displacement else { return self.code.put(bytes) };
+        let displacement = i32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        let target = (self.pc + bytes.len() as u64).wrapping_add_signed(displacement.into());
+        let end = self.code.here() + bytes.len() as u64;
+        let moved = target.wrapping_sub(end) as i64;
+        let near = i32::try_from(moved).ok().filter(|_| !evex.short_addresses);
+        if near.is_none() {
+            self.code.load_constant(R11, target);
+            self.r11 = false;
+        }
+        let start = self.code.len();
+        self.code.put(bytes);
+        let insn = &mut self.code.bytes[start..];
+        if near.is_none() {
+            // Mode 2, a displacement of 32 bits, from the register with B, which is inverted.
+            insn[evex.modrm] = insn[evex.modrm] & 0x38 | 0x80 | R11 & 7;
+            insn[evex.modrm - 4] &= !0x20;
+        }
+        insn[at..at + 4].copy_from_slice(&near.unwrap_or(0).to_le_bytes());
+    }
+
+    /// Begins the translation of the instruction of `len` bytes at `ip`.
+    fn begin(&mut self, ip: u64, len: usize) {
+        self.read_from(ip, len);
+        self.unit.insns += 1;
+        self.is_counted = false;
+        self.sequence.begin(self.code.len());
     }
 
     /// What was written since the last rule, a part of the guest instruction at hand, has this one.
@@ -386,10 +478,10 @@ impl Pass<'_, '_> {
     }
 
     /// Notes that the instruction's bytes are part of the unit.
-    fn read_from(&mut self, insn: &Instruction) {
+    fn read_from(&mut self, ip: u64, more: usize) {
         match self.unit.source.last_mut() {
-            Some((start, len)) if *start + u64::from(*len) == insn.ip() => *len += insn.len() as u32,
-            _ => self.unit.source.push((insn.ip(), insn.len() as u32)),
+            Some((start, len)) if *start + u64::from(*len) == ip => *len += more as u32,
+            _ => self.unit.source.push((ip, more as u32)),
         }
     }
 
@@ -476,15 +568,45 @@ impl Pass<'_, '_> {
         self.stubs();
     }
 
+    /// Ends the unit in front of an instruction that is not copied.
+    fn leave_in_front(&mut self, kind: Kind) {
+        match kind {
+            Kind::Avx512 if self.unit.insns == 0 => self.first_of_avx512 = true,
+            Kind::Avx512 if !self.is_at_entry() => self.leave_to(self.pc),
+            // What begins here is made anew, by itself.
+            Kind::Avx512 => self.leave_by(self.world.exits.changed),
+            _ => self.leave_odd(),
+        }
+    }
+
+    /// Whether nothing has been translated since the last entry.
+    fn is_at_entry(&self) -> bool {
+        self.unit.entries.last().is_some_and(|entry| entry.at == self.code.len() as u32)
+    }
+
+    /// Ends the unit in front of what is no instruction, or, where it is `cut`, not all there. What cannot be read, or is checked, need not be
+    /// so for ever, and the unit is not told.
+    fn leave_unread(&mut self, cut: bool) {
+        // An exit to what begins here would lead to itself.
+        if cut && self.unit.insns > 0 && !self.is_at_entry() {
+            return self.leave_to(self.pc);
+        }
+        self.leave_odd();
+    }
+
     /// Ends the unit in front of an instruction that is the interpreter's.
     fn leave_odd(&mut self) {
-        if self.unit.insns == 0 {
-            return;
+        if self.unit.insns != 0 {
+            self.leave_by(self.world.exits.odd);
         }
+    }
+
+    /// Ends the unit with RIP at hand, by this exit.
+    fn leave_by(&mut self, exit: u64) {
         self.settle(self.pc);
         let begin = self.code.len();
         self.code.store64(RIP, self.pc);
-        self.code.jump(self.world.exits.odd);
+        self.code.jump(exit);
         sites::put_sequence(&mut self.unit.items, 0, &[(self.code.len() - begin, Rule::BEFORE)]);
         self.stubs();
     }
@@ -558,9 +680,7 @@ impl Pass<'_, '_> {
     /// return stack and the return table agree on its return point only then. Where units are profiled there may be more, because a frame
     /// says which return point is its; so what precedes a call is counted together with it.
     fn enter_call(&mut self) -> bool {
-        let here = self.code.len() as u32;
-        if self.is_profiled() || self.unit.insns == 0 || self.unit.entries.last().is_some_and(|entry| entry.at == here)
-        {
+        if self.is_profiled() || self.unit.insns == 0 || self.is_at_entry() {
             return true;
         }
         if self.world.check.is_some() || self.is_entry(self.pc) {
