@@ -714,6 +714,8 @@ impl Code {
             let mut pages = lock(&self.pages);
             pages.drain_all(self);
             self.guarded_floats.store(true, Ordering::Release);
+            // What somebody has found out since, of the epoch that the invalidation began, was found without (`saved::Now`).
+            self.advance_epoch();
         }
         required
     }

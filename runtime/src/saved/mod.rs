@@ -70,7 +70,7 @@ impl Conditions {
     }
 }
 
-/// The conditions asked for last, and their key: they change with an invalidation of all code only, which begins another epoch.
+/// The conditions asked for last, and their key: they change with an invalidation of all code only, and another epoch begins behind the change.
 #[derive(Default)]
 pub(crate) struct Now(Option<(u64, World)>);
 
