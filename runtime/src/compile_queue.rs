@@ -23,7 +23,7 @@ use crate::signal::host;
 use crate::tier::{Entry, Jit};
 use arc_swap::ArcSwapOption;
 use calque_backend::Compiler;
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -53,7 +53,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 thread_local! {
     /// For compilations in a guest thread.
-    static COMPILER: RefCell<Option<Compiler>> = const { RefCell::new(None) };
+    static COMPILER: Cell<Option<Box<Compiler>>> = const { Cell::new(None) };
 }
 
 /// What the compile thread has to do.
@@ -147,10 +147,10 @@ impl Queue {
 
     /// Compiles `entry` in the calling thread.
     pub(crate) fn compile_now(&self, process: &Process, jit: &Jit, entry: &Arc<Entry>) {
-        COMPILER.with_borrow_mut(|compiler| {
-            let compiler = compiler.get_or_insert_with(|| Compiler::new(jit.host.clone()));
-            process.code.compile(process, jit, compiler, entry);
-        });
+        // Taken out meanwhile: what was killed here is not met again (`killed.rs`).
+        let mut compiler = COMPILER.take().unwrap_or_else(|| Box::new(Compiler::new(jit.host.clone())));
+        process.code.compile(process, jit, &mut compiler, entry);
+        COMPILER.set(Some(compiler));
     }
 }
 

@@ -21,9 +21,8 @@
 //! 4. The kernel clears a lodger's tid word (`CLONE_CHILD_CLEARTID`) and walks its robust list: it knows best when a lodger leaves.
 //!
 //! A process that ends by itself, by `exit_group`, `execve` or a fault, while others go on in its memory, has its threads come to rest first
-//! ([`before_end`], `group.rs`), so that none of them takes a lock of the translator's with it. What is *killed* has no time for that: a lodger
-//! that is killed while it holds such a lock leaves its parent waiting for it, and a parent that is killed its lodgers; the windows are as
-//! short as those of the C library's allocator, which has the same trouble natively.
+//! ([`before_end`], `group.rs`), so that none of them takes a lock of the translator's with it. What is *killed* has no time for that: who slept
+//! for a lodger that was killed takes stock of what it left (`killed.rs`).
 //!
 //! # Safety
 //! Raw `clone`; a lodger runs beside the threads of its parent like one more thread.
@@ -32,6 +31,7 @@
 
 use crate::access;
 use crate::group::{Stopped, ThreadGroup, Whose};
+use crate::killed;
 use crate::lockstep;
 use crate::signal::{self, AltStack, ThreadSignals, clone_vfork, host};
 use crate::spawn::{CloneArgs, start_registers, store_tids};
@@ -43,7 +43,7 @@ use libc::{
 use libc::{c_void, pid_t};
 use nix::errno::Errno;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 
 /// `CLONE_CLEAR_SIGHAND` (linux/sched.h): handlers become defaults in the child. Only `clone3` has it.
@@ -137,6 +137,8 @@ struct Lodger {
     child: Thread,
     args: CloneArgs,
     stack: Stack,
+    /// Its first thread has ended by itself.
+    ended: AtomicBool,
     /// Who wants to know that it is born.
     parent: Option<mpsc::Sender<Result<pid_t, Errno>>>,
 }
@@ -146,7 +148,7 @@ impl Lodger {
         let mut child = thread.child(args, child_signals(thread, args));
         child.lodges = true;
         child.group = Arc::default();
-        Ok(Lodger { child, args: *args, stack: Stack::new()?, parent: None })
+        Ok(Lodger { child, args: *args, stack: Stack::new()?, ended: AtomicBool::new(false), parent: None })
     }
 
     /// Makes the child, and sleeps until it has gone its way, in a thread of this `group`. All signals are blocked; the thread's inbox is the
@@ -162,8 +164,12 @@ impl Lodger {
         let pid = group.rest(|| unsafe {
             clone_vfork(flags, top, args.pidfd, args.child_tid, child_main, (&raw mut *self).cast())
         });
+        let (child, ended) = (&self.child, self.ended.load(Ordering::Relaxed));
+        if pid > 0 && !ended && !child.group.is_ending() {
+            killed::take_stock(&child.process, pid as pid_t, &child.cpu.rt.interrupt);
+        }
         LODGERS.fetch_sub(1, Ordering::SeqCst);
-        self.child.process.code.world.forget(&self.child.cpu.rt.interrupt);
+        child.process.code.world.forget(&child.cpu.rt.interrupt);
         self.child.stop_recording();
         if pid < 0 { Err(Errno::from_raw(-pid as i32)) } else { Ok(pid as pid_t) }
     }
@@ -232,7 +238,7 @@ fn check_handlers(args: &CloneArgs) -> Result<(), Errno> {
 /// First function of a lodger, on its own host stack.
 extern "C" fn child_main(lodger: *mut c_void) -> ! {
     // SAFETY: who made it sleeps.
-    let Lodger { child, args, parent, .. } = unsafe { &mut *lodger.cast::<Lodger>() };
+    let Lodger { child, args, parent, ended, .. } = unsafe { &mut *lodger.cast::<Lodger>() };
     child.tid = nix::unistd::gettid().as_raw();
     let group = Arc::clone(&child.group);
     let member = group.join(Whose::Guest);
@@ -246,6 +252,7 @@ extern "C" fn child_main(lodger: *mut c_void) -> ! {
     host::set_mask(child.signals.mask());
     let code = child.run();
     let end = if member.end_first() { libc::SYS_exit_group } else { libc::SYS_exit };
+    ended.store(true, Ordering::Relaxed);
     // SAFETY: ends the child alone; nothing of the parent's may be torn down.
     unsafe { libc::syscall(end, code) };
     unreachable!("neither returns")
@@ -309,7 +316,7 @@ fn fork_and_wait(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errno> 
 }
 
 /// A host stack with a guard page below.
-struct Stack(*mut c_void);
+pub(crate) struct Stack(*mut c_void);
 
 // SAFETY: memory of its own, that of whichever thread has the value.
 unsafe impl Send for Stack {}
@@ -318,7 +325,7 @@ unsafe impl Send for Stack {}
 const GUARD: usize = 64 << 10;
 
 impl Stack {
-    fn new() -> Result<Stack, Errno> {
+    pub(crate) fn new() -> Result<Stack, Errno> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
         // SAFETY: a new mapping, and the protection of its first pages.
         unsafe {
@@ -331,7 +338,7 @@ impl Stack {
         }
     }
 
-    fn top(&mut self) -> *mut u8 {
+    pub(crate) fn top(&mut self) -> *mut u8 {
         self.0.cast::<u8>().wrapping_add(STACK)
     }
 }

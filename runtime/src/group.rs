@@ -13,7 +13,7 @@
 //!   all rest until the process is gone. Only threads of the process ever want it, so it may die with it.
 //! - **R3** A thread is listed before who makes it can come to rest; who has left the list is gone when the kernel says so. So the list is complete.
 //!
-//! A process that is *killed* is stopped nowhere: see `fork.rs`.
+//! A process that is *killed* is stopped nowhere: see `killed.rs`.
 //!
 //! The list also says which thread of the guest's is the last: with it and its status the process ends (`kernel/exit.c:
 //! synchronize_group_exit`), whatever threads the translator has beside it.

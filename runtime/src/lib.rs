@@ -43,6 +43,7 @@ pub mod gate;
 mod group;
 pub mod hidden;
 mod jumps;
+mod killed;
 pub mod load;
 pub mod lockstep;
 pub mod memory;

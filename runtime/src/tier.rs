@@ -1063,6 +1063,13 @@ impl Code {
         }
     }
 
+    /// Waits until no compilation is under way, of those that are now.
+    pub(crate) fn await_compilations(&self) {
+        if let Some(jit) = &self.jit {
+            self.world.stopped(CODE_CHANGED, SHORT_STOP, || jit.compiling.shut(|| ()));
+        }
+    }
+
     /// Empties a full cache. Called at safepoints, outside generated code.
     #[inline]
     pub(crate) fn make_room(&self) {

@@ -28,7 +28,7 @@ mod simplify;
 pub use liveness::{AllLive, ExitLiveness, RegSet};
 
 use crate::region::Region;
-use std::cell::RefCell;
+use std::cell::Cell;
 
 /// Whether somebody can look at the registers in the middle of a region (P3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,12 +108,19 @@ pub fn optimize(region: &mut Region) {
 
 /// [`Optimizer::optimize`] in the thread's own working memory.
 pub fn optimize_with(region: &mut Region, options: &Options<'_>) {
-    OPTIMIZER.with_borrow_mut(|optimizer| optimizer.optimize(region, options));
+    with_optimizer(|optimizer| optimizer.optimize(region, options));
 }
 
 /// [`Optimizer::optimize_in_place`] in the thread's own working memory.
 pub fn optimize_in_place(region: &mut Region, options: &Options<'_>) {
-    OPTIMIZER.with_borrow_mut(|optimizer| optimizer.optimize_in_place(region, options));
+    with_optimizer(|optimizer| optimizer.optimize_in_place(region, options));
 }
 
-thread_local!(static OPTIMIZER: RefCell<Optimizer> = RefCell::default());
+thread_local!(static OPTIMIZER: Cell<Option<Box<Optimizer>>> = const { Cell::new(None) });
+
+/// Takes it out meanwhile: who is killed here, in memory that others go on with, leaves nothing half done.
+fn with_optimizer(action: impl FnOnce(&mut Optimizer)) {
+    let mut optimizer = OPTIMIZER.take().unwrap_or_default();
+    action(&mut optimizer);
+    OPTIMIZER.set(Some(optimizer));
+}
