@@ -21,6 +21,7 @@ use calque_ir::CpuState;
 use calque_ir::state::X87;
 use std::arch::{asm, global_asm, is_x86_feature_detected};
 use std::mem::offset_of;
+use std::sync::OnceLock;
 
 /// Why a unit was left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -437,9 +438,10 @@ pub fn has_avx512() -> bool {
         && is_x86_feature_detected!("avx512vl")
 }
 
-/// Whether XGETBV with ECX = 1 tells which state is in use (SDM vol. 1 13.2).
+/// Whether XGETBV with ECX = 1 tells which state is in use (SDM vol. 1 13.2). Asked once: under a hypervisor CPUID is slow.
 pub(super) fn has_xinuse() -> bool {
-    std::arch::x86_64::__cpuid_count(0xd, 1).eax & 4 != 0
+    static HAS_XINUSE: OnceLock<bool> = OnceLock::new();
+    *HAS_XINUSE.get_or_init(|| std::arch::x86_64::__cpuid_count(0xd, 1).eax & 4 != 0)
 }
 
 /// Sets the GS base of the calling thread to `area`'s, and tells it which CPU state to use.
