@@ -8,7 +8,8 @@
 //!   part of the key, and a file of another Calque or host is as good as none (`store.rs`). What the file says of the program is there to replace
 //!   files that have become useless; nothing relies on it.
 //! - **When it is made.** A run notes where it arrived ([`Saved::arrive`]). When it ends by `exit_group` or `execve` and has been to enough places
-//!   that are not saved, all those are lifted and emitted (once more, most only now) and appended to the file. Children of forks save nothing.
+//!   that are not saved, all those are lifted and emitted (once more, most only now) and appended to the file. Children of forks save nothing;
+//!   neither does a program's first run, which only leaves a file to be filled by the next: many a program runs once.
 //! - **When it is used.** At the first arrival, in place of the first runs of `cold.rs` and of lifting and emitting.
 //!
 //! A block in the file, in words:
@@ -275,6 +276,9 @@ impl Code {
     pub(crate) fn save(&self, process: &Process) {
         let (Some(saved), Some(jit)) = (self.saved.get(), &self.jit) else { return };
         let arrived = saved.take_arrived();
+        if !arrived.places.is_empty() && !saved.store.is_begun() {
+            return saved.store.begin();
+        }
         let mut emitter = Emitter::new(jit.host.clone());
         let (mut lifted, mut words) = (Lifted::default(), Vec::new());
         for (pc, key) in arrived.places {

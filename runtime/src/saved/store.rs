@@ -88,17 +88,26 @@ impl Store {
         [MAGIC as u32, (MAGIC >> 32) as u32, self.identity as u32, (self.identity >> 32) as u32]
     }
 
+    /// Whether there is a file of use, be it without any block.
+    pub(super) fn is_begun(&self) -> bool {
+        self.size != 0
+    }
+
+    /// Puts a file without blocks in the place of what is there.
+    pub(super) fn begin(&self) {
+        self.make_room();
+        if fits(4 * HEAD as u64) {
+            // Nobody is to be told.
+            let _ = self.replace();
+        }
+    }
+
     /// Adds words to what was read, unless somebody else has meanwhile or they do not fit.
     pub(super) fn append(&self, words: &[u32]) {
-        let bytes: &[u8] = bytemuck::cast_slice(words);
-        let size = self.size + bytes.len() as u64;
-        let limit = getrlimit(Resource::RLIMIT_FSIZE).map_or(0, |(soft, _)| soft);
-        if size > LARGEST.min(limit.saturating_sub(4 * HEAD as u64)) {
-            return;
+        let bytes = bytemuck::cast_slice(words);
+        if fits(self.size + bytes.len() as u64) {
+            let _ = self.grow(bytes);
         }
-        self.make_room();
-        // Nobody is to be told.
-        let _ = if self.size == 0 { self.replace(bytes) } else { self.grow(bytes) };
     }
 
     fn grow(&self, bytes: &[u8]) -> io::Result<()> {
@@ -112,14 +121,12 @@ impl Store {
         })
     }
 
-    /// Puts a new file in the place of what is there.
-    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+    fn replace(&self) -> io::Result<()> {
         let new = format!("{}.{}", self.name, std::process::id());
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let mut file: File = openat(&self.dir, new.as_str(), flags, Mode::from_bits_truncate(0o600))?.into();
-        let written = file.write_all(bytemuck::cast_slice(&self.head())).and_then(|()| file.write_all(bytes));
         let place = |()| Ok(renameat(&self.dir, new.as_str(), &self.dir, self.name.as_str())?);
-        written.and_then(place).inspect_err(|_| {
+        file.write_all(bytemuck::cast_slice(&self.head())).and_then(place).inspect_err(|_| {
             let _ = unlinkat(&self.dir, new.as_str(), UnlinkatFlags::NoRemoveDir);
         })
     }
@@ -148,6 +155,11 @@ impl Store {
             }
         }
     }
+}
+
+/// Whether a file may have this size, without a signal.
+fn fits(size: u64) -> bool {
+    getrlimit(Resource::RLIMIT_FSIZE).is_ok_and(|(limit, _)| size <= limit.min(LARGEST))
 }
 
 /// Whether a file or directory is the user's, and nobody else can change it.
