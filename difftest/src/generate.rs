@@ -116,13 +116,38 @@ fn excluded(m: Mnemonic) -> bool {
     ) || is_conditional_jump(m)
 }
 
+/// Mnemonics of which processors of other vendors than AMD do something else that the SDM and the APM leave to them: double shifts of 16 bits by
+/// more; SYSENTER in 64-bit mode; flags and masks where a repeated instruction or a gather stops at a fault; which of several NaNs a sum has;
+/// x87 pointers without an exception; stores over a page's edge.
+fn is_by_vendor(m: Mnemonic) -> bool {
+    use Mnemonic::*;
+    #[rustfmt::skip]
+    let by_vendor = matches!(
+        m,
+        Shld | Shrd | Sysenter | Scasb | Scasw | Scasd | Scasq | Cmpsb | Cmpsw | Cmpsd | Cmpsq | Dppd | Dpps | Vdppd | Vdpps | Vgatherdps
+            | Vgatherdpd | Vgatherqps | Vgatherqpd | Vpgatherdd | Vpgatherdq | Vpgatherqd | Vpgatherqq | Fxsave | Fxsave64 | Fbstp
+            | Vcvtps2ph
+    );
+    by_vendor
+}
+
+/// Whether the processor is AMD's, as the one that Calque is compared with (docs/ISA.md).
+pub fn is_amd() -> bool {
+    static VENDOR: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    #[cfg(target_arch = "x86_64")]
+    let ask = || std::arch::x86_64::__cpuid(0).ebx == u32::from_le_bytes(*b"Auth");
+    #[cfg(not(target_arch = "x86_64"))]
+    let ask = || false;
+    *VENDOR.get_or_init(ask)
+}
+
 fn is_conditional_jump(m: Mnemonic) -> bool {
     Code::values().any(|c| c.mnemonic() == m && (c.is_jcc_short() || c.is_jcc_near()))
 }
 
 /// The encodings of a mnemonic that 64-bit mode has and this generator can make.
 pub fn encodings(m: Mnemonic) -> Vec<Code> {
-    if excluded(m) {
+    if excluded(m) || is_by_vendor(m) && !is_amd() {
         return Vec::new();
     }
     Code::values()

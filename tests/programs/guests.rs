@@ -3,7 +3,8 @@
 //! `expected` beside the source is their output and how they end, recorded on a processor (`BLESS=1`) and checked on it
 //! wherever there is one. Words in a `// links:` line of the source choose how they are linked: `dynamic`, `static`,
 //! `musl` (static, against musl). A line `// needs: a real kernel` marks what an emulated host cannot do,
-//! `// needs: userfaultfd` and `// needs: io_uring` what not every kernel can.
+//! `// needs: userfaultfd` and `// needs: io_uring` what not every kernel can; `// needs: an AMD processor` what processors of other vendors do in
+//! another way, and so does code that is copied for them.
 
 use crate::command::{Outcome, calque, difference, emulated, run, sysroot};
 use libtest_mimic::{Failed, Trial};
@@ -114,13 +115,14 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
     let links = text.lines().find_map(|l| l.strip_prefix("// links:")).unwrap_or("dynamic static musl").to_owned();
     let starts_programs = text.contains("exec");
     let needs_kernel = text.contains("// needs: a real kernel");
+    let other_processor = text.contains("// needs: an AMD processor") && cfg!(target_arch = "x86_64") && !is_amd();
     let impossible = text.contains("// needs: userfaultfd") && !has_userfaultfd()
         || text.contains("// needs: io_uring") && !has_io_uring();
     let guest = Arc::new(Guest { name: name.clone(), source: source.into(), built: Default::default() });
     if !emulated() {
         let guest = Arc::clone(&guest);
         let trial = Trial::test(format!("prog::{name}::processor"), move || processor(&guest));
-        trials.push(trial.with_ignored_flag(impossible));
+        trials.push(trial.with_ignored_flag(impossible || other_processor));
     }
     for link in Link::ALL.into_iter().filter(|l| links.contains(l.name()) && possible(*l)) {
         // Every engine once; the other linkages differ in libc only, and take the default engine.
@@ -130,7 +132,8 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
             let test = move || under_calque(&guest, link, engine);
             let cannot = impossible
                 || starts_programs && std::env::var_os("CALQUE_TEST_NO_EXEC").is_some()
-                || needs_kernel && emulated();
+                || needs_kernel && emulated()
+                || other_processor && engine == "auto";
             let test_name = format!("prog::{name}::{}::{engine}", link.name());
             trials.push(Trial::test(test_name, test).with_ignored_flag(cannot));
         }
@@ -176,6 +179,11 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
         let test = move || compiles_what_threads_stay_in(&guest);
         trials.push(Trial::test("prog::staying::regions", test));
     }
+}
+
+/// Whether this machine's processor is AMD's.
+pub(crate) fn is_amd() -> bool {
+    fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("AuthenticAMD"))
 }
 
 /// Whether this machine's kernel can let programs serve their page faults.

@@ -84,23 +84,37 @@ pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
                 trials
                     .push(Trial::test(format!("sysroot::{name}"), test).with_ignored_flag(no_exec && starts_programs));
             }
-            trials.push(Trial::test("sysroot::level", move || level(&root)));
+            trials.push(Trial::test("sysroot::level", move || {
+                level(&root, "auto", has_avx512())?;
+                level(&root, "interp", false)
+            }));
         }
         None => skipped.push("dynamic Debian programs: no x86-64 sysroot (cargo xtask setup)".into()),
     }
 }
 
-/// What glibc makes of CPUID: the processor is an x86-64-v3 one, and no more.
-fn level(root: &Path) -> Result<(), Failed> {
-    let mut command = calque(["run", "--sysroot"]);
+/// Whether this processor is an x86-64-v4 one, whose AVX-512 is copied.
+fn has_avx512() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512cd")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+/// What glibc makes of CPUID: the processor is an x86-64-v3 one, and no more unless it is `v4`.
+fn level(root: &Path, engine: &str, v4: bool) -> Result<(), Failed> {
+    let mut command = calque(["run", "--engine", engine, "--sysroot"]);
     command.arg(root).args(["--", "/lib64/ld-linux-x86-64.so.2", "--help"]);
     let got = run(&mut command);
     let supported: Vec<&str> = got.stdout.lines().filter(|line| line.contains("(supported")).map(str::trim).collect();
     let levels: Vec<&str> = supported.iter().filter_map(|line| line.split_once(" (")).map(|(level, _)| level).collect();
-    if got.end == "exit 0" && levels.contains(&"x86-64-v3") && !levels.contains(&"x86-64-v4") {
+    if got.end == "exit 0" && levels.contains(&"x86-64-v3") && levels.contains(&"x86-64-v4") == v4 {
         Ok(())
     } else {
-        Err(difference(&command, "x86-64-v3 (supported, searched)", &got).into())
+        Err(difference(&command, if v4 { "x86-64-v4" } else { "x86-64-v3, and no more" }, &got).into())
     }
 }
 

@@ -1,4 +1,5 @@
 // Faults in detail: error codes of #GP, and stores across the edge of what can be written, which leave nothing half done.
+// needs: an AMD processor
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <signal.h>

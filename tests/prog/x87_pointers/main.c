@@ -1,4 +1,5 @@
 // Where the last x87 instruction and its operand lie, as FNSTENV, FXSAVE and signal frames show it.
+// needs: an AMD processor
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
