@@ -71,10 +71,20 @@ fn same(undefined: u64, expected: &Side<'_>, got: &Side<'_>) -> bool {
         && expected.data == got.data
 }
 
-/// The x87 unit's opcode, instruction and operand pointers, as far as FXSAVE64 shows them: zero but while an exception is pending.
+/// Whether recorded results, or this processor's, have AMD's pointers: an AArch64 host has only recorded ones.
+fn shows_amds() -> bool {
+    cfg!(not(target_arch = "x86_64")) || crate::generate::is_amd()
+}
+
+/// The x87 unit's opcode, instruction and operand pointers, as far as FXSAVE64 shows them: zero but while an exception is pending, and where
+/// that shows other things, as not on AMD's processors.
 pub(crate) fn shown_pointers(cpu: &CpuState) -> (u16, u64, u64) {
     let pointers = cpu.x87.pointers();
-    if cpu.x87.pending() { (pointers.opcode, pointers.instruction, pointers.operand) } else { (0, 0, 0) }
+    if cpu.x87.pending() && shows_amds() {
+        (pointers.opcode, pointers.instruction, pointers.operand)
+    } else {
+        (0, 0, 0)
+    }
 }
 
 struct Row {
