@@ -33,8 +33,13 @@ impl fmt::Display for Outcome {
 impl Outcome {
     /// The count in the row `name` of what `--stats` prints.
     pub(crate) fn stat(&self, name: &str) -> Option<u32> {
-        let row = self.stderr.lines().find(|line| line.split_whitespace().nth(1) == Some(name))?;
-        row.split_whitespace().next()?.parse().ok()
+        self.stats(name).next()
+    }
+
+    /// The same of each process that has printed some.
+    pub(crate) fn stats(&self, name: &str) -> impl Iterator<Item = u32> {
+        let rows = self.stderr.lines().filter(move |line| line.split_whitespace().nth(1) == Some(name));
+        rows.filter_map(|row| row.split_whitespace().next()?.parse().ok())
     }
 }
 

@@ -236,14 +236,13 @@ fn again_with_saved_code(guest: &Guest) -> Result<(), Failed> {
     let dir = tempfile::tempdir()?;
     for _ in 0..3 {
         let size = fs::read_dir(dir.path())?.map(|file| Ok(file?.metadata()?.len())).sum::<std::io::Result<u64>>()?;
-        let used = if size > 1000 { 100..=u32::MAX } else { 0..=0 };
         let mut command = calque(["run", "--stats", "--cache-dir"]);
         command.arg(dir.path()).arg("--").arg(guest.build(Link::Static)?);
         let got = run(in_guest_environment(&mut command));
         compare(guest, &command, &got)?;
-        // A program that dies prints none.
-        if got.stat("saved_blocks").is_some_and(|blocks| !used.contains(&blocks)) {
-            return Err(format!("{command:?}: {:?} saved blocks", got.stat("saved_blocks")).into());
+        // A program that dies prints none; of others, one of the processes has found what was saved.
+        if size > 1000 && got.stats("saved_blocks").max().is_some_and(|blocks| blocks < 100) {
+            return Err(format!("{command:?}: saved code is not used").into());
         }
     }
     Ok(())
