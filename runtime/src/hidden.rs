@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::resource::{Resource, getrlimit};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
 
@@ -33,6 +34,11 @@ pub fn all() -> Vec<RawFd> {
     let mut all: Vec<_> = HIDDEN.iter().map(|slot| slot.load(Relaxed)).filter(|&fd| fd != NONE).collect();
     all.sort_unstable();
     all
+}
+
+/// Whether a hidden descriptor would have one of the high numbers.
+pub(crate) fn has_high_numbers() -> bool {
+    getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(limit, _)| limit > FIRST as u64)
 }
 
 /// A hidden duplicate of `fd`, closed by execve. It stays hidden, and is to stay open, until the process ends.
