@@ -22,7 +22,7 @@ impl Arch {
 }
 
 /// An architecture with the optional features that generated code may use.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct HostIsa {
     /// The architecture.
     pub arch: Arch,

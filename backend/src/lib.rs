@@ -42,5 +42,5 @@ pub use cache::{CacheError, CodeCache, Translation};
 pub use compile::{
     Budget, CompileError, CompileOptions, Compiled, Compiler, ExitSite, MemoryOrder, StateAtFaults, Verify,
 };
-pub use emit::{EmitError, EmitOptions, Emitted, EmittedExit, Emitter, SavedBlock, is_stack_pair};
+pub use emit::{EmitError, EmitOptions, Emitted, EmittedExit, Emitter, SAVED_CELLS, SavedBlock, is_stack_pair};
 pub use isa::{Arch, HostIsa};

@@ -10,7 +10,7 @@
 //! arrivals come soon. The next ones run it again, which costs a seventh of emitting it, up to [`RUNS`] in all; whoever comes later,
 //! or finds it gone, emits it. Only fixed code is tried so: of other pages, what was read would have to be compared.
 //!
-//! What an earlier run of the program has saved (`saved/`) is restored at the first arrival, which costs a tenth of lifting and emitting.
+//! What an earlier run of the program has saved (`saved/`) is restored at the first arrival, which costs half of lifting and emitting, all told.
 //!
 //! **Heat.** Emitted code counts no executions. Its countdown (`emit/exit.rs`) brings each thread back once in [`period`] backward jumps,
 //! calls, returns, and arrivals from compiled regions; the place it was about to go to has then run about as often as the period is long. Where
@@ -333,7 +333,7 @@ impl Code {
         }
         let first_cell = jit.cache.reserve_cells(found.block.cells_needed(), CodeKind::Tier0);
         let Some(first_cell) = first_cell else { return Some(Some(self.cache_full(jit))) };
-        let translation = match publish(jit, &emitter.restore(&found.block, first_cell)?) {
+        let translation = match publish(jit, &emitter.restore(&found.block, first_cell)) {
             Ok(translation) => translation,
             Err(_) => return Some(Some(self.cache_full(jit))),
         };

@@ -248,19 +248,15 @@ impl<'a> GuestCode<'a> {
 
     /// Whether these bytes are there, and fixed.
     pub(crate) fn holds(&self, start: GuestAddr, bytes: &[u8]) -> bool {
-        let (mut pc, mut buf) = (start, [0; 256]);
-        let mut is_there = |part: &[u8]| {
-            let (from, mut read) = (pc, 0);
-            while read < part.len() {
-                match self.read_page(from.wrapping_add(read as u64), &mut buf[read..part.len()]) {
-                    0 => return false,
-                    more => read += more,
-                }
-            }
-            pc = from.wrapping_add(read as u64);
-            buf[..read] == *part
+        const PART: usize = 256;
+        let mut buf = [0; PART];
+        let mut is_there = |(n, part): (usize, &[u8])| {
+            let read = &mut buf[..part.len()];
+            access::read_bytes(start.wrapping_add((n * PART) as u64), read).is_ok() && read == part
         };
-        bytes.chunks(256).all(&mut is_there) && self.is_fixed()
+        pages(start, bytes.len() as u32).all(|page| self.mark(page).is_some())
+            && self.is_fixed()
+            && bytes.chunks(PART).enumerate().all(&mut is_there)
     }
 
     /// What `region`, lifted from here, depends on, as it stands now. To be asked for before stale ranges are drained (I1).

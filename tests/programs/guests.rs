@@ -7,6 +7,7 @@
 //! another way, and so does code that is copied for them.
 
 use crate::command::{Outcome, calque, difference, emulated, run, sysroot};
+use calque_difftest::generate::is_amd;
 use libtest_mimic::{Failed, Trial};
 use std::fs;
 use std::ops::RangeInclusive;
@@ -114,10 +115,13 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
     let text = fs::read_to_string(source).unwrap_or_default();
     let links = text.lines().find_map(|l| l.strip_prefix("// links:")).unwrap_or("dynamic static musl").to_owned();
     let starts_programs = text.contains("exec");
-    let needs_kernel = text.contains("// needs: a real kernel");
     let other_processor = text.contains("// needs: an AMD processor") && cfg!(target_arch = "x86_64") && !is_amd();
     let impossible = text.contains("// needs: userfaultfd") && !has_userfaultfd()
         || text.contains("// needs: io_uring") && !has_io_uring();
+    // Under Calque, and not on the processor itself.
+    let cannot = impossible
+        || starts_programs && std::env::var_os("CALQUE_TEST_NO_EXEC").is_some()
+        || text.contains("// needs: a real kernel") && emulated();
     let guest = Arc::new(Guest { name: name.clone(), source: source.into(), built: Default::default() });
     if !emulated() {
         let guest = Arc::clone(&guest);
@@ -130,19 +134,13 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
         for engine in engines().filter(|e| link == first || *e == "auto") {
             let guest = Arc::clone(&guest);
             let test = move || under_calque(&guest, link, engine);
-            let cannot = impossible
-                || starts_programs && std::env::var_os("CALQUE_TEST_NO_EXEC").is_some()
-                || needs_kernel && emulated()
-                || other_processor && engine == "auto";
+            let cannot = cannot || other_processor && engine == "auto";
             let test_name = format!("prog::{name}::{}::{engine}", link.name());
             trials.push(Trial::test(test_name, test).with_ignored_flag(cannot));
         }
     }
     if cfg!(target_arch = "aarch64") {
         let guest = Arc::clone(&guest);
-        let cannot = impossible
-            || starts_programs && std::env::var_os("CALQUE_TEST_NO_EXEC").is_some()
-            || needs_kernel && emulated();
         let test = move || again_with_saved_code(&guest);
         trials.push(Trial::test(format!("prog::{name}::saved"), test).with_ignored_flag(cannot));
     }
@@ -179,11 +177,6 @@ fn guest_trials(source: &Path, trials: &mut Vec<Trial>) {
         let test = move || compiles_what_threads_stay_in(&guest);
         trials.push(Trial::test("prog::staying::regions", test));
     }
-}
-
-/// Whether this machine's processor is AMD's.
-pub(crate) fn is_amd() -> bool {
-    fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("AuthenticAMD"))
 }
 
 /// Whether this machine's kernel can let programs serve their page faults.

@@ -1,7 +1,7 @@
 //! `calque profile`: its numbers against callgrind's, engine against engine, and what is left of guests that die.
 
 use crate::command::{Outcome, calque, line, run};
-use crate::guests::is_amd;
+use calque_difftest::generate::is_amd;
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};

@@ -373,6 +373,16 @@ pub(crate) fn mov_imm(op: Mov, size: Size, rd: X, imm: u16, half: u32) -> u32 {
     op as u32 | size.sf() | half << 21 | (imm as u32) << 5 | rd.0 as u32
 }
 
+/// The 16 bits that a MOVZ or MOVK moves.
+pub(crate) fn mov_half(word: u32) -> u32 {
+    word >> 5 & 0xffff
+}
+
+/// The same instruction with others.
+pub(crate) fn with_mov_half(word: u32, half: u32) -> u32 {
+    word & !(0xffff << 5) | half << 5
+}
+
 pub(crate) fn fp(op: Fp, double: bool, rd: V, rn: V, rm: V) -> u32 {
     op.0 | (double as u32) << 22 | d_n_m(rd.0, rn.0, rm.0)
 }

@@ -55,7 +55,7 @@ use calque_ir::{BlockId, Exit, GuestAddr, Inst, Op, Reg, Region, Target, Type};
 use encode::{self as e, Size, V, X};
 use plan::{Plan, What};
 use regs::{Held, Loc, Regs, Val};
-pub use saved::SavedBlock;
+pub use saved::{SAVED_CELLS, SavedBlock};
 pub use stack::is_stack_pair;
 
 /// Why a block cannot be emitted. It runs in the interpreter, or in tier 1, then. Small, because nearly every function of the
@@ -114,7 +114,7 @@ pub struct Emitted<'a> {
     pub hot_words: u32,
     /// First of the cells in a row that the exits use.
     pub first_cell: u32,
-    /// Places in the code where the number of a cell is moved to a register, in one instruction if all of them fit 16 bits.
+    /// Places in the code where the number of a cell is moved to a register.
     pub numbers: &'a [u32],
     /// Direct exits.
     pub exits: &'a [EmittedExit],

@@ -1,7 +1,7 @@
 //! Emitted blocks as words that outlive the process: for a later run of the same program.
 //!
 //! Emitted code has no host address in it (invariant 3 of the emitter), so it is the same in every run but for the numbers of its cells. It is
-//! saved with cells from 0 on; where it is restored, its own are added.
+//! saved with cells from [`SAVED_CELLS`] on, whose numbers take a MOVZ and a MOVK; where it is restored, these get its own.
 //!
 //! | words              | what                                                      |
 //! |--------------------|-----------------------------------------------------------|
@@ -13,14 +13,16 @@
 //! | 3 each             | exits: target; place of the branch, or [`NO_BRANCH`]      |
 //! | 3 each             | where accesses of a guest instruction begin; its pc       |
 
+use super::encode as e;
 use super::{Emitted, EmittedExit, Emitter};
 use calque_ir::GuestAddr;
 
 /// Of an exit that is left only to be counted.
 const NO_BRANCH: u32 = u32::MAX;
 
-/// Cells from this one on do not fit the instruction that moves their number.
-const CELLS: u32 = 1 << 16;
+/// The first cell of a block that is saved: of its number, and the next ones, no half can be left out, and none is a mask that ORR makes (two runs
+/// of ones, and other bits below).
+pub const SAVED_CELLS: u32 = 0x5_0100;
 
 /// A block as it was saved.
 #[derive(Clone, Copy, Debug)]
@@ -66,12 +68,12 @@ impl<'a> SavedBlock<'a> {
 }
 
 impl Emitted<'_> {
-    /// Puts a block behind `words` that was emitted with cells from 0 on.
+    /// Puts a block behind `words` that was emitted with cells from [`SAVED_CELLS`] on.
     ///
     /// # Panics
     /// If it was emitted with others.
     pub fn save(&self, words: &mut Vec<u32>) {
-        assert_eq!(self.first_cell, 0, "the cells of a block that is saved");
+        assert_eq!(self.first_cell, SAVED_CELLS, "the cells of a block that is saved");
         words.extend(halves(self.pc));
         words.push(self.guest_insns);
         words.extend([self.code.len(), self.numbers.len(), self.exits.len(), self.pcs.len()].map(|n| n as u32));
@@ -89,21 +91,21 @@ impl Emitted<'_> {
 }
 
 impl Emitter {
-    /// A saved block with these cells; `None` if their numbers do not fit.
-    pub fn restore(&mut self, saved: &SavedBlock<'_>, first_cell: u32) -> Option<Emitted<'_>> {
-        if first_cell + saved.cells_needed() > CELLS {
-            return None;
-        }
+    /// A saved block with these cells.
+    pub fn restore(&mut self, saved: &SavedBlock<'_>, first_cell: u32) -> Emitted<'_> {
         self.clear();
         self.code.extend(saved.code);
         for &at in saved.numbers {
-            // MOVZ's immediate is in bits 5 to 20.
-            *self.code.get_mut(at as usize)? += first_cell << 5;
+            let [low, high] = [at, at + 1].map(|at| e::mov_half(self.code[at as usize]));
+            let cell = (low | high << 16) - SAVED_CELLS + first_cell;
+            for (at, half) in [(at, cell & 0xffff), (at + 1, cell >> 16)] {
+                self.code[at as usize] = e::with_mov_half(self.code[at as usize], half);
+            }
         }
         let branch = |place: u32| (place != NO_BRANCH).then_some(place);
         let exits = saved.exits.iter();
         self.exits.extend(exits.map(|&[low, high, at]| EmittedExit { target: addr(low, high), branch: branch(at) }));
         self.pcs.extend(saved.pcs.iter().map(|&[offset, low, high]| (offset, addr(low, high))));
-        Some(self.emitted(saved.pc, saved.guest_insns, saved.code.len() as u32, first_cell))
+        self.emitted(saved.pc, saved.guest_insns, saved.code.len() as u32, first_cell)
     }
 }

@@ -33,7 +33,7 @@ use crate::process::Process;
 use crate::smc::GuestCode;
 use crate::tier::{Code, lock};
 use calque_backend::sync::{Mutex, MutexGuard};
-use calque_backend::{EmitOptions, Emitted, Emitter, HostIsa, MemoryOrder, SavedBlock};
+use calque_backend::{EmitOptions, Emitted, Emitter, HostIsa, MemoryOrder, SAVED_CELLS, SavedBlock};
 use calque_frontend::{LiftOptions, Lifted};
 use calque_ir::GuestAddr;
 use hashbrown::HashMap;
@@ -47,7 +47,7 @@ use twox_hash::{XxHash3_64, XxHash64};
 const FEWEST: usize = 64;
 const SHARE: usize = 8;
 
-/// Most blocks that one run saves: some 50 ms of work at its end.
+/// Most blocks that one run saves: 200 million instructions at its end.
 const MOST: usize = 16 << 10;
 
 /// Words that a block takes on average: three times what its code does.
@@ -190,7 +190,11 @@ fn index(words: &[u32]) -> HashMap<(u64, u32), Range<usize>> {
 fn pc_of(record: &[u32]) -> Option<u64> {
     let at = HEAD + 3 * record[3] as usize + record[4] as usize;
     let &[low, high] = record.get(at..at + 2)? else { return None };
-    Some(u64::from(low) | u64::from(high) << 32)
+    Some(whole(low, high))
+}
+
+fn whole(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
 }
 
 /// A block that was found.
@@ -222,7 +226,7 @@ impl<'a> Found<'a> {
         self.ranges.iter().map(move |&[low, high, len]| {
             let range = at..(at + len as usize).min(bytes.len());
             at = range.end.next_multiple_of(4);
-            (GuestAddr(u64::from(low) | u64::from(high) << 32), &bytes[range])
+            (GuestAddr(whole(low, high)), &bytes[range])
         })
     }
 }
@@ -290,7 +294,7 @@ impl Code {
             code.lift_block(&mut lifted, pc, &conditions.lift);
             let options = EmitOptions {
                 memory_order: conditions.order,
-                first_cell: 0,
+                first_cell: SAVED_CELLS,
                 precise_everywhere: conditions.lift.precise_everywhere,
             };
             let &[(_, source_len)] = &lifted.region().source[..] else { continue };
@@ -312,7 +316,7 @@ mod tests {
             pc: GuestAddr(pc),
             code: &[1, 2, 3],
             hot_words: 3,
-            first_cell: 0,
+            first_cell: SAVED_CELLS,
             numbers: &[],
             exits: &[],
             pcs: &[(0, GuestAddr(0x1000))],

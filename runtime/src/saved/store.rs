@@ -74,8 +74,7 @@ impl Store {
         let mut file = self.open_file(OFlag::O_RDONLY).ok()?;
         let stat = fstat(&file).ok()?;
         let size = stat.st_size as u64;
-        let regular = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
-        if !is_ours(&stat) || !regular || size > 2 * LARGEST {
+        if !is_ours(&stat) || !is_file(&stat) || size > 2 * LARGEST {
             return None;
         }
         let mut words = vec![0u32; size as usize / 4];
@@ -146,7 +145,6 @@ impl Store {
                 .ok()
                 .map(|stat| (stat, name))
         };
-        let is_file = |stat: &FileStat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
         let mut files: Vec<_> = names.filter_map(stat).filter(|(stat, _)| is_file(stat)).collect();
         let mut total: u64 = files.iter().map(|(stat, _)| stat.st_size as u64).sum();
         if total <= MOST {
@@ -164,6 +162,11 @@ impl Store {
 /// Whether a file may have this size, without a signal.
 fn fits(size: u64) -> bool {
     getrlimit(Resource::RLIMIT_FSIZE).is_ok_and(|(limit, _)| size <= limit.min(LARGEST))
+}
+
+/// Whether it is a regular file.
+fn is_file(stat: &FileStat) -> bool {
+    stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits()
 }
 
 /// Whether a file or directory is the user's, and nobody else can change it.
@@ -188,6 +191,6 @@ fn identity(program: &Path, host: &HostIsa) -> Option<u64> {
         of.map(|part| part(&meta)).hash(&mut hasher);
         (meta.mtime(), meta.mtime_nsec()).hash(&mut hasher);
     }
-    format!("{host:?}").hash(&mut hasher);
+    host.hash(&mut hasher);
     Some(hasher.finish())
 }
