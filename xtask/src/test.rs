@@ -2,7 +2,7 @@
 //!
 //! A step that cannot run is skipped with its reason, never silently; a step that fails does not stop the others.
 //! Numbers come from the `test result:` lines of `cargo test` and of the guest-program runner; format and lints count as
-//! one test each.
+//! one test each. What failed is told again at the end, where whoever sees only the last lines of a long log finds it.
 
 use crate::setup::{AARCH64, CrossRust, Tools};
 use crate::shell::{cargo, command, run, target, which};
@@ -34,6 +34,8 @@ struct Totals {
     passed: u64,
     failed: u64,
     skipped: Vec<String>,
+    /// What failing steps printed of their failures.
+    failures: Vec<String>,
 }
 
 /// Runs everything; true if nothing failed.
@@ -66,6 +68,9 @@ impl Totals {
         let passed = run(command);
         println!("{name}: {} in {:.0?}", if passed { "ok" } else { "FAILED" }, start.elapsed());
         *(if passed { &mut self.passed } else { &mut self.failed }) += 1;
+        if !passed {
+            self.failures.push(format!("{name}: FAILED"));
+        }
     }
 
     fn skip(&mut self, what: &str, why: &str) {
@@ -168,10 +173,12 @@ impl Totals {
         println!("$ {command:?}");
         let start = Instant::now();
         let (before, mut results) = (self.failed, 0);
+        let mut failures = Failures::default();
         let status = command.stdout(Stdio::piped()).spawn().and_then(|mut child| {
             let out = child.stdout.take().expect("stdout is piped");
             for line in BufReader::new(out).lines().map_while(Result::ok) {
                 println!("{line}");
+                failures.line(&line);
                 if let Some((passed, failed)) = result_line(&line) {
                     self.passed += passed;
                     self.failed += failed;
@@ -188,20 +195,44 @@ impl Totals {
         if !passed && self.failed == before {
             self.failed += 1;
         }
-        println!(
-            "{name}: {} ({results} test binaries) in {:.0?}",
-            if passed { "ok" } else { "FAILED" },
-            start.elapsed()
-        );
+        let verdict = if passed { "ok" } else { "FAILED" };
+        println!("{name}: {verdict} ({results} test binaries) in {:.0?}", start.elapsed());
+        if !passed {
+            self.failures.push(format!("{name}: FAILED"));
+            self.failures.append(&mut failures.lines);
+        }
     }
 
     fn summary(&self) -> bool {
         println!();
+        for line in &self.failures {
+            println!("{line}");
+        }
         for skipped in &self.skipped {
             println!("skipped: {skipped}");
         }
         println!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped.len());
         self.failed == 0
+    }
+}
+
+/// The lines about failures among what a test command prints.
+#[derive(Default)]
+struct Failures {
+    lines: Vec<String>,
+    /// Between `failures:` and `test result:`, where test binaries say what their failing tests printed.
+    inside: bool,
+}
+
+impl Failures {
+    /// Lines kept: a test that prints pages must not push the others' failures out of sight.
+    const MOST: usize = 300;
+
+    fn line(&mut self, line: &str) {
+        self.inside = line == "failures:" || self.inside && !line.starts_with("test result: ");
+        if (self.inside || line.starts_with("FAIL ")) && self.lines.len() < Self::MOST {
+            self.lines.push(line.to_owned());
+        }
     }
 }
 
@@ -279,12 +310,21 @@ fn binfmt_script(qemu: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::result_line;
+    use super::{Failures, result_line};
 
     #[test]
     fn reads_result_lines() {
         assert_eq!(result_line("test result: FAILED. 43 passed; 2 failed; 0 ignored; 0 measured"), Some((43, 2)));
         assert_eq!(result_line("16 passed, 1 failed, 1 skipped"), Some((16, 1)));
         assert_eq!(result_line("test that passed, failed"), None);
+    }
+
+    #[test]
+    fn keeps_what_is_said_of_failures() {
+        let mut failures = Failures::default();
+        let printed =
+            "test a ... ok\nfailures:\n\n---- b ----\nwrong\n\ntest result: FAILED. 1 passed\nok   c\nFAIL d rc=1";
+        printed.lines().for_each(|line| failures.line(line));
+        assert_eq!(failures.lines, ["failures:", "", "---- b ----", "wrong", "", "FAIL d rc=1"]);
     }
 }
