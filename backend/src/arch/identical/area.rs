@@ -389,7 +389,9 @@ pub(super) unsafe fn take_back(words: *mut Words, number: u32) {
 
 impl Drop for Area {
     fn drop(&mut self) {
-        // SAFETY: the mapping made by `new`; its thread has left.
+        // Signals still reach the thread, and their entry looks at what the GS base leads to.
+        enter::uninstall(self);
+        // SAFETY: the mapping made by `new`; its thread has left, and is not led here any more.
         unsafe { libc::munmap(self.words.as_ptr().cast(), SIZE) };
     }
 }

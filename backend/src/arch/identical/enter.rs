@@ -6,7 +6,7 @@
 //! 2. Inside, every register is the guest's; the FS base, too. Every way out arrives at `calque_unit_leave`, which restores Rust's
 //!    callee-saved registers, stack, FS base and MXCSR from the area before anything of Rust's runs.
 //! 3. A signal handler begins at [`signal_entry`], which gives Rust's FS base to the handler and the guest's back to the
-//!    code that it returns to.
+//!    code that it returns to. For that it looks into the area, so the GS base is that of a live one, or 0 ([`uninstall`]).
 //! 4. Between `calque_unit_window` and its end, guest registers are being loaded, and the interrupt word has been looked at: a handler that
 //!    interrupts it sends it to `calque_unit_abort` ([`leave_at`]), which has nothing to save.
 //! 5. Where units count in XMM16 ([`super::Sum`]), that is loaded on the way in and stored on the way out, through the area.
@@ -457,6 +457,14 @@ pub(super) fn install(area: &Area, cpu: &mut CpuState) {
     }
 }
 
+/// Undoes [`install`] if `area` is the calling thread's.
+pub(super) fn uninstall(area: &Area) {
+    if current_words() == area.words() {
+        // SAFETY: nothing of Rust's uses GS on this host, and signal handlers know 0 as none.
+        unsafe { asm!("wrgsbase {}", in(reg) 0u64, options(nostack, preserves_flags)) };
+    }
+}
+
 /// Runs the unit at host code `unit` with the guest's registers in `cpu`, which is the area's; then they are there again.
 ///
 /// # Safety
@@ -698,4 +706,24 @@ pub fn signal_entry(handler: usize) -> usize {
     // SAFETY: one value for the life of the process, stored before any handler is installed that reads it.
     unsafe { (&raw mut calque_unit_handler).write(handler) };
     calque_unit_signal as *const () as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identical::Sum;
+
+    #[test]
+    fn an_area_that_is_gone_leads_nowhere() {
+        if !is_supported() {
+            return println!("skipped: this processor runs no units");
+        }
+        let blocks = Blocks::new(1 << 20, Sum::InMemory).expect("there is memory");
+        let [own, anothers] = [blocks.area(), blocks.area()].map(|area| area.expect("there is memory"));
+        own.install(&mut CpuState::new());
+        drop(anothers);
+        assert_eq!(current_words(), own.words());
+        drop(own);
+        assert!(current_words().is_null());
+    }
 }
