@@ -115,6 +115,9 @@ const MIN_SIGNAL_STACK_AVX512: u64 = 3632;
 /// AT_SYSINFO_EHDR: the vDSO (asm/auxvec.h; the C library has it for x86-64 only).
 const AT_SYSINFO_EHDR: u64 = 33;
 
+/// The guest may write its FS and GS bases (asm/hwcap2.h); CPUID only says that the processor can.
+const HWCAP2_FSGSBASE: u64 = 1 << 1;
+
 /// The auxiliary vector.
 fn auxv(facts: &Facts, execfn: u64, platform: u64, random: u64) -> Vec<(u64, u64)> {
     let min_signal_stack = if facts.xcr0 == XCR0_AVX512 { MIN_SIGNAL_STACK_AVX512 } else { MIN_SIGNAL_STACK };
@@ -137,7 +140,7 @@ fn auxv(facts: &Facts, execfn: u64, platform: u64, random: u64) -> Vec<(u64, u64
         (libc::AT_EGID,     getegid().as_raw().into()),
         (libc::AT_SECURE,   0),
         (libc::AT_RANDOM,   random),
-        (libc::AT_HWCAP2,   0),
+        (libc::AT_HWCAP2,   HWCAP2_FSGSBASE),
         (libc::AT_EXECFN,   execfn),
         (libc::AT_PLATFORM, platform),
         (libc::AT_NULL,     0),

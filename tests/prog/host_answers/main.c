@@ -7,6 +7,7 @@
 #include <ucontext.h>
 #include <signal.h>
 #include <sched.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 static unsigned frame_size, frame_features;
@@ -83,6 +84,8 @@ int main(void)
            c >> 22 & 1, c >> 29 & 1);
     __cpuid_count(7, 0, a, b, c, d);
     printf("bmi1 %d, avx2 %d, bmi2 %d\n", b >> 3 & 1, b >> 5 & 1, b >> 8 & 1);
+    // The kernel says by itself that WRFSBASE may be used (Documentation/arch/x86/x86_64/fsgs.rst).
+    printf("fsgsbase %d, by the kernel %lu\n", b & 1, getauxval(AT_HWCAP2) >> 1 & 1);
     __cpuid_count(0xd, 0, a, b, c, d);
     struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO};
     sigaction(SIGUSR1, &action, NULL);
