@@ -9,7 +9,6 @@ use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 /// Where programs are looked for when `PATH` is unset, as in bash.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin";
@@ -42,11 +41,11 @@ pub(crate) fn start(path: &Path, argv: Vec<OsString>, env: Vec<OsString>, option
         Ok(program) => program,
         Err(e) => return refuse(e),
     };
-    let process = match Process::new(options, Arc::new(calque_syscalls::LinuxSyscalls)) {
+    let process = match Process::new(options, Box::new(calque_syscalls::LinuxSyscalls)) {
         Ok(process) => process,
         Err(e) => return crate::refuse(&format!("no room for a guest in this process: {e}"), 126),
     };
-    match load::load(&process, program, c_strings(env)) {
+    match load::load(process, program, c_strings(env)) {
         Ok(thread) => thread.run_first(),
         Err(e) => refuse(e),
     }

@@ -76,7 +76,7 @@ impl Queue {
     }
 
     /// Lets the compile thread know of a hot entry.
-    pub(crate) fn push(&self, process: &Arc<Process>, entry: Arc<Entry>) {
+    pub(crate) fn push(&self, process: &'static Process, entry: Arc<Entry>) {
         lock(&self.incoming).push(entry);
         self.worker.load().iter().for_each(|worker| worker.unpark());
         if !self.started.load(Ordering::Acquire) && std::process::id() == self.home.load(Ordering::Relaxed) {
@@ -85,13 +85,12 @@ impl Queue {
     }
 
     /// Starts the compile thread, if there is none. In the process that the memory belongs to.
-    pub(crate) fn start(&self, process: &Arc<Process>) {
+    pub(crate) fn start(&self, process: &'static Process) {
         if !self.started.swap(true, Ordering::AcqRel) {
-            let process = Arc::clone(process);
             // The thread inherits the mask: no signal of the guest's can reach it.
             let mask = host::block_all();
             let setxid = host::Setxid::keep();
-            let spawned = std::thread::Builder::new().name("calque-compile".into()).spawn(move || worker(&process));
+            let spawned = std::thread::Builder::new().name("calque-compile".into()).spawn(move || worker(process));
             setxid.restore();
             host::set_mask_exactly(mask);
             // Without a thread (RLIMIT_NPROC) the guest goes on in the interpreter.
@@ -154,7 +153,7 @@ impl Queue {
     }
 }
 
-fn worker(process: &Arc<Process>) {
+fn worker(process: &'static Process) {
     let Some(jit) = &process.code.jit else { return };
     // 0: the calling thread (on Linux, niceness is a thread's). Where it is refused, the thread runs as any other.
     // SAFETY: no memory is involved.

@@ -23,7 +23,6 @@ use calque_frontend::CodeReader;
 use calque_frontend::decode::{Decoded, MAX_INSN, Window};
 use calque_ir::{CpuState, GuestAddr};
 use std::fmt::Write;
-use std::sync::Arc;
 
 /// System calls of a thread that a report shows.
 const RECENT: usize = 8;
@@ -206,9 +205,8 @@ fn mapping(mapping: Option<&Mapping>) -> String {
 fn recent_calls(out: &mut String, thread: &mut Thread) -> std::fmt::Result {
     writeln!(out, "  last system calls of thread {} (buffers as they are now):", thread.tid)?;
     let calls: Vec<RecentCall> = thread.recent.oldest_first().copied().collect();
-    let syscalls = Arc::clone(&thread.process.syscalls);
     for call in calls {
-        writeln!(out, "    {}", syscalls.describe(thread, call.nr, call.args, call.result))?;
+        writeln!(out, "    {}", thread.process.syscalls.describe(thread, call.nr, call.args, call.result))?;
     }
     Ok(())
 }

@@ -268,7 +268,7 @@ impl Thread {
     /// Runs the guest thread on the calling host thread until it exits; its exit code. If the guest ends the whole
     /// process, this does not return.
     pub(crate) fn run(&mut self) -> i32 {
-        let process = Arc::clone(&self.process);
+        let process = self.process;
         let _attachment = signal::attach(self);
         if let Some(jit) = process.code.jit.as_ref().filter(|_| process.code.emits) {
             self.exec.maker.get_or_insert_with(|| Box::new(ColdMaker::new(jit.host.clone())));
@@ -325,8 +325,7 @@ impl Thread {
 
     /// Runs code from RIP on, in any tier, until something asks for the dispatcher.
     pub(crate) fn run_any(&mut self, member: &Member) -> Event {
-        let process = Arc::clone(&self.process);
-        match process.code.running_units() {
+        match self.process.code.running_units() {
             Some(units) => self.run_units(units, member),
             None => self.run_code(member),
         }
@@ -365,9 +364,8 @@ impl Thread {
         self.cpu.gpr[1] = self.cpu.rip;
         self.cpu.gpr[11] = self.cpu.rflags();
         stats::add(&self.process.stats.syscalls, 1);
-        let syscalls = Arc::clone(&self.process.syscalls);
         self.recent.begin(&self.cpu);
-        match syscalls.syscall(self) {
+        match self.process.syscalls.syscall(self) {
             Outcome::Continue => {
                 self.recent.end(&self.cpu);
                 None
@@ -546,7 +544,7 @@ impl Thread {
 
     /// Interprets the one instruction at RIP, of which no translation is kept.
     fn interpret_one_alone(&mut self) -> Option<Event> {
-        let process = Arc::clone(&self.process);
+        let process = self.process;
         let options = LiftOptions { block_insns: 1, ..process.code.lift_options() };
         let profile = process.code.profile.as_ref();
         let code = GuestCode::profiled(&process.mem, profile);
@@ -556,7 +554,7 @@ impl Thread {
         self.exec.last_exit = LastExit::None;
         let recording = self.recording.clone();
         let _guard = Thread::recorder_guard(recording.as_ref());
-        interpret(&mut self.cpu, &process, &block, &mut self.exec.frame, &mut false)
+        interpret(&mut self.cpu, process, &block, &mut self.exec.frame, &mut false)
     }
 
     /// Finds or makes the entry for `pc`, with code that can run, which is the interpreter's block unless `compiled` code may. An

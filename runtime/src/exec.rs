@@ -92,7 +92,7 @@ fn replace(thread: &mut Thread, request: Request) -> Errno {
     let _stopped = fork::before_end(thread, &group);
     thread.process.write_profile(Ends::Executes);
     if std::ptr::eq(&*group, &*thread.process.home) {
-        thread.process.code.save(&thread.process);
+        thread.process.code.save(thread.process);
     }
     thread.request = request;
     let Request { path, argv_pointers, envp_pointers, .. } = &thread.request;

@@ -79,7 +79,7 @@ fn mirror_signals(thread: &Thread, args: &CloneArgs) {
 /// `fork` and `clone` without CLONE_VM. Returns in both processes.
 pub(crate) fn fork(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errno> {
     let signals = child_signals(thread, args);
-    let process = Arc::clone(&thread.process);
+    let process = thread.process;
     let mask = host::block_all();
     process.mem.before_fork();
     let quiet = process.before_fork();
@@ -166,7 +166,7 @@ impl Lodger {
         });
         let (child, ended) = (&self.child, self.ended.load(Ordering::Relaxed));
         if pid > 0 && !ended && !child.group.is_ending() {
-            killed::take_stock(&child.process, pid as pid_t, &child.cpu.rt.interrupt);
+            killed::take_stock(child.process, pid as pid_t, &child.cpu.rt.interrupt);
         }
         LODGERS.fetch_sub(1, Ordering::SeqCst);
         child.process.code.world.forget(&child.cpu.rt.interrupt);
@@ -206,7 +206,7 @@ pub(crate) fn lodge(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errn
         return Err(Errno::EINVAL);
     }
     thread.process.require_order();
-    thread.process.code.before_lodger(&thread.process);
+    thread.process.code.before_lodger(thread.process);
     // The landlord's stack has no room for it.
     let mut lodger = Box::new(Lodger::new(thread, args)?);
     let (sender, receiver) = mpsc::channel();

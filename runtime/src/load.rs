@@ -17,7 +17,6 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 
 /// Why a program cannot be started: one line for the user behind "calque: ".
 #[derive(Debug, thiserror::Error)]
@@ -216,7 +215,7 @@ fn c_string(text: &OsStr) -> Result<CString, LoadError> {
 }
 
 /// Maps a program into the (empty) process and makes its first thread, for the calling host thread.
-pub fn load(process: &Arc<Process>, program: Program, envp: Vec<CString>) -> Result<Thread, LoadError> {
+pub fn load(process: &'static Process, program: Program, envp: Vec<CString>) -> Result<Thread, LoadError> {
     let bias = map_image(process, &program.image, Placement::Program)?;
     let (_, end) = program.image.plan.span();
     let relocatable = program.image.plan.kind != ImageKind::Fixed;

@@ -26,10 +26,10 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 
 /// The guest process of this host process, for signal handlers.
-static CURRENT: OnceLock<Arc<Process>> = OnceLock::new();
+static CURRENT: OnceLock<Process> = OnceLock::new();
 
 /// The guest process of this host process.
-pub fn current() -> Option<&'static Arc<Process>> {
+pub fn current() -> Option<&'static Process> {
     CURRENT.get()
 }
 
@@ -37,7 +37,7 @@ pub fn current() -> Option<&'static Arc<Process>> {
 pub struct Process {
     pub mem: GuestMap,
     pub options: RunOptions,
-    pub syscalls: Arc<dyn Syscalls>,
+    pub syscalls: Box<dyn Syscalls>,
     pub stats: Stats,
     /// Where `--stats` prints: our own standard error, which the guest may have closed by then.
     stats_output: Option<File>,
@@ -94,9 +94,9 @@ impl Process {
     ///
     /// # Panics
     /// When called twice in one host process.
-    pub fn new(options: RunOptions, syscalls: Arc<dyn Syscalls>) -> io::Result<Arc<Process>> {
+    pub fn new(options: RunOptions, syscalls: Box<dyn Syscalls>) -> io::Result<&'static Process> {
         let stats_output = options.stats.then(|| hidden::hide(io::stderr()).map(File::from)).transpose()?;
-        let process = Arc::new(Process {
+        let process = Process {
             mem: GuestMap::new()?,
             code: Code::new(&options)?,
             options,
@@ -106,12 +106,12 @@ impl Process {
             home: Arc::default(),
             stats_output,
             exe: OnceLock::new(),
-        });
+        };
         if process.code.units.is_some() || process.code.emits {
             process.mem.check_early();
         }
-        assert!(CURRENT.set(Arc::clone(&process)).is_ok(), "one guest process in a host process");
-        Ok(process)
+        assert!(CURRENT.set(process).is_ok(), "one guest process in a host process");
+        Ok(current().expect("set just now"))
     }
 
     /// Ends the process with this exit code, after whatever `--stats` prints.

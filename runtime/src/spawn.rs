@@ -101,7 +101,7 @@ impl Thread {
         cpu.copy_guest_from(&self.cpu);
         start_registers(&mut cpu, args);
         let clear_child_tid = args.has(CLONE_CHILD_CLEARTID).then_some(GuestAddr(args.child_tid));
-        Thread { cpu, signals, clear_child_tid, ..Thread::new(&self.process) }
+        Thread { cpu, signals, clear_child_tid, ..Thread::new(self.process) }
     }
 
     /// `CLONE_THREAD`.
@@ -164,7 +164,7 @@ impl Thread {
             return;
         }
         store_tids(args, self.tid);
-        let process = Arc::clone(&self.process);
+        let process = self.process;
         let listed = process.threads.list();
         // The parent waits for this.
         let _ = parent.send(Ok(self.tid));

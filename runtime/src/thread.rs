@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// One guest thread, run by one host thread.
 pub struct Thread {
-    pub process: Arc<Process>,
+    pub process: &'static Process,
     /// Registers; boxed, so that their address is stable for generated code and signal handlers.
     pub cpu: Box<CpuState>,
     /// Thread id, the host kernel's.
@@ -67,9 +67,9 @@ pub enum MemoryCause {
 
 impl Thread {
     /// A thread of `process` with the registers of a program start, for the calling host thread.
-    pub fn new(process: &Arc<Process>) -> Thread {
+    pub fn new(process: &'static Process) -> Thread {
         Thread {
-            process: Arc::clone(process),
+            process,
             cpu: Box::new(CpuState { xcr0: process.code.xcr0, ..CpuState::new() }),
             tid: nix::unistd::gettid().as_raw(),
             signals: ThreadSignals::default(),

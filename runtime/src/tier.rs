@@ -867,7 +867,7 @@ impl Code {
 
     /// Has the region at a hot entry compiled, now or soon.
     #[cold]
-    pub(crate) fn request(&self, process: &Arc<Process>, entry: &Arc<Entry>) {
+    pub(crate) fn request(&self, process: &'static Process, entry: &Arc<Entry>) {
         let Some(jit) = &self.jit else { return };
         if self.interpret.load(Ordering::Relaxed) || entry.request.swap(REQUESTED, Ordering::AcqRel) != IDLE {
             return;
@@ -885,7 +885,7 @@ impl Code {
     }
 
     /// A process that may stay for long is about to run in this memory: it has its code compiled by the compile thread of this one.
-    pub(crate) fn before_lodger(&self, process: &Arc<Process>) {
+    pub(crate) fn before_lodger(&self, process: &'static Process) {
         if let Some(jit) = self.jit.as_ref().filter(|jit| !self.compiles_here(jit)) {
             jit.queue.start(process);
         }
@@ -903,7 +903,7 @@ impl Code {
     #[cold]
     pub(crate) fn sampled(
         &self,
-        process: &Arc<Process>,
+        process: &'static Process,
         entry: &Arc<Entry>,
         arrivals: u32,
         trial: &mut Option<Trial>,
@@ -958,7 +958,7 @@ impl Code {
     /// What is to be done: at first the compile thread gets to know; an entry that has waited there for too long is compiled
     /// here and now.
     #[cold]
-    pub(crate) fn act(&self, process: &Arc<Process>, entry: &Arc<Entry>) {
+    pub(crate) fn act(&self, process: &'static Process, entry: &Arc<Entry>) {
         self.request(process, entry);
         if let Some(jit) = &self.jit
             && entry.heat() > self.hot

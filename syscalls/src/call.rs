@@ -199,7 +199,7 @@ impl<'a> Call<'a> {
     }
 
     pub(crate) fn process(&self) -> &Process {
-        &self.thread.process
+        self.thread.process
     }
 
     /// Argument `i` as an address.

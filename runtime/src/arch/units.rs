@@ -36,7 +36,6 @@ use calque_ir::state::{XCR0_AVX2, XCR0_AVX512};
 use calque_ir::{CpuState, FaultKind, GuestAddr, GuestRange, Helper, Op};
 use iced_x86::{Decoder, DecoderOptions, Mnemonic};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// As much of `buf` as code at `pc` fills without waiting for a guest that serves its own faults.
@@ -435,7 +434,7 @@ impl Thread {
 
     /// The host code of the unit at `pc`, an instruction a line.
     pub(crate) fn unit_listing(&mut self, pc: GuestAddr) -> Option<String> {
-        let process = Arc::clone(&self.process);
+        let process = self.process;
         let units = process.code.running_units()?;
         let rip = std::mem::replace(&mut self.cpu.rip, pc.0);
         // What cannot be translated is the interpreter's, and has no host code.
@@ -451,9 +450,9 @@ impl Thread {
     /// Makes the unit at RIP.
     #[cold]
     fn translate_unit(&mut self, units: &Units) -> Result<Found, Event> {
-        let (process, pc) = (Arc::clone(&self.process), GuestAddr(self.cpu.rip));
+        let (process, pc) = (self.process, GuestAddr(self.cpu.rip));
         if !process.mem.mark_code(pc) {
-            return Err(Event::fetch_fault(&process, pc));
+            return Err(Event::fetch_fault(process, pc));
         }
         let profile = process.code.profile.as_ref();
         let code = GuestCode::profiled(&process.mem, profile);

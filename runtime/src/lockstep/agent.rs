@@ -20,7 +20,6 @@ use crate::world::Member;
 use calque_ir::{FaultKind, GuestAddr, GuestRange};
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -484,8 +483,7 @@ impl Agent<'_> {
                     return self.in_child(seat);
                 }
                 child = seat.unwrap_or(0);
-                let syscalls = Arc::clone(&self.thread.process.syscalls);
-                outputs = syscalls.outputs(self.thread, nr, args, self.thread.cpu.gpr[0]);
+                outputs = self.thread.process.syscalls.outputs(self.thread, nr, args, self.thread.cpu.gpr[0]);
             }
         }
         outputs.append(&mut self.thread.signals.frames);
@@ -543,7 +541,7 @@ impl Agent<'_> {
 
     /// `Command::Fork`.
     fn fork(&mut self, seat: u32) {
-        let process = Arc::clone(&self.thread.process);
+        let process = self.thread.process;
         let mask = host::block_all();
         let new = self.seat.other(seat);
         let quiet = process.before_fork();

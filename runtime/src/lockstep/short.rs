@@ -12,7 +12,6 @@ use calque_frontend::decode::MAX_INSN;
 use calque_frontend::{CodeReader, LiftOptions, lift_block};
 use calque_ir::interp::Frame;
 use calque_ir::{GuestAddr, Region, pass};
-use std::sync::Arc;
 
 /// Code that ends at an address.
 struct Until<'a> {
@@ -37,7 +36,7 @@ impl Thread {
         let executable = self.process.mem.mapping(pc).is_some_and(|m| m.prot.contains(Prot::EXEC));
         if !executable || !self.process.mem.mark_code(pc) {
             let fault = Fault { addr: pc, access: Access::Execute };
-            return Event::Fault(dispatch::memory_fault(&self.process, fault));
+            return Event::Fault(dispatch::memory_fault(self.process, fault));
         }
         // What cannot be read behind one instruction cannot make its flags dead: all of them are stored.
         let reach = if reach == Some(1) { Some(crate::crash::length(pc)) } else { reach };
@@ -58,11 +57,11 @@ impl Thread {
 
     fn run_interpreted(&mut self, region: Region) -> Option<Event> {
         let block = ColdBlock::new(region);
-        dispatch::interpret(&mut self.cpu, &self.process, &block, &mut Frame::default(), &mut false)
+        dispatch::interpret(&mut self.cpu, self.process, &block, &mut Frame::default(), &mut false)
     }
 
     fn run_compiled(&mut self, member: &Member, region: &Region) -> Option<Event> {
-        let process = Arc::clone(&self.process);
+        let process = self.process;
         let jit = process.code.jit.as_ref()?;
         let options = CompileOptions { state_at_faults: StateAtFaults::Precise, ..CompileOptions::default() };
         let mut compiler = Compiler::new(HostIsa::native());
@@ -71,7 +70,7 @@ impl Thread {
         };
         self.exec.forget_jumps();
         let code = (translation.code, CodeKind::Tail);
-        let event = dispatch::enter(&mut self.cpu, &process, jit, member, code, &mut self.exec);
+        let event = dispatch::enter(&mut self.cpu, process, jit, member, code, &mut self.exec);
         jit.cache.remove(&translation);
         self.exec.left_nowhere();
         event

@@ -423,7 +423,7 @@ impl Process {
 impl Thread {
     /// From now on the thread's registers lead to a recording, if a profile was asked for.
     pub(crate) fn start_recording(&mut self) {
-        let process = Arc::clone(&self.process);
+        let process = self.process;
         let Some(profile) = &process.code.profile else { return };
         let counters = match self.exec.units.counters() {
             // SAFETY: the area is the thread's; `stop_recording` takes the recording off the list before it goes.
@@ -457,7 +457,7 @@ impl Thread {
 
     /// The thread has ended, or is a vfork child that has gone its way.
     pub(crate) fn stop_recording(&mut self) {
-        let process = Arc::clone(&self.process);
+        let process = self.process;
         let (Some(profile), Some(recording)) = (&process.code.profile, self.recording.take()) else { return };
         let now = self.cpu.rt.insns;
         let last = {
