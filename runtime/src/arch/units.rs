@@ -11,11 +11,12 @@
 
 use super::FaultOf;
 use crate::access;
+use crate::cpuid::CLOCK_LEAF;
 use crate::crash;
 use crate::dispatch::{Event, interpret_recorded};
 use crate::fault;
 use crate::lockstep;
-use crate::memory::{CodePage, GuestMap};
+use crate::memory::{CodePage, GuestMap, LOW_START, VDSO_BASE};
 use crate::options::RunOptions;
 use crate::profile::{Counters, Place, Profile, Registers};
 use crate::smc::GuestCode;
@@ -25,8 +26,8 @@ use crate::tier::Code;
 use crate::world::{Member, SHORT_STOP};
 use calque_backend::CacheError;
 use calque_backend::identical::{
-    self, Area, Back, Blocks, Cause, Exit, Found, MOST_COUNTERS, Made, Profiler, Redirect, Source, Standing, Sum,
-    TransferKind, TranslateError,
+    self, Area, Back, Blocks, Cause, Clocks, Exit, Found, MOST_COUNTERS, Made, Profiler, Redirect, Source, Standing,
+    Sum, TransferKind, TranslateError,
 };
 pub(crate) use calque_backend::identical::{Counted, Transfer};
 use calque_frontend::decode::{CodeReader, Decoded, Window};
@@ -96,6 +97,7 @@ impl Units {
             blocks.await_avx512();
         }
         let xcr0 = if announces { XCR0_AVX512 } else { XCR0_AVX2 };
+        blocks.read(Clocks { code: VDSO_BASE..LOW_START, leaf: CLOCK_LEAF });
         Ok(Units { blocks, xcr0, full: AtomicBool::new(false) })
     }
 

@@ -6,7 +6,8 @@
 //!
 //! Ours is x86-64 code like any other, translated by whatever engine runs the guest. It asks for the time the way guests of
 //! hypervisors do, with a CPUID leaf ([`crate::cpuid::CLOCK_LEAF`]): every engine hands CPUID to `gate.rs` already, without
-//! leaving generated code, so time still passes the one gate and can be recorded. Which cpu a thread runs on comes from RDTSCP.
+//! leaving generated code, so time still passes the one gate and can be recorded. Where nothing is, units call the host's object
+//! at that instruction (`backend::identical`, `unit/clock.rs`). Which cpu a thread runs on comes from RDTSCP.
 //!
 //! | file       | what                                                     |
 //! |------------|----------------------------------------------------------|
@@ -17,6 +18,7 @@
 //! 1. The image is the same in every process, and lies at [`VDSO_BASE`]: translations of it can be kept.
 //! 2. Symbols have the version LINUX_2.6 and both of their names, as the kernel's (`arch/x86/entry/vdso/vdso.lds.S`).
 //! 3. Every instruction of it has an unwind row: a thread may be interrupted anywhere.
+//! 4. Around CPUID, which `mov eax` is right in front of, it keeps nothing in R9 to R11, in flags, or below the stack pointer: units change them.
 
 mod code;
 mod image;

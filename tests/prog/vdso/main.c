@@ -1,6 +1,6 @@
 // links: dynamic static
 // The vDSO: found through the auxiliary vector, its functions with both names and their version, time that agrees with the
-// kernel's, faults inside it that can be unwound.
+// kernel's, faults inside it that can be unwound, signals that arrive in it.
 #define _GNU_SOURCE
 #include <elf.h>
 #include <errno.h>
@@ -83,6 +83,36 @@ static void on_fault(int s) {
     siglongjmp(out, 1);
 }
 
+// Reads the clock in the middle of reading the clock.
+static volatile sig_atomic_t alarms;
+static long long at_alarm;
+static void on_alarm(int s) {
+    (void)s;
+    struct timespec now;
+    gettime(CLOCK_MONOTONIC, &now);
+    at_alarm = nanos(&now);
+    alarms++;
+}
+
+// A loop that does nothing else is interrupted by each alarm, of which there is one at a time; and no reading is torn.
+static int interrupted(void) {
+    struct itimerval soon = {{0, 0}, {0, 500}};
+    struct timespec first, last, now;
+    int rises = 1;
+    signal(SIGALRM, on_alarm);
+    gettime(CLOCK_MONOTONIC, &first);
+    last = first;
+    for (int i = 0; i < 40; i++) {
+        setitimer(ITIMER_REAL, &soon, 0);
+        for (; alarms == i && nanos(&last) - nanos(&first) < 20000000000; last = now) {
+            gettime(CLOCK_MONOTONIC, &now);
+            rises &= nanos(&now) >= nanos(&last) && now.tv_nsec < 1000000000;
+        }
+    }
+    gettime(CLOCK_MONOTONIC, &now);
+    return rises && alarms == 40 && at_alarm >= nanos(&first) && at_alarm <= nanos(&now);
+}
+
 static int count(struct dl_phdr_info *info, size_t size, void *found) {
     (void)size;
     if (info->dlpi_addr == (unsigned long)base) ++*(int *)found;
@@ -134,6 +164,8 @@ int main(void) {
     signal(SIGSEGV, on_fault);
     if (!sigsetjmp(out, 1)) gettime(CLOCK_MONOTONIC, (struct timespec *)8);
     printf("unwound: %d %d\n", saw_vdso, frames_behind >= 1);
+
+    printf("interrupted: %d\n", interrupted());
 
     FILE *maps = fopen("/proc/self/maps", "r");
     char line[500], permissions[5];

@@ -12,7 +12,9 @@ use super::emit::{Code, LAST_RETURN, R11, RCX, RIP, RSP, SP, STRAYED, Sum, TRANS
 use super::enter;
 use super::sites::{self, Away, Phase, Rule, Sequence, Site};
 use super::tables::{Exit, Far, Index, Kind, MOST, Record};
-use super::unit::{BEFORE_POINT, Check, Counted, Entry, Exits, Profiler, Source, Translated, Translator, Way, World};
+use super::unit::{
+    BEFORE_POINT, Check, Clocks, Counted, Entry, Exits, Profiler, Source, Translated, Translator, Way, World,
+};
 use crate::cache::{CacheError, CodeMemory};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard};
 use hashbrown::{HashMap, HashSet};
@@ -212,6 +214,11 @@ impl Blocks {
     /// From now on leaves to the interpreter what differs from run to run: before anything is translated.
     pub fn gate(&self) {
         self.lock().translator.gate();
+    }
+
+    /// From now on units read these clocks themselves, unless that is gated: before anything is translated.
+    pub fn read(&self, clocks: Clocks) {
+        self.lock().translator.read(clocks);
     }
 
     /// CPUID announces AVX-512: before anything is translated.

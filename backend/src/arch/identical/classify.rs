@@ -38,6 +38,8 @@ pub(super) enum Kind {
     CallIndirect,
     Return,
     Syscall,
+    /// CPUID where it reads a clock (`unit::clock`): the interpreter's otherwise.
+    Clock,
 }
 
 /// Instructions that must not run natively, although the processor has them.

@@ -17,6 +17,7 @@ pub(super) const R11: u8 = 11;
 /// Displacements of words from the GS base.
 pub(super) const GUEST_R11: u32 = offset_of!(Words, r11) as u32;
 pub(super) const SPILL: u32 = offset_of!(Words, spill) as u32;
+pub(super) const CPU: u32 = offset_of!(Words, cpu) as u32;
 pub(super) const RIP: u32 = offset_of!(Words, rip) as u32;
 pub(super) const X87_USED: u32 = offset_of!(Words, x87_used) as u32;
 pub(super) const BUDGET: u32 = offset_of!(Words, budget) as u32;

@@ -8,7 +8,7 @@
 //! - `evex`: how long an EVEX-encoded instruction is, and which of its operands are rewritten.
 //! - `unit`: from guest bytes to the host code of one *unit*: a run of guest instructions; `unit/profiled`: what is counted there for profiles;
 //!   `unit/checked`: what is compared before it;
-//!   `unit/guarded`: divisions that have faulted; `unit/linkage`: jumps to libraries' functions.
+//!   `unit/guarded`: divisions that have faulted; `unit/linkage`: jumps to libraries' functions; `unit/clock`: reading a clock.
 //! - `calls`: what profiled units share of keeping the shadow call stack.
 //! - `sites`: from a host pc in a unit back to the guest instruction, and what is to be repaired there.
 //! - `blocks`: all units of a process: code memory, links, landings, removal.
@@ -105,4 +105,4 @@ pub use emit::Sum;
 pub use enter::{
     Back, Cause, Exit, Redirect, Standing, enter, has_avx512, is_supported, leave_at, resume, signal_entry,
 };
-pub use unit::{Counted, Profiler, Source};
+pub use unit::{Clocks, Counted, Profiler, Source};

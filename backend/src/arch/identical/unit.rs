@@ -5,6 +5,7 @@
 //! what the dispatcher is to do.
 
 mod checked;
+mod clock;
 mod guarded;
 mod linkage;
 mod profiled;
@@ -16,6 +17,7 @@ use super::evex::{self, Evex};
 use super::sites::{self, Phase, Rule, Sequence};
 pub(super) use checked::Check;
 pub use checked::Source;
+pub use clock::Clocks;
 use iced_x86::{Decoder, DecoderOptions, Encoder, Instruction, InstructionInfoFactory, OpAccess, OpKind, Register};
 
 /// Most guest instructions of a unit.
@@ -185,16 +187,23 @@ pub(super) struct Translator {
     window: [u8; 256],
     pub(super) unit: Unit,
     pub(super) counted: Counted,
+    clocks: Option<Clocks>,
 }
 
 impl Translator {
     pub(super) fn new() -> Self {
-        Self { kinds: Kinds::new(), window: [0; 256], unit: Unit::default(), counted: Counted::Nothing }
+        Self { kinds: Kinds::new(), window: [0; 256], unit: Unit::default(), counted: Counted::Nothing, clocks: None }
     }
 
     /// See [`Kinds::gate`].
     pub(super) fn gate(&mut self) {
         self.kinds.gate();
+        self.clocks = None;
+    }
+
+    /// From now on units read these clocks themselves, if the host's can be read so.
+    pub(super) fn read(&mut self, clocks: Clocks) {
+        self.clocks = clocks.on_this_host();
     }
 
     /// See [`Kinds::set_avx512`].
@@ -220,6 +229,8 @@ impl Translator {
             is_counted: false,
             part: profiled::Part::default(),
             first_of_avx512: false,
+            clocks: self.clocks.as_ref(),
+            chosen: None,
         };
         pass.run(&mut self.window);
         let first_of_avx512 = pass.first_of_avx512;
@@ -269,6 +280,9 @@ struct Pass<'a, 'w> {
     part: profiled::Part,
     /// See [`Translated::Avx512`].
     first_of_avx512: bool,
+    clocks: Option<&'a Clocks>,
+    /// What the instruction before has loaded into EAX, if that is a constant.
+    chosen: Option<u32>,
 }
 
 impl Pass<'_, '_> {
@@ -329,7 +343,11 @@ impl Pass<'_, '_> {
     }
 
     fn instruction(&mut self, insn: &Instruction, bytes: &[u8], displacement: Option<usize>) -> Next {
-        let kind = self.kinds.of(insn);
+        let chosen = std::mem::replace(&mut self.chosen, clock::chosen_leaf(insn));
+        let kind = match self.kinds.of(insn) {
+            Kind::Odd if self.reads_clock(insn, chosen) => Kind::Clock,
+            kind => kind,
+        };
         if matches!(kind, Kind::Odd | Kind::Avx512) {
             self.leave_in_front(kind);
             return Next::End;
@@ -368,6 +386,10 @@ impl Pass<'_, '_> {
             Kind::CallIndirect => return self.call_indirect(insn, bytes),
             Kind::Return => self.ret(insn),
             Kind::Syscall => self.syscall(insn),
+            Kind::Clock => {
+                self.read_clock(insn);
+                return Next::On;
+            }
             Kind::Odd | Kind::Avx512 | Kind::Unknown | Kind::CopyMaybeMmx => {
                 unreachable!("`of` gives none, or handled above")
             }
