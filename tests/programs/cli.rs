@@ -49,6 +49,8 @@ pub(crate) fn collect(trials: &mut Vec<Trial>, skipped: &mut Vec<String>) {
     let mut add = |name: &str, test: fn() -> Result<(), Failed>| trials.push(Trial::test(format!("cli::{name}"), test));
     add("not_found", || says(calque(["no-such-program-anywhere"]), "command not found", 127));
     add("no_such_file", || says(calque(["./no/such/file"]), "No such file", 127));
+    #[cfg(target_arch = "x86_64")]
+    add("no_such_file_to_compare", || says(calque(["diff", "./no/such/file"]), "No such file", 2));
     add("directory", || says(calque(["/tmp"]), "is a directory", 126));
     add("unknown_option", || says_somewhere(calque(["--no-such-option"]), "--no-such-option", 2));
     add("version", || {

@@ -40,7 +40,6 @@ const CASES: &[(&str, &str, &str, Expected)] = &[
                       "/usr/bin/python3", ("exit 0", &["1 faults", "ended by SIGSEGV"])),
     ("threads",       "--|/usr/bin/python3|-S|-c|import _thread; _thread.start_new_thread(print, ())",
                       "/usr/bin/python3", ("exit 2", &["cannot compare: the program starts a second thread"])),
-    ("no_program",    "--|/nonexistent",                                     "/bin/ls", ("exit 2", &["No such file"])),
     ("wrong_flag",    "--engine|interp|--break|flag|--|/bin/ls|/",           "/bin/ls", ("exit 1", &["first at 0x", "* flags ", "reproduce: "])),
     ("wrong_flag_jit", "--engine|jit|--break|flag|--|/bin/ls|/",             "/bin/ls", ("exit 1", &["first at 0x", "* flags ", "--- host"])),
     ("wrong_flag_auto", "--break|flag|--|/bin/ls|/",                         "/bin/ls", ("exit 1", &["first at 0x", "* flags ", "--- host: the unit", "reproduce: "])),

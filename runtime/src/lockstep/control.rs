@@ -110,6 +110,12 @@ fn refuse(why: &str) -> i32 {
     IMPOSSIBLE
 }
 
+/// Whether the process that was to be the guest's has ended without one, and has said why.
+fn has_been_refused(pid: i32) -> bool {
+    let pid = Pid::from_raw(pid);
+    waitpid(pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) == Ok(WaitStatus::Exited(pid, NOT_STARTED))
+}
+
 /// What all pairs share.
 pub(super) struct Shared {
     pub(super) channel: Channel,
@@ -142,6 +148,7 @@ impl Shared {
                 eprint!("{report}");
                 DIVERGED
             }
+            Err(Trouble::Impossible(_)) if first && has_been_refused(pid) => IMPOSSIBLE,
             Err(Trouble::Impossible(why)) => refuse(&why),
         }
     }
