@@ -474,9 +474,9 @@ pub unsafe fn enter(area: &mut Area, cpu: &mut CpuState, unit: u64) -> Exit {
     // SAFETY: the words are this thread's, and nobody else looks at them now.
     unsafe {
         (*words).flags = flags_to_load(cpu);
-        (*words).upper_clear = u32::from(cpu.ymmh.iter().all(|half| *half == [0; 2]));
+        (*words).upper_clear = u32::from(are_clear(&cpu.ymmh));
         if (*words).keeps_avx512 != 0 {
-            (*words).zmm_clear = u32::from(cpu.avx512.zmm_hi256.iter().all(|half| *half == [0; 4]));
+            (*words).zmm_clear = u32::from(are_clear(&cpu.avx512.zmm_hi256));
         }
         (*words).target = unit;
     }
@@ -499,6 +499,11 @@ pub unsafe fn enter(area: &mut Area, cpu: &mut CpuState, unit: u64) -> Exit {
         6 => Exit::CheckedOften,
         _ => Exit::Interrupted,
     }
+}
+
+/// Whether all halves are zero. Without a look at each by itself, of which there are up to 64 at every system call.
+fn are_clear<const WORDS: usize>(halves: &[[u64; WORDS]]) -> bool {
+    halves.iter().flatten().fold(0, |all, word| all | word) == 0
 }
 
 /// As [`enter`], at RIP, by the way that computed jumps take: nothing is locked or looked up. [`Exit::Indirect`] if it leads elsewhere.
