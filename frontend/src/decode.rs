@@ -1,8 +1,8 @@
 //! Guest bytes to iced-x86 instructions.
 //!
 //! Bytes come through [`CodeReader`], so the frontend never touches guest memory itself. [`Window`] holds a run
-//! of them. Most instructions are plain ones ([`plain`]); for the others one iced decoder is set up a run, as that costs
-//! about as much as decoding two instructions, and the first in a process sets up tables, which costs a million.
+//! of them. Nearly all instructions are plain ones ([`plain`]); the others are iced-x86's, whose first decoder in a process sets up
+//! tables, which costs a million instructions.
 
 use crate::lift::FlagMemo;
 use crate::plain;
@@ -67,61 +67,61 @@ pub enum Decoded {
     Unfetchable,
 }
 
-/// A run of at most `N` guest bytes, refilled as decoding passes its end.
+/// A run of at most `N` guest bytes, those read last.
 pub struct Window<const N: usize = 128> {
+    start: GuestAddr,
+    len: usize,
     bytes: [u8; N],
 }
 
 impl<const N: usize> Window<N> {
     /// An empty window.
-    pub fn new() -> Self {
+    pub const fn new() -> Self {
         const { assert!(N > MAX_INSN) };
-        Self { bytes: [0; N] }
+        Self { start: GuestAddr(0), len: 0, bytes: [0; N] }
     }
 
-    /// Decodes from `pc` on and hands each result to `step` until that returns `false`. The pc is the instruction's
-    /// `ip`, also for the two failures, after which `step` must return `false`.
+    /// The bytes from `pc` on, if as many as any instruction has are here.
+    #[inline]
+    pub(crate) fn held(&self, pc: GuestAddr) -> Option<&[u8]> {
+        let at = pc.0.wrapping_sub(self.start.0);
+        (at.saturating_add(MAX_INSN as u64) <= self.len as u64).then(|| &self.bytes[at as usize..self.len])
+    }
+
+    /// The bytes from `pc` on: fewer than an instruction's only if there are no more.
+    #[inline]
+    pub(crate) fn read(&mut self, code: &dyn CodeReader, pc: GuestAddr) -> &[u8] {
+        if self.held(pc).is_none() {
+            (self.start, self.len) = (pc, code.read_run(pc, &mut self.bytes));
+        }
+        &self.bytes[(pc.0 - self.start.0) as usize..self.len]
+    }
+
+    /// Decodes the instruction at `pc`, which is its `ip`, also for the two failures.
+    #[inline]
+    pub fn decode(&mut self, code: &dyn CodeReader, pc: GuestAddr, insn: &mut Instruction) -> Decoded {
+        let bytes = self.read(code, pc);
+        if plain::decode(bytes, pc.0, insn) { Decoded::Insn } else { decode_any(bytes, pc, insn) }
+    }
+
+    /// Decodes what stands from `pc` on now, and hands each result to `step` until that returns `false`, as it must after a failure.
     pub fn walk(&mut self, code: &dyn CodeReader, pc: GuestAddr, mut step: impl FnMut(Decoded, &Instruction) -> bool) {
-        let mut insn = Instruction::default();
-        let mut at = pc.0;
+        let (mut at, mut insn) = (pc, Instruction::default());
+        self.len = 0;
         loop {
-            let len = code.read_run(GuestAddr(at), &mut self.bytes);
-            let (bytes, mut offset, mut decoder) = (&self.bytes[..len], 0, None);
-            loop {
-                let ip = at.wrapping_add(offset as u64);
-                let what = if plain::decode(&bytes[offset..], ip, &mut insn) {
-                    Decoded::Insn
-                } else if offset > 0 && len - offset < MAX_INSN {
-                    // Perhaps it is only cut off.
-                    at = ip;
-                    break;
-                } else {
-                    let decoder = decoder.get_or_insert_with(|| Decoder::with_ip(64, bytes, at, DecoderOptions::NONE));
-                    decoder.set_ip(ip);
-                    decoder.set_position(offset).expect("inside the bytes");
-                    decoder.decode_out(&mut insn);
-                    outcome(decoder, &insn)
-                };
-                if what == Decoded::Unfetchable && ip != at {
-                    at = ip;
-                    break;
-                }
-                if !step(what, &insn) {
-                    return;
-                }
-                offset += insn.len();
+            let what = self.decode(code, at, &mut insn);
+            if !step(what, &insn) {
+                return;
             }
+            at = at.wrapping_add(insn.len() as u64);
         }
     }
 
-    /// Decodes the one instruction at `pc`.
+    /// Decodes the one instruction that stands at `pc` now.
     pub fn one(&mut self, code: &dyn CodeReader, pc: GuestAddr) -> (Decoded, Instruction) {
-        let mut out = (Decoded::Unfetchable, Instruction::default());
-        self.walk(code, pc, |what, insn| {
-            out = (what, *insn);
-            false
-        });
-        out
+        let mut insn = Instruction::default();
+        self.len = 0;
+        (self.decode(code, pc, &mut insn), insn)
     }
 }
 
@@ -129,6 +129,15 @@ impl<const N: usize> Default for Window<N> {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// By iced-x86: `bytes` are those at `pc`.
+#[cold]
+#[inline(never)]
+fn decode_any(bytes: &[u8], pc: GuestAddr, insn: &mut Instruction) -> Decoded {
+    let mut decoder = Decoder::with_ip(64, bytes, pc.0, DecoderOptions::NONE);
+    decoder.decode_out(insn);
+    outcome(&decoder, insn)
 }
 
 fn outcome(decoder: &Decoder<'_>, insn: &Instruction) -> Decoded {

@@ -13,7 +13,7 @@ use super::flags::FlagSet;
 use super::flow::{Live, Run, UNKNOWN};
 use super::glance::{Glance, Next, glance};
 use super::{Insn, LiftOptions};
-use crate::decode::{CodeReader, MAX_INSN};
+use crate::decode::{CodeReader, Window};
 use crate::plain;
 use calque_ir::GuestAddr;
 use iced_x86::{
@@ -25,19 +25,22 @@ use std::cell::Cell;
 const DEPTH: u32 = 24;
 
 /// The flags that may be read from `pc` on before they are overwritten.
-pub(super) fn live_at(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) -> Live {
-    Ahead::new(code, opts).live_at(pc, DEPTH)
+pub(super) fn live_at(code: &dyn CodeReader, near: &Near, pc: GuestAddr, opts: &LiftOptions) -> Live {
+    Ahead::new(code, near, opts).live_at(pc, DEPTH)
 }
 
 /// The same for the target of a call.
-pub(super) fn live_at_call(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) -> Live {
-    Ahead::new(code, opts).live_at_call(pc, DEPTH)
+pub(super) fn live_at_call(code: &dyn CodeReader, near: &Near, pc: GuestAddr, opts: &LiftOptions) -> Live {
+    Ahead::new(code, near, opts).live_at_call(pc, DEPTH)
 }
+
+/// Nothing has been read yet.
+pub(super) const NOTHING: &Near = &Near::new();
 
 /// Whether code at `pc` may be arrived at with the flags deferred: nothing reads them before they are all overwritten, or left to an
 /// unknown place as they are.
 pub fn takes_deferred(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) -> bool {
-    Ahead::new(code, opts).live_at(pc, DEPTH).read.is_empty()
+    live_at(code, NOTHING, pc, opts).read.is_empty()
 }
 
 /// What look-aheads have found, by the place. Good as long as the bytes that they read are what they were.
@@ -72,37 +75,31 @@ impl FlagMemo {
     }
 }
 
+/// What the lifter has read of the block that looks ahead: what follows is often among it.
+pub(super) type Near = Window<64>;
+
 struct Ahead<'a> {
     code: &'a dyn CodeReader,
     opts: &'a LiftOptions,
-    bytes: Bytes,
+    near: &'a Near,
+    /// Of what is farther away.
+    far: Window<32>,
     /// Something was left out because it lies too deep.
     cut: bool,
 }
 
-/// Bytes that have been read: the path's next instructions are often among them.
-struct Bytes {
-    start: GuestAddr,
-    len: usize,
-    bytes: [u8; 32],
-}
-
-impl Bytes {
-    /// What has been read from `pc` on; at least an instruction's bytes, if there are so many.
-    fn from(&mut self, code: &dyn CodeReader, pc: GuestAddr) -> &[u8] {
-        let known = pc.0.wrapping_sub(self.start.0);
-        if known.saturating_add(MAX_INSN as u64) > self.len as u64 {
-            (self.start, self.len) = (pc, code.read_run(pc, &mut self.bytes));
-            return &self.bytes[..self.len];
-        }
-        &self.bytes[known as usize..self.len]
-    }
-}
-
 impl<'a> Ahead<'a> {
-    fn new(code: &'a dyn CodeReader, opts: &'a LiftOptions) -> Self {
-        let bytes = Bytes { start: GuestAddr(0), len: 0, bytes: [0; 32] };
-        Self { code, opts, bytes, cut: false }
+    fn new(code: &'a dyn CodeReader, near: &'a Near, opts: &'a LiftOptions) -> Self {
+        Self { code, opts, near, far: Window::new(), cut: false }
+    }
+
+    /// The bytes from `pc` on; at least an instruction's, if there are so many.
+    #[inline]
+    fn bytes(&mut self, pc: GuestAddr) -> &[u8] {
+        match self.near.held(pc) {
+            Some(bytes) => bytes,
+            None => self.far.read(self.code, pc),
+        }
     }
 
     /// Flags that are read on some path from `pc` before being overwritten, as far as `depth` instructions show. Those that live up to
@@ -158,9 +155,10 @@ impl<'a> Ahead<'a> {
 
     /// The instruction at `pc`, and whether a signal handler may look in front of it; `None` if nothing is known of what follows.
     fn at(&mut self, pc: GuestAddr) -> Option<(Glance, bool)> {
-        let bytes = self.bytes.from(self.code, pc);
-        if !self.opts.precise
-            && !self.opts.precise_floats
+        let (precise, precise_floats) = (self.opts.precise, self.opts.precise_floats);
+        let bytes = self.bytes(pc);
+        if !precise
+            && !precise_floats
             && let Some(known) = glance(bytes, pc)
         {
             return Some((known, false));
@@ -179,11 +177,12 @@ impl<'a> Ahead<'a> {
     fn live_at_call(&mut self, pc: GuestAddr, depth: u32) -> Live {
         const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
         const JMP_RIP: &[u8] = &[0xff, 0x25];
-        let bytes = self.bytes.from(self.code, pc);
+        let precise = self.opts.precise;
+        let bytes = self.bytes(pc);
         let jump = bytes.strip_prefix(ENDBR64).unwrap_or(bytes);
         // BND, or REX.W as padding.
         let jump = jump.strip_prefix(&[0xf2]).or(jump.strip_prefix(&[0x48])).unwrap_or(jump);
-        if jump.starts_with(JMP_RIP) && !self.opts.precise { Live::default() } else { self.live_at(pc, depth) }
+        if jump.starts_with(JMP_RIP) && !precise { Live::default() } else { self.live_at(pc, depth) }
     }
 }
 
@@ -284,19 +283,19 @@ pub(super) fn is_of_x87(i: &Insn) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode::Bytes;
+    use crate::decode::{Bytes, MAX_INSN};
 
     fn live(bytes: &[u8], precise: bool) -> FlagSet {
         let pc = GuestAddr(0x1000);
         let opts = LiftOptions { precise, ..LiftOptions::default() };
-        live_at(&Bytes { pc, bytes }, pc, &opts).all()
+        live_at(&Bytes { pc, bytes }, NOTHING, pc, &opts).all()
     }
 
     #[test]
     fn what_lives_up_to_a_return_is_unknown() {
         let at = |bytes: &[u8]| {
             let pc = GuestAddr(0x1000);
-            live_at(&Bytes { pc, bytes }, pc, &LiftOptions::default())
+            live_at(&Bytes { pc, bytes }, NOTHING, pc, &LiftOptions::default())
         };
         assert_eq!(at(&[0x5b, 0xc3]), UNKNOWN); // pop rbx; ret
         assert_eq!(at(&[0x48, 0xff, 0xc3, 0xc3]), Live::read(FlagSet::CF)); // inc rbx; ret
@@ -352,13 +351,13 @@ mod tests {
         let code =
             Remembered { code: Bytes { pc: start, bytes: &bytes }, flags: FlagMemo::default(), reads: Cell::new(0) };
         let opts = LiftOptions::default();
-        assert_eq!(live_at(&code, start, &opts).all(), FlagSet::ALL, "too far");
-        assert_eq!(live_at(&code, x, &opts).all(), FlagSet::NONE, "seen from here, it is near enough");
+        assert_eq!(live_at(&code, NOTHING, start, &opts).all(), FlagSet::ALL, "too far");
+        assert_eq!(live_at(&code, NOTHING, x, &opts).all(), FlagSet::NONE, "seen from here, it is near enough");
         let reads = code.reads.get();
-        assert_eq!(live_at(&code, x, &opts).all(), FlagSet::NONE);
+        assert_eq!(live_at(&code, NOTHING, x, &opts).all(), FlagSet::NONE);
         assert_eq!(code.reads.get(), reads);
         code.flags.clear();
-        assert_eq!(live_at(&code, x, &opts).all(), FlagSet::NONE);
+        assert_eq!(live_at(&code, NOTHING, x, &opts).all(), FlagSet::NONE);
         assert!(code.reads.get() > reads);
     }
 

@@ -49,7 +49,7 @@ pub fn lift_checked(code: &dyn CodeReader, pc: GuestAddr, constants: Constants, 
         compare(&mut l, &copy, &compared(&copy, constants));
     }
     l.b.exit(Exit::Goto(Target::Block(body)));
-    let end = l.lift_run(&mut Window::<128>::new(), pc, body, opts.block_insns, |_| false);
+    let end = l.lift_run(pc, body, opts.block_insns, |_| false);
     l.finish(vec![(pc, end)])
 }
 

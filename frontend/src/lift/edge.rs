@@ -17,6 +17,7 @@ use super::flow::Live;
 use super::operand::{Held, RegCache};
 use calque_ir::op::Effect;
 use calque_ir::{BlockId, Exit, Format, GuestAddr, Inst, Op, Reg, Target, Type, Value};
+use smallvec::SmallVec;
 
 /// How deep an operand's expression is computed again.
 const DEPTH: u32 = 3;
@@ -52,7 +53,7 @@ impl Lifter<'_> {
         // At once: putting what one side reads would say that nothing is deferred for the other.
         let unplanned = rest.iter().zip(&plans).filter(|(_, plan)| plan.is_none());
         self.put_flags(unplanned.fold(Live::default(), |all, (side, _)| all.or(*side)));
-        let mut edges = Vec::new();
+        let mut edges = SmallVec::<[_; 2]>::new();
         let mut exits = targets.map(Target::Pc);
         for side in 0..2 {
             if let (Some(plan), false) = (plans[side], rest[side].and(self.flags.dirty()).is_empty()) {

@@ -18,6 +18,7 @@ use super::Lifter;
 use super::flow::{self, Live};
 use calque_ir::deferred::{self, Setter};
 use calque_ir::{Cc, FloatCc, Op, Reg, Type, Value};
+use smallvec::SmallVec;
 
 /// A set of status flags: bit i is `Reg::STATUS[i]` (CF PF AF ZF SF OF).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -55,7 +56,12 @@ impl FlagSet {
     }
 
     pub(crate) fn iter(self) -> impl Iterator<Item = Flag> {
-        Flag::ALL.into_iter().filter(move |f| self.contains(*f))
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let flag = *Flag::ALL.get(rest.trailing_zeros() as usize)?;
+            rest &= rest - 1;
+            Some(flag)
+        })
     }
 }
 
@@ -119,19 +125,16 @@ impl Cond {
 
     /// The flags it reads.
     pub(crate) fn reads(self) -> FlagSet {
-        let sf_of = FlagSet::SF.or(FlagSet::OF);
-        match self.split().0 {
-            Cond::O => FlagSet::OF,
-            Cond::B => FlagSet::CF,
-            Cond::E => FlagSet::ZF,
-            Cond::Be => FlagSet::CF.or(FlagSet::ZF),
-            Cond::S => FlagSet::SF,
-            Cond::P => FlagSet::PF,
-            Cond::L => sf_of,
-            _ => sf_of.or(FlagSet::ZF),
-        }
+        READS[self as usize >> 1]
     }
 }
+
+/// The flags that a condition reads, by the upper three bits of its encoding.
+pub(super) static READS: [FlagSet; 8] = {
+    let sf_of = FlagSet::SF.or(FlagSet::OF);
+    let be = FlagSet::CF.or(FlagSet::ZF);
+    [FlagSet::OF, FlagSet::CF, FlagSet::ZF, be, FlagSet::SF, FlagSet::PF, sf_of, sf_of.or(FlagSet::ZF)]
+};
 
 /// What an instruction computed, as far as flags are concerned. `r` is the result, of the operation's width.
 #[derive(Clone, Copy, Debug)]
@@ -194,23 +197,12 @@ pub(crate) struct Flags {
     dirty: FlagSet,
     /// Whether the deferred flags' registers say what the flags are.
     deferred: bool,
-    recipes: Vec<(Recipe, Type)>,
+    recipes: SmallVec<[(Recipe, Type); 4]>,
     /// Sources that flags may still come from, where a recipe only counts sometimes.
     kept: Vec<[Source; 6]>,
 }
 
 impl Flags {
-    /// The same with the memory of another block's recipes.
-    pub(crate) fn reusing(mut recipes: Vec<(Recipe, Type)>) -> Flags {
-        recipes.clear();
-        Flags { recipes, ..Flags::default() }
-    }
-
-    /// Gives the memory back.
-    pub(crate) fn into_recipes(self) -> Vec<(Recipe, Type)> {
-        self.recipes
-    }
-
     /// All flags in their registers: the state at the start of a block.
     pub(crate) fn reset(&mut self) {
         self.sources = [Source::Stored; 6];
@@ -235,8 +227,10 @@ impl Flags {
     }
 
     fn set(&mut self, flags: FlagSet, source: Source) {
-        for f in flags.iter() {
-            self.sources[f as usize] = source;
+        if flags == FlagSet::ALL {
+            self.sources = [source; 6];
+        } else {
+            flags.iter().for_each(|f| self.sources[f as usize] = source);
         }
         self.dirty = match source {
             Source::Stored | Source::Undefined => self.dirty.without(flags),
@@ -284,12 +278,15 @@ impl Lifter<'_> {
     /// All status flags now come from `recipe`, whose operands have type `ty`.
     pub(crate) fn set_flags(&mut self, recipe: Recipe, ty: Type) {
         let (defined, undefined) = recipe.writes();
-        if defined.or(undefined) == FlagSet::ALL {
+        let written = defined.or(undefined);
+        if written == FlagSet::ALL {
             self.flags.recipes.clear();
         }
         let k = self.flags.push(recipe, ty);
-        self.flags.set(defined, Source::Recipe(k));
-        self.flags.set(undefined, Source::Undefined);
+        self.flags.set(written, Source::Recipe(k));
+        if !undefined.is_empty() {
+            self.flags.set(undefined, Source::Undefined);
+        }
     }
 
     /// Only `flags` come from `recipe`, the other status flags become undefined.

@@ -12,7 +12,7 @@
 //! could not defer again. That makes invariant 3 of `deferred.rs` hold.
 
 use super::LiftOptions;
-use super::ahead;
+use super::ahead::{self, NOTHING};
 use super::flags::FlagSet;
 use super::glance::{Glance, Next};
 use crate::decode::{CodeReader, Decoded, Window};
@@ -110,7 +110,7 @@ impl FlagFlow {
         let runs: Vec<(Run, Next)> =
             starts.iter().map(|&start| run(code, &mut window, start, &flow.live, opts)).collect();
         let mut meet = |pc| {
-            flow.live.entry(pc).or_insert_with(|| outside(ahead::live_at(code, pc, opts)));
+            flow.live.entry(pc).or_insert_with(|| outside(ahead::live_at(code, NOTHING, pc, opts)));
         };
         for (_, next) in &runs {
             match *next {
@@ -118,7 +118,7 @@ impl FlagFlow {
                 Next::Both(a, b) => [a, b].into_iter().for_each(&mut meet),
                 Next::Called(pc) if opts.enters_calls() && starts.contains(&pc) => {}
                 Next::Called(pc) => {
-                    flow.called.entry(pc).or_insert_with(|| outside(ahead::live_at_call(code, pc, opts)));
+                    flow.called.entry(pc).or_insert_with(|| outside(ahead::live_at_call(code, NOTHING, pc, opts)));
                 }
                 Next::Computed | Next::Outside | Next::Behind => {}
             }

@@ -4,7 +4,7 @@
 //! Only plain encodings are known here (SDM vol. 2 appendix A: moves, arithmetic, branches, the common SSE moves and arithmetic); for any other
 //! [`glance`] has no answer and the decoder is asked. A test compares all answers with the decoder's.
 
-use super::flags::FlagSet;
+use super::flags::{FlagSet, READS};
 use calque_ir::GuestAddr;
 
 /// An instruction's length and what it does to flags.
@@ -150,11 +150,6 @@ fn two_byte(bytes: &[u8], at: usize, op: u8, pc: GuestAddr, narrow: bool, repeat
 
 /// The flags that a condition reads: the low four bits of an opcode (SDM vol. 1 appendix B).
 fn condition(op: u8) -> FlagSet {
-    const READS: [FlagSet; 8] = {
-        let sf_of = FlagSet::SF.or(FlagSet::OF);
-        let be = FlagSet::CF.or(FlagSet::ZF);
-        [FlagSet::OF, FlagSet::CF, FlagSet::ZF, be, FlagSet::SF, FlagSet::PF, sf_of, sf_of.or(FlagSet::ZF)]
-    };
     READS[usize::from(op >> 1 & 7)]
 }
 

@@ -166,7 +166,6 @@ pub fn lift_block(code: &dyn CodeReader, pc: GuestAddr, opts: &LiftOptions) -> R
 #[derive(Default)]
 pub struct Lifted {
     b: Builder,
-    recipes: Vec<(flags::Recipe, Type)>,
 }
 
 impl Lifted {
@@ -177,15 +176,11 @@ impl Lifted {
         let insts = &mut self.b.region_mut().insts;
         if insts.capacity() == 0 {
             insts.reserve(64);
-            self.recipes.reserve(8);
         }
-        let flags = Flags::reusing(std::mem::take(&mut self.recipes));
-        let mut l = Lifter::with(&mut self.b, flags, code, opts);
+        let mut l = Lifter::new(&mut self.b, code, opts);
         let block = l.b.create_block(pc);
-        // A block is seldom longer.
-        let end = l.lift_run(&mut Window::<64>::new(), pc, block, opts.block_insns, |_| false);
-        self.recipes = l.flags.into_recipes();
-        self.b.region_mut().source.push((pc, (end.0 - pc.0) as u32));
+        let end = l.lift_run(pc, block, opts.block_insns, |_| false);
+        l.b.region_mut().source.push((pc, (end.0 - pc.0) as u32));
     }
 
     /// The block lifted last.
@@ -217,12 +212,16 @@ pub(crate) struct Lifter<'a> {
     pub(crate) regs: RegCache,
     pub(crate) flags: Flags,
     pub(crate) opts: &'a LiftOptions,
-    /// Of the options, what is asked of each instruction: whether faults show state, and whether something is counted.
+    /// Of the options, what is asked of each instruction: whether faults show state, whether something is counted, and whether more is to be
+    /// done than to lift it, these two or other.
     shows: bool,
     counts: bool,
+    attends: bool,
     /// Whether the open block computes with floats only if generated code can.
     guarded: bool,
     code: &'a dyn CodeReader,
+    /// The block's bytes; it is seldom longer.
+    window: ahead::Near,
     /// Which flags the region's blocks read; flags are deferred only where this is known.
     flow: Option<FlagFlow>,
     /// The instruction being lifted, and the one behind it.
@@ -242,21 +241,21 @@ struct Uncounted {
 }
 
 impl<'a> Lifter<'a> {
-    fn new(b: &'a mut Builder, code: &'a dyn CodeReader, opts: &'a LiftOptions) -> Self {
-        Self::with(b, Flags::default(), code, opts)
-    }
-
     #[inline(always)]
-    fn with(b: &'a mut Builder, flags: Flags, code: &'a dyn CodeReader, opts: &'a LiftOptions) -> Self {
+    fn new(b: &'a mut Builder, code: &'a dyn CodeReader, opts: &'a LiftOptions) -> Self {
+        let shows = opts.shows_faults() || opts.precise_floats;
+        let counts = opts.profile || opts.count;
         Self {
             b,
             regs: RegCache::default(),
-            flags,
+            flags: Flags::default(),
             opts,
-            shows: opts.shows_faults() || opts.precise_floats,
-            counts: opts.profile || opts.count,
+            shows,
+            counts,
+            attends: shows || counts || opts.guarded_floats || opts.end_at_stores,
             guarded: false,
             code,
+            window: Window::new(),
             flow: None,
             pc: GuestAddr(0),
             next: GuestAddr(0),
@@ -280,45 +279,66 @@ impl<'a> Lifter<'a> {
 
     /// Fills `block` with the instructions from `pc` to the first that transfers control, at most `limit`, stopping
     /// before the first for which `stop` holds. Yields the pc behind the last.
-    fn lift_run<const N: usize>(
+    fn lift_run(
         &mut self,
-        window: &mut Window<N>,
         pc: GuestAddr,
         block: BlockId,
         limit: u32,
         mut stop: impl FnMut(GuestAddr) -> bool,
     ) -> GuestAddr {
         self.open(block);
-        let (code, mut end, mut lifted) = (self.code, pc, 0);
-        window.walk(code, pc, |what, i| {
-            let at = GuestAddr(i.ip());
+        let (mut insn, mut at, mut lifted) = (Insn::default(), pc, 0);
+        loop {
+            let what = self.window.decode(self.code, at, &mut insn);
             if lifted > 0 && (lifted == limit || what == Decoded::Unfetchable || stop(at) || self.leaves_function(at)) {
                 self.go_on_at(at);
-                return false;
+                return at;
             }
-            self.lift_insn(what, i);
+            self.lift_insn(what, &insn);
             lifted += 1;
-            end = at.wrapping_add(i.len().max(1) as u64);
-            if self.opts.end_at_stores && check::stores(i) && self.b.current().is_some() {
-                self.go_on_at(end);
+            at = at.wrapping_add(insn.len().max(1) as u64);
+            if self.attends && self.b.current().is_some() {
+                self.attend_behind(&insn);
             }
-            self.b.current().is_some()
-        });
-        end
+            if self.b.current().is_none() {
+                return at;
+            }
+        }
     }
 
     #[inline(always)]
     fn lift_insn(&mut self, what: Decoded, i: &Insn) {
         self.pc = GuestAddr(i.ip());
         self.next = GuestAddr(i.next_ip());
+        // Before the mark: what is done there is of the instructions above.
+        if self.attends {
+            self.attend_before(i);
+        }
+        self.b.insn(self.pc, i.len() as u32);
+        if self.attends {
+            self.attend(i);
+        }
+        match what {
+            Decoded::Insn => table::lift(self, i),
+            Decoded::Invalid => self.fault(FaultKind::InvalidOpcode),
+            Decoded::Unfetchable => self.fault(FaultKind::Fetch),
+        }
+    }
+
+    /// What options ask for in front of an instruction.
+    #[inline(never)]
+    fn attend_before(&mut self, i: &Insn) {
         if self.opts.guarded_floats {
             self.guard_floats(i);
         }
-        // Before the mark: these `put`s are of the instructions above.
         if self.shows {
             self.show_before(i);
         }
-        self.b.insn(self.pc, i.len() as u32);
+    }
+
+    /// What they ask for before the instruction does anything.
+    #[inline(never)]
+    fn attend(&mut self, i: &Insn) {
         if self.counts {
             if goes_on_in_blocks(i) {
                 self.emit_count();
@@ -328,18 +348,20 @@ impl<'a> Lifter<'a> {
         if self.opts.precise_floats {
             self.check_mmx_first(i);
         }
-        match what {
-            Decoded::Insn => table::lift(self, i),
-            Decoded::Invalid => self.fault(FaultKind::InvalidOpcode),
-            Decoded::Unfetchable => self.fault(FaultKind::Fetch),
-        }
-        if self.counts && self.b.current().is_some() {
+    }
+
+    /// What they ask for behind an instruction that goes on with the next one.
+    #[inline(never)]
+    fn attend_behind(&mut self, i: &Insn) {
+        if self.counts {
             self.complete();
+        }
+        if self.opts.end_at_stores && check::stores(i) {
+            self.go_on_at(self.next);
         }
     }
 
     /// Puts the flags that a handler may look at, or go on with, if the instruction faults.
-    #[inline(never)]
     fn show_before(&mut self, i: &Insn) {
         if ahead::may_stop(i, self.opts) {
             self.show_flags();
@@ -486,12 +508,12 @@ impl<'a> Lifter<'a> {
     /// The flags that are live at a place that the open block may go on at.
     fn live_at(&self, pc: GuestAddr) -> Live {
         let known = self.flow.as_ref().and_then(|flow| flow.at(pc));
-        known.unwrap_or_else(|| self.outside(ahead::live_at(self.code, pc, self.opts)))
+        known.unwrap_or_else(|| self.outside(ahead::live_at(self.code, &self.window, pc, self.opts)))
     }
 
     fn live_at_call(&self, pc: GuestAddr) -> Live {
         let known = self.flow.as_ref().and_then(|flow| flow.at_call(pc));
-        known.unwrap_or_else(|| self.outside(ahead::live_at_call(self.code, pc, self.opts)))
+        known.unwrap_or_else(|| self.outside(ahead::live_at_call(self.code, &self.window, pc, self.opts)))
     }
 
     /// What the look-ahead says of a place outside. A single block may leave to it with deferred flags: whatever is there lets them through.

@@ -454,12 +454,26 @@ impl Lifter<'_> {
     }
 
     /// Reads an operand whose memory and immediate forms have type `ty`.
+    #[inline(always)]
     pub(crate) fn read_as(&mut self, i: &Insn, op: u32, ty: Type) -> Value {
         match i.op_kind(op) {
-            OpKind::Register => match Gpr::from_iced(i.op_register(op)) {
-                Some(r) => self.read_gpr(r),
-                None => self.read_special(i.op_register(op), ty),
-            },
+            OpKind::Register => self.read_register(i.op_register(op), ty),
+            _ => self.read_elsewhere(i, op, ty),
+        }
+    }
+
+    #[inline(never)]
+    fn read_register(&mut self, r: Register, ty: Type) -> Value {
+        match Gpr::from_iced(r) {
+            Some(r) => self.read_gpr(r),
+            None => self.read_special(r, ty),
+        }
+    }
+
+    /// The same of an operand that is in no register.
+    #[inline(never)]
+    fn read_elsewhere(&mut self, i: &Insn, op: u32, ty: Type) -> Value {
+        match i.op_kind(op) {
             OpKind::Memory => {
                 let m = self.addr(i);
                 self.b.load(ty, m)
@@ -469,18 +483,24 @@ impl Lifter<'_> {
     }
 
     /// Writes an integer operand. A store may fault: write memory before registers.
+    #[inline(always)]
     pub(crate) fn write(&mut self, i: &Insn, op: u32, v: Value) {
         match i.op_kind(op) {
-            OpKind::Register => {
-                let r = Gpr::from_iced(i.op_register(op)).expect("a general register");
-                self.write_gpr(r, v);
-            }
-            _ => {
-                let m = self.addr(i);
-                let ty = self.b.ty(v);
-                self.b.store(ty, m, v);
-            }
+            OpKind::Register => self.write_register(i.op_register(op), v),
+            _ => self.write_memory(i, v),
         }
+    }
+
+    #[inline(never)]
+    fn write_register(&mut self, r: Register, v: Value) {
+        self.write_gpr(Gpr::from_iced(r).expect("a general register"), v);
+    }
+
+    #[inline(never)]
+    fn write_memory(&mut self, i: &Insn, v: Value) {
+        let m = self.addr(i);
+        let ty = self.b.ty(v);
+        self.b.store(ty, m, v);
     }
 
     /// Replaces an operand by a function of its value: yields the old value and the new one.

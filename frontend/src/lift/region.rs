@@ -11,10 +11,11 @@
 //! 3. Only its entry may be code that the guest may not execute: nobody would notice that it becomes executable, so what leads there
 //!    leaves the region.
 
+use super::ahead::{self, NOTHING};
 use super::calls::{self, Calls};
 use super::flow::FlagFlow;
 use super::unroll::unroll;
-use super::{LiftOptions, Lifter, ahead};
+use super::{LiftOptions, Lifter};
 use crate::decode::{CodeReader, Decoded, Window};
 use calque_ir::{BlockId, Builder, Exit, GuestAddr, Region, Target};
 use hashbrown::HashMap;
@@ -107,13 +108,12 @@ pub fn lift_region(code: &dyn CodeReader, pc: GuestAddr, profile: &dyn Profile, 
         l.b.region_mut().flags_dead = flow.at(pc).is_some_and(|live| live.takes_deferred(opts));
         l.flow = Some(flow);
     }
-    let mut window = Window::<128>::new();
     let ids: HashMap<GuestAddr, BlockId> = starts.iter().map(|pc| (*pc, l.b.create_block(*pc))).collect();
     let runs = starts
         .iter()
         .map(|start| {
             let stop = |pc: GuestAddr| pc != *start && ids.contains_key(&pc);
-            (*start, l.lift_run(&mut window, *start, ids[start], opts.block_insns, stop))
+            (*start, l.lift_run(*start, ids[start], opts.block_insns, stop))
         })
         .collect();
     let mut region = l.finish(runs);
@@ -121,7 +121,7 @@ pub fn lift_region(code: &dyn CodeReader, pc: GuestAddr, profile: &dyn Profile, 
         link(&mut block.exit, &ids, opts);
     }
     if opts.enters_calls() {
-        calls::predict(&mut region, &ids, &targets, |pc| ahead::live_at(code, pc, opts).is_empty());
+        calls::predict(&mut region, &ids, &targets, |pc| ahead::live_at(code, NOTHING, pc, opts).is_empty());
     }
     unroll(&mut region);
     renumber(&mut region);
@@ -212,7 +212,7 @@ impl<'a> Discovery<'a> {
 
     /// Whether a computed jump to `pc` need not have any flags ready.
     pub(super) fn wants_no_flags(&self, pc: GuestAddr) -> bool {
-        ahead::live_at(self.code, pc, self.opts).is_empty()
+        ahead::live_at(self.code, NOTHING, pc, self.opts).is_empty()
     }
 
     /// Makes `pc` a block start; splits the block that it lies in by the way.

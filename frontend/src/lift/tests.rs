@@ -20,7 +20,7 @@ fn add_leaves_flags_to_whoever_asks() {
     // add rax,rbx; add rax,rbx; jmp to an xor that overwrites all flags
     let r = lift(&[0x48, 0x01, 0xd8, 0x48, 0x01, 0xd8, 0xeb, 0x00, 0x48, 0x31, 0xc0]);
     assert_eq!(ops(&r), [Op::Get, Op::Get, Op::Iadd, Op::Put, Op::Iadd, Op::Put]);
-    assert_eq!(r.source, [(PC, 8)]);
+    assert_eq!(r.source[..], [(PC, 8)]);
     assert_eq!(r.guest_insns, 3);
 }
 
@@ -120,7 +120,7 @@ fn regions_split_blocks_and_close_loops() {
     assert_eq!(r.blocks[5].exit, Exit::Goto(Target::Block(BlockId(6))));
     let puts = |block| r.block_insts(BlockId(block)).iter().filter(|i| i.op == Op::Put).count();
     assert_eq!((puts(1), puts(5)), (1, 3), "the loop puts EAX, the edge what the flags come from");
-    assert_eq!(r.source, [(PC, 9)]);
+    assert_eq!(r.source[..], [(PC, 9)]);
     assert_eq!(r.guest_insns, 5);
 }
 
@@ -143,14 +143,14 @@ fn small_functions_are_part_of_what_calls_them() {
     assert_eq!(flow.len(), 4, "the function is there once: {flow:?}");
     let calls = region.blocks.iter().filter(|b| matches!(b.exit, Exit::Call { target: Target::Block(_), .. }));
     assert_eq!(calls.count(), 2);
-    assert_eq!(region.source, [(PC, 15), (GuestAddr(PC.0 + 16), 3)]);
+    assert_eq!(region.source[..], [(PC, 15), (GuestAddr(PC.0 + 16), 3)]);
     for alone in [
         LiftOptions { into_calls: false, ..LiftOptions::default() },
         LiftOptions { precise: true, ..LiftOptions::default() },
         LiftOptions { profile: true, ..LiftOptions::default() },
     ] {
         let region = lift_region(&code, PC, &EveryBlock, &alone);
-        assert_eq!((region.predicted.len(), region.source), (0, vec![(PC, 5)]), "{alone:?}");
+        assert_eq!((region.predicted.len(), &region.source[..]), (0, &[(PC, 5)][..]), "{alone:?}");
     }
 }
 
@@ -159,7 +159,7 @@ fn no_return_is_predicted_where_flags_are_wanted() {
     // 0: call 7  5: setb al  8: ret    9: inc eax  b: ret
     let bytes = [0xe8, 4, 0, 0, 0, 0x0f, 0x92, 0xc0, 0xc3, 0xff, 0xc0, 0xc3];
     let region = lift_region(&Bytes { pc: PC, bytes: &bytes }, PC, &EveryBlock, &LiftOptions::default());
-    assert_eq!((region.predicted, region.source), (vec![], vec![(PC, 5)]));
+    assert_eq!((&region.predicted[..], &region.source[..]), (&[][..], &[(PC, 5)][..]));
 }
 
 #[test]
@@ -342,5 +342,5 @@ fn a_function_that_is_not_taken_in_leaves_nothing_behind() {
         }
     }
     let region = lift_region(&Bytes { pc: PC, bytes: &bytes }, PC, &Stub, &LiftOptions::default());
-    assert_eq!(region.source, [(PC, 0x15)], "what never returns is no part of it");
+    assert_eq!(region.source[..], [(PC, 0x15)], "what never returns is no part of it");
 }
