@@ -288,7 +288,7 @@ fn finish(
         exits,
         pcs,
         accesses,
-        source: region.source.clone(),
+        source: region.source.to_vec(),
         guest_insns: region.guest_insns,
         flags_at_entry: if region.flags_dead { FlagsAtEntry::Dead } else { FlagsAtEntry::Wanted },
     }))

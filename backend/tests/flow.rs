@@ -21,7 +21,7 @@ fn block(pc: u64, body: impl FnOnce(&mut Builder) -> Exit) -> Region {
     let exit = body(&mut b);
     b.exit(exit);
     let mut region = b.finish();
-    region.source = vec![(GuestAddr(pc), 4)];
+    region.source = [(GuestAddr(pc), 4)].into();
     region
 }
 

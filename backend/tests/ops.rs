@@ -109,7 +109,7 @@ fn in_region(name: String, body: impl FnOnce(&mut Builder)) -> (String, Region) 
     body(&mut b);
     b.exit(Exit::Goto(Target::Pc(NEXT)));
     let mut region = b.finish();
-    region.source = vec![(PC, 4)];
+    region.source = [(PC, 4)].into();
     (name, region)
 }
 

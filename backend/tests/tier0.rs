@@ -30,7 +30,7 @@ fn step(pc: u64, exit: impl FnOnce(&mut Builder) -> Exit) -> Region {
     let exit = exit(&mut b);
     b.exit(exit);
     let mut region = b.finish();
-    region.source = vec![(GuestAddr(pc), 4)];
+    region.source = [(GuestAddr(pc), 4)].into();
     region
 }
 

@@ -44,6 +44,6 @@ pub use builder::Builder;
 pub use helper::Helper;
 pub use op::{Format, Op};
 pub use reg::Reg;
-pub use region::{Block, BlockId, Cc, Exit, FaultKind, FloatCc, Inst, Mem, Region, RmwOp, Target, Value};
+pub use region::{Block, BlockId, Body, Cc, Exit, FaultKind, FloatCc, Inst, Mem, Region, RmwOp, Target, Value};
 pub use state::CpuState;
 pub use types::Type;

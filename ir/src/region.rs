@@ -12,6 +12,7 @@
 use crate::addr::GuestAddr;
 use crate::op::{Format, Op};
 use crate::types::Type;
+use smallvec::SmallVec;
 
 /// A value: index of its defining instruction in `Region::insts`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -417,7 +418,7 @@ impl Exit {
 }
 
 /// A straight line of instructions with one exit.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Block {
     /// Guest pc of the first instruction; blocks inside one guest instruction (REP) share its pc.
     pub pc: GuestAddr,
@@ -427,6 +428,9 @@ pub struct Block {
     pub exit: Exit,
 }
 
+/// Ranges of guest bytes, as (start, length). Nearly all regions are blocks, which have one.
+pub type Source = SmallVec<[(GuestAddr, u32); 1]>;
+
 /// A unit of translation. Block 0 is the entry.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Region {
@@ -434,8 +438,8 @@ pub struct Region {
     pub insts: Vec<Inst>,
     /// 128-bit constants, low word first.
     pub pool: Vec<[u64; 2]>,
-    /// The guest bytes that were translated, as (start, length): what invalidation looks at. Sorted, disjoint.
-    pub source: Vec<(GuestAddr, u32)>,
+    /// The guest bytes that were translated: what invalidation looks at. Sorted, disjoint.
+    pub source: Source,
     /// Where computed exits are likely to lead within the region, as (block that ends in one, block), ascending by the first and
     /// likelier ones before others: if the computed pc is the second block's, execution may go on there. Status flags are dead there
     /// and need not be ready.
@@ -447,7 +451,30 @@ pub struct Region {
     pub flags_dead: bool,
 }
 
+/// What of a region runs, wherever it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Body<'a> {
+    pub blocks: &'a [Block],
+    pub insts: &'a [Inst],
+    pub pool: &'a [[u64; 2]],
+    pub predicted: &'a [(BlockId, BlockId)],
+}
+
+impl<'a> Body<'a> {
+    /// As [`Region::predicted_of`].
+    pub fn predicted_of(self, block: BlockId) -> impl Iterator<Item = BlockId> + Clone + use<'a> {
+        let first = self.predicted.partition_point(|(from, _)| *from < block);
+        self.predicted[first..].iter().take_while(move |(from, _)| *from == block).map(|(_, to)| *to)
+    }
+}
+
 impl Region {
+    /// What of it runs.
+    #[inline]
+    pub fn body(&self) -> Body<'_> {
+        Body { blocks: &self.blocks, insts: &self.insts, pool: &self.pool, predicted: &self.predicted }
+    }
+
     /// Guest pc of the entry.
     #[inline]
     pub fn pc(&self) -> GuestAddr {
@@ -462,8 +489,7 @@ impl Region {
 
     /// The blocks of the region that a block's computed exit is likely to lead to.
     pub fn predicted_of(&self, block: BlockId) -> impl Iterator<Item = BlockId> + Clone {
-        let first = self.predicted.partition_point(|(from, _)| *from < block);
-        self.predicted[first..].iter().take_while(move |(from, _)| *from == block).map(|(_, to)| *to)
+        self.body().predicted_of(block)
     }
 
     /// The blocks of the region that a block may lead to, in order.

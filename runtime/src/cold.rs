@@ -33,7 +33,8 @@ use calque_backend::{
 };
 use calque_frontend::lift;
 use calque_frontend::{LiftOptions, Lifted};
-use calque_ir::{GuestAddr, Region, pass};
+use calque_ir::{Block, Body, GuestAddr, Inst, Region, pass};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -111,18 +112,27 @@ impl ColdMaker {
 struct FirstRuns {
     /// A bit for each pc's hash: places that share one are taken for visited.
     visited: Vec<u64>,
-    /// Blocks that were lifted, each at its pc's place.
-    kept: Vec<FirstRun>,
+    /// Which of the blocks kept was lifted at each place last, counted from 1; 0 for none.
+    places: Vec<u32>,
+    /// The blocks kept, with what they are made of in the next three, one behind the other: a block by itself would cost more to find room for than
+    /// to lift. Where there is no more room, all are forgotten.
+    kept: Vec<Kept>,
+    blocks: Vec<Block>,
+    insts: Vec<Inst>,
+    pool: Vec<[u64; 2]>,
 }
 
 /// A block lifted for its first run.
-#[derive(Default)]
-struct FirstRun {
-    lifted: Lifted,
-    /// Where it was lifted, and in which epoch of the code: each invalidation begins another.
+struct Kept {
+    /// Where it was lifted, and in which epoch of the code: each invalidation begins another. None once it has been taken.
     from: Option<(GuestAddr, u64)>,
     /// How often it has run.
     runs: u32,
+    source: (GuestAddr, u32),
+    guest_insns: u32,
+    blocks: Range<u32>,
+    insts: Range<u32>,
+    pool: Range<u32>,
 }
 
 /// Runs of a kept block before it is emitted: of hello's blocks that run again, six tenths run at most so often.
@@ -133,23 +143,29 @@ const RUNS: u32 = 4;
 enum Arrival {
     /// Lift and run it.
     First,
-    /// Run what is kept.
-    Again,
+    /// Run the block kept of this number.
+    Again(usize),
     /// Emit it.
     Enough,
 }
 
-impl Default for FirstRuns {
-    fn default() -> Self {
-        Self { visited: vec![0; VISITED / 64], kept: std::iter::repeat_with(FirstRun::default).take(KEPT).collect() }
-    }
-}
+/// Room for operations of the blocks kept: 4,000 of usual ones. With a quarter, bash's start-up takes 5 % more.
+const INSTS: usize = 1 << 16;
 
-/// Blocks kept, a power of two. Each takes 1 to 2 KiB; with 64, what python's start-up lifts again takes as much as its first runs save.
-const KEPT: usize = 512;
+/// Places that are told apart, a power of two.
+const PLACES: usize = 1 << 13;
 
 /// Bits for places visited, a power of two: large programs have some ten thousand blocks.
 const VISITED: usize = 1 << 18;
+
+impl Default for FirstRuns {
+    fn default() -> Self {
+        let (visited, places) = (vec![0; VISITED / 64], vec![0; PLACES]);
+        // Memory that costs nothing until it is used.
+        let insts = Vec::with_capacity(INSTS);
+        Self { visited, places, kept: Vec::new(), blocks: Vec::new(), insts, pool: Vec::new() }
+    }
+}
 
 impl FirstRuns {
     /// Whether this is the first visit.
@@ -164,30 +180,86 @@ impl FirstRuns {
     /// What an arrival at `pc` calls for in this epoch.
     fn arrive(&mut self, pc: GuestAddr, epoch: u64) -> Arrival {
         let first = self.visit(pc);
-        let run = self.place(pc);
-        let kept = run.from == Some((pc, epoch));
-        match kept {
-            true if run.runs < RUNS => Arrival::Again,
-            false if first => Arrival::First,
+        match self.find(pc, epoch) {
+            Some(n) if self.kept[n].runs < RUNS => Arrival::Again(n),
+            None if first => Arrival::First,
             _ => Arrival::Enough,
         }
     }
 
-    /// The place of the block at `pc`.
-    fn place(&mut self, pc: GuestAddr) -> &mut FirstRun {
-        &mut self.kept[(pc.0 ^ pc.0 >> 8) as usize % KEPT]
+    /// The number of the block that was lifted at `pc` in this epoch, if it is still kept.
+    fn find(&self, pc: GuestAddr, epoch: u64) -> Option<usize> {
+        let n = self.places[place(pc)].checked_sub(1)? as usize;
+        (self.kept.get(n)?.from == Some((pc, epoch))).then_some(n)
     }
 
-    /// Puts the block that was lifted at `pc` in this epoch into `lifted`, if it is still there.
-    fn take(&mut self, pc: GuestAddr, epoch: u64, lifted: &mut Lifted) -> bool {
-        let kept = self.place(pc);
-        let found = kept.from == Some((pc, epoch));
-        if found {
-            kept.from = None;
-            std::mem::swap(&mut kept.lifted, lifted);
+    /// Keeps the block that has been lifted at `pc` in this epoch, and is about to run.
+    fn keep(&mut self, pc: GuestAddr, epoch: u64, region: &Region) {
+        let &[source] = &region.source[..] else { return };
+        if self.insts.len() + region.insts.len() > INSTS {
+            self.forget();
         }
-        found
+        let (from, guest_insns) = (Some((pc, epoch)), region.guest_insns);
+        let blocks = append(&mut self.blocks, &region.blocks);
+        let insts = append(&mut self.insts, &region.insts);
+        let pool = append(&mut self.pool, &region.pool);
+        self.kept.push(Kept { from, runs: 1, source, guest_insns, blocks, insts, pool });
+        self.places[place(pc)] = self.kept.len() as u32;
     }
+
+    fn forget(&mut self) {
+        self.places.fill(0);
+        self.kept.clear();
+        self.blocks.clear();
+        self.insts.clear();
+        self.pool.clear();
+    }
+
+    /// Block number `n`, which is about to run once more, and the number of its guest instructions.
+    fn again(&mut self, n: usize) -> (Body<'_>, u32) {
+        self.kept[n].runs += 1;
+        (self.body(n), self.kept[n].guest_insns)
+    }
+
+    fn body(&self, n: usize) -> Body<'_> {
+        let kept = &self.kept[n];
+        let (blocks, insts) = (part(&self.blocks, &kept.blocks), part(&self.insts, &kept.insts));
+        Body { blocks, insts, pool: part(&self.pool, &kept.pool), predicted: &[] }
+    }
+
+    /// Makes `region` the block that was lifted at `pc` in this epoch, if it is still kept, which it is no longer.
+    fn take(&mut self, pc: GuestAddr, epoch: u64, region: &mut Region) -> bool {
+        let Some(n) = self.find(pc, epoch) else { return false };
+        let Body { blocks, insts, pool, .. } = self.body(n);
+        region.blocks.clear();
+        region.blocks.extend_from_slice(blocks);
+        region.insts.clear();
+        region.insts.extend_from_slice(insts);
+        region.pool.clear();
+        region.pool.extend_from_slice(pool);
+        region.predicted.clear();
+        let kept = &mut self.kept[n];
+        region.source.clear();
+        region.source.push(kept.source);
+        (region.guest_insns, region.flags_dead) = (kept.guest_insns, false);
+        kept.from = None;
+        true
+    }
+}
+
+fn place(pc: GuestAddr) -> usize {
+    (pc.0 ^ pc.0 >> 13) as usize % PLACES
+}
+
+/// Puts `items` behind those of `all`; where they are.
+fn append<T: Copy>(all: &mut Vec<T>, items: &[T]) -> Range<u32> {
+    let start = all.len() as u32;
+    all.extend_from_slice(items);
+    start..all.len() as u32
+}
+
+fn part<'a, T>(all: &'a [T], range: &Range<u32>) -> &'a [T] {
+    &all[range.start as usize..range.end as usize]
 }
 
 impl Code {
@@ -200,47 +272,39 @@ impl Code {
 
     /// The block at `pc`, to be run by the interpreter right away; none if it is to be emitted, as it has run so before or somebody else
     /// has made code of it.
-    pub(crate) fn first_run<'m>(
-        &self,
-        process: &Process,
-        maker: &'m mut ColdMaker,
-        pc: GuestAddr,
-    ) -> Option<&'m Region> {
+    pub(crate) fn first_run<'m>(&self, process: &Process, maker: &'m mut ColdMaker, pc: GuestAddr) -> Option<Body<'m>> {
         if self.engine != Engine::Auto {
             return None;
         }
-        let ColdMaker { known, first_runs, now, .. } = maker;
+        let ColdMaker { lifted, known, first_runs, now, .. } = maker;
         let epoch = self.epoch();
-        let saved = self.saved.get().map(|saved| (saved, now.world(epoch, self)));
-        if saved.is_some_and(|(saved, world)| saved.knows(pc, world)) {
+        let (world, saved) = (now.world(epoch, self), self.saved.get());
+        if saved.is_some_and(|saved| saved.knows(pc, world)) {
             return None;
         }
-        let arrival = first_runs.arrive(pc, epoch);
-        if arrival == Arrival::Enough {
-            return None;
-        }
-        let run = first_runs.place(pc);
-        if arrival == Arrival::First {
-            let code = GuestCode::with(&process.mem, known.still(&process.mem, epoch));
-            // Only where there are several threads can somebody else have made code.
-            if self.is_ordered() && self.is_known(pc) || !code.may_run(pc) || !code.is_fixed() {
-                return None;
+        let (body, guest_insns) = match first_runs.arrive(pc, epoch) {
+            Arrival::Enough => return None,
+            Arrival::Again(n) => first_runs.again(n),
+            Arrival::First => {
+                let code = GuestCode::with(&process.mem, known.still(&process.mem, epoch));
+                // Only where there are several threads can somebody else have made code.
+                if self.is_ordered() && self.is_known(pc) || !code.may_run(pc) || !code.is_fixed() {
+                    return None;
+                }
+                code.lift_block(lifted, pc, &world.1.lift);
+                if !code.is_fixed() {
+                    return None;
+                }
+                first_runs.keep(pc, epoch, lifted.region());
+                if let Some(saved) = saved {
+                    saved.arrive(pc, world);
+                }
+                (lifted.region().body(), lifted.region().guest_insns)
             }
-            run.from = None;
-            code.lift_block(&mut run.lifted, pc, &self.emitted_options());
-            if !code.is_fixed() {
-                return None;
-            }
-            (run.from, run.runs) = (Some((pc, epoch)), 0);
-            if let Some((saved, world)) = saved {
-                saved.arrive(pc, world);
-            }
-        }
-        run.runs += 1;
-        let region = run.lifted.region();
+        };
         stats::add(&process.stats.first_runs, 1);
-        stats::add(&process.stats.first_run_insns, u64::from(region.guest_insns));
-        Some(region)
+        stats::add(&process.stats.first_run_insns, u64::from(guest_insns));
+        Some(body)
     }
 
     /// How to lift what is emitted.
@@ -279,11 +343,12 @@ impl Code {
         if !code.may_run(entry.pc) {
             return Some(Made::Unfetchable);
         }
+        let world = now.world(epoch, self);
         if let Some(saved) = self.saved.get() {
-            saved.arrive(entry.pc, now.world(epoch, self));
+            saved.arrive(entry.pc, world);
         }
-        if !(code.is_fixed() && first_runs.take(entry.pc, epoch, lifted)) {
-            code.lift_block(lifted, entry.pc, &self.emitted_options());
+        if !(code.is_fixed() && first_runs.take(entry.pc, epoch, lifted.region_mut())) {
+            code.lift_block(lifted, entry.pc, &world.1.lift);
         }
         self.mark_unaligned(lifted.region_mut());
         let region = lifted.region();
@@ -486,6 +551,7 @@ impl lift::Profile for Emittable<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use calque_frontend::decode::Bytes;
 
     #[test]
     fn a_place_is_visited_for_the_first_time_once() {
@@ -495,28 +561,54 @@ mod tests {
         assert!(!pcs.clone().any(|pc| runs.visit(pc)));
     }
 
+    /// A block of `insns` guest instructions.
+    fn lifted(pc: GuestAddr, insns: usize) -> Lifted {
+        let mut lifted = Lifted::default();
+        lifted.block(
+            &Bytes { pc, bytes: &[&vec![0x90; insns - 1][..], &[0xc3]].concat() },
+            pc,
+            &LiftOptions::default(),
+        );
+        lifted
+    }
+
     #[test]
     fn a_kept_block_runs_a_few_times() {
-        let mut runs = FirstRuns::default();
-        let pc = GuestAddr(0x40_1000);
+        let (mut runs, pc) = (FirstRuns::default(), GuestAddr(0x40_1000));
+        let block = lifted(pc, 3);
         assert_eq!(runs.arrive(pc, 5), Arrival::First);
+        runs.keep(pc, 5, block.region());
         for n in 1..=RUNS {
-            let place = runs.place(pc);
-            (place.from, place.runs) = (Some((pc, 5)), n);
-            assert_eq!(runs.arrive(pc, 5), if n < RUNS { Arrival::Again } else { Arrival::Enough });
+            assert_eq!(runs.arrive(pc, 5), if n < RUNS { Arrival::Again(0) } else { Arrival::Enough });
             assert_eq!(runs.arrive(pc, 6), Arrival::Enough, "it may have changed");
+            let (body, insns) = runs.again(0);
+            assert_eq!((body.insts, body.blocks, insns), (&block.region().insts[..], &block.region().blocks[..], 3));
         }
     }
 
     #[test]
     fn what_was_lifted_is_taken_once_and_only_if_nothing_changed() {
-        let (mut runs, mut lifted) = (FirstRuns::default(), Lifted::default());
-        let pc = GuestAddr(0x40_1000);
-        runs.place(pc).from = Some((pc, 5));
-        assert!(!runs.take(pc, 6, &mut lifted));
-        assert!(!runs.take(GuestAddr(pc.0 ^ 0x1_0100), 5, &mut lifted));
-        assert!(runs.take(pc, 5, &mut lifted));
-        assert!(!runs.take(pc, 5, &mut lifted));
+        let (mut runs, pc) = (FirstRuns::default(), GuestAddr(0x40_1000));
+        let (block, mut region) = (lifted(pc, 3), lifted(GuestAddr(0x50_0000), 7).take());
+        runs.keep(pc, 5, block.region());
+        assert!(!runs.take(pc, 6, &mut region));
+        assert!(!runs.take(GuestAddr(pc.0 ^ 0x100_1000), 5, &mut region));
+        assert!(runs.take(pc, 5, &mut region));
+        assert_eq!(&region, block.region());
+        assert!(!runs.take(pc, 5, &mut region));
+    }
+
+    #[test]
+    fn the_last_blocks_are_kept() {
+        let mut runs = FirstRuns::default();
+        let pcs: Vec<_> = (0..2000).map(|n| GuestAddr(0x40_0000 + 3 * n)).collect();
+        for &pc in &pcs {
+            runs.keep(pc, 5, lifted(pc, 60).region());
+        }
+        let kept = pcs.iter().map(|&pc| runs.find(pc, 5).is_some());
+        let first = kept.clone().position(|kept| kept).unwrap();
+        assert!(first > 0 && kept.skip(first).all(|kept| kept));
+        assert!(runs.insts.len() <= INSTS && runs.insts.capacity() == INSTS);
     }
 
     #[test]

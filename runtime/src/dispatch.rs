@@ -35,7 +35,7 @@ use calque_frontend::{LiftOptions, lift_block};
 use calque_ir::addr::GUEST_PAGE;
 use calque_ir::interp::{self, Frame, Next};
 use calque_ir::state::MXCSR_DAZ;
-use calque_ir::{CpuState, FaultKind, GuestAddr, Region};
+use calque_ir::{Body, CpuState, FaultKind, GuestAddr};
 use std::ptr::null;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -492,9 +492,9 @@ impl Thread {
     fn try_out(&mut self, pc: GuestAddr, compiled: bool) -> Option<Option<Event>> {
         let Thread { exec, cpu, process, .. } = self;
         let maker = exec.maker.as_mut().filter(|_| compiled)?;
-        let region = process.code.first_run(process, maker, pc)?;
+        let body = process.code.first_run(process, maker, pc)?;
         (exec.last_exit, exec.sampled) = (LastExit::None, 0);
-        Some(run_region(cpu, process, region, &mut exec.frame))
+        Some(run_body(cpu, process, body, &mut exec.frame))
     }
 
     /// Whether a trap of this kind says that the translation of what is at RIP is not good any more: a checked block has found other bytes;
@@ -699,18 +699,18 @@ pub(crate) fn interpret(
     frame: &mut Frame,
     warm: &mut bool,
 ) -> Option<Event> {
-    let event = run_region(cpu, process, &block.region, frame);
+    let event = run_body(cpu, process, block.region.body(), frame);
     if event.is_none() {
         *warm = block.warms(GuestAddr(cpu.rip));
     }
     event
 }
 
-/// Runs a region in the interpreter; `None` goes on at RIP.
+/// Runs a region's body in the interpreter; `None` goes on at RIP.
 #[inline]
-fn run_region(cpu: &mut CpuState, process: &Process, region: &Region, frame: &mut Frame) -> Option<Event> {
+fn run_body(cpu: &mut CpuState, process: &Process, body: Body<'_>, frame: &mut Frame) -> Option<Event> {
     let mut memory = GuestMemory { ordered: process.code.is_ordered() };
-    match interp::run(region, cpu, &mut memory, frame) {
+    match interp::run_body(body, cpu, &mut memory, frame) {
         Ok(Next::Pc(next)) => {
             cpu.rip = next.0;
             None

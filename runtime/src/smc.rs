@@ -150,6 +150,7 @@ impl<'a> GuestCode<'a> {
     }
 
     /// Reads within the page of `pc`.
+    #[inline(always)]
     fn read_page(&self, pc: GuestAddr, buf: &mut [u8]) -> usize {
         let len = buf.len().min((GUEST_PAGE - pc.0 % GUEST_PAGE) as usize);
         let kind = self.mark(pc).filter(|_| access::read_bytes(pc, &mut buf[..len]).is_ok());
@@ -163,6 +164,13 @@ impl<'a> GuestCode<'a> {
             self.ranges.borrow_mut().push((pc, len as u32));
         }
         len
+    }
+
+    /// Goes on behind the bytes of `buf` that the page of `pc` has had, as far as one instruction reaches; how many there are then.
+    #[cold]
+    fn read_on(&self, pc: GuestAddr, first: usize, buf: &mut [u8]) -> usize {
+        let end = buf.len().min(MAX_INSN);
+        first + self.read_page(pc.wrapping_add(first as u64), &mut buf[first..end])
     }
 
     /// Reads as [`CodeReader::read_run`] does, but nothing of checked pages.
@@ -194,12 +202,13 @@ impl<'a> GuestCode<'a> {
             let block_insns = LiftOptions::default().block_insns;
             return lifted.set(lift_checked(self, pc, self.constants, &LiftOptions { block_insns, ..*options }));
         }
-        let writable = kind == Some(CodePage::Writable);
-        let options = LiftOptions { end_at_stores: writable, ..*options };
-        lifted.block(self, pc, &options);
+        match kind {
+            Some(CodePage::Writable) => lifted.block(self, pc, &LiftOptions { end_at_stores: true, ..*options }),
+            _ => lifted.block(self, pc, options),
+        }
         // Over a page's edge into a checked one.
         if self.worst.get() == CodePage::Checked {
-            lifted.set(lift_checked(self, pc, self.constants, &options));
+            lifted.set(lift_checked(self, pc, self.constants, options));
         }
         lifted.region_mut()
     }
@@ -265,7 +274,7 @@ impl<'a> GuestCode<'a> {
         if self.is_fixed() {
             return Origin::default();
         }
-        let mut ranges = region.source.clone();
+        let mut ranges = region.source.to_vec();
         ranges.extend(self.ranges.take());
         join(&mut ranges);
         let copy = |&(start, len): &(GuestAddr, u32)| Copied { start, bytes: read(start, len) };
@@ -371,8 +380,7 @@ impl CodeReader for GuestCode<'_> {
         if first == 0 || first >= MAX_INSN || first == buf.len() {
             return first;
         }
-        let end = buf.len().min(MAX_INSN);
-        first + self.read_page(pc.wrapping_add(first as u64), &mut buf[first..end])
+        self.read_on(pc, first, buf)
     }
 }
 

@@ -102,7 +102,7 @@ pub(crate) struct ColdBlock {
 impl ColdBlock {
     pub(crate) fn new(mut region: Region) -> Self {
         // There are many, most run a few times: no spare room, and no ranges that `Pages` has got already.
-        region.source = Vec::new();
+        region.source.clear();
         region.blocks.shrink_to_fit();
         region.insts.shrink_to_fit();
         region.pool.shrink_to_fit();

@@ -102,7 +102,7 @@ mod tests {
         let mut lifted = false;
         let stayed = trial.stayed(|pc| {
             lifted = true;
-            Region { source: vec![(pc, 0x20), (GuestAddr(0x9000), 8)], ..Region::default() }
+            Region { source: [(pc, 0x20), (GuestAddr(0x9000), 8)].into_iter().collect(), ..Region::default() }
         });
         (stayed, lifted)
     }

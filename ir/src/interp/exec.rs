@@ -9,7 +9,7 @@ use super::{Host, int, vector};
 use crate::helper::{Helper, HelperEffect};
 use crate::op::Op;
 use crate::reg::{Reg, RegKind};
-use crate::region::{Cc, FaultKind, FloatCc, Inst, Region, Value};
+use crate::region::{Cc, FaultKind, FloatCc, Inst, Value};
 use crate::rounding::Rounding;
 use crate::sse::{Arith, BEFORE, Fp, Precision, Signaling};
 use crate::state::{CpuState, V128};
@@ -36,7 +36,7 @@ const FLAGS: u32 = 0x3f;
 
 /// A block on its way, without the state that it works on.
 pub(super) struct Code<'a> {
-    pub region: &'a Region,
+    pub pool: &'a [[u64; 2]],
     /// Number of the first instruction: values are numbered from there.
     pub start: u32,
     pub insts: &'a [Inst],
@@ -70,7 +70,7 @@ impl Code<'_> {
 
     #[inline(always)]
     fn constant(&self, inst: &Inst, n: usize) -> V128 {
-        self.region.pool[inst.args[n] as usize]
+        self.pool[inst.args[n] as usize]
     }
 }
 
@@ -484,7 +484,7 @@ fn trap(code: &Code<'_>, slots: &mut [V128], cpu: &mut CpuState, mut floats: Flo
     let mut from = at;
     while from < end {
         // Re-runs the operation that trapped, too: its result is needed further on. What stops is left out.
-        let rest = Code { region: code.region, start: code.start, insts: &code.insts[..end] };
+        let rest = Code { pool: code.pool, start: code.start, insts: &code.insts[..end] };
         match run_from(&rest, &mut slots[..end], &mut shadow, &mut super::NoHost, from, true) {
             Ok(()) => break,
             Err((stopped, _)) => from = stopped + 1,

@@ -23,7 +23,7 @@ mod vector;
 use crate::addr::GuestAddr;
 use crate::helper::Helper;
 use crate::op::Op;
-use crate::region::{Block, BlockId, Exit, FaultKind, Inst, Region, RmwOp, Target, Value};
+use crate::region::{Block, BlockId, Body, Exit, FaultKind, Inst, Region, RmwOp, Target, Value};
 use crate::state::{CpuState, V128};
 use crate::types::Type;
 use exec::{Code, Stop, run_block};
@@ -109,27 +109,37 @@ pub fn run<H: Host>(
     host: &mut H,
     frame: &mut Frame,
 ) -> Result<Next, Trap<H::Fault>> {
-    let next = run_blocks(region, cpu, host, frame);
+    run_body(region.body(), cpu, host, frame)
+}
+
+/// The same of a region's body.
+pub fn run_body<H: Host>(
+    body: Body<'_>,
+    cpu: &mut CpuState,
+    host: &mut H,
+    frame: &mut Frame,
+) -> Result<Next, Trap<H::Fault>> {
+    let next = run_blocks(body, cpu, host, frame);
     cpu.settle_flags();
     next
 }
 
 #[inline]
 fn run_blocks<H: Host>(
-    region: &Region,
+    body: Body<'_>,
     cpu: &mut CpuState,
     host: &mut H,
     frame: &mut Frame,
 ) -> Result<Next, Trap<H::Fault>> {
     let mut id = BlockId(0);
     loop {
-        let block = &region.blocks[id.0 as usize];
-        let insts = &region.insts[block.start as usize..block.end as usize];
+        let block = &body.blocks[id.0 as usize];
+        let insts = &body.insts[block.start as usize..block.end as usize];
         if frame.slots.len() < insts.len() {
             frame.slots.resize(insts.len().next_power_of_two(), [0, 0]);
         }
         let slots = &mut frame.slots[..insts.len()];
-        let code = Code { region, start: block.start, insts };
+        let code = Code { pool: body.pool, start: block.start, insts };
         if let Err((at, stop)) = run_block(&code, slots, cpu, host) {
             let pc = insn_pc(block, insts, at);
             return match stop {
@@ -149,7 +159,7 @@ fn run_blocks<H: Host>(
             }
             Exit::Indirect(v) | Exit::Return(v) | Exit::CallIndirect { target: v, .. } => {
                 let pc = GuestAddr(value(v));
-                let predicted = region.predicted_of(id).find(|to| region.blocks[to.0 as usize].pc == pc);
+                let predicted = body.predicted_of(id).find(|to| body.blocks[to.0 as usize].pc == pc);
                 predicted.map_or(Target::Pc(pc), Target::Block)
             }
             Exit::Syscall { next } => return Ok(Next::Syscall { next }),
@@ -160,7 +170,7 @@ fn run_blocks<H: Host>(
             Target::Pc(pc) => return Ok(Next::Pc(pc)),
             Target::Block(to) => {
                 if to <= id && cpu.rt.interrupt.load(Ordering::Relaxed) != 0 {
-                    return Ok(Next::Pc(region.blocks[to.0 as usize].pc));
+                    return Ok(Next::Pc(body.blocks[to.0 as usize].pc));
                 }
                 id = to;
             }
@@ -180,7 +190,7 @@ pub(crate) fn fold(cpu: &mut CpuState, args: &[Inst], op: Inst) -> u64 {
     insts[..args.len()].copy_from_slice(args);
     insts[args.len()].args = [0, 1, 2, 0];
     let mut slots = [[0; 2]; 4];
-    let code = Code { region: &Region::default(), start: 0, insts: &insts[..=args.len()] };
+    let code = Code { pool: &[], start: 0, insts: &insts[..=args.len()] };
     let ran = run_block(&code, &mut slots[..=args.len()], cpu, &mut NoHost);
     assert!(ran.is_ok(), "{} is not pure", op.op.name());
     slots[args.len()][0]
