@@ -396,7 +396,12 @@ impl Emitter {
         self.predicted.clone_from(&region.predicted);
         self.ways_in.clear();
         self.ways_in.resize(region.blocks.len(), 0);
-        for to in region.block_ids().flat_map(|from| region.successors(from)) {
+        for target in region.blocks.iter().flat_map(|block| block.exit.targets()) {
+            if let Target::Block(to) = target {
+                self.ways_in[to.0 as usize] += 1;
+            }
+        }
+        for (_, to) in &region.predicted {
             self.ways_in[to.0 as usize] += 1;
         }
         self.entry_pc = region.pc();

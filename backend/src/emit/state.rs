@@ -2,6 +2,7 @@
 
 use super::encode::{self as e, Access, At, Size, V, X};
 use super::entry::{CALL_ARGS, CALL_RESULT, Stub};
+use super::int::is_home;
 use super::plan::{NO_HOME, VECTOR, home_of};
 use super::regs::{CELLS, CPU, GPR_HOME, Held, JUMPS, Loc, XMM_HOME};
 use super::{Bug, EmitError, Emitter};
@@ -116,11 +117,14 @@ impl Emitter {
     /// `Op::Put`.
     #[inline(never)]
     pub(super) fn put(&mut self, inst: &Inst) -> Result<(), EmitError> {
+        let (v, home) = (Value(inst.args[0]), home_of(inst.aux));
+        if home & VECTOR == 0 {
+            return self.put_gpr(X(home), inst.ty, v);
+        }
         let reg = Reg::from_index(inst.aux as usize).ok_or(EmitError::Internal(Bug::NoRegister))?;
-        let v = Value(inst.args[0]);
         let at = CpuState::offset_of(reg);
         match reg.kind() {
-            RegKind::Gpr(n) => self.put_gpr(X(GPR_HOME[n]), inst.ty, v),
+            RegKind::Gpr(_) => unreachable!("general registers have homes"),
             RegKind::Xmm(n) => {
                 let home = V(XMM_HOME + n as u8);
                 let from = self.v(v)?;
@@ -198,7 +202,7 @@ impl Emitter {
         }
         let from = self.x(v)?;
         let zx = self.val(v).zx;
-        if from != home && GPR_HOME.contains(&from.0) {
+        if from != home && is_home(from) {
             self.regs.stays_in(from, i, zx);
         }
         if narrow && zx > 32 {
