@@ -37,7 +37,7 @@ fn renumber(region: &mut Region) {
     for (n, id) in order.iter().enumerate() {
         numbers[id.0 as usize] = BlockId(n as u32);
     }
-    region.blocks = order.iter().map(|id| region.blocks[id.0 as usize].clone()).collect();
+    region.blocks = order.iter().map(|id| region.blocks[id.0 as usize]).collect();
     for block in &mut region.blocks {
         block.exit.for_each_target(|target| {
             if let Target::Block(to) = target {

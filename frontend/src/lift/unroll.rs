@@ -46,14 +46,14 @@ enum First {
 
 /// Makes a circle of `rounds` of the block.
 fn copy(region: &mut Region, id: BlockId, rounds: usize, place: First) {
-    let original = region.blocks[id.0 as usize].clone();
+    let original = region.blocks[id.0 as usize];
     let first = region.blocks.len() as u32;
     let insts: Vec<Inst> = region.block_insts(id).to_vec();
     let (rounds, start) = if place == First::Outside { (rounds + 1, BlockId(first)) } else { (rounds, id) };
     let next = |round: usize| if round == rounds { start } else { BlockId(first + round as u32 - 1) };
     redirect(&mut region.blocks[id.0 as usize].exit, id, next(1));
     for round in 1..rounds {
-        let mut block = original.clone();
+        let mut block = original;
         let start = region.insts.len() as u32;
         let moved = start - original.start;
         region.insts.extend(insts.iter().map(|inst| moved_by(*inst, moved)));
