@@ -13,6 +13,7 @@
 uint64_t below(void);        // what is below the stack pointer behind a return, less the return address
 uint64_t chain(void *stack); // returns through `stack`, whose last word leads back
 uint64_t pops(void);         // a call whose return takes 16 bytes of arguments
+uint64_t drops(uint64_t n);  // returns that take arguments, some of them out of calls; the dead stack behind them, and carries through them
 uint64_t switches(uint64_t n); // coroutines: each return leads into the other one
 uint64_t r11(uint64_t n);    // counts in R11 through calls, returns and computed jumps
 uint64_t flags(uint64_t n);  // carries through returns
@@ -26,13 +27,27 @@ __asm__(
     "1:  ret\n"
 
     "chain: mov %rsp, %rdx\n xor %eax, %eax\n mov %rdi, %rsp\n ret\n"
-    ".globl link1, link2, link3\n"
+    ".globl link1, link2, link3, link4, link5\n"
     "link1: add $1, %rax\n ret\n"
     "link2: imul $3, %rax\n ret\n"
     "link3: mov %rdx, %rsp\n ret\n"
+    "link4: add $7, %rax\n ret $8\n"
+    "link5: add $11, %rax\n ret $0x1000\n"
 
     "pops: mov %rsp, %rdx\n push $5\n push $7\n call 1f\n sub %rsp, %rdx\n lea (%rax,%rdx), %rax\n ret\n"
     "1:  mov 8(%rsp), %rax\n imul 16(%rsp), %rax\n ret $16\n"
+
+    "drops: push %rbx\n push %rbp\n mov %rdi, %rbx\n xor %eax, %eax\n"
+    "1:  lea (,%rbx,4), %rcx\n push %rbx\n push %rcx\n bt $0, %rbx\n call 3f\n"
+    "2:  adc %rax, %rax\n mov -24(%rsp), %rcx\n lea 2b(%rip), %rdx\n sub %rdx, %rcx\n add %rcx, %rax\n"
+    "    xor -8(%rsp), %rax\n mov -16(%rsp), %rcx\n lea (%rax,%rcx,8), %rax\n"
+    "    push %rbx\n call 6f\n5:  rol $7, %rax\n mov -16(%rsp), %rcx\n lea 5b(%rip), %rdx\n sub %rdx, %rcx\n"
+    "    add %rcx, %rax\n"
+    "    dec %rbx\n jnz 1b\n pop %rbp\n pop %rbx\n ret\n"
+    "3:  push 16(%rsp)\n call 4f\n ret $16\n"
+    "4:  lea 1(%rax), %rax\n ret $8\n"
+    "6:  test $3, %bl\n jz 7f\n sub $16, %rsp\n push %rax\n call 4b\n add $16, %rsp\n ret $8\n"
+    "7:  pop %rcx\n mov %rcx, (%rsp)\n ret\n" // the same call, and a return that takes nothing
 
     "switches: xor %eax, %eax\n"
     "1:  call 2f\n add $1, %rax\n dec %rdi\n jnz 1b\n ret\n"
@@ -62,7 +77,7 @@ __asm__(
     "    dec %rdi\n jnz 1b\n add %r11, %rax\n ret\n"
     "2:  ret\n");
 
-extern char link1[], link2[], link3[];
+extern char link1[], link2[], link3[], link4[], link5[];
 
 // Three hundred return addresses: more than any table has slots for.
 uint64_t many(uint64_t n);
@@ -83,12 +98,28 @@ int main(void) {
 
   uint64_t *page = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   uint64_t *stack = page + 512;
+  uint64_t plain[7];
   for (int i = 0; i < 6; i++)
-    stack[i] = (uint64_t)(i & 1 ? link2 : link1);
-  stack[6] = (uint64_t)link3;
+    plain[i] = (uint64_t)(i & 1 ? link2 : link1);
+  plain[6] = (uint64_t)link3;
+  memcpy(stack, plain, sizeof plain);
   printf("chain %ld\n", (long)chain(stack));
   mprotect(page, 8192, PROT_READ);
   printf("chain that cannot be written to %ld\n", (long)chain(stack));
+  mprotect(page, 8192, PROT_READ | PROT_WRITE);
+  uint64_t dropping[] = {(uint64_t)link4, (uint64_t)link4, 1, (uint64_t)link1, 2, (uint64_t)link4, (uint64_t)link3, 3};
+  memcpy(stack, dropping, sizeof dropping);
+  printf("chain that drops %ld, ", (long)chain(stack));
+  printf("%s\n", memcmp(stack, dropping, sizeof dropping) ? "changed" : "unchanged");
+  mprotect(page, 8192, PROT_READ);
+  printf("chain that drops and cannot be written to %ld\n", (long)chain(stack));
+  mprotect(page, 8192, PROT_READ | PROT_WRITE);
+  page[510] = (uint64_t)link5, page[511] = (uint64_t)link3;
+  mprotect(stack, 4096, PROT_NONE);
+  printf("chain that drops what is not there %ld\n", (long)chain(page + 510));
+  mprotect(page, 8192, PROT_READ | PROT_WRITE);
+  memcpy(stack, plain, sizeof plain);
+  mprotect(page, 8192, PROT_READ);
   munmap(page, 4096);
   printf("chain with nothing below %ld\n", (long)chain(stack));
 
@@ -100,10 +131,11 @@ int main(void) {
     printf("pops %ld\n", (long)pops());
     uint64_t sum = 0;
     for (int i = 0; i < 20; i++)
-      sum = sum * 31 + switches(100) + r11(100) + flags(1000) + partial(100) + many(i) + deep(200);
-    printf("%lx %lx %lx\n", (long)sum, (long)r11(100), (long)partial(100));
+      sum = sum * 31 + switches(100) + r11(100) + flags(1000) + partial(100) + many(i) + deep(200) + drops(100);
+    printf("%lx %lx %lx %lx\n", (long)sum, (long)r11(100), (long)partial(100), (long)drops(100));
     for (uint64_t i = 0; storm && i < 200; i++)
-      if (r11(100) != r11(100) || flags(1000) != flags(1000) || partial(100) != partial(100) || below() || many(i) != many(i))
+      if (r11(100) != r11(100) || flags(1000) != flags(1000) || partial(100) != partial(100) || below() || many(i) != many(i) ||
+          drops(1000) != drops(1000))
         printf("differs\n");
   }
   setitimer(ITIMER_REAL, &never, 0);

@@ -32,6 +32,8 @@ pub(super) struct Words {
     pub(super) spill: u64,
     /// Target of a computed jump; where the guest goes on after most exits.
     pub(super) rip: u64,
+    /// At a return, what belongs below the stack pointer behind it, where the host's return address is meanwhile.
+    pub(super) below: u64,
     /// The guest's RFLAGS at the last exit.
     pub(super) rflags: u64,
     /// Status flags for `enter`: what SAHF loads in bits 8..16, OF in bit 0, DF in bit 32.

@@ -8,7 +8,7 @@
 use super::area::{Area, MOST_COUNTERS};
 use super::calls;
 use super::classify::Avx512;
-use super::emit::{Code, LAST_RETURN, R11, RCX, RIP, RSP, SP, STRAYED, Sum, TRANSFER};
+use super::emit::{Code, LAST_RETURN, RCX, RIP, RSP, SP, STRAYED, Sum, TRANSFER};
 use super::enter;
 use super::sites::{self, Away, Phase, Rule, Sequence, Site};
 use super::tables::{Exit, Far, Index, Kind, MOST, Record};
@@ -686,9 +686,9 @@ impl Header {
         self.returns = self.code.len();
         let mut sequence = Sequence::at(self.returns);
         let no_call = self.code.here();
-        self.put_back_below();
+        self.code.put_back_below();
         sequence.rule(self.code.len(), Rule::STEP);
-        self.code.take_index(R11);
+        self.code.load_index();
         self.code.jump_landing();
         sequence.rule(self.code.len(), Rule::DONE);
         let no_return = self.code.here();
@@ -698,7 +698,7 @@ impl Header {
         self.code.jump_landing();
         sequence.rule(self.code.len(), Rule::DONE);
         let no_point = self.code.here();
-        self.put_back_below();
+        self.code.put_back_below();
         self.code.move_rcx_away();
         let strayed = self.code.here();
         self.code.move_rcx_back();
@@ -726,12 +726,6 @@ impl Header {
         sequence.rule(self.code.len(), Rule::STEP);
         sites::put_sequence(&mut self.items, 0, sequence.list());
         Returns { no_call, no_return, no_point, strayed, look_up, jump, ret, tell }
-    }
-
-    /// Puts the guest's return address back below the stack pointer; it is in R11, too.
-    fn put_back_below(&mut self) {
-        self.code.restore(R11, RIP);
-        self.code.store_below_rsp(R11);
     }
 }
 

@@ -19,6 +19,7 @@ pub(super) const GUEST_R11: u32 = offset_of!(Words, r11) as u32;
 pub(super) const SPILL: u32 = offset_of!(Words, spill) as u32;
 pub(super) const CPU: u32 = offset_of!(Words, cpu) as u32;
 pub(super) const RIP: u32 = offset_of!(Words, rip) as u32;
+pub(super) const BELOW: u32 = offset_of!(Words, below) as u32;
 pub(super) const X87_USED: u32 = offset_of!(Words, x87_used) as u32;
 pub(super) const BUDGET: u32 = offset_of!(Words, budget) as u32;
 pub(super) const CHECKS: u32 = offset_of!(Words, checks) as u32;
@@ -127,6 +128,12 @@ impl Code {
         self.put(&[0x45, 0x0f, 0xb6, 0xdb]);
     }
 
+    /// `movzx r11d, byte gs:[RIP]`: the index of a return.
+    pub(super) fn load_return_index(&mut self) {
+        self.put(&[0x65, 0x44, 0x0f, 0xb6, 0x1c, 0x25]);
+        self.put32(RIP);
+    }
+
     /// `push gs:[r11 * 8 + RETURN_TABLE]`
     pub(super) fn push_return_point(&mut self) {
         self.put(&[0x65, 0x42, 0xff, 0x34, 0xdd]);
@@ -138,9 +145,15 @@ impl Code {
         self.put(&[0xc3]);
     }
 
-    /// `mov [rsp - 8], reg`
-    pub(super) fn store_below_rsp(&mut self, reg: u8) {
-        self.put(&[0x48 | reg >> 3 << 2, 0x89, (reg & 7) << 3 | 0x44, 0x24, 0xf8]);
+    /// `mov r11, gs:[BELOW]; mov [rsp - 8], r11`: after a return.
+    pub(super) fn put_back_below(&mut self) {
+        self.restore(R11, BELOW);
+        self.put(&[0x4c, 0x89, 0x5c, 0x24, 0xf8]);
+    }
+
+    /// `mov r11, [rsp - 8]`
+    pub(super) fn load_r11_below_rsp(&mut self) {
+        self.put(&[0x4c, 0x8b, 0x5c, 0x24, 0xf8]);
     }
 
     /// `movzx r11d, reg` of 16 bits: the index of a computed jump to what it holds.
@@ -243,17 +256,18 @@ impl Code {
         self.put(&value.to_le_bytes());
     }
 
-    /// `mov qword [rsp], value`, in one or two instructions.
-    pub(super) fn store_pushed(&mut self, value: u64) {
-        if value as i64 == i64::from(value as i32) {
+    /// `mov qword [rsp], value`, by R11 if the value is a long one; whether R11 is lost. It is one store, which the return's POP is forwarded
+    /// from: after two it would wait for both of them to be in the cache.
+    pub(super) fn store_pushed(&mut self, value: u64) -> bool {
+        let is_short = value as i64 == i64::from(value as i32);
+        if is_short {
             self.put(&[0x48, 0xc7, 0x04, 0x24]);
             self.put32(value as u32);
         } else {
-            self.put(&[0xc7, 0x04, 0x24]);
-            self.put32(value as u32);
-            self.put(&[0xc7, 0x44, 0x24, 0x04]);
-            self.put32((value >> 32) as u32);
+            self.load_constant(R11, value);
+            self.put(&[0x4c, 0x89, 0x1c, 0x24]);
         }
+        !is_short
     }
 
     /// `lea rsp, [rsp + by]`

@@ -43,8 +43,15 @@
 //! call goes over that, puts the guest's return address in the place of the host's, and the return point in the thread's *return
 //! table*, in the slot of the return address's low 8 bits. A return takes the return point from the slot and goes there by a return of the
 //! host. The return point checks the whole pc; whoever came by a slot that is another's goes on through the landings. A return from a stack
-//! that cannot be written to is done when the host's `push` faults, so it goes on as well. The word below the stack pointer, where the
-//! host's address was, gets the guest's again.
+//! that cannot be written to is done when the host's `push` faults, so it goes on as well.
+//!
+//! The host's address is below where the stack pointer will be. The return leaves in the area what belongs there (`Words::below`), and the
+//! return point puts that back: the guest's address, or, where the return pops arguments (RET of a constant, which V8's functions end with), the last of these. A
+//! return that went any other way than by one of the host's would leave the host's return stack one too high, and each return from there
+//! outwards would be predicted wrong.
+//!
+//! The guest's return address is stored at once, also where it takes R11 to do it (code above 2 GiB, as JITs have): the POP of the return is forwarded
+//! from one store, but would wait for two halves to be in the cache.
 //!
 //! Behind the return point goes on what follows the call, as an entry of its own into the same unit; the call's thunk, with the jump to the
 //! callee, stands at the unit's end. There is one copy of every call (`unit::Entry`): with two, the slot would have the return point of the one and the return stack that

@@ -150,8 +150,8 @@ const FIRST_KNOWN: u8 = 0x30;
 
 /// Direct calls, and returns.
 const KNOWN: [&[(usize, Rule)]; 2] = [
-    &[(5, Rule::BEFORE), (17, Rule::STEP), (17, Rule::DONE_RCX_AWAY)],
-    &[(2, Rule::BEFORE), (9, Rule::STEP), (13, Rule::DONE), (1, Rule::STEP)],
+    &[(5, Rule::BEFORE), (14, Rule::STEP), (12, Rule::DONE), (17, Rule::DONE_RCX_AWAY)],
+    &[(2, Rule::BEFORE), (9, Rule::STEP), (22, Rule::DONE), (1, Rule::STEP)],
 ];
 
 /// Appends an instruction whose host code is a copy, or needs no repair.
@@ -300,13 +300,14 @@ mod tests {
         assert_eq!(at(73), site(0x9000, Rule::BEFORE, 0));
         assert_eq!(at(74), site(0x3eff_0000_1000, Rule::BEFORE, 0));
         assert_eq!(at(79), site(0x3eff_0000_1000, Rule::STEP, 0));
-        assert_eq!(at(96), site(0x3eff_0000_1000, Rule::DONE_RCX_AWAY, 0));
-        assert_eq!(at(113), site(0x2000, Rule::BEFORE, 0));
-        assert_eq!(at(115), site(0x2000, Rule::STEP, 0));
-        assert_eq!(at(124), site(0x2000, Rule::DONE, 0));
-        assert_eq!(at(137), site(0x2000, Rule::STEP, 0));
-        assert_eq!(at(138), site(0x2001, Rule::STEP, 1));
-        assert_eq!(at(167), site(0x2001, Rule::BEFORE, 1));
-        assert_eq!(at(168), None);
+        assert_eq!(at(93), site(0x3eff_0000_1000, Rule::DONE, 0));
+        assert_eq!(at(105), site(0x3eff_0000_1000, Rule::DONE_RCX_AWAY, 0));
+        assert_eq!(at(122), site(0x2000, Rule::BEFORE, 0));
+        assert_eq!(at(124), site(0x2000, Rule::STEP, 0));
+        assert_eq!(at(133), site(0x2000, Rule::DONE, 0));
+        assert_eq!(at(155), site(0x2000, Rule::STEP, 0));
+        assert_eq!(at(156), site(0x2001, Rule::STEP, 1));
+        assert_eq!(at(185), site(0x2001, Rule::BEFORE, 1));
+        assert_eq!(at(186), None);
     }
 }

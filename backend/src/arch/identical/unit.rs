@@ -12,7 +12,7 @@ mod profiled;
 
 use super::area::{TransferKind, return_slot};
 use super::classify::{Avx512, Kind, Kinds};
-use super::emit::{BUDGET, Code, GUEST_R11, R11, RCX, RIP, SPILL, X87_USED, counter};
+use super::emit::{BELOW, BUDGET, Code, GUEST_R11, R11, RCX, RIP, SPILL, X87_USED, counter};
 use super::evex::{self, Evex};
 use super::sites::{self, Phase, Rule, Sequence};
 pub(super) use checked::Check;
@@ -735,10 +735,11 @@ impl Pass<'_, '_> {
         self.rule(Rule::BEFORE);
         let (point, block) = (self.code.len() as u32, self.take_block());
         self.unit.thunks.push(Thunk { point, call: insn.ip(), next, to, block });
+        self.code.put_back_below();
+        self.rule(Rule::STEP);
         self.code.move_rcx_away();
         self.code.restore(RCX, RIP);
-        self.code.store_below_rsp(RCX);
-        self.rule(Rule::STEP);
+        self.rule(Rule::DONE);
         let other = if self.is_profiled() { self.world.exits.strayed } else { self.world.exits.no_return };
         self.code.check_rip(next, other);
         self.code.move_rcx_back();
@@ -757,7 +758,7 @@ impl Pass<'_, '_> {
         self.code.patch(thunk.point as usize - 4, here);
         sites::put_pc(&mut self.unit.items, thunk.call);
         let mut sequence = Sequence::at(self.code.len());
-        self.code.store_pushed(thunk.next);
+        let is_r11_lost = self.code.store_pushed(thunk.next);
         if self.is_profiled() {
             self.call(&mut sequence, thunk);
         } else {
@@ -769,7 +770,7 @@ impl Pass<'_, '_> {
                     sequence.rule(self.code.len(), Rule::STEP);
                 }
                 Callee::Computed(index) => {
-                    self.take_landing(index);
+                    self.take_landing(index.filter(|&reg| reg != R11 || !is_r11_lost));
                     sequence.rule(self.code.len(), Rule::DONE);
                 }
             }
@@ -794,21 +795,26 @@ impl Pass<'_, '_> {
     }
 
     /// To where the return table says, by a return of the host. The host's address is below RSP for a moment, where the return point puts
-    /// the guest's back.
+    /// back what has been there: the guest's, or, where arguments have been popped, the last of these.
     fn ret(&mut self, insn: &Instruction) {
         self.code.pop_r11();
         self.rule(Rule::BEFORE);
         self.code.save(RIP, R11);
         self.rule(Rule::STEP);
         if self.is_profiled() {
+            self.code.save(BELOW, R11);
             return self.return_told(insn);
         }
         if insn.op_count() == 1 {
             self.code.adjust_rsp(u32::from(insn.immediate16()));
             self.rule(Rule::STEP);
-            return self.jump_landing(insn, R11);
+            self.code.load_r11_below_rsp();
+            self.code.save(BELOW, R11);
+            self.code.load_return_index();
+        } else {
+            self.code.save(BELOW, R11);
+            self.code.take_return_index();
         }
-        self.code.take_return_index();
         self.code.push_return_point();
         self.rule(Rule::DONE);
         self.code.ret();
