@@ -68,6 +68,7 @@ CASES = [
  ("io-uring", shell(". @fio.sh"), "fio qemu-img qemu-io", SLOW), # qemu-user has none
  ("mariadb", shell(". @mariadb.sh"), "mariadbd mariadb", SLOW),
  ("sanitizers", shell(". @sanitizers.sh"), "gcc", SLOW),
+ ("leaks", shell(". @leaks.sh"), "gcc", SLOW), # qemu-user makes no processes in a program's memory
  ("go-race", shell("cd $TMP && printf 'package main\nimport (\"fmt\";\"sync\")\nfunc main(){var w sync.WaitGroup;x:=0;for i:=0;i<4;i++{w.Add(1);go func(){x++;w.Done()}()};w.Wait();fmt.Println(\"done\")}\n' > r.go && GOCACHE=$TMP/gc GO111MODULE=off CGO_ENABLED=1 go build -race -o r r.go && ./r 2>err; echo $? $(grep -c 'DATA RACE' err)"), "go gcc", SLOW),
  ("wine", shell(". @wine.sh"), "/usr/lib/wine/wine64", SLOW),
  ("sshd", shell(". @sshd.sh"), "sshd"),

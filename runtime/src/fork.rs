@@ -36,6 +36,7 @@ use crate::lockstep;
 use crate::signal::{self, AltStack, ThreadSignals, clone_vfork, host};
 use crate::spawn::{CloneArgs, start_registers, store_tids};
 use crate::thread::Thread;
+use crate::trace::Registers;
 use calque_ir::GuestAddr;
 use libc::{
     CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_PARENT_SETTID, CLONE_SETTLS, CLONE_SIGHAND, CLONE_VFORK, CLONE_VM,
@@ -86,7 +87,7 @@ pub(crate) fn fork(thread: &mut Thread, args: &CloneArgs) -> Result<pid_t, Errno
     let pid = host_fork(args);
     if pid == Ok(0) {
         drop(quiet);
-        process.after_fork_in_child(&thread.cpu.rt.interrupt);
+        process.after_fork_in_child(&thread.cpu);
         thread.count_from_zero();
         become_child(thread, args, signals);
     } else {
@@ -169,6 +170,7 @@ impl Lodger {
             killed::take_stock(child.process, pid as pid_t, &child.cpu.rt.interrupt);
         }
         LODGERS.fetch_sub(1, Ordering::SeqCst);
+        child.process.home.release_all(child.tid);
         child.process.code.world.forget(&child.cpu.rt.interrupt);
         self.child.stop_recording();
         if pid < 0 { Err(Errno::from_raw(-pid as i32)) } else { Ok(pid as pid_t) }
@@ -241,7 +243,7 @@ extern "C" fn child_main(lodger: *mut c_void) -> ! {
     let Lodger { child, args, parent, ended, .. } = unsafe { &mut *lodger.cast::<Lodger>() };
     child.tid = nix::unistd::gettid().as_raw();
     let group = Arc::clone(&child.group);
-    let member = group.join(Whose::Guest);
+    let member = group.join(Whose::Guest(Registers::of(&child.cpu)));
     store_tids(args, child.tid);
     mirror_signals(child, args);
     signal::move_inbox(child);

@@ -15,10 +15,15 @@
 //!
 //! A process that is *killed* is stopped nowhere: see `killed.rs`.
 //!
+//! A tracer keeps threads at rest in the same way ([`ThreadGroup::hold`]), until it lets them go (`trace.rs`).
+//!
 //! The list also says which thread of the guest's is the last: with it and its status the process ends (`kernel/exit.c:
 //! synchronize_group_exit`), whatever threads the translator has beside it.
 
 use crate::signal::host;
+use crate::threads::own_id;
+use crate::trace::Registers;
+use nix::errno::Errno;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -37,16 +42,24 @@ pub(crate) struct ThreadGroup {
 }
 
 struct Listed {
+    process: i32,
     tid: i32,
     whose: Whose,
     state: State,
+    hold: Option<Hold>,
 }
 
 /// Whose thread it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Whose {
-    Guest,
+    Guest(Registers),
     Translator,
+}
+
+/// By whom a thread is kept at rest.
+struct Hold {
+    tracer: i32,
+    /// The tracer has heard that it rests.
+    told: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,8 +71,18 @@ enum State {
 }
 
 impl Listed {
+    /// The calling thread.
+    fn own(whose: Whose) -> Listed {
+        let [process, tid] = own_id();
+        Listed { process, tid, whose, state: State::Running, hold: None }
+    }
+
     fn is_gone(&self) -> bool {
-        self.state == State::Leaving && !host::exists([nix::unistd::getpid().as_raw(), self.tid])
+        self.state == State::Leaving && !host::exists([self.process, self.tid])
+    }
+
+    fn is_guests(&self) -> bool {
+        matches!(self.whose, Whose::Guest(_)) && self.state != State::Leaving
     }
 }
 
@@ -77,8 +100,7 @@ impl Membership<'_> {
     pub(crate) fn end(&self) -> bool {
         let mut threads = self.group.lock();
         set(&mut threads, own_tid(), State::Leaving);
-        let is_alive = |thread: &Listed| thread.whose == Whose::Guest && thread.state != State::Leaving;
-        !threads.iter().any(is_alive)
+        !threads.iter().any(Listed::is_guests)
     }
 
     /// The same of the first thread, which does nothing more but end: the kernel never says that it is gone.
@@ -116,10 +138,10 @@ pub(crate) struct Frozen<'a> {
 }
 
 fn own_tid() -> i32 {
-    nix::unistd::gettid().as_raw()
+    own_id()[1]
 }
 
-/// How long the end of a process waits for its threads: one may be in a system call that no signal ends, and which holds no lock.
+/// How long who stops threads waits for them: one may be in a system call that no signal ends, and which holds no lock.
 const LONGEST_WAY: Duration = Duration::from_secs(10);
 /// Between two looks at them.
 const ROUND: Duration = Duration::from_micros(100);
@@ -133,7 +155,7 @@ impl ThreadGroup {
     pub(crate) fn join(&self, whose: Whose) -> Membership<'_> {
         let mut threads = self.lock();
         threads.retain(|thread| !thread.is_gone());
-        threads.push(Listed { tid: own_tid(), whose, state: State::Running });
+        threads.push(Listed::own(whose));
         Membership { group: self }
     }
 
@@ -142,9 +164,9 @@ impl ThreadGroup {
         Frozen { _threads: self.lock() }
     }
 
-    /// In the child of a fork: its only thread is the calling one.
-    pub(crate) fn after_fork_in_child(&self) {
-        *self.lock() = vec![Listed { tid: own_tid(), whose: Whose::Guest, state: State::Running }];
+    /// In the child of a fork: its only thread is the calling one, with these registers.
+    pub(crate) fn after_fork_in_child(&self, registers: Registers) {
+        *self.lock() = vec![Listed::own(Whose::Guest(registers))];
         self.ending.store(false, Ordering::SeqCst);
     }
 
@@ -154,7 +176,8 @@ impl ThreadGroup {
         set(&mut self.lock(), tid, State::Resting);
         let result = during();
         let mut threads = self.lock();
-        while self.ending.load(Ordering::SeqCst) {
+        let is_held = |threads: &[Listed]| threads.iter().any(|thread| thread.tid == tid && thread.hold.is_some());
+        while self.ending.load(Ordering::SeqCst) || is_held(&threads) {
             threads = self.resumed.wait(threads).unwrap_or_else(PoisonError::into_inner);
         }
         set(&mut threads, tid, State::Running);
@@ -183,10 +206,66 @@ impl ThreadGroup {
                 return Stopped { group: self, _threads: Some(threads) };
             }
             drop(threads);
-            let process = nix::unistd::getpid().as_raw();
+            let [process, _] = own_id();
             running.iter().for_each(|&tid| host::send_to_rest([process, tid]));
             std::thread::sleep(ROUND);
         }
         Stopped { group: self, _threads: None }
+    }
+
+    /// Brings guest thread `tid` to rest and keeps it there for `tracer`. ESRCH if there is no such thread, or it does not come to rest; EPERM if
+    /// it is kept already.
+    pub(crate) fn hold(&self, tid: i32, tracer: i32) -> Result<(), Errno> {
+        let of = |thread: &&mut Listed| thread.tid == tid && thread.is_guests();
+        match self.lock().iter_mut().find(of) {
+            None => return Err(Errno::ESRCH),
+            Some(Listed { hold: Some(_), .. }) => return Err(Errno::EPERM),
+            Some(thread) => thread.hold = Some(Hold { tracer, told: false }),
+        }
+        let start = Instant::now();
+        while start.elapsed() < LONGEST_WAY {
+            match self.lock().iter_mut().find(of) {
+                None => return Err(Errno::ESRCH),
+                Some(thread) if thread.state == State::Resting => return Ok(()),
+                Some(thread) => host::send_to_rest([thread.process, tid]),
+            }
+            std::thread::sleep(ROUND);
+        }
+        self.let_go(|thread| thread.tid == tid);
+        Err(Errno::ESRCH)
+    }
+
+    /// Looks at what `tracer` keeps at rest: the registers of thread `tid`, and whether the tracer has heard of it; ESRCH if it does not.
+    pub(crate) fn held<R>(
+        &self,
+        tid: i32,
+        tracer: i32,
+        look: impl FnOnce(&Registers, &mut bool) -> R,
+    ) -> Result<R, Errno> {
+        let mut threads = self.lock();
+        let mut all = threads.iter_mut().filter(|thread| thread.tid == tid);
+        all.find_map(|thread| match (&thread.whose, &mut thread.hold) {
+            (Whose::Guest(registers), Some(hold)) if hold.tracer == tracer => Some((registers, &mut hold.told)),
+            _ => None,
+        })
+        .map(|(registers, told)| look(registers, told))
+        .ok_or(Errno::ESRCH)
+    }
+
+    /// Lets thread `tid` go on, which `tracer` keeps.
+    pub(crate) fn release(&self, tid: i32, tracer: i32) -> Result<(), Errno> {
+        self.held(tid, tracer, |_, _| ())?;
+        self.let_go(|thread| thread.tid == tid);
+        Ok(())
+    }
+
+    /// `tracer` is no more.
+    pub(crate) fn release_all(&self, tracer: i32) {
+        self.let_go(|thread| thread.hold.as_ref().is_some_and(|hold| hold.tracer == tracer));
+    }
+
+    fn let_go(&self, which: impl Fn(&Listed) -> bool) {
+        self.lock().iter_mut().filter(|thread| which(thread)).for_each(|thread| thread.hold = None);
+        self.resumed.notify_all();
     }
 }

@@ -6,6 +6,7 @@
 //! | `thread.rs`         | `Thread`: registers, signal state, ids of one guest thread                        |
 //! | `threads.rs`        | which host threads are the guest's                                                |
 //! | `group.rs`          | all host threads of a process, brought to rest before it ends                     |
+//! | `trace.rs`          | guest threads stopped by a tracer                                                 |
 //! | `options.rs`        | `RunOptions`, and the arguments that hand them to a re-executed child             |
 //! | `access.rs`         | the only place that turns a guest address into a pointer                          |
 //! | `memory/`           | `GuestMap`: layout, interval map, mmap and friends with Linux semantics           |
@@ -63,6 +64,7 @@ pub mod syscall;
 pub mod thread;
 pub mod threads;
 mod tier;
+mod trace;
 mod trial;
 mod unaligned;
 mod unwind;

@@ -16,13 +16,13 @@ use crate::stats::Stats;
 use crate::syscall::Syscalls;
 use crate::threads::{self, Threads};
 use crate::tier::Code;
-use calque_ir::{GuestAddr, GuestRange};
+use crate::trace::Registers;
+use calque_ir::{CpuState, GuestAddr, GuestRange};
 use std::any::Any;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 
 /// The guest process of this host process, for signal handlers.
@@ -193,11 +193,11 @@ impl Process {
         }
     }
 
-    /// In the child of a fork, whose only thread has this interrupt word.
-    pub(crate) fn after_fork_in_child(&self, survivor: &AtomicU32) {
+    /// In the child of a fork, whose only thread has these registers.
+    pub(crate) fn after_fork_in_child(&self, survivor: &CpuState) {
         self.threads.after_fork_in_child();
-        self.home.after_fork_in_child();
-        self.code.after_fork_in_child(survivor);
+        self.home.after_fork_in_child(Registers::of(survivor));
+        self.code.after_fork_in_child(&survivor.rt.interrupt);
     }
 
     /// Records what `load` has loaded.

@@ -18,6 +18,7 @@ use crate::group::Whose;
 use crate::signal::{self, host};
 use crate::syscall::Outcome;
 use crate::thread::{Access, Thread};
+use crate::trace::Registers;
 use calque_ir::interp::Host;
 use calque_ir::{CpuState, GuestAddr, Type};
 use libc::{
@@ -142,7 +143,7 @@ impl Thread {
         crate::hidden::close_stand_ins();
         signal::install_host_handlers();
         let group = Arc::clone(&self.group);
-        let member = group.join(Whose::Guest);
+        let member = group.join(Whose::Guest(Registers::of(&self.cpu)));
         let code = self.run();
         self.release();
         if member.end_first() {
@@ -157,7 +158,7 @@ impl Thread {
     fn main(mut self, args: &CloneArgs, parent: &mpsc::Sender<Result<i32, Errno>>) {
         let _bomb = AbortOnPanic;
         let group = Arc::clone(&self.group);
-        let member = group.join(Whose::Guest);
+        let member = group.join(Whose::Guest(Registers::of(&self.cpu)));
         self.tid = nix::unistd::gettid().as_raw();
         if let Err(errno) = stop_sharing(THREAD_SHARES & !(args.flags as i32)) {
             let _ = parent.send(Err(errno));

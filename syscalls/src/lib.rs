@@ -5,7 +5,7 @@
 //! | `table.rs`      | one row a call: number, name, handler, restart class, support, typed arguments, note |
 //! | `row.rs`        | what a row is, and the memory it makes the kernel touch                            |
 //! | `call.rs`       | `Call`: a call under way: admits its arguments, reaches the host                   |
-//! | `file.rs`, `proc.rs`, `memory.rs`, `process.rs`, `signal.rs`, `time.rs`, `net.rs`, `poll.rs`, `ipc.rs`, `misc.rs`, `userfault.rs`, `uring/` | handlers |
+//! | `file.rs`, `proc.rs`, `memory.rs`, `process.rs`, `signal.rs`, `time.rs`, `net.rs`, `poll.rs`, `ipc.rs`, `misc.rs`, `trace.rs`, `userfault.rs`, `uring/` | handlers |
 //! | `abi/`          | x86-64 structures and flags, and conversions                                       |
 //! | `arch/`         | the host's numbers                                                                 |
 //! | `host.rs`       | raw system calls                                                                   |
@@ -34,6 +34,7 @@ mod strace;
 mod table;
 mod tasks;
 mod time;
+mod trace;
 mod uring;
 mod userfault;
 

@@ -10,7 +10,6 @@ use nix::errno::Errno;
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 type Result = std::result::Result<u64, Errno>;
@@ -174,18 +173,6 @@ pub(crate) fn futex(call: &mut Call<'_>) -> Result {
         return Err(Errno::EFAULT);
     }
     call.host(libc::SYS_futex, args)
-}
-
-/// `long ptrace(long op, long pid, void *addr, void *data)`: no guest's registers are where another's debugger would look for them.
-pub(crate) fn ptrace(_: &mut Call<'_>) -> Result {
-    static TOLD: AtomicBool = AtomicBool::new(false);
-    if !TOLD.swap(true, Ordering::Relaxed) {
-        eprintln!(
-            "calque: ptrace is refused, so debuggers, strace and leak checks do not work in here; `calque run --strace` prints system \
-             calls, ASAN_OPTIONS=detect_leaks=0 runs AddressSanitizer without leak checks"
-        );
-    }
-    Err(Errno::EPERM)
 }
 
 /// `pid_t getpgrp(void)`.

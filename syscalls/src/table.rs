@@ -11,7 +11,7 @@ use crate::row::Restart::*;
 use crate::row::Struct::*;
 use crate::row::{Arg, How, Level, Restart, Row};
 use crate::strace::names::*;
-use crate::{arch, file, ipc, memory, misc, net, poll, process, signal, time, uring, userfault};
+use crate::{arch, file, ipc, memory, misc, net, poll, process, signal, time, trace, uring, userfault};
 use nix::errno::Errno::{EINTR, EINVAL, ENOSPC, EPERM};
 use once_cell::race::OnceBox;
 
@@ -120,7 +120,7 @@ pub(crate) static TABLE: &[Row] = &[
     r( 58, "vfork",                   Ctl(process::vfork),           Quick,  Full, &[], ""),
     r( 59, "execve",                  Ctl(process::execve),          Quick,  Full, &[Path, Argv, Argv], "x86-64 programs and scripts go on under Calque; programs of the host run as they are"),
     r( 60, "exit",                    Ctl(process::exit),            Quick,  Full, &[Int], ""),
-    r( 61, "wait4",                   Pass,                          Sys,    Full, &[Pid, OutS(WaitStatus), Bits(&WAIT), OutS(Rusage)], ""),
+    r( 61, "wait4",                   Do(trace::wait4),              Sys,    Full, &[Pid, OutS(WaitStatus), Bits(&WAIT), OutS(Rusage)], ""),
     r( 62, "kill",                    Pass,                          Quick,  Full, &[Pid, Sig], ""),
     r( 63, "uname",                   Do(misc::uname),               Quick,  Full, &[OutS(Utsname)], "machine is x86_64"),
     r( 64, "semget",                  Pass,                          Quick,  Full, &[Int, Int, Bits(&IPC)], ""),
@@ -160,7 +160,7 @@ pub(crate) static TABLE: &[Row] = &[
     r( 98, "getrusage",               Pass,                          Quick,  Full, &[One(&RUSAGE), OutS(Rusage)], "counts Calque's own work too"),
     r( 99, "sysinfo",                 Pass,                          Quick,  Full, &[OutS(Sysinfo)], ""),
     r(100, "times",                   Pass,                          Quick,  Full, &[OutS(Tms)], ""),
-    r(101, "ptrace",                  Do(process::ptrace),           Quick,  No,   &[Int, Pid, Ptr, Ptr], "EPERM, and a line on stderr: a guest cannot trace another; PTRACE_TRACEME is refused too"),
+    r(101, "ptrace",                  Do(trace::ptrace),             Quick,  Part, &[Int, Pid, Ptr, Ptr], "of threads in the caller's memory: ATTACH, DETACH, CONT, GETREGS, PEEKDATA, as leak checks use them; else EPERM, and a line on stderr"),
     r(102, "getuid",                  Pass,                          Quick,  Full, &[], ""),
     r(103, "syslog",                  Pass,                          Sys,    Full, &[Int, Out(2), Int], ""),
     r(104, "getgid",                  Pass,                          Quick,  Full, &[], ""),

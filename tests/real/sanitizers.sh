@@ -21,7 +21,7 @@ int main(int argc, char **argv) {
     return printf("done %d\n", argc == 4 ? 0 : shared) < 0;
 }
 C
-export ASAN_OPTIONS=detect_leaks=0 # needs ptrace
+export ASAN_OPTIONS=detect_leaks=0 # in leaks.sh
 for kind in address undefined thread; do
     gcc -g -O1 -pthread -fsanitize=$kind m.c -o m
     for arguments in '' 1 '1 2' '1 2 3'; do

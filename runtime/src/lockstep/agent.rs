@@ -548,7 +548,7 @@ impl Agent<'_> {
         let side = birth::copy(&new, self.place.controller);
         drop(quiet);
         if side == Ok(Side::Copy) {
-            process.after_fork_in_child(&self.thread.cpu.rt.interrupt);
+            process.after_fork_in_child(&self.thread.cpu);
             birth::close_all();
             self.thread.tid = nix::unistd::gettid().as_raw();
             self.thread.cpu.rt.interrupt.store(0, Ordering::Relaxed);

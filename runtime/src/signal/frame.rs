@@ -321,6 +321,13 @@ impl FpImage {
         image
     }
 
+    /// The image that XSAVE makes of the registers (SDM vol. 1 13.4), as `PTRACE_GETREGSET` shows it.
+    pub fn xsave(cpu: &CpuState) -> Vec<u8> {
+        let FpImage { mut bytes, .. } = FpImage::store(cpu, FpLayout::Xsave(cpu.xcr0));
+        bytes.resize(xstate::size(cpu.xcr0), 0);
+        bytes
+    }
+
     /// The image that the guest has; `read` copies bytes from an offset of it.
     pub fn read<E>(layout: FpLayout, read: impl Fn(usize, &mut [u8]) -> Result<(), E>) -> Result<Self, E> {
         let mut image = FpImage { bytes: vec![0; FXSAVE_SIZE], layout };

@@ -78,7 +78,7 @@ int main(int argc, char **argv) {
     close(ends[1]);
     int told = 0, parents = 0, status;
     char byte;
-    while (poll(&(struct pollfd){ends[0], POLLIN, 0}, 1, 20000) == 1 && read(ends[0], &byte, 1) == 1) told++;
+    while (poll(&(struct pollfd){ends[0], POLLIN, 0}, 1, 100000) == 1 && read(ends[0], &byte, 1) == 1) told++;
     printf("children %d\n", told);
     // Children that hang are left behind.
     pid_t pid;
