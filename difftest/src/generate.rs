@@ -118,7 +118,7 @@ fn excluded(m: Mnemonic) -> bool {
 
 /// Mnemonics of which processors of other vendors than AMD do something else that the SDM and the APM leave to them: double shifts of 16 bits by
 /// more; SYSENTER in 64-bit mode; flags and masks where a repeated instruction or a gather stops at a fault; which of several NaNs a sum has;
-/// x87 pointers without an exception; stores over a page's edge; OF behind rotations through CF by whole turns.
+/// x87 pointers without an exception; stores over a page's edge; whether an x87 store that raises an unmasked exception touches memory; OF behind rotations through CF by whole turns.
 fn is_by_vendor(m: Mnemonic) -> bool {
     use Mnemonic::*;
     #[rustfmt::skip]
@@ -126,7 +126,7 @@ fn is_by_vendor(m: Mnemonic) -> bool {
         m,
         Shld | Shrd | Sysenter | Scasb | Scasw | Scasd | Scasq | Cmpsb | Cmpsw | Cmpsd | Cmpsq | Dppd | Dpps | Vdppd | Vdpps | Vgatherdps
             | Vgatherdpd | Vgatherqps | Vgatherqpd | Vpgatherdd | Vpgatherdq | Vpgatherqd | Vpgatherqq | Fxsave | Fxsave64 | Fbstp
-            | Vcvtps2ph | Fnstenv | Fnsave | Rcl | Rcr
+            | Vcvtps2ph | Fnstenv | Fnsave | Rcl | Rcr | Fist | Fistp | Fisttp | Fst | Fstp
     );
     by_vendor
 }
