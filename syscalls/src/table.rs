@@ -160,7 +160,7 @@ pub(crate) static TABLE: &[Row] = &[
     r( 98, "getrusage",               Pass,                          Quick,  Full, &[One(&RUSAGE), OutS(Rusage)], "counts Calque's own work too"),
     r( 99, "sysinfo",                 Pass,                          Quick,  Full, &[OutS(Sysinfo)], ""),
     r(100, "times",                   Pass,                          Quick,  Full, &[OutS(Tms)], ""),
-    r(101, "ptrace",                  Do(trace::ptrace),             Quick,  Part, &[Int, Pid, Ptr, Ptr], "of threads in the caller's memory: ATTACH, DETACH, CONT, GETREGS, PEEKDATA, as leak checks use them; else EPERM, and a line on stderr"),
+    r(101, "ptrace",                  Do(trace::ptrace),             Quick,  Part, &[Int, Pid, Ptr, Ptr], "of threads in the caller's memory: ATTACH, DETACH, GETREGS, GETREGSET, PEEKDATA, as leak checks use them; else EPERM, and a line on stderr"),
     r(102, "getuid",                  Pass,                          Quick,  Full, &[], ""),
     r(103, "syslog",                  Pass,                          Sys,    Full, &[Int, Out(2), Int], ""),
     r(104, "getgid",                  Pass,                          Quick,  Full, &[], ""),

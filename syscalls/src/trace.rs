@@ -11,7 +11,6 @@ type Result = std::result::Result<u64, Errno>;
 /// Operations (linux/ptrace.h, asm/ptrace-abi.h).
 const PTRACE_PEEKTEXT: u64 = 1;
 const PTRACE_PEEKDATA: u64 = 2;
-const PTRACE_CONT: u64 = 7;
 const PTRACE_GETREGS: u64 = 12;
 const PTRACE_ATTACH: u64 = 16;
 const PTRACE_DETACH: u64 = 17;
@@ -43,7 +42,7 @@ pub(crate) fn ptrace(call: &mut Call<'_>) -> Result {
     }
     match op {
         PTRACE_ATTACH => call.thread.attach(tid).map(|()| 0),
-        PTRACE_DETACH | PTRACE_CONT => call.thread.detach(tid).map(|()| 0),
+        PTRACE_DETACH => call.thread.detach(tid).map(|()| 0),
         PTRACE_PEEKTEXT | PTRACE_PEEKDATA => {
             call.thread.registers_of(tid, |_| ())?;
             let word: u64 = access::read(call.addr(2)).map_err(|_| Errno::EIO)?;
