@@ -225,12 +225,13 @@ impl ThreadGroup {
         let start = Instant::now();
         while start.elapsed() < LONGEST_WAY {
             match self.lock().iter_mut().find(of) {
-                None => return Err(Errno::ESRCH),
+                None => break,
                 Some(thread) if thread.state == State::Resting => return Ok(()),
                 Some(thread) => host::send_to_rest([thread.process, tid]),
             }
             std::thread::sleep(ROUND);
         }
+        // It has ended, or sleeps too deeply: whoever gets its number next is not held.
         self.let_go(|thread| thread.tid == tid);
         Err(Errno::ESRCH)
     }
@@ -243,7 +244,7 @@ impl ThreadGroup {
         look: impl FnOnce(&Registers, &mut bool) -> R,
     ) -> Result<R, Errno> {
         let mut threads = self.lock();
-        let mut all = threads.iter_mut().filter(|thread| thread.tid == tid);
+        let mut all = threads.iter_mut().filter(|thread| thread.tid == tid && thread.state == State::Resting);
         all.find_map(|thread| match (&thread.whose, &mut thread.hold) {
             (Whose::Guest(registers), Some(hold)) if hold.tracer == tracer => Some((registers, &mut hold.told)),
             _ => None,
@@ -267,5 +268,35 @@ impl ThreadGroup {
     fn let_go(&self, which: impl Fn(&Listed) -> bool) {
         self.lock().iter_mut().filter(|thread| which(thread)).for_each(|thread| thread.hold = None);
         self.resumed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use calque_ir::CpuState;
+    use nix::sys::signal::{SigSet, Signal};
+    use std::sync::mpsc;
+
+    #[test]
+    fn who_ends_instead_of_resting_is_not_held() {
+        let (group, (tell, hear)) = (ThreadGroup::default(), mpsc::channel());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // What sends it to rest has no handler here.
+                SigSet::from(Signal::SIGTRAP).thread_block().unwrap();
+                let cpu = CpuState::new();
+                let member = group.join(Whose::Guest(Registers::of(&cpu)));
+                tell.send(own_tid()).unwrap();
+                while group.lock().iter().all(|thread| thread.hold.is_none()) {
+                    std::thread::yield_now();
+                }
+                drop(member);
+            });
+            let tid = hear.recv().unwrap();
+            assert_eq!(group.hold(tid, 1), Err(Errno::ESRCH));
+            assert_eq!(group.held(tid, 1, |_, _| ()), Err(Errno::ESRCH));
+            assert!(group.lock().iter().all(|thread| thread.hold.is_none()));
+        });
     }
 }
