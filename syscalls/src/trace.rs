@@ -1,7 +1,7 @@
 //! ptrace(2) of threads in the caller's memory, as leak checks use it; no other guest's registers are where a debugger would look for them.
 
 use crate::call::Call;
-use calque_runtime::signal::frame::FpImage;
+use calque_runtime::signal::frame::{FXSAVE_SIZE, FpImage, USER_CS, USER_SS};
 use calque_runtime::{CpuState, GuestAddr, access};
 use nix::errno::Errno;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,15 +20,9 @@ const PTRACE_GETREGSET: u64 = 0x4204;
 const NT_PRSTATUS: u64 = 1;
 const NT_PRFPREG: u64 = 2;
 const NT_X86_XSTATE: u64 = 0x202;
-/// Bytes of `NT_PRFPREG`: what FXSAVE stores.
-const FXSAVE: usize = 512;
 
 /// `struct user_regs_struct` (asm/user_64.h), as words.
 type UserRegs = [u64; 27];
-
-/// Segment selectors of 64-bit programs (asm/segment.h: `__USER_CS`, `__USER_DS`).
-const USER_CS: u64 = 0x33;
-const USER_DS: u64 = 0x2b;
 
 /// How wait(2) says that a thread has stopped (`W_STOPCODE`, bits/waitstatus.h).
 const STOPPED: i32 = libc::SIGSTOP << 8 | 0x7f;
@@ -78,7 +72,7 @@ fn refuse() -> Result {
 fn register_set(cpu: &CpuState, number: u64) -> std::result::Result<Vec<u8>, Errno> {
     match number {
         NT_PRSTATUS => Ok(bytemuck::bytes_of(&user_regs(cpu)).to_vec()),
-        NT_PRFPREG => Ok(FpImage::xsave(cpu)[..FXSAVE].to_vec()),
+        NT_PRFPREG => Ok(FpImage::xsave(cpu)[..FXSAVE_SIZE].to_vec()),
         NT_X86_XSTATE => Ok(FpImage::xsave(cpu)),
         _ => Err(Errno::EINVAL),
     }
@@ -88,41 +82,18 @@ fn user_regs(cpu: &CpuState) -> UserRegs {
     let [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15] = cpu.gpr;
     // A stopped thread is in no system call that it would start again.
     let orig_rax = u64::MAX;
-    [
-        r15,
-        r14,
-        r13,
-        r12,
-        rbp,
-        rbx,
-        r11,
-        r10,
-        r9,
-        r8,
-        rax,
-        rcx,
-        rdx,
-        rsi,
-        rdi,
-        orig_rax,
-        cpu.rip,
-        USER_CS,
-        cpu.rflags(),
-        rsp,
-        USER_DS,
-        cpu.fs_base,
-        cpu.gs_base,
-        0,
-        0,
-        0,
-        0,
-    ]
+    #[rustfmt::skip]
+    let regs = [
+        r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, orig_rax,
+        cpu.rip, USER_CS.into(), cpu.rflags(), rsp, USER_SS.into(), cpu.fs_base, cpu.gs_base, 0, 0, 0, 0,
+    ];
+    regs
 }
 
 /// `pid_t wait4(pid_t pid, int *status, int options, struct rusage *usage)`: of a thread that the caller has stopped, that it has stopped.
 pub(crate) fn wait4(call: &mut Call<'_>) -> Result {
     let pid = call.int(0);
-    if pid <= 0 || !call.thread.takes_stop(pid) {
+    if !call.thread.can_trace() || !call.thread.takes_stop(pid) {
         return call.pass();
     }
     if call.args[1] != 0 {
