@@ -32,8 +32,7 @@ pub struct Clocks {
 }
 
 /// `__vdso_clock_gettime` of the host.
-#[unsafe(no_mangle)]
-static CALQUE_HOST_CLOCK: AtomicUsize = AtomicUsize::new(0);
+static HOST_CLOCK: AtomicUsize = AtomicUsize::new(0);
 
 global_asm!(
     ".text",
@@ -64,7 +63,7 @@ global_asm!(
     "pop rsp",
     "ret",
     host_sp = const offset_of!(Words, host_sp),
-    host_clock = sym CALQUE_HOST_CLOCK,
+    host_clock = sym HOST_CLOCK,
 );
 
 unsafe extern "C" {
@@ -79,7 +78,7 @@ impl Clocks {
             let object = libc::dlopen(c"linux-vdso.so.1".as_ptr(), libc::RTLD_NOLOAD | libc::RTLD_NOW);
             if object.is_null() { object } else { libc::dlsym(object, c"__vdso_clock_gettime".as_ptr()) }
         };
-        CALQUE_HOST_CLOCK.store(found as usize, Ordering::Relaxed);
+        HOST_CLOCK.store(found as usize, Ordering::Relaxed);
         (!found.is_null()).then_some(self)
     }
 }
