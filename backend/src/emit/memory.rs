@@ -408,13 +408,17 @@ impl Emitter {
             self.place(done);
         } else {
             let failed = self.scratch();
-            let again = self.label();
-            self.word(e::DMB_ISH);
+            let (again, differs) = (self.label(), self.label());
             self.place(again);
             self.access(e::ordered(e::LDAXR, log2, e::ZR, old, base));
             self.compare_sized(size, inst.ty, old, expected);
-            self.branch(e::b_cond(e::Cond::Ne, 0), Reach::Bits19, done);
+            self.branch(e::b_cond(e::Cond::Ne, 0), Reach::Bits19, differs);
             self.access(e::ordered(e::STLXR, log2, failed, new, base));
+            self.branch(e::cb(true, Size::W, failed, 0), Reach::Bits19, again);
+            self.branch(e::b(0), Reach::Bits26, done);
+            // CMPXCHG writes either way: it faults as a store and orders as one.
+            self.place(differs);
+            self.access(e::ordered(e::STLXR, log2, failed, old, base));
             self.branch(e::cb(true, Size::W, failed, 0), Reach::Bits19, again);
             self.place(done);
             self.word(e::DMB_ISH);

@@ -300,7 +300,25 @@ impl Lowering<'_> {
             let wide = self.b.ins().uextend(types::I64, expected);
             expected = self.b.ins().ireduce(types::I32, wide);
         }
-        self.b.ins().atomic_cas(GUEST, address, expected, new)
+        let old = self.b.ins().atomic_cas(GUEST, address, expected, new);
+        if self.on(Arch::Aarch64) && !self.host.has("has_lse") {
+            self.write_where_cas_failed(address, old, expected);
+        }
+        old
+    }
+
+    /// Cranelift's loop does not store where the comparison fails, and CMPXCHG is a write either way: an addition of nothing faults as it.
+    fn write_where_cas_failed(&mut self, address: clif::Value, old: clif::Value, expected: clif::Value) {
+        let (failed, done) = (self.b.create_block(), self.b.create_block());
+        let differs = self.b.ins().icmp(IntCC::NotEqual, old, expected);
+        self.b.ins().brif(differs, failed, &[], done, &[]);
+        self.b.set_cold_block(failed);
+        self.b.switch_to_block(failed);
+        let ty = self.b.func.dfg.value_type(old);
+        let zero = self.iconst(ty, 0);
+        self.b.ins().atomic_rmw(ty, GUEST, AtomicRmwOp::Add, address, zero);
+        self.b.ins().jump(done, &[]);
+        self.b.switch_to_block(done);
     }
 
     /// Compare-and-swap as a full barrier. One that succeeds with LSE is one by itself. One that fails has only loaded, which earlier

@@ -9,6 +9,7 @@
 //! Exclusive pairs (load-acquire, store-release, between full fences where x86's LOCK is stronger) work on every core. They need
 //! natural alignment, x86 does not: an access that lies within 16 aligned bytes is done as a part of those, and one that crosses
 //! them, which is slow and rare on x86 too ("split lock"), by one compare-and-swap on either side under a lock of ours.
+//! A comparison that fails stores the old value: CMPXCHG is a write either way (SDM vol. 2, CMPXCHG), and faults as one.
 
 #![allow(unsafe_code)]
 
@@ -158,9 +159,10 @@ macro_rules! atomics {
             unsafe {
                 asm!(exclusive!(
                         concat!("ldaxr", $suffix, " {o", $operand, "}, [{a}]"),
-                        concat!("cmp {o", $operand, "}, {e", $operand, "}", $extend, "\nb.ne 3f"),
-                        concat!("stlxr", $suffix, " {s:w}, {v", $operand, "}, [{a}]")),
-                    o = out(reg) old, e = in(reg) expected as $wide, v = in(reg) new as $wide, s = out(reg) _,
+                        concat!("cmp {o", $operand, "}, {e", $operand, "}", $extend, "\ncsel {t", $operand, "}, {v", $operand, "}, {o",
+                            $operand, "}, eq"),
+                        concat!("stlxr", $suffix, " {s:w}, {t", $operand, "}, [{a}]")),
+                    o = out(reg) old, e = in(reg) expected as $wide, v = in(reg) new as $wide, t = out(reg) _, s = out(reg) _,
                     a = in(reg) addr, out("x9") fault, options(nostack));
             }
             outcome(fault, old as $ty)
@@ -212,17 +214,17 @@ atomics! {
     u64, u64, "",  "",   "",       cas64 xchg64 add64;
 }
 
-/// `addr` must be a multiple of 16, as CMPXCHG16B demands.
+/// `addr` must be a multiple of 16, as CMPXCHG16B demands. The loaded pair is one access because it is always stored (Arm ARM B2.2.1).
 pub(crate) unsafe fn cas128(addr: u64, expected: [u64; 2], new: [u64; 2]) -> Result<[u64; 2], ()> {
     let (low, high, fault): (u64, u64, u64);
     // SAFETY: guarded; see the module.
     unsafe {
         asm!(exclusive!(
                 "ldaxp {o0}, {o1}, [{a}]",
-                "cmp {o0}, {e0}\nccmp {o1}, {e1}, #0, eq\nb.ne 3f",
-                "stlxp {s:w}, {v0}, {v1}, [{a}]"),
+                "cmp {o0}, {e0}\nccmp {o1}, {e1}, #0, eq\ncsel {t0}, {v0}, {o0}, eq\ncsel {t1}, {v1}, {o1}, eq",
+                "stlxp {s:w}, {t0}, {t1}, [{a}]"),
             o0 = out(reg) low, o1 = out(reg) high, e0 = in(reg) expected[0], e1 = in(reg) expected[1],
-            v0 = in(reg) new[0], v1 = in(reg) new[1], s = out(reg) _,
+            v0 = in(reg) new[0], v1 = in(reg) new[1], t0 = out(reg) _, t1 = out(reg) _, s = out(reg) _,
             a = in(reg) addr, out("x9") fault, options(nostack));
     }
     outcome(fault, [low, high])
@@ -262,8 +264,8 @@ pub(crate) fn freeze_splits() -> FrozenSplits {
     SPLIT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The same across 16 aligned bytes: a compare-and-swap on either side, under a lock of ours. So it is atomic against its like, loses
-/// no store of others to these bytes or their neighbours, and writes nothing where nothing changes (a failed compare-exchange).
+/// The same across 16 aligned bytes: a compare-and-swap on either side, under a lock of ours. So it is atomic against its like, and loses
+/// no store of others to these bytes or their neighbours.
 unsafe fn split(addr: u64, bytes: usize, compute: impl Fn(u64) -> u64) -> Result<u64, ()> {
     let upper = (addr | 15).wrapping_add(1);
     let halves = [Part { base: addr & !15, shift: 8 * (addr & 15) as u32 }, Part { base: upper, shift: 0 }];
@@ -282,9 +284,6 @@ unsafe fn split(addr: u64, bytes: usize, compute: impl Fn(u64) -> u64) -> Result
         let (old_high, new_high) = (old >> first_bits, new >> first_bits);
         // SAFETY: as above.
         unsafe {
-            if new == old {
-                return Ok(old);
-            }
             if !halves[0].swap(first_mask, old & first_mask, new & first_mask)? {
                 continue;
             }
