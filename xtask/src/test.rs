@@ -166,6 +166,12 @@ impl Totals {
         test.args(&packages[1..]).args(more).args(["--test", "golden", "--test", "ops", "--test", "flow"]);
         test.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", qemu).env("QEMU_CPU", "cortex-a72");
         self.counted("generated code on Armv8.0 (-cpu cortex-a72)", &mut with_filter(test, args));
+        if args.filter.is_none() {
+            let mut test = rust.cargo(packages[0]);
+            test.args(["-p", "calque", "--test", "programs", "exchanges"]).env("CALQUE_TEST_RUNNER", qemu);
+            test.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", qemu).env("QEMU_CPU", "cortex-a72");
+            self.counted("LOCK without LSE (-cpu cortex-a72)", &mut test);
+        }
     }
 
     /// Runs a test command, shows what it prints, and adds up its `test result:` lines.

@@ -301,24 +301,42 @@ impl Lowering<'_> {
             expected = self.b.ins().ireduce(types::I32, wide);
         }
         let old = self.b.ins().atomic_cas(GUEST, address, expected, new);
-        if self.on(Arch::Aarch64) && !self.host.has("has_lse") {
-            self.write_where_cas_failed(address, old, expected);
+        if !self.on(Arch::Aarch64) || self.host.has("has_lse") {
+            return old;
         }
-        old
+        // Nor does that loop store where the comparison fails, and CMPXCHG is a write either way (SDM vol. 2): this faults as one.
+        self.where_cas_failed(old, expected, |l| {
+            l.add_nothing(ty, &[address]);
+            old
+        })
     }
 
-    /// Cranelift's loop does not store where the comparison fails, and CMPXCHG is a write either way: an addition of nothing faults as it.
-    fn write_where_cas_failed(&mut self, address: clif::Value, old: clif::Value, expected: clif::Value) {
+    /// `old`, or what `then` makes where that is not what a compare-and-swap has expected.
+    fn where_cas_failed(
+        &mut self,
+        old: clif::Value,
+        expected: clif::Value,
+        then: impl FnOnce(&mut Self) -> clif::Value,
+    ) -> clif::Value {
+        let ty = self.b.func.dfg.value_type(old);
         let (failed, done) = (self.b.create_block(), self.b.create_block());
+        let result = self.b.append_block_param(done, ty);
         let differs = self.b.ins().icmp(IntCC::NotEqual, old, expected);
-        self.b.ins().brif(differs, failed, &[], done, &[]);
+        self.b.ins().brif(differs, failed, &[], done, &[old.into()]);
         self.b.set_cold_block(failed);
         self.b.switch_to_block(failed);
-        let ty = self.b.func.dfg.value_type(old);
-        let zero = self.iconst(ty, 0);
-        self.b.ins().atomic_rmw(ty, GUEST, AtomicRmwOp::Add, address, zero);
-        self.b.ins().jump(done, &[]);
+        let other = then(self);
+        self.b.ins().jump(done, &[other.into()]);
         self.b.switch_to_block(done);
+        result
+    }
+
+    /// Raises the faults of writes, and changes nothing.
+    fn add_nothing(&mut self, ty: clif::Type, addresses: &[clif::Value]) {
+        let zero = self.iconst(ty, 0);
+        for &address in addresses {
+            self.b.ins().atomic_rmw(ty, GUEST, AtomicRmwOp::Add, address, zero);
+        }
     }
 
     /// Compare-and-swap as a full barrier. One that succeeds with LSE is one by itself. One that fails has only loaded, which earlier
@@ -331,28 +349,17 @@ impl Lowering<'_> {
             return old;
         }
         let first = self.scalar_cas(address, expected, new);
-        let ty = self.b.func.dfg.value_type(first);
-        let (failed, done) = (self.b.create_block(), self.b.create_block());
-        let old = self.b.append_block_param(done, ty);
-        let differs = self.b.ins().icmp(IntCC::NotEqual, first, expected);
-        self.b.ins().brif(differs, failed, &[], done, &[first.into()]);
-        self.b.set_cold_block(failed);
-        self.b.switch_to_block(failed);
-        self.b.ins().fence();
-        let second = self.scalar_cas(address, expected, new);
-        self.b.ins().jump(done, &[second.into()]);
-        self.b.switch_to_block(done);
-        old
+        self.where_cas_failed(first, expected, |l| {
+            l.b.ins().fence();
+            l.scalar_cas(address, expected, new)
+        })
     }
 
     /// 16 bytes on a host where Cranelift has no instruction for them. The two additions of nothing raise the faults of the
     /// access here, where the guest pc is known; then the helper does the work.
     fn cas_out_of_line(&mut self, address: clif::Value, expected: clif::Value, new: clif::Value) -> clif::Value {
-        let zero = self.iconst(types::I64, 0);
         let upper = self.b.ins().iadd_imm_s(address, 8);
-        for half in [address, upper] {
-            self.b.ins().atomic_rmw(types::I64, GUEST, AtomicRmwOp::Add, half, zero);
-        }
+        self.add_nothing(types::I64, &[address, upper]);
         self.store_state(expected, offset_of!(CpuState, scratch));
         self.store_state(new, offset_of!(CpuState, scratch) + 16);
         self.call_table(Own::Cas128.index(), &[address]);
