@@ -348,6 +348,28 @@ fn helper_cases(cases: &mut Vec<(String, Region)>) {
             result(b, v);
         }));
     }
+    let shifts = [32, 64]
+        .into_iter()
+        .flat_map(|width| (0..3).map(move |kind| width | kind << 8))
+        .filter(|how| *how != 64 | 2 << 8);
+    let codes =
+        shifts.map(|how| (Helper::ShiftLanes, how)).chain([0, 1, 0x10, 0x11].map(|imm| (Helper::Pclmulqdq, imm)));
+    for (helper, code) in codes {
+        cases.push(in_region(format!("call {} {code:#x}", helper.name()), |b| {
+            let (x, y, code) = (operand(b, 0, Type::V128), operand(b, 1, Type::V128), b.iconst(Type::I32, code));
+            let v = b.call(helper, &[x, y, code]);
+            result(b, v);
+        }));
+    }
+    cases.push(in_region("call aesenc, aesdeclast in place".into(), |b| {
+        let (x, key) = (operand(b, 0, Type::V128), operand(b, 1, Type::V128));
+        let x = b.call(Helper::Aesenc, &[x, key]);
+        b.put(Reg::xmm(0), x);
+        let x = b.call(Helper::Aesdeclast, &[x, key]);
+        b.put(Reg::xmm(0), x);
+        let sum = b.call(Helper::Sha256msg2, &[key, x]);
+        result(b, sum);
+    }));
 }
 
 fn all_cases() -> Vec<(String, Region)> {

@@ -443,7 +443,7 @@ impl Code {
         let before = self.invalidations();
         let code = GuestCode::new(&process.mem);
         let (mut region, _) = code.lift_region(entry.pc, &Emittable(self), &self.emitted_options());
-        let is_candidate = trial::is_candidate(&region, jit.host.has("afp"));
+        let is_candidate = trial::is_candidate(&region, &jit.host);
         let origin = code.origin(&region);
         let is_watched = !matches!(origin.kind(), CodePage::Fixed | CodePage::Changing);
         if is_watched || is_block(&region) || is_candidate && waits {

@@ -57,6 +57,8 @@ impl Emitter {
     #[inline(never)]
     pub(super) fn float(&mut self, inst: &Inst) -> Result<(), EmitError> {
         let [a, b, c] = [inst.args[0], inst.args[1], inst.args[2]].map(Value);
+        // Some use all scratch registers by their names.
+        self.holds_zero = false;
         match inst.op {
             Op::Fadd | Op::Fsub | Op::Fmul | Op::Fdiv => self.arithmetic(inst, &[a, b]),
             Op::Sqrt => self.arithmetic(inst, &[a]),

@@ -18,6 +18,7 @@
 //! | `memory.rs`  | guest loads, stores, atomics, in plain and in total store order        |
 //! | `stack.rs`   | PUSH and POP in one instruction, and in pairs                          |
 //! | `vector.rs`  | 128-bit integer and lane operations                                    |
+//! | `inline.rs`  | AES, SHA and their like in place of helper calls                       |
 //! | `float.rs`   | floating point with x86's NaN, minimum and conversion rules            |
 //! | `exit.rs`    | ways out: links, leaves, faults, countdowns                            |
 //! | `entry.rs`   | what is agreed with the stubs: fixed cells, calls, adapters            |
@@ -40,6 +41,7 @@ pub(crate) mod entry;
 mod exit;
 mod flags;
 mod float;
+mod inline;
 mod int;
 mod memory;
 mod plan;
@@ -51,7 +53,7 @@ mod vector;
 
 use crate::compile::MemoryOrder;
 use crate::isa::HostIsa;
-use calque_ir::{BlockId, Exit, GuestAddr, Inst, Op, Reg, Region, Target, Type};
+use calque_ir::{BlockId, Exit, GuestAddr, Helper, Inst, Op, Reg, Region, Target, Type};
 use encode::{self as e, Size, V, X};
 use plan::{Plan, What};
 use regs::{Held, Loc, Regs, Val};
@@ -182,11 +184,22 @@ struct Host {
     lrcpc: bool,
     lrcpc2: bool,
     afp: bool,
+    aes: bool,
+    pmull: bool,
+    sha2: bool,
 }
 
 impl Host {
     fn of(isa: &HostIsa) -> Self {
-        Self { lse: isa.has("has_lse"), lrcpc: isa.has("lrcpc"), lrcpc2: isa.has("lrcpc2"), afp: isa.has("afp") }
+        Self {
+            lse: isa.has("has_lse"),
+            lrcpc: isa.has("lrcpc"),
+            lrcpc2: isa.has("lrcpc2"),
+            afp: isa.has("afp"),
+            aes: isa.has("aes"),
+            pmull: isa.has("pclmulqdq"),
+            sha2: isa.has("sha2"),
+        }
     }
 }
 
@@ -220,6 +233,8 @@ pub struct Emitter {
     barrier: usize,
     /// What the first scratch register is known to hold, for addresses.
     held: Held,
+    /// Whether the last vector scratch register holds zeros.
+    holds_zero: bool,
     /// Upper halves of vector registers that are known to be zero, a bit each.
     zeroed: u16,
     /// Whether the block has noted that upper halves may be other than zero (`CpuState::upper_halves`), and not yet that they are.
@@ -247,7 +262,7 @@ impl Emitter {
             code: Vec::new(),
             insts: Vec::new(),
             pool: Vec::new(),
-            plan: Plan::new(host.afp),
+            plan: Plan::new(host),
             regs: Regs::default(),
             labels: Vec::new(),
             fixups: Vec::new(),
@@ -264,6 +279,7 @@ impl Emitter {
             entry_pc: GuestAddr(0),
             barrier: 0,
             held: Held::Nothing,
+            holds_zero: false,
             zeroed: 0,
             upper_noted: false,
             merged: None,
@@ -273,6 +289,11 @@ impl Emitter {
             ways_in: Vec::new(),
             sunk: Vec::new(),
         }
+    }
+
+    /// Whether calls of a helper are emitted as instructions of the host; of constants, where it takes any.
+    pub fn has_code_for(host: &HostIsa, helper: Helper) -> bool {
+        inline::has_code(Host::of(host), helper, |_| true)
     }
 
     /// How many exit cells the code of `region` uses.
@@ -461,6 +482,7 @@ impl Emitter {
         self.labels[label.0 as usize] = self.code.len() as u32;
         self.barrier = self.code.len();
         self.held = Held::Nothing;
+        self.holds_zero = false;
     }
 
     /// A branch to a label, encoded with distance 0.

@@ -8,7 +8,9 @@
 //! concerned: between definition and `put` nobody reads the register and nothing can stop. Whether another live value still
 //! sits in that register only the emitter knows.
 
+use super::Host;
 use super::encode::V;
+use super::inline;
 use super::regs::{GPR_HOME, XMM_HOME};
 use calque_ir::op::Effect;
 use calque_ir::reg::RegKind;
@@ -52,6 +54,7 @@ pub(super) struct Plan {
     pub(super) fates: Vec<Fate>,
     /// Whether the host's scalar operations keep the other lanes.
     pub(super) merges: bool,
+    host: Host,
     homes: Homes,
 }
 
@@ -218,8 +221,8 @@ fn tests_bits(inst: &Inst, region: &Region) -> bool {
 }
 
 impl Plan {
-    pub(super) fn new(merges: bool) -> Self {
-        Self { fates: Vec::new(), merges, homes: Homes::default() }
+    pub(super) fn new(host: Host) -> Self {
+        Self { fates: Vec::new(), merges: host.afp, host, homes: Homes::default() }
     }
 
     /// Makes room for a region's values.
@@ -230,7 +233,7 @@ impl Plan {
 
     /// Looks at one block.
     pub(super) fn block(&mut self, region: &Region, block: &Block) {
-        let Plan { fates, merges, homes } = self;
+        let Plan { fates, merges, host, homes } = self;
         // Of the same length, which is above every index below.
         let insts = &region.insts[..block.end as usize];
         let fates = &mut fates[..insts.len()];
@@ -261,7 +264,7 @@ impl Plan {
                     }
                     continue;
                 }
-                if traits & STOPS != 0 {
+                if traits & STOPS != 0 && !(traits & HELPER != 0 && inline::is_inline(*host, insts, inst)) {
                     homes.clear_all(fates);
                 }
                 if traits & REGISTER != 0 {

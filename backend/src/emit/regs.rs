@@ -328,6 +328,7 @@ impl Emitter {
     /// A vector register for the rest of this operation.
     pub(super) fn v_scratch(&mut self) -> V {
         let n = usize::from(self.regs.v_scratch);
+        self.holds_zero &= n + 1 < V_SCRATCH.len();
         self.regs.v_scratch += 1;
         self.regs.exhausted |= n >= V_SCRATCH.len();
         V_SCRATCH[n % V_SCRATCH.len()]

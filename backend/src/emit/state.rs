@@ -2,6 +2,7 @@
 
 use super::encode::{self as e, Access, At, Size, V, X};
 use super::entry::{CALL_ARGS, CALL_RESULT, Stub};
+use super::inline;
 use super::int::is_home;
 use super::plan::{NO_HOME, VECTOR, home_of};
 use super::regs::{CELLS, CPU, GPR_HOME, Held, JUMPS, Loc, XMM_HOME};
@@ -323,6 +324,9 @@ impl Emitter {
     #[inline(never)]
     pub(super) fn call(&mut self, inst: &Inst) -> Result<(), EmitError> {
         let helper = Helper::from_code(inst.aux);
+        if inline::is_inline(self.host, &self.insts, inst) {
+            return self.inline(helper, inst);
+        }
         // The unit's own flags are in the host's control and status registers while generated code runs.
         if helper.effect() != HelperEffect::Pure {
             self.zeroed = 0;
@@ -387,7 +391,7 @@ impl Emitter {
     pub(super) fn call_table(&mut self, index: usize) {
         self.load_state(Access::LDRX, JUMPS.0, offset_of!(CpuState, rt.helpers));
         self.word(e::access(Access::LDRX, JUMPS.0, At::Disp(JUMPS, 8 * index as i32)));
-        (self.held, self.upper_noted) = (Held::Nothing, false);
+        (self.held, self.holds_zero, self.upper_noted) = (Held::Nothing, false, false);
         let link = X(30);
         self.word(e::access(Access::LDRX, link.0, At::Disp(CELLS, 8 * Stub::Call.cell() as i32)));
         self.word(e::blr(link));

@@ -2,6 +2,7 @@
 //! count, permutations, products and sums. Those that Cranelift does not know get a stand-in (`respell.rs`).
 
 use super::Lowering;
+use crate::emit::encode as e;
 use crate::isa::Arch;
 use crate::respell::Respell;
 use crate::words::{Like, Word};
@@ -285,19 +286,19 @@ impl Lowering<'_> {
     }
 }
 
-/// Arm Architecture Reference Manual for A-profile, C7.2: the words without registers.
-const AESE: u32 = 0x4e28_4800;
-const AESD: u32 = 0x4e28_5800;
-const AESMC: u32 = 0x4e28_6800;
-const AESIMC: u32 = 0x4e28_7800;
-const SHA256H: u32 = 0x5e00_4000;
-const SHA256H2: u32 = 0x5e00_5000;
-const SHA256SU0: u32 = 0x5e28_2800;
-const SHA256SU1: u32 = 0x5e00_6000;
+/// Words without registers, as the emitter has them.
+const AESE: u32 = e::AESE.0;
+const AESD: u32 = e::AESD.0;
+const AESMC: u32 = e::AESMC.0;
+const AESIMC: u32 = e::AESIMC.0;
+const SHA256H: u32 = e::SHA256H.0;
+const SHA256H2: u32 = e::SHA256H2.0;
+const SHA256SU0: u32 = e::SHA256SU0.0;
+const SHA256SU1: u32 = e::SHA256SU1.0;
+const PMULL: u32 = e::PMULL.0;
+const PMULL2: u32 = e::PMULL2.0;
 /// Of four lanes.
-const REV64: u32 = 0x4ea0_0800;
+const REV64: u32 = e::VREV64.0 | 2 << 22;
 /// Of two lanes.
-const ZIP1: u32 = 0x4ec0_3800;
-const ZIP2: u32 = 0x4ec0_7800;
-const PMULL: u32 = 0x0ee0_e000;
-const PMULL2: u32 = 0x4ee0_e000;
+const ZIP1: u32 = e::ZIP1.0 | 3 << 22;
+const ZIP2: u32 = e::ZIP2.0 | 3 << 22;
