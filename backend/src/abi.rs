@@ -8,8 +8,7 @@
 //! - a direct exit jumps through its own cell. A linked cell holds the code of the target region; an unlinked one a stub that leaves
 //!   the cell's number in `cpu.rt.exit_detail` and jumps to `exit_link`, which records [`ExitReason::Link`] and returns to the caller
 //!   of [`enter`];
-//! - a computed jump looks into the thread's [`JumpCache`] itself, which knows regions that want no flags
-//!   ([`FlagsAtEntry::Dead`]). Otherwise it jumps through [`RESOLVE_CELL`], with `cpu.rip` and the flags stored, to the stub `exit_resolve`,
+//! - a computed jump looks into the thread's [`JumpCache`](jump_cache::JumpCache) itself, which knows regions that want no flags. Otherwise it jumps through [`RESOLVE_CELL`], with `cpu.rip` and the flags stored, to the stub `exit_resolve`,
 //!   which calls [`resolve`] and goes on there, or leaves;
 //! - every other exit jumps through [`LEAVE_CELL`], which holds `exit_leave`, and leaves the encoded reason in `cpu.rt.exit_detail`; all registers are in
 //!   `CpuState`. `cpu.rip` says where the guest goes on. `exit_leave_passing` does the same for [`ARGUMENTS`] in host registers.
@@ -17,18 +16,16 @@
 //! # Safety
 //! Invariants that [`enter`] relies on:
 //! 1. `cpu.rt.cells`, `helpers` and `jump_cache` point to live tables of a [`crate::CodeCache`], of
-//!    [`crate::helpers::table`] and of a [`JumpCache`].
+//!    [`crate::helpers::table`] and of a [`jump_cache::JumpCache`].
 //! 2. Every code address in these tables is the entry of a translation of that cache, compiled for this host, and
 //!    stays mapped while any thread is inside `enter` (the runtime stops the world before `CodeCache::reset`).
 #![allow(unsafe_code)]
 
 use crate::arch;
-use crate::cache::Translation;
 use crate::emit::entry::FROM_TIER0;
-use crate::sync::{AtomicU64, fence};
+use crate::jump_cache;
 use calque_ir::state::{MXCSR_MASKS, X87_MASKS};
 use calque_ir::{CpuState, FaultKind, GuestAddr, Reg};
-use std::sync::atomic::Ordering;
 
 /// Address of machine code in this process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -204,132 +201,16 @@ pub(crate) fn exit_resolve() -> HostCode {
 /// are computed here, or in none (0): then the word to leave with is in `cpu.rt.exit_detail`.
 ///
 /// # Safety
-/// Called by `exit_resolve` only: `cpu.rt.jump_cache` points to the thread's [`JumpCache`].
+/// Called by `exit_resolve` only: `cpu.rt.jump_cache` points to the thread's [`jump_cache::JumpCache`].
 pub(crate) unsafe extern "C" fn resolve(cpu: &mut CpuState) -> u64 {
     cpu.settle_flags();
-    let pc = GuestAddr(cpu.rip);
-    // SAFETY: the address of a `JumpCache`'s entries, alive as long as the thread runs generated code.
-    let entry = unsafe { &*(cpu.rt.jump_cache as *const JumpEntry).add(JumpCache::slot(pc)) };
-    if entry.pc.load(Ordering::Relaxed) == FlagsAtEntry::Wanted.key(pc) {
-        return entry.code.load(Ordering::Relaxed);
-    }
-    cpu.rt.exit_detail = Leave::Indirect as u64;
-    0
-}
-
-/// Whether a region may read the status flags that it is entered with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FlagsAtEntry {
-    Dead,
-    Wanted,
-}
-
-impl FlagsAtEntry {
-    /// What the jump cache knows a pc by: one that is no address where flags must be ready, so that only [`resolve`] finds it.
-    fn key(self, pc: GuestAddr) -> u64 {
-        pc.0 ^ u64::from(self == FlagsAtEntry::Wanted) << 63
-    }
-}
-
-/// Entries of a [`JumpCache`]: 64 KiB a thread.
-pub const JUMP_CACHE_ENTRIES: usize = if cfg!(feature = "models") { 2 } else { 4096 };
-
-/// The slot of a pc is `(pc ^ pc >> shift) % entries`: functions are aligned to 16 bytes, so that the low bits alone would leave
-/// most slots to returns.
-pub(crate) const JUMP_CACHE_SHIFT: u32 = 12;
-
-/// Bytes of an entry.
-pub(crate) const JUMP_ENTRY_BYTES: usize = size_of::<JumpEntry>();
-
-#[repr(C)]
-struct JumpEntry {
-    pc: AtomicU64,
-    code: AtomicU64,
-}
-
-/// One thread's direct-mapped table from guest pc to code, which indirect jumps probe inline.
-/// Only the owning thread looks into it and inserts; others may [`JumpCache::remove`] what has become stale.
-/// `cpu.rt.jump_cache` holds [`JumpCache::address`].
-pub struct JumpCache {
-    table: Box<Table>,
-}
-
-/// Aligned to its size, so that a slot's address is made by replacing bits.
-#[repr(C, align(65536))]
-struct Table {
-    entries: [JumpEntry; JUMP_CACHE_ENTRIES],
-}
-
-const _: () = assert!(JUMP_CACHE_ENTRIES * JUMP_ENTRY_BYTES == 65536 || cfg!(feature = "models"));
-
-impl JumpEntry {
-    /// An entry of slot `slot` that matches nothing: its pc, below the first page, belongs to the neighbour's slot.
-    fn empty(slot: usize) -> JumpEntry {
-        JumpEntry { pc: AtomicU64::new(slot as u64 ^ 1), code: AtomicU64::new(0) }
-    }
-
-    fn clear(&self, slot: usize) {
-        self.pc.store(slot as u64 ^ 1, Ordering::Relaxed);
-    }
-}
-
-impl JumpCache {
-    /// An empty table.
-    pub fn new() -> Self {
-        Self { table: Box::new(Table { entries: std::array::from_fn(JumpEntry::empty) }) }
-    }
-
-    /// For `cpu.rt.jump_cache`; valid as long as `self`, also when it moves.
-    pub fn address(&self) -> u64 {
-        self.table.entries.as_ptr() as u64
-    }
-
-    /// Remembers that `pc` is translated at `code`, forgetting another pc of the same slot.
-    pub fn insert(&self, pc: GuestAddr, code: HostCode, flags: FlagsAtEntry) {
-        let entry = &self.table.entries[Self::slot(pc)];
-        entry.code.store(code.0 as u64, Ordering::Relaxed);
-        entry.pc.store(flags.key(pc), Ordering::Relaxed);
-    }
-
-    /// The same for `code` of `translation`, which another thread may be taking out of use: it removes `pc` here behind
-    /// [`crate::CodeCache::remove`]. Of its two steps and the two here, one pair sees the other's first (Dekker).
-    pub fn insert_usable(&self, translation: &Translation, code: HostCode, flags: FlagsAtEntry) {
-        self.insert(translation.pc, code, flags);
-        fence(Ordering::SeqCst);
-        if translation.is_removed() {
-            self.remove(translation.pc);
-        }
-    }
-
-    /// Forgets `pc`.
-    pub fn remove(&self, pc: GuestAddr) {
-        fence(Ordering::SeqCst);
-        let entry = &self.table.entries[Self::slot(pc)];
-        if entry.pc.load(Ordering::Relaxed) << 1 == pc.0 << 1 {
-            entry.clear(Self::slot(pc));
-        }
-    }
-
-    /// Forgets everything: after code was removed.
-    pub fn clear(&self) {
-        self.table.entries.iter().enumerate().for_each(|(slot, entry)| entry.clear(slot));
-    }
-
-    /// What generated code finds for `pc`.
-    #[cfg(all(test, feature = "models"))]
-    pub(crate) fn find(&self, pc: GuestAddr) -> Option<HostCode> {
-        let entry = &self.table.entries[Self::slot(pc)];
-        let known = entry.pc.load(Ordering::Relaxed) == pc.0;
-        known.then(|| HostCode(entry.code.load(Ordering::Relaxed) as usize))
-    }
-
-    fn slot(pc: GuestAddr) -> usize {
-        (pc.0 ^ pc.0 >> JUMP_CACHE_SHIFT) as usize % JUMP_CACHE_ENTRIES
-    }
-}
-
-impl Default for JumpCache {
-    fn default() -> Self {
-        Self::new()
-    }
+    // SAFETY: the address of a `JumpCache`, alive as long as the thread runs generated code.
+    let code = unsafe { jump_cache::resolve(cpu.rt.jump_cache, GuestAddr(cpu.rip)) };
+    code.map_or_else(
+        || {
+            cpu.rt.exit_detail = Leave::Indirect as u64;
+            0
+        },
+        |code| code.0 as u64,
+    )
 }

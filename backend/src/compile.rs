@@ -1,8 +1,8 @@
 //! `Compiler`: from a region to position-independent machine code.
 
-use crate::abi::FlagsAtEntry;
 use crate::frame;
 use crate::isa::{Arch, HostIsa};
+use crate::jump_cache::FlagsAtEntry;
 use crate::link_stub;
 use crate::lower::{self, Lowered};
 use crate::order::{self, NoOrderedForm, Scalars};

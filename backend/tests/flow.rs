@@ -166,6 +166,38 @@ fn indirect_jumps_use_the_jump_cache() {
     assert_eq!((cpu.rip, cpu.gpr[0]), (0x5010, 1));
 }
 
+#[test]
+fn jumps_find_what_others_have_pushed_out_of_the_first_level() {
+    let mut runner = Runner::new();
+    let mut cpu = runner.state(&mut Random::new(1));
+    let options = runner.options;
+    let jump = block(0x5000, |b| Exit::Indirect(b.get(Type::I64, Reg::RDX)));
+    let jump = runner.cache.translate(&mut runner.compiler, &jump, &options).expect("compiles");
+    let pcs = common::SAME_SLOT;
+    let to = pcs.map(|pc| runner.cache.translate(&mut runner.compiler, &step(pc, 0x5020), &options).expect("compiles"));
+    for flags in [FlagsAtEntry::Dead, FlagsAtEntry::Wanted] {
+        runner.jump_cache().clear();
+        for (pc, to) in pcs.iter().zip(&to).cycle().take(3000) {
+            runner.jump_cache().insert(GuestAddr(*pc), to.code, flags);
+        }
+        let mut arrive = |pc| {
+            cpu.gpr[2] = pc;
+            // SAFETY: code of this cache, with its tables.
+            unsafe { abi::enter(&mut cpu, jump.code) }
+        };
+        for (pc, to) in pcs.iter().zip(&to).cycle().take(8) {
+            assert_eq!(arrive(*pc), ExitReason::Link { cell: to.cells.start }, "{flags:?}");
+        }
+        for removed in 0..pcs.len() {
+            runner.jump_cache().remove(GuestAddr(pcs[removed]));
+            assert_eq!(arrive(pcs[removed]), ExitReason::Indirect);
+            for other in removed + 1..pcs.len() {
+                assert_eq!(arrive(pcs[other]), ExitReason::Link { cell: to[other].cells.start });
+            }
+        }
+    }
+}
+
 /// Enters a region, and interrupts it from another thread soon after.
 fn enter_and_interrupt(runner: &mut Runner, region: &Region, cpu: &mut CpuState) -> ExitReason {
     let flag = &raw const cpu.rt.interrupt as usize;

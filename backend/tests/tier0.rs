@@ -4,8 +4,7 @@
 
 mod common;
 
-use calque_backend::abi::FlagsAtEntry;
-use calque_backend::{CodeKind, Emitter, ExitReason, HostIsa, Translation, abi};
+use calque_backend::{CodeKind, Emitter, ExitReason, FlagsAtEntry, HostIsa, Translation, abi};
 use calque_ir::deferred::{Setter, kind_of};
 use calque_ir::{Builder, Exit, GuestAddr, Op, Reg, Region, Target, Type};
 use common::{Random, Runner};
@@ -146,6 +145,39 @@ fn deferred_flags_are_settled_for_whoever_wants_them() {
         // Nor does a known one matter once the countdown has ended.
         (cpu.gpr[2], cpu.rt.countdown) = (0x5020, 0);
         assert_eq!((runner.run(&mut cpu, &jump), cpu.rip), (ExitReason::Indirect, 0x5020));
+    }
+}
+
+#[test]
+fn what_has_been_pushed_out_of_the_first_level_is_found_in_the_second() {
+    let mut runner = Runner::new();
+    let mut cpu = runner.state(&mut Random::new(1));
+    cpu.flags = [0; 8];
+    let before = (cpu.gpr, cpu.xmm);
+    let jump = make(&mut runner, CodeKind::Tier0, &deferring(0x5000));
+    let pcs = common::SAME_SLOT;
+    let to = pcs.map(|pc| make(&mut runner, CodeKind::Tier0, &asking(pc)));
+    // Those that want flags see that 5 - 5 is zero; the others what there was.
+    let wants = [FlagsAtEntry::Wanted, FlagsAtEntry::Dead, FlagsAtEntry::Wanted];
+    for n in (0..pcs.len()).cycle().take(3000) {
+        runner.tier0_jumps().insert(GuestAddr(pcs[n]), to[n].code, wants[n]);
+    }
+    let mut arrive = |n: usize| {
+        (cpu.gpr[2], cpu.gpr[3], cpu.flags) = (pcs[n], 9, [0; 8]);
+        let reason = runner.run(&mut cpu, &jump);
+        assert_eq!((&cpu.gpr[..2], &cpu.gpr[4..], cpu.xmm), (&before.0[..2], &before.0[4..], before.1));
+        (reason, cpu.gpr[3])
+    };
+    let found = |n: usize| (ExitReason::Link { cell: to[n].cells.start }, u64::from(wants[n] == FlagsAtEntry::Wanted));
+    for n in [0, 1, 2, 2, 1, 0, 0, 2, 0, 1] {
+        assert_eq!(arrive(n), found(n), "{n}");
+    }
+    for removed in 0..pcs.len() {
+        runner.tier0_jumps().remove(GuestAddr(pcs[removed]));
+        assert_eq!(arrive(removed), (ExitReason::Indirect, 9));
+        for other in removed + 1..pcs.len() {
+            assert_eq!(arrive(other), found(other));
+        }
     }
 }
 

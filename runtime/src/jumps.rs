@@ -1,7 +1,7 @@
 //! Where computed jumps have led: what regions predict of them (`lift/calls.rs`, `lift/switches.rs`).
 //!
-//! Generated code says which jump missed its cache. A jump does so the first time it gets to a place, when another place has pushed that
-//! one out, and when a countdown ends with it (`cold.rs`): where it leads most is seen most.
+//! Generated code says which jump missed its cache. A jump does so the first time it gets to a place, when others have pushed that
+//! one out of both levels, and when a countdown ends with it (`cold.rs`): where it leads most is seen most.
 
 use calque_backend::sync::{Mutex, MutexGuard};
 use calque_ir::GuestAddr;

@@ -11,7 +11,7 @@
 //! | `link`     | x17 number of a cell                              | to the caller of `enter`, `ExitReason::Link`        |
 //! | `leave`    | x16 guest pc, x17 leave word                      | to the caller of `enter`                            |
 //! | `call`     | x8 helper, x16 x17 x0 arguments, x30 return       | back, result in x16                                 |
-//! | `resolve`  | x16 guest pc, x8 its slot in the jump cache       | to code that wants flags there, or as `leave` does  |
+//! | `resolve`  | x16 guest pc, x8 its slot in the jump cache       | to its code, with flags if wanted; or as `leave`    |
 //!
 //! # Safety
 //! The stubs run on the stack of `calque_enter`, whose frame `arch/aarch64.rs` describes: SP is `cpu.rt.host_sp` in generated code, so
@@ -20,6 +20,7 @@
 
 use crate::abi::{Leave, REASON_ARRIVED, REASON_LEAVE, REASON_LINK};
 use crate::emit::entry::{FROM_TIER0, Stub};
+use crate::jump_cache;
 use calque_ir::CpuState;
 use std::arch::global_asm;
 use std::mem::offset_of;
@@ -49,6 +50,15 @@ global_asm!(
     "str x7, [x2, #{gpr} + 16]",
     "str x3, [x2, #{gpr} + 32]",
     "stp x6, x5, [x2, #{gpr} + 48]",
+    ".endm",
+    // x17: the entry of pc x16 in the second level, by x0; to `none` if there is no such level.
+    ".macro calque_second_level none",
+    "orr x17, x8, #{first_bytes} - 1",
+    "ldur x17, [x17, #1]",
+    "cbz x17, \\none",
+    "eor x0, x16, x16, lsr #{second_shift}",
+    "ubfiz x0, x0, #4, #{second_bits}",
+    "add x17, x17, x0",
     ".endm",
     ".p2align 4",
     ".globl calque_tier0_arrive",
@@ -160,14 +170,39 @@ global_asm!(
     "calque_tier0_resolve:",
     // The countdown has ended?
     "tbnz w1, #31, 4f",
+    // Code that wants no flags, in the second level.
+    "calque_second_level 2f",
+    "ldr x30, [x17]",
+    "cmp x30, x16",
+    "b.eq 6f",
+    "2:",
     "ldr w17, [x2, #{kind}]",
     "cbnz w17, 5f",
+    // Code that wants them, in either.
     "3:",
     "ldp x17, x0, [x8]",
-    "eor x17, x17, #0x8000000000000000",
-    "cmp x17, x16",
-    "b.ne 4f",
+    "eor x30, x16, #{wanted}",
+    "cmp x17, x30",
+    "b.ne 7f",
     "br x0",
+    "7:",
+    "calque_second_level 4f",
+    "ldr x0, [x17]",
+    "cmp x0, x30",
+    "b.ne 4f",
+    // Found there, with key x30: a copy for the first level, if it still stands there then.
+    "6:",
+    "ldr x0, [x17, #8]",
+    "stp x30, x0, [x8]",
+    "dmb ish",
+    "ldr x17, [x17]",
+    "cmp x17, x30",
+    "b.ne 8f",
+    "br x0",
+    "8:",
+    "ubfx x17, x8, #4, #{slot_bits}",
+    "eor x17, x17, #1",
+    "str x17, [x8]",
     "4:",
     "mov x17, #{indirect}",
     "b calque_tier0_leave",
@@ -207,6 +242,11 @@ global_asm!(
     xmm = const offset_of!(CpuState, xmm),
     rip = const offset_of!(CpuState, rip),
     kind = const offset_of!(CpuState, deferred.kind),
+    wanted = const jump_cache::WANTED,
+    slot_bits = const jump_cache::ENTRIES.ilog2(),
+    first_bytes = const jump_cache::ENTRIES * jump_cache::ENTRY_BYTES,
+    second_shift = const jump_cache::SECOND_SHIFT,
+    second_bits = const jump_cache::SECOND_ENTRIES.ilog2(),
     settle = sym settle,
     indirect = const Leave::Indirect as u64,
     countdown = const offset_of!(CpuState, rt.countdown),

@@ -22,12 +22,13 @@ pub(crate) mod memory;
 #[cfg(all(test, feature = "models"))]
 mod models;
 
-use crate::abi::{CodeKind, FIXED_CELLS, FlagsAtEntry, HostCode};
+use crate::abi::{CodeKind, FIXED_CELLS, HostCode};
 use crate::arch;
 use crate::compile::{CompileError, CompileOptions, Compiled, Compiler};
 use crate::emit::Emitted;
 use crate::emit::encode;
 use crate::emit::entry::{self, Stub};
+use crate::jump_cache::FlagsAtEntry;
 use crate::sync::{AtomicBool, Mutex, MutexGuard};
 use calque_ir::{GuestAddr, Region};
 use cells::Cells;

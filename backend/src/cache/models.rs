@@ -3,7 +3,7 @@
 //!     cargo test -p calque-backend --features models --lib models
 
 use super::*;
-use crate::abi::JumpCache;
+use crate::jump_cache::JumpCache;
 use loom::thread;
 
 const CELLS: u32 = FIXED_CELLS + 4;
@@ -183,5 +183,31 @@ fn models_of_jump_caches() {
         jumps.insert_usable(&to, to.code, FlagsAtEntry::Dead);
         remover.join().unwrap();
         assert_eq!(jumps.find(to.pc), None);
+    });
+}
+
+/// Nor does it keep what another thread removes while it is copied from the second level to the first.
+#[test]
+fn models_of_jump_caches_with_two_levels() {
+    loom::model(|| {
+        let cache = cache();
+        let [to, other] = [2, 4].map(|pc| translation(&cache, pc, 1));
+        let jumps = Arc::new(JumpCache::new());
+        // The first displaces nothing, the second the first, and both are in the second level then.
+        for inserted in [&to, &other, &to, &other] {
+            jumps.insert_usable(inserted, inserted.code, FlagsAtEntry::Dead);
+        }
+        let remover = thread::spawn({
+            let (cache, to, jumps) = (cache.clone(), to.clone(), jumps.clone());
+            move || {
+                cache.remove(&to);
+                jumps.remove(to.pc);
+            }
+        });
+        let found = jumps.resolve(to.pc);
+        assert!(found.is_none_or(|code| code == to.code));
+        remover.join().unwrap();
+        assert_eq!((jumps.find(to.pc), jumps.resolve(to.pc)), (None, None));
+        assert_eq!(jumps.resolve(other.pc), Some(other.code));
     });
 }

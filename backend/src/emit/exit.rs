@@ -13,6 +13,7 @@ use super::entry::Stub;
 use super::regs::{CELLS, COUNTDOWN, Held, JUMPS, Loc};
 use super::{Bug, Cold, EmitError, EmittedExit, Emitter, Label, Reach, plan};
 use crate::abi::{self, Leave};
+use crate::jump_cache;
 use calque_ir::{BlockId, CpuState, Exit, FaultKind, GuestAddr, Inst, Op, Target, Type, Value};
 use std::mem::offset_of;
 
@@ -265,9 +266,9 @@ impl Emitter {
         let miss = if self.sunk.is_empty() { self.cold(ColdPath::Resolve(pc)) } else { self.label() };
         self.word(e::op_imm(e::SUBS_IMM, Size::W, X(COUNTDOWN), X(COUNTDOWN), 1).expect("one"));
         self.branch(e::b_cond(Cond::Mi, 0), Reach::Bits19, miss);
-        self.word(e::op3_lsr(e::EOR, Size::X, s, pc, pc, abi::JUMP_CACHE_SHIFT));
+        self.word(e::op3_lsr(e::EOR, Size::X, s, pc, pc, jump_cache::SHIFT));
         // Bits 4..16 of the table's address, which is a multiple of its size.
-        self.word(e::op_field(e::BFM, Size::X, JUMPS, s, 60, abi::JUMP_CACHE_ENTRIES.ilog2() - 1));
+        self.word(e::op_field(e::BFM, Size::X, JUMPS, s, 60, jump_cache::ENTRIES.ilog2() - 1));
         self.word(e::ldp(s, t, JUMPS));
         self.word(e::op3(e::SUBS, Size::X, e::ZR, s, pc));
         self.branch(e::b_cond(Cond::Ne, 0), Reach::Bits19, miss);

@@ -7,6 +7,7 @@ use super::Lowering;
 use super::regs::{DEFERRED, PASSED, RegSet, STATE, STATUS};
 use crate::abi::{self, LEAVE_CELL, LEAVE_PASSING_CELL, Leave, RESOLVE_CELL};
 use crate::compile::{Budget, ExitSite};
+use crate::jump_cache;
 use calque_ir::{BlockId, CpuState, Exit, FaultKind, GuestAddr, Inst, Target, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, AbiParam, BlockCall, InstBuilder, Signature, condcodes::IntCC, types};
 use cranelift_codegen::isa::CallConv;
@@ -255,14 +256,14 @@ impl Lowering<'_> {
         self.b.switch_to_block(on);
     }
 
-    /// The jump cache's entry for `pc` (`JumpCache::slot`). Cranelift is to have it in a register, not to sum it up at each access.
+    /// The jump cache's entry for `pc` (`jump_cache::slot`). Cranelift is to have it in a register, not to sum it up at each access.
     fn jump_entry(&mut self, pc: clif::Value) -> clif::Value {
-        const LOG2: i64 = abi::JUMP_ENTRY_BYTES.ilog2() as i64;
+        const LOG2: i64 = jump_cache::ENTRY_BYTES.ilog2() as i64;
         let cache = self.load_state(types::I64, offset_of!(CpuState, rt.jump_cache));
-        let page = self.b.ins().ushr_imm_u(pc, i64::from(abi::JUMP_CACHE_SHIFT) - LOG2);
+        let page = self.b.ins().ushr_imm_u(pc, i64::from(jump_cache::SHIFT) - LOG2);
         let low = self.b.ins().ishl_imm_u(pc, LOG2);
         let mixed = self.b.ins().bxor(page, low);
-        let offset = self.b.ins().band_imm_u(mixed, (abi::JUMP_CACHE_ENTRIES as i64 - 1) << LOG2);
+        let offset = self.b.ins().band_imm_u(mixed, (jump_cache::ENTRIES as i64 - 1) << LOG2);
         let entry = self.b.ins().iadd(cache, offset);
         self.opaque(entry)
     }

@@ -5,7 +5,8 @@
 //! place.
 #![allow(unsafe_code, dead_code, unreachable_pub)]
 
-use calque_backend::abi::{self, ExitReason, JumpCache};
+use calque_backend::JumpCache;
+use calque_backend::abi::{self, ExitReason};
 use calque_backend::{
     CodeCache, CodeKind, CompileOptions, Compiler, EmitOptions, Emitter, HostIsa, Translation, Verify, helpers,
 };
@@ -118,6 +119,9 @@ impl Host for Direct {
     }
 }
 
+/// Guest pcs that share a slot of a jump cache's first level, but none of its second.
+pub const SAME_SLOT: [u64; 3] = [0x5010, 0x6013, 0x7012];
+
 impl Runner {
     pub fn new() -> Self {
         Self {
@@ -170,12 +174,12 @@ impl Runner {
         }
     }
 
-    pub fn jump_cache(&mut self) -> &mut JumpCache {
-        &mut self.jump_cache
+    pub fn jump_cache(&self) -> &JumpCache {
+        &self.jump_cache
     }
 
-    pub fn tier0_jumps(&mut self) -> &mut JumpCache {
-        &mut self.tier0_jumps
+    pub fn tier0_jumps(&self) -> &JumpCache {
+        &self.tier0_jumps
     }
 
     /// A random state; RSI and RDI make addresses inside memory, R15 counts a few rounds.
