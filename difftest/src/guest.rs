@@ -5,6 +5,7 @@ use crate::jit::Jit;
 use crate::pages::{CODE, DATA, DATA_SIZE, Pages, TAKEN, tail};
 use calque_backend::{StateAtFaults, Translation, abi};
 use calque_frontend::decode::{Bytes, MAX_INSN};
+use calque_frontend::direct::{self, Direct, Source};
 use calque_frontend::{CodeReader, LiftOptions, Profile, lift_block, lift_region};
 use calque_ir::interp::{self, Frame, Host, Next};
 use calque_ir::pass::{Optimizer, Options, Precise};
@@ -56,6 +57,8 @@ engines! {
     Hot       "hot"    OnlyPc,
     /// Block by block in turns: the interpreter (on AArch64 hosts: emitted code), compiled code.
     Auto      "auto"   Exact,
+    /// What can be carried out directly, and the interpreter.
+    Direct    "direct" Exact,
 }
 
 impl Engine {
@@ -85,6 +88,9 @@ pub struct Guest {
     /// The code that `ready` was made from.
     code: Vec<u8>,
     ready: Vec<Ready>,
+    direct: Direct,
+    /// Of the code, for `direct`.
+    version: u64,
 }
 
 /// A translation of the code under test.
@@ -116,7 +122,7 @@ impl Engine {
     /// The form of the `n`th block.
     fn form(self, n: usize) -> Form {
         match self {
-            Engine::Interp => Form::Plain,
+            Engine::Interp | Engine::Direct => Form::Plain,
             Engine::Optimized => Form::Optimized,
             Engine::Jit => Form::Precise,
             Engine::Hot => Form::Hot,
@@ -131,7 +137,8 @@ impl Guest {
     /// Fresh engines.
     pub fn new() -> Self {
         let (optimizer, frame) = (Optimizer::default(), Frame::default());
-        Self { optimizer, frame, jit: Jit::new(), code: Vec::new(), ready: Vec::new() }
+        let direct = Direct::default();
+        Self { optimizer, frame, jit: Jit::new(), code: Vec::new(), ready: Vec::new(), direct, version: 0 }
     }
 
     /// Runs `code` at [`CODE`] from `cpu` and `data`. Translations are kept while the code stays the same.
@@ -146,9 +153,11 @@ impl Guest {
         if self.code != code {
             self.code = code.to_vec();
             self.ready.clear();
+            self.version += 1;
             self.jit.make_room();
         }
         let end = CODE + code.len() as u64;
+        let reader = Code(Bytes { pc: GuestAddr(CODE), bytes: code });
         let mut pc = CODE;
         for n in 0..10_000 {
             if pc == end {
@@ -156,6 +165,20 @@ impl Guest {
             }
             if pc == TAKEN {
                 return Outcome::Ended(End::Taken);
+            }
+            if engine == Engine::Direct {
+                cpu.rip = pc;
+                let mut memory = Memory { data: &mut *data, code, pages };
+                let (ran, done) =
+                    self.direct.run(&mut Source::new(&reader, self.version), cpu, &mut memory, remaining(code, pc));
+                pc = cpu.rip;
+                match ran {
+                    direct::End::Fault(()) => {
+                        return Outcome::Ended(End::Signal { number: libc::SIGSEGV, code: 0, pc });
+                    }
+                    direct::End::Before if done == 0 => {}
+                    direct::End::Before | direct::End::Behind => continue,
+                }
             }
             // As the dispatcher does.
             let form = if abi::carries_floats(cpu) { engine.form(n) } else { Form::Plain };

@@ -1,16 +1,16 @@
 //! Cold code by the emitter (`backend::emit`): what AArch64 hosts run before Cranelift, and beside it.
 //!
-//! A block is emitted when the dispatcher arrives at it for the second time, and published beside compiled regions in the same code cache.
+//! A block is emitted when the dispatcher has arrived at it a few times, and published beside compiled regions in the same code cache.
 //! Where it is hot, its region is emitted in its place ([`Code::emit_region`]). That stays when the region is compiled, for whoever is on the way
 //! there; exits lead to the compiled region then, and jump caches forget the pc. Exits of either kind of code are linked to either kind of target.
 //!
-//! **First runs.** Two thirds of the blocks that a start-up comes by run once, and most of the others a few times. So with `auto` the first
-//! arrival only lifts the block and has the interpreter run it, which costs less than half of emitting, publishing and linking it; nothing is
-//! published, and only a bit of the thread's says that it has been there. What was lifted is kept for a while ([`FirstRuns`]): most second
-//! arrivals come soon. The next ones run it again, which costs a seventh of emitting it, up to [`RUNS`] in all; whoever comes later,
-//! or finds it gone, emits it. Only fixed code is tried so: of other pages, what was read would have to be compared.
+//! **First runs.** Two thirds of the blocks that a start-up comes by run once, and most of the others a few times. So with `auto` instructions
+//! are carried out straight from their bytes at first (`frontend/src/direct`), which costs a tenth of lifting, emitting, publishing and linking them;
+//! nothing is kept for good but a count of the arrivals at each place ([`FirstRuns`]). Blocks that begin with an instruction that cannot be are lifted
+//! each time for the interpreter. After [`RUNS`] arrivals a place is emitted. Only fixed code is tried so: of other pages, what was read would have
+//! to be compared.
 //!
-//! What an earlier run of the program has saved (`saved/`) is restored at the first arrival, which costs half of lifting and emitting, all told.
+//! What an earlier run of the program has saved (`saved/`) is restored at the first arrival: places that it had to emit.
 //!
 //! **Heat.** Emitted code counts no executions. Its countdown (`emit/exit.rs`) brings each thread back once in [`period`] backward jumps,
 //! calls, returns, and arrivals from compiled regions; the place it was about to go to has then run about as often as the period is long. Where
@@ -20,10 +20,11 @@
 //! thread's jump cache at once ([`crate::world::World::forget_jump`]), the cells are unlinked by the cache, and a write that makes code stale has
 //! its effect before the next block (`fault.rs`, case 1), and blocks of memory that may change end behind stores.
 
+use crate::access::{Fault, GuestMemory};
 use crate::memory::{CodePage, GuestMap};
 use crate::options::Engine;
 use crate::process::Process;
-use crate::saved::Now;
+use crate::saved::{Now, World};
 use crate::smc::{GuestCode, Known, Origin};
 use crate::stats;
 use crate::tier::{Code, ColdBlock, Entry, Jit};
@@ -31,10 +32,11 @@ use crate::trial;
 use calque_backend::{
     CacheError, CodeKind, EmitError, EmitOptions, Emitted, Emitter, FlagsAtEntry, HostIsa, Translation,
 };
+use calque_frontend::decode::MAX_INSN;
+use calque_frontend::direct::{Direct, End, Source};
 use calque_frontend::lift;
-use calque_frontend::{LiftOptions, Lifted};
-use calque_ir::{Block, Body, GuestAddr, Inst, Region, pass};
-use std::ops::Range;
+use calque_frontend::{CodeReader, LiftOptions, Lifted};
+use calque_ir::{Body, CpuState, GuestAddr, Region, pass};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -93,6 +95,7 @@ pub(crate) struct ColdMaker {
     lifted: Lifted,
     known: Known,
     first_runs: FirstRuns,
+    direct: Direct,
     now: Now,
 }
 
@@ -103,163 +106,79 @@ impl ColdMaker {
             lifted: Lifted::default(),
             known: Known::default(),
             first_runs: FirstRuns::default(),
+            direct: Direct::default(),
             now: Now::default(),
         }
     }
 }
 
-/// Where a thread has been, and what it has lifted there.
-struct FirstRuns {
-    /// A bit for each pc's hash: places that share one are taken for visited.
-    visited: Vec<u64>,
-    /// Which of the blocks kept was lifted at each place last, counted from 1; 0 for none.
-    places: Vec<u32>,
-    /// The blocks kept, with what they are made of in the next three, one behind the other: a block by itself would cost more to find room for than
-    /// to lift. Where there is no more room, all are forgotten.
-    kept: Vec<Kept>,
-    blocks: Vec<Block>,
-    insts: Vec<Inst>,
-    pool: Vec<[u64; 2]>,
-}
+/// How often a thread has arrived at places, up to [`RUNS`] or a little more: by each pc's hash.
+struct FirstRuns(Vec<u8>);
 
-/// A block lifted for its first run.
-struct Kept {
-    /// Where it was lifted, and in which epoch of the code: each invalidation begins another. None once it has been taken.
-    from: Option<(GuestAddr, u64)>,
-    /// How often it has run.
-    runs: u32,
-    source: (GuestAddr, u32),
-    guest_insns: u32,
-    blocks: Range<u32>,
-    insts: Range<u32>,
-    pool: Range<u32>,
-}
+/// Places that are told apart, a power of two: large programs have some ten thousand blocks.
+const PLACES: usize = 1 << 17;
 
-/// Runs of a kept block before it is emitted: of hello's blocks that run again, six tenths run at most so often.
-const RUNS: u32 = 4;
+/// Arrivals at a place before it is emitted: five sixths of those that a start-up comes by never are, then.
+const RUNS: u8 = 8;
 
-/// What is to be done with a block.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Arrival {
-    /// Lift and run it.
-    First,
-    /// Run the block kept of this number.
-    Again(usize),
-    /// Emit it.
-    Enough,
-}
-
-/// Room for operations of the blocks kept: 4,000 of usual ones. With a quarter, bash's start-up takes 5 % more.
-const INSTS: usize = 1 << 16;
-
-/// Places that are told apart, a power of two.
-const PLACES: usize = 1 << 13;
-
-/// Bits for places visited, a power of two: large programs have some ten thousand blocks.
-const VISITED: usize = 1 << 18;
+/// As how many arrivals one counts at which a block had to be lifted.
+const LIFTED: u8 = 4;
 
 impl Default for FirstRuns {
     fn default() -> Self {
-        let (visited, places) = (vec![0; VISITED / 64], vec![0; PLACES]);
         // Memory that costs nothing until it is used.
-        let insts = Vec::with_capacity(INSTS);
-        Self { visited, places, kept: Vec::new(), blocks: Vec::new(), insts, pool: Vec::new() }
+        Self(vec![0; PLACES])
     }
 }
 
 impl FirstRuns {
-    /// Whether this is the first visit.
-    fn visit(&mut self, pc: GuestAddr) -> bool {
-        let bit = (pc.0 ^ pc.0 >> 18) as usize % VISITED;
-        let word = &mut self.visited[bit / 64];
-        let before = *word;
-        *word |= 1 << (bit % 64);
-        *word != before
+    fn at(&mut self, pc: GuestAddr) -> &mut u8 {
+        &mut self.0[(pc.0 >> 1 ^ pc.0 >> 18) as usize % PLACES]
     }
+}
 
-    /// What an arrival at `pc` calls for in this epoch.
-    fn arrive(&mut self, pc: GuestAddr, epoch: u64) -> Arrival {
-        let first = self.visit(pc);
-        match self.find(pc, epoch) {
-            Some(n) if self.kept[n].runs < RUNS => Arrival::Again(n),
-            None if first => Arrival::First,
-            _ => Arrival::Enough,
+/// Fixed code, and nothing else.
+struct Fixed<'a>(GuestCode<'a>);
+
+impl Fixed<'_> {
+    /// Lifts the block at `pc`, if it is such code.
+    fn lift_block(&self, lifted: &mut Lifted, pc: GuestAddr, options: &LiftOptions) -> bool {
+        let Fixed(code) = self;
+        let lifts = code.may_run(pc) && code.is_fixed();
+        if lifts {
+            code.lift_block(lifted, pc, options);
         }
-    }
-
-    /// The number of the block that was lifted at `pc` in this epoch, if it is still kept.
-    fn find(&self, pc: GuestAddr, epoch: u64) -> Option<usize> {
-        let n = self.places[place(pc)].checked_sub(1)? as usize;
-        (self.kept.get(n)?.from == Some((pc, epoch))).then_some(n)
-    }
-
-    /// Keeps the block that has been lifted at `pc` in this epoch, and is about to run.
-    fn keep(&mut self, pc: GuestAddr, epoch: u64, region: &Region) {
-        let &[source] = &region.source[..] else { return };
-        if self.insts.len() + region.insts.len() > INSTS {
-            self.forget();
-        }
-        let (from, guest_insns) = (Some((pc, epoch)), region.guest_insns);
-        let blocks = append(&mut self.blocks, &region.blocks);
-        let insts = append(&mut self.insts, &region.insts);
-        let pool = append(&mut self.pool, &region.pool);
-        self.kept.push(Kept { from, runs: 1, source, guest_insns, blocks, insts, pool });
-        self.places[place(pc)] = self.kept.len() as u32;
-    }
-
-    fn forget(&mut self) {
-        self.places.fill(0);
-        self.kept.clear();
-        self.blocks.clear();
-        self.insts.clear();
-        self.pool.clear();
-    }
-
-    /// Block number `n`, which is about to run once more, and the number of its guest instructions.
-    fn again(&mut self, n: usize) -> (Body<'_>, u32) {
-        self.kept[n].runs += 1;
-        (self.body(n), self.kept[n].guest_insns)
-    }
-
-    fn body(&self, n: usize) -> Body<'_> {
-        let kept = &self.kept[n];
-        let (blocks, insts) = (part(&self.blocks, &kept.blocks), part(&self.insts, &kept.insts));
-        Body { blocks, insts, pool: part(&self.pool, &kept.pool), predicted: &[] }
-    }
-
-    /// Makes `region` the block that was lifted at `pc` in this epoch, if it is still kept, which it is no longer.
-    fn take(&mut self, pc: GuestAddr, epoch: u64, region: &mut Region) -> bool {
-        let Some(n) = self.find(pc, epoch) else { return false };
-        let Body { blocks, insts, pool, .. } = self.body(n);
-        region.blocks.clear();
-        region.blocks.extend_from_slice(blocks);
-        region.insts.clear();
-        region.insts.extend_from_slice(insts);
-        region.pool.clear();
-        region.pool.extend_from_slice(pool);
-        region.predicted.clear();
-        let kept = &mut self.kept[n];
-        region.source.clear();
-        region.source.push(kept.source);
-        (region.guest_insns, region.flags_dead) = (kept.guest_insns, false);
-        kept.from = None;
-        true
+        lifts && code.is_fixed()
     }
 }
 
-fn place(pc: GuestAddr) -> usize {
-    (pc.0 ^ pc.0 >> 13) as usize % PLACES
+impl CodeReader for Fixed<'_> {
+    fn read(&self, pc: GuestAddr, buf: &mut [u8; MAX_INSN]) -> usize {
+        self.read_run(pc, buf)
+    }
+
+    fn read_run(&self, pc: GuestAddr, buf: &mut [u8]) -> usize {
+        let read = self.0.read_run(pc, buf);
+        if self.0.is_fixed() { read } else { 0 }
+    }
 }
 
-/// Puts `items` behind those of `all`; where they are.
-fn append<T: Copy>(all: &mut Vec<T>, items: &[T]) -> Range<u32> {
-    let start = all.len() as u32;
-    all.extend_from_slice(items);
-    start..all.len() as u32
+/// Why no more blocks were carried out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stopped {
+    /// The next one is to be emitted, or something else is to be done first.
+    Enough,
+    /// It begins with what is not known there.
+    Unknown,
+    Fault(Fault),
 }
 
-fn part<'a, T>(all: &'a [T], range: &Range<u32>) -> &'a [T] {
-    &all[range.start as usize..range.end as usize]
+/// What came of an arrival that nothing is emitted for.
+pub(crate) enum FirstRun<'m> {
+    /// Instructions were carried out, up to where RIP is now; the one there may have faulted.
+    Ran(Option<Fault>),
+    /// This block is to be interpreted.
+    Lifted(Body<'m>),
 }
 
 impl Code {
@@ -270,41 +189,69 @@ impl Code {
         if takes { FlagsAtEntry::Dead } else { FlagsAtEntry::Wanted }
     }
 
-    /// The block at `pc`, to be run by the interpreter right away; none if it is to be emitted, as it has run so before or somebody else
-    /// has made code of it.
-    pub(crate) fn first_run<'m>(&self, process: &Process, maker: &'m mut ColdMaker, pc: GuestAddr) -> Option<Body<'m>> {
+    /// Carries out what is at RIP and behind it, or lifts it for the interpreter; none if it is to be emitted, as it has run often enough
+    /// or somebody else has made code of it.
+    pub(crate) fn first_run<'m>(
+        &self,
+        process: &Process,
+        maker: &'m mut ColdMaker,
+        cpu: &mut CpuState,
+    ) -> Option<FirstRun<'m>> {
         if self.engine != Engine::Auto {
             return None;
         }
-        let ColdMaker { lifted, known, first_runs, now, .. } = maker;
+        let ColdMaker { lifted, known, first_runs, direct, now, .. } = maker;
         let epoch = self.epoch();
-        let (world, saved) = (now.world(epoch, self), self.saved.get());
-        if saved.is_some_and(|saved| saved.knows(pc, world)) {
-            return None;
+        let world = now.world(epoch, self);
+        let code = Fixed(GuestCode::with(&process.mem, known.still(&process.mem, epoch)));
+        let (blocks, stopped) = self.carry_out(process, cpu, &code, (first_runs, direct), (epoch, world));
+        let pc = GuestAddr(cpu.rip);
+        if stopped == Stopped::Unknown && code.lift_block(lifted, pc, &world.1.lift) {
+            *first_runs.at(pc) += LIFTED;
+            stats::add(&process.stats.first_runs, 1);
+            stats::add(&process.stats.first_run_insns, lifted.region().guest_insns.into());
+            return Some(FirstRun::Lifted(lifted.region().body()));
         }
-        let (body, guest_insns) = match first_runs.arrive(pc, epoch) {
-            Arrival::Enough => return None,
-            Arrival::Again(n) => first_runs.again(n),
-            Arrival::First => {
-                let code = GuestCode::with(&process.mem, known.still(&process.mem, epoch));
-                // Only where there are several threads can somebody else have made code.
-                if self.is_ordered() && self.is_known(pc) || !code.may_run(pc) || !code.is_fixed() {
-                    return None;
-                }
-                code.lift_block(lifted, pc, &world.1.lift);
-                if !code.is_fixed() {
-                    return None;
-                }
-                first_runs.keep(pc, epoch, lifted.region());
-                if let Some(saved) = saved {
-                    saved.arrive(pc, world);
-                }
-                (lifted.region().body(), lifted.region().guest_insns)
+        let fault = if let Stopped::Fault(fault) = stopped { Some(fault) } else { None };
+        (blocks > 0).then_some(FirstRun::Ran(fault))
+    }
+
+    /// Carries out blocks of fixed code from RIP on; how many it were, and why no more.
+    fn carry_out(
+        &self,
+        process: &Process,
+        cpu: &mut CpuState,
+        code: &Fixed<'_>,
+        (first_runs, direct): (&mut FirstRuns, &mut Direct),
+        (epoch, world): (u64, &World),
+    ) -> (u64, Stopped) {
+        let (saved, ordered) = (self.saved.get(), self.is_ordered());
+        let (mut source, mut memory) = (Source::new(code, epoch), GuestMemory { ordered });
+        let (mut blocks, mut insns) = (0, 0);
+        let stopped = loop {
+            let pc = GuestAddr(cpu.rip);
+            let runs = first_runs.at(pc);
+            // Only where there are several threads can somebody else have made code.
+            let has_code = saved.is_some_and(|saved| saved.knows(pc, world)) || ordered && self.is_known(pc);
+            if *runs >= RUNS || has_code {
+                break Stopped::Enough;
+            }
+            let (end, done) = direct.run(&mut source, cpu, &mut memory, world.1.lift.block_insns);
+            if end == End::Before && done == 0 {
+                break Stopped::Unknown;
+            }
+            *runs += 1;
+            (blocks, insns) = (blocks + 1, insns + u64::from(done));
+            if let End::Fault(fault) = end {
+                break Stopped::Fault(fault);
+            }
+            if process.wants_dispatcher(cpu, epoch) {
+                break Stopped::Enough;
             }
         };
-        stats::add(&process.stats.first_runs, 1);
-        stats::add(&process.stats.first_run_insns, u64::from(guest_insns));
-        Some(body)
+        stats::add(&process.stats.first_runs, blocks);
+        stats::add(&process.stats.first_run_insns, insns);
+        (blocks, stopped)
     }
 
     /// How to lift what is emitted.
@@ -337,7 +284,7 @@ impl Code {
         if let Some(made) = self.try_restore(process, jit, maker, entry, before) {
             return made;
         }
-        let ColdMaker { emitter, lifted, known, first_runs, now } = maker;
+        let ColdMaker { emitter, lifted, known, now, .. } = maker;
         let epoch = self.epoch();
         let code = GuestCode::with(&process.mem, known.still(&process.mem, epoch)).of(entry);
         if !code.may_run(entry.pc) {
@@ -347,9 +294,7 @@ impl Code {
         if let Some(saved) = self.saved.get() {
             saved.arrive(entry.pc, world);
         }
-        if !(code.is_fixed() && first_runs.take(entry.pc, epoch, lifted.region_mut())) {
-            code.lift_block(lifted, entry.pc, &world.1.lift);
-        }
+        code.lift_block(lifted, entry.pc, &world.1.lift);
         self.mark_unaligned(lifted.region_mut());
         let region = lifted.region();
         let origin = code.origin(region);
@@ -551,65 +496,6 @@ impl lift::Profile for Emittable<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use calque_frontend::decode::Bytes;
-
-    #[test]
-    fn a_place_is_visited_for_the_first_time_once() {
-        let mut runs = FirstRuns::default();
-        let pcs = (0..1000).map(|n| GuestAddr(0x40_1000 + 7 * n));
-        assert!(pcs.clone().all(|pc| runs.visit(pc)));
-        assert!(!pcs.clone().any(|pc| runs.visit(pc)));
-    }
-
-    /// A block of `insns` guest instructions.
-    fn lifted(pc: GuestAddr, insns: usize) -> Lifted {
-        let mut lifted = Lifted::default();
-        lifted.block(
-            &Bytes { pc, bytes: &[&vec![0x90; insns - 1][..], &[0xc3]].concat() },
-            pc,
-            &LiftOptions::default(),
-        );
-        lifted
-    }
-
-    #[test]
-    fn a_kept_block_runs_a_few_times() {
-        let (mut runs, pc) = (FirstRuns::default(), GuestAddr(0x40_1000));
-        let block = lifted(pc, 3);
-        assert_eq!(runs.arrive(pc, 5), Arrival::First);
-        runs.keep(pc, 5, block.region());
-        for n in 1..=RUNS {
-            assert_eq!(runs.arrive(pc, 5), if n < RUNS { Arrival::Again(0) } else { Arrival::Enough });
-            assert_eq!(runs.arrive(pc, 6), Arrival::Enough, "it may have changed");
-            let (body, insns) = runs.again(0);
-            assert_eq!((body.insts, body.blocks, insns), (&block.region().insts[..], &block.region().blocks[..], 3));
-        }
-    }
-
-    #[test]
-    fn what_was_lifted_is_taken_once_and_only_if_nothing_changed() {
-        let (mut runs, pc) = (FirstRuns::default(), GuestAddr(0x40_1000));
-        let (block, mut region) = (lifted(pc, 3), lifted(GuestAddr(0x50_0000), 7).take());
-        runs.keep(pc, 5, block.region());
-        assert!(!runs.take(pc, 6, &mut region));
-        assert!(!runs.take(GuestAddr(pc.0 ^ 0x100_1000), 5, &mut region));
-        assert!(runs.take(pc, 5, &mut region));
-        assert_eq!(&region, block.region());
-        assert!(!runs.take(pc, 5, &mut region));
-    }
-
-    #[test]
-    fn the_last_blocks_are_kept() {
-        let mut runs = FirstRuns::default();
-        let pcs: Vec<_> = (0..2000).map(|n| GuestAddr(0x40_0000 + 3 * n)).collect();
-        for &pc in &pcs {
-            runs.keep(pc, 5, lifted(pc, 60).region());
-        }
-        let kept = pcs.iter().map(|&pc| runs.find(pc, 5).is_some());
-        let first = kept.clone().position(|kept| kept).unwrap();
-        assert!(first > 0 && kept.skip(first).all(|kept| kept));
-        assert!(runs.insts.len() <= INSTS && runs.insts.capacity() == INSTS);
-    }
 
     #[test]
     fn countdowns_get_longer_while_they_tell_nothing() {

@@ -10,7 +10,7 @@
 
 use crate::access::{self, Fault, GuestMemory};
 use crate::arch::UnitThread;
-use crate::cold::{self, ColdMaker, Made};
+use crate::cold::{self, ColdMaker, FirstRun, Made};
 use crate::crash;
 use crate::fault::{self, Pending};
 use crate::fork;
@@ -419,7 +419,7 @@ impl Thread {
             let runs = |entry: &Entry| code.can_run(entry, compiled);
             let event = match self.exec.entries.find(pc).is_some_and(runs) {
                 true => self.run_entry(member, compiled, &mut warm),
-                false => match self.try_out(GuestAddr(pc), compiled) {
+                false => match self.try_out(compiled) {
                     Some(ran) => ran,
                     None => {
                         if let Some(event) = self.prepare(GuestAddr(pc), compiled) {
@@ -438,11 +438,7 @@ impl Thread {
                 }
                 return event;
             }
-            let (process, interrupt) = (&self.process, &self.cpu.rt.interrupt);
-            if interrupt.load(Ordering::Relaxed) != 0
-                || process.mem.any_stale()
-                || process.code.epoch() != self.exec.epoch
-            {
+            if self.process.wants_dispatcher(&self.cpu, self.exec.epoch) {
                 return Event::Safepoint;
             }
         }
@@ -487,14 +483,17 @@ impl Thread {
         event
     }
 
-    /// Where cold code is emitted: has the interpreter run the block at `pc`, for the first time; what came of it, if that was done.
+    /// Where cold code is emitted: runs what is at RIP, which is worth no code so far; what came of it, if that was done.
     #[inline]
-    fn try_out(&mut self, pc: GuestAddr, compiled: bool) -> Option<Option<Event>> {
+    fn try_out(&mut self, compiled: bool) -> Option<Option<Event>> {
         let Thread { exec, cpu, process, .. } = self;
         let maker = exec.maker.as_mut().filter(|_| compiled)?;
-        let body = process.code.first_run(process, maker, pc)?;
+        let ran = process.code.first_run(process, maker, cpu)?;
         (exec.last_exit, exec.sampled) = (LastExit::None, 0);
-        Some(run_body(cpu, process, body, &mut exec.frame))
+        Some(match ran {
+            FirstRun::Ran(fault) => fault.map(|fault| Event::Fault(memory_fault(process, second_half(process, fault)))),
+            FirstRun::Lifted(body) => run_body(cpu, process, body, &mut exec.frame),
+        })
     }
 
     /// Whether a trap of this kind says that the translation of what is at RIP is not good any more: a checked block has found other bytes;

@@ -23,6 +23,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 /// The guest process of this host process, for signal handlers.
@@ -173,6 +174,12 @@ impl Process {
         if self.mem.any_stale() {
             self.code.drain_stale(&self.mem, &self.stats);
         }
+    }
+
+    /// Whether a thread that knows the code of this epoch must come to a safepoint.
+    #[inline]
+    pub(crate) fn wants_dispatcher(&self, cpu: &CpuState, epoch: u64) -> bool {
+        cpu.rt.interrupt.load(Ordering::Relaxed) != 0 || self.mem.any_stale() || self.code.epoch() != epoch
     }
 
     /// Waits until no other thread is inside the map or the translations, and keeps them out: for `fork`.

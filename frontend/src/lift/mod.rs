@@ -73,8 +73,10 @@ pub use region::{EveryBlock, Profile, lift_region};
 use crate::decode::{CodeReader, Decoded, Window};
 use calque_ir::state::XCR0_AVX2;
 use calque_ir::{BlockId, Builder, Exit, FaultKind, GuestAddr, Helper, Inst, Op, Region, Target, Type, Value};
+pub(crate) use flags::Cond;
 use flags::{FlagSet, Flags};
 use flow::{FlagFlow, Live};
+pub(crate) use operand::Gpr;
 use operand::RegCache;
 
 /// A decoded guest instruction.

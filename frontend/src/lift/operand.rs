@@ -92,7 +92,8 @@ impl Gpr {
         GPRS.get(r as usize).copied().flatten()
     }
 
-    const fn of_register(r: usize) -> Option<Gpr> {
+    /// The same by iced's number.
+    pub(crate) const fn of_register(r: usize) -> Option<Gpr> {
         use Register::{AH, AL, AX, BH, EAX, R15, R15D, R15L, R15W, RAX, SPL};
         const fn place(r: usize, first: Register, last: Register) -> Option<usize> {
             if first as usize <= r && r <= last as usize { Some(r - first as usize) } else { None }

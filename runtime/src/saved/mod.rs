@@ -7,10 +7,11 @@
 //!   emitted ([`Conditions`]); on the host's features, and on Calque. The first are saved with the block and compared each time, the conditions are
 //!   part of the key, and a file of another Calque or host is as good as none (`store.rs`). What the file says of the program is there to replace
 //!   files that have become useless; nothing relies on it.
-//! - **When it is made.** A run notes where it arrived ([`Saved::arrive`]). When it ends by `exit_group` or `execve` and has been to enough places
-//!   that are not saved, all those are lifted and emitted (once more, most only now) and appended to the file. Children of forks save nothing;
+//! - **When it is made.** A run notes what it emits ([`Saved::arrive`]). When it ends by `exit_group` or `execve` and that were enough places,
+//!   all those are lifted and emitted once more and appended to the file. Children of forks save nothing;
 //!   neither does a program's first run, which only leaves a file to be filled by the next: many a program runs once.
-//! - **When it is used.** At the first arrival, in place of the first runs of `cold.rs` and of lifting and emitting.
+//! - **When it is used.** At the first arrival, in place of the first runs of `cold.rs` and of lifting and emitting. What runs a few times is not
+//!   saved: restoring a block takes as long as three of its first runs.
 //!
 //! A block in the file, in words:
 //!
@@ -76,7 +77,7 @@ impl Conditions {
 pub(crate) struct Now(Option<(u64, World)>);
 
 /// Conditions, and their key.
-type World = (u32, Conditions);
+pub(crate) type World = (u32, Conditions);
 
 impl Now {
     /// The conditions in this epoch, which `code` is asked for if it is new.
@@ -99,7 +100,7 @@ pub(crate) struct Saved {
     arrived: Mutex<Option<Arrived>>,
 }
 
-/// Where this run has been without finding anything saved.
+/// What this run has emitted, as nothing was saved.
 #[derive(Default)]
 pub(crate) struct Arrived {
     places: Vec<(GuestAddr, u32)>,
@@ -140,7 +141,7 @@ impl Saved {
         found.ranges().all(|(start, bytes)| code.holds(start, bytes)).then_some(found)
     }
 
-    /// Notes that a block is wanted at `pc` that was not saved.
+    /// Notes that a block is emitted at `pc` that was not saved.
     pub(crate) fn arrive(&self, pc: GuestAddr, world: &World) {
         if let Some(arrived) = &mut *lock(&self.arrived) {
             arrived.note(pc, world);
