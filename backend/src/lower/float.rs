@@ -9,7 +9,8 @@
 //!   hosts with FEAT_AFP. Others choose another operand or sign, so there a result that is NaN takes a cold path. Looking at each result would more than double
 //!   the work; but a NaN makes every later result a NaN, too. So a result is *raw* until something looks at its bits
 //!   (`Lowering::value` checks it then), and arithmetic and comparisons take raw operands: if the last result of a chain is a number, all
-//!   were. The cold path does the chain again, by the rules.
+//!   were. The cold path does the chain again, by the rules. What several registers hold at a block's end is looked at together: a result that
+//!   is a number says so of all that it was made of ([`Lowering::settle_lows`]).
 //! - **MINSS, MAXSS** are a comparison and a selection; on x86-64 Cranelift knows the pattern, with FEAT_AFP `fmin` is the same.
 //! - **Out of range** conversions give the integer indefinite: saturate, then replace what is not below the limit.
 
@@ -17,9 +18,10 @@ use super::{Lowering, clif_type};
 use crate::isa::Arch;
 use crate::respell::Respell;
 use crate::words::{self, Shape};
-use calque_ir::{FloatCc, Helper, Inst, Op, Region, Type};
+use calque_ir::{FloatCc, Helper, Inst, Op, Reg, Region, Type, Value as IrValue};
 use cranelift_codegen::ir::condcodes::{CondCode, FloatCC, IntCC};
 use cranelift_codegen::ir::{self as clif, InstBuilder, types};
+use std::collections::HashMap;
 
 /// Operations of this file whose type is not a float's.
 pub(super) fn is_float(op: Op) -> bool {
@@ -194,14 +196,91 @@ impl Lowering<'_> {
             return v;
         }
         let good = self.has_no_nan(v);
-        self.either(good, |_| v, |l| l.nan_again(v))
+        self.either(good, |_| v, |l| l.nan_again(v, &mut HashMap::new()))
     }
 
-    /// What `v` should be, by x86's rules all the way from the operands of its chain.
-    fn nan_again(&mut self, v: clif::Value) -> clif::Value {
+    /// The scalar in this slot as a vector's lowest lane, raw until the block's end where nobody can see registers before that.
+    pub(super) fn new_low(&mut self, inst: &Inst, slot: usize) -> clif::Value {
+        if self.is_precise() { self.arg(inst, slot) } else { self.unchecked_value(IrValue(inst.args[slot])) }
+    }
+
+    /// Register `reg` holds `low` in its lowest lane from now on.
+    pub(super) fn note_low(&mut self, reg: Reg, ty: Type, low: clif::Value) {
+        self.raw_lows.retain(|(other, ..)| *other != reg);
+        if self.raw_floats.contains_key(&low) {
+            self.raw_lows.push((reg, ty, low));
+        }
+    }
+
+    /// A value as x86 would have it, which registers that hold it hold from now on, too.
+    pub(super) fn settled(&mut self, v: clif::Value) -> clif::Value {
+        let checked = self.checked(v);
+        if checked != v {
+            let (held, others) = std::mem::take(&mut self.raw_lows).into_iter().partition(|(.., low)| *low == v);
+            self.raw_lows = others;
+            self.define_lows(held, std::iter::repeat(checked));
+        }
+        checked
+    }
+
+    fn define_lows(&mut self, lows: Vec<(Reg, Type, clif::Value)>, checked: impl IntoIterator<Item = clif::Value>) {
+        for ((reg, ty, raw), low) in lows.into_iter().zip(checked) {
+            let variable = self.low_variable(reg, ty);
+            self.b.def_var(variable, low);
+            self.checked_low(reg, raw, low);
+        }
+    }
+
+    /// Checks what registers hold, as other blocks take that for x86's.
+    pub(super) fn settle_lows(&mut self) {
+        let mut open = std::mem::take(&mut self.raw_lows);
+        while let Some(&(.., first)) = open.first() {
+            // The last of a chain.
+            let root = open
+                .iter()
+                .map(|(.., low)| *low)
+                .fold(first, |root, low| if self.is_made_of(low, root) { low } else { root });
+            let (made, others): (Vec<_>, Vec<_>) = open.into_iter().partition(|(.., low)| self.is_made_of(root, *low));
+            let good = self.has_no_nan(root);
+            let lows: Vec<_> = made.iter().map(|(.., low)| *low).collect();
+            let checked = self.all_or_again(good, &lows);
+            self.define_lows(made, checked);
+            open = others;
+        }
+    }
+
+    /// Whether raw `v` is `part` or a result of it.
+    fn is_made_of(&self, v: clif::Value, part: clif::Value) -> bool {
+        let raw = |v| self.raw_floats.get(&v);
+        v == part || raw(v).is_some_and(|raw| raw.operands.iter().any(|&operand| self.is_made_of(operand, part)))
+    }
+
+    /// The values if `good`, else what they should be.
+    fn all_or_again(&mut self, good: clif::Value, values: &[clif::Value]) -> Vec<clif::Value> {
+        let (cold, join) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(cold);
+        let as_they_are: Vec<_> = values.iter().map(|&v| v.into()).collect();
+        let results = values.iter().map(|&v| self.b.append_block_param(join, self.b.func.dfg.value_type(v))).collect();
+        self.b.ins().brif(good, join, &as_they_are, cold, &[]);
+        self.b.switch_to_block(cold);
+        let mut known = HashMap::new();
+        let again: Vec<_> = values.iter().map(|&v| self.nan_again(v, &mut known).into()).collect();
+        self.b.ins().jump(join, &again);
+        self.b.switch_to_block(join);
+        [cold, join].into_iter().for_each(|block| self.b.seal_block(block));
+        results
+    }
+
+    /// What `v` should be, by x86's rules all the way from the operands of its chain; `known` has what has been computed again here before.
+    fn nan_again(&mut self, v: clif::Value, known: &mut HashMap<clif::Value, clif::Value>) -> clif::Value {
         let Some(raw) = self.raw_floats.get(&v).cloned() else { return v };
-        let operands: Vec<_> = raw.operands.iter().map(|&operand| self.nan_again(operand)).collect();
-        self.nan_of(v, &operands)
+        if let Some(again) = known.get(&v) {
+            return *again;
+        }
+        let operands: Vec<_> = raw.operands.iter().map(|&operand| self.nan_again(operand, known)).collect();
+        let again = self.nan_of(v, &operands);
+        known.insert(v, again);
+        again
     }
 
     /// A condition: `r` is a number, or all its lanes are.

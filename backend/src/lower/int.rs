@@ -500,6 +500,8 @@ impl Lowering<'_> {
         let value = rare(self);
         self.b.ins().jump(join, &[value.into()]);
         self.b.switch_to_block(join);
+        // So that it is seen at once that registers hold the same on both ways.
+        [hot, cold, join].into_iter().for_each(|block| self.b.seal_block(block));
         result
     }
 }

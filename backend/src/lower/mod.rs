@@ -45,7 +45,7 @@ use crate::compile::{CompileOptions, ExitSite, StateAtFaults};
 use crate::isa::{Arch, HostIsa};
 use crate::order::Scalars;
 use crate::respell::Respell;
-use calque_ir::{BlockId, CpuState, GuestAddr, Inst, Op, Region, Type, Value as IrValue};
+use calque_ir::{BlockId, CpuState, GuestAddr, Inst, Op, Reg, Region, Type, Value as IrValue};
 use cranelift_codegen::ir::{self as clif, AbiParam, InstBuilder, MemFlagsData, Signature, SourceLoc, TrapCode, types};
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -107,6 +107,7 @@ pub(crate) fn lower(
         blocks,
         values: vec![None; region.insts.len()],
         raw_floats: HashMap::new(),
+        raw_lows: Vec::new(),
         wide: HashMap::new(),
         bases: HashMap::new(),
         sums: HashMap::new(),
@@ -156,6 +157,8 @@ struct Lowering<'a> {
     values: Vec<Option<Val>>,
     /// Results of this block that are not checked for NaN yet.
     raw_floats: HashMap<clif::Value, RawFloat>,
+    /// Those of them that registers hold in their lowest lanes.
+    raw_lows: Vec<(Reg, Type, clif::Value)>,
     /// Of narrow values of this block, the 64 bits that they are the lowest of, where the others are zero.
     wide: HashMap<clif::Value, clif::Value>,
     /// Bases with a part of a displacement added, which accesses of this block share (`memory.rs`).
@@ -220,6 +223,7 @@ impl Lowering<'_> {
             }
         }
         self.at = block.end as usize;
+        self.settle_lows();
         self.exit(block.exit, &late);
     }
 
@@ -265,12 +269,12 @@ impl Lowering<'_> {
         match inst.op {
             Op::Get => Some(self.get(inst)),
             Op::ScalarToVector if inst.ty.is_float() => {
-                let low = self.arg(inst, 0);
+                let low = self.new_low(inst, 0);
                 let rest = self.zero();
                 Some(Val::Split(Split { low, rest, zero_above: self.def(inst.args[0]).op == Op::Load }))
             }
             Op::InsertLane if inst.ty.is_float() && inst.aux == 0 => {
-                let low = self.arg(inst, 1);
+                let low = self.new_low(inst, 1);
                 let rest = self.rest(IrValue(inst.args[0]), inst.ty.lane());
                 Some(Val::Split(Split { low, rest, zero_above: false }))
             }
@@ -311,7 +315,7 @@ impl Lowering<'_> {
 
     fn value(&mut self, v: IrValue) -> clif::Value {
         let value = self.unchecked_value(v);
-        let checked = self.checked(value);
+        let checked = self.settled(value);
         if checked != value {
             self.values[v.0 as usize] = Some(Val::Plain(checked));
         }
@@ -344,6 +348,7 @@ impl Lowering<'_> {
 
     /// Puts a vector together.
     fn join(&mut self, split: Split) -> clif::Value {
+        let split = Split { low: self.checked(split.low), ..split };
         let shape = if self.b.func.dfg.value_type(split.low) == types::F32 { types::F32X4 } else { types::F64X2 };
         // A move of a scalar clears the rest of its register on AArch64.
         if split.zero_above || self.on(Arch::Aarch64) && Some(split.rest) == self.zero {

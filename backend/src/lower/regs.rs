@@ -437,7 +437,7 @@ impl Lowering<'_> {
         *slot.get_or_insert_with(|| self.b.declare_var(clif_type(reg.ty())))
     }
 
-    fn low_variable(&mut self, reg: Reg, ty: Type) -> Variable {
+    pub(super) fn low_variable(&mut self, reg: Reg, ty: Type) -> Variable {
         let slot = &mut self.regs.lows[reg.index()];
         *slot.get_or_insert_with(|| self.b.declare_var(clif_type(ty)))
     }
@@ -585,6 +585,7 @@ impl Lowering<'_> {
         };
         let low_variable = self.low_variable(reg, ty);
         self.b.def_var(low_variable, low);
+        self.note_low(reg, ty, low);
         let rest = self.view(rest, types::I8X16);
         if self.regs.rest[reg.index()].replace(rest) != Some(rest) {
             self.b.def_var(variable, rest);
@@ -620,7 +621,7 @@ impl Lowering<'_> {
         if self.b.func.dfg.value_type(scalar) == ty {
             return scalar;
         }
-        let scalar = self.checked(scalar);
+        let scalar = self.settled(scalar);
         self.b.ins().bitcast(ty, LANES, scalar)
     }
 
@@ -693,6 +694,14 @@ impl Lowering<'_> {
         }
         self.regs.low[reg.index()] = low;
         self.regs.dirty.insert(reg);
+    }
+
+    /// What `reg` holds in its lowest lane has been checked, and is this.
+    pub(super) fn checked_low(&mut self, reg: Reg, raw: clif::Value, checked: clif::Value) {
+        let low = &mut self.regs.low[reg.index()];
+        if *low == Some(raw) {
+            *low = Some(checked);
+        }
     }
 
     /// The scalar that was just put into the lowest lane of a vector.
