@@ -162,6 +162,12 @@ impl Emitter {
         if inst.op == Op::Icmp && self.branch_on_zero(&inst, label)? {
             return Ok(());
         }
+        if inst.op == Op::Fcmp
+            && let Some(s) = self.flag_without_flags(v)?
+        {
+            self.branch(e::cb(true, Size::W, s, 0), Reach::Bits19, label);
+            return Ok(());
+        }
         let cond = self.flags(v)?;
         self.branch(e::b_cond(cond, 0), Reach::Bits19, label);
         Ok(())
@@ -349,12 +355,14 @@ impl Emitter {
         label
     }
 
-    /// The same, for a path that comes back here.
+    /// The same, for a path that comes back here, with all general registers as they were, and those of vectors but what a look at lanes takes.
     pub(super) fn cold_and_back(&mut self, what: ColdPath, cond: Cond) {
         let (label, back) = (self.label(), self.label());
         self.cold.push(Cold { label, back: Some(back), pc: self.pc, what });
         self.branch(e::b_cond(cond, 0), Reach::Bits19, label);
+        let (held, holds_zero) = (self.held, self.holds_zero && matches!(what, ColdPath::Nan { .. }));
         self.place(back);
+        (self.held, self.holds_zero) = (held, holds_zero);
     }
 
     /// The ways out of the direct exits, through their cells.

@@ -242,7 +242,7 @@ impl Emitter {
         let at = self.flags_at;
         let hold = at >= self.barrier
             && at < self.code.len()
-            && self.code[at] == word
+            && sets_same(self.code[at], word)
             && self.code[at + 1..].iter().all(|&later| keeps_flags(later, rn, rm));
         if !hold {
             self.flags_at = self.code.len();
@@ -274,6 +274,11 @@ impl Emitter {
                 let s = self.scratch();
                 self.word(e::op_field(e::UBFM, size_of(inst.ty), s, x, top, top));
                 Ok(Some(s))
+            }
+            Op::Fcmp if is_twofold(&inst) => {
+                let (x, y) = (self.v(a)?, self.v(b)?);
+                self.set_flags(e::fcmp(inst.ty == Type::F64, x, y));
+                Ok(Some(self.taken_together(FloatCc::from_code(inst.aux))))
             }
             _ => Ok(None),
         }
@@ -379,19 +384,40 @@ impl Emitter {
         if let Some(cond) = float_cond(cc) {
             return Ok(cond);
         }
-        // Equal or unordered, and its opposite: a second look only if not equal already.
-        let s = self.scratch();
-        self.cset(s, Cond::Eq);
-        self.word(e::op_cond(e::CSINC, Size::W, s, s, e::ZR, Cond::Vc));
+        let s = self.taken_together(cc);
         self.word(e::op_imm(e::SUBS_IMM, Size::W, e::ZR, s, 0).expect("zero"));
-        Ok(if cc == FloatCc::UnorderedOrEqual { Cond::Ne } else { Cond::Eq })
+        Ok(Cond::Ne)
+    }
+
+    /// Equal or unordered, and its opposite, which take two conditions, in a scratch register, once the host's flags are those of the comparison.
+    fn taken_together(&mut self, cc: FloatCc) -> X {
+        let s = self.scratch();
+        if cc == FloatCc::UnorderedOrEqual {
+            self.cset(s, Cond::Eq);
+            self.word(e::op_cond(e::CSINC, Size::W, s, s, e::ZR, Cond::Vc));
+        } else {
+            self.cset(s, Cond::Ne);
+            self.word(e::op_cond(e::CSEL, Size::W, s, s, e::ZR, Cond::Vc));
+        }
+        s
     }
 }
 
-/// Whether an instruction leaves the host's flags and these two registers alone: stores of bytes into `CpuState`, and what makes
-/// such a byte.
+/// Whether a comparison takes two of the host's conditions.
+fn is_twofold(inst: &Inst) -> bool {
+    inst.op == Op::Fcmp && !inst.ty.is_vector() && float_cond(FloatCc::from_code(inst.aux)).is_none()
+}
+
+/// Whether an instruction that has been executed sets the flags as another one would: the same, or FCMPE in place of FCMP.
+fn sets_same(before: u32, word: u32) -> bool {
+    let is_fcmp = word & 0xffa0_fc1f == 0x1e20_2000;
+    before == word || is_fcmp && before == word | 0x10
+}
+
+/// Whether an instruction leaves the host's flags and these two registers alone: stores of integers into `CpuState`, and what makes
+/// such.
 fn keeps_flags(word: u32, rn: u32, rm: u32) -> bool {
-    if word & 0xffc0_03e0 == 0x3900_0040 {
+    if word & 0x3fc0_03e0 == 0x3900_0040 {
         return true;
     }
     let rd = word & 31;

@@ -57,8 +57,6 @@ impl Emitter {
     #[inline(never)]
     pub(super) fn float(&mut self, inst: &Inst) -> Result<(), EmitError> {
         let [a, b, c] = [inst.args[0], inst.args[1], inst.args[2]].map(Value);
-        // Some use all scratch registers by their names.
-        self.holds_zero = false;
         match inst.op {
             Op::Fadd | Op::Fsub | Op::Fmul | Op::Fdiv => self.arithmetic(inst, &[a, b]),
             Op::Sqrt => self.arithmetic(inst, &[a]),
@@ -506,6 +504,7 @@ impl Emitter {
     fn lanes_to_int(&mut self, inst: &Inst, a: Value) -> Result<(), EmitError> {
         let mut x = self.v(a)?;
         let (rounded, r, mask, indefinite) = (V(0), V(1), V(2), V(3));
+        self.holds_zero = false;
         if inst.op == Op::FcvtToSint {
             self.word(e::vec2(e::VFRINTX, 0, rounded, x));
             x = rounded;

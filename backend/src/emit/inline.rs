@@ -72,7 +72,7 @@ impl Emitter {
     }
 
     /// A register of zeros, not to be written.
-    fn v_zero(&mut self) -> V {
+    pub(super) fn v_zero(&mut self) -> V {
         if !std::mem::replace(&mut self.holds_zero, true) {
             self.word(e::movi_bytes(ZERO, 0));
         }

@@ -10,6 +10,7 @@
 //! |--------------|------------------------------------------------------------------------|
 //! | `plan.rs`    | the scan: last uses, deferred conditions, destinations                 |
 //! | `regs.rs`    | register mapping, temporaries, spilling                                |
+//! | `facts.rs`   | what is known of registers where blocks begin                          |
 //! | `encode.rs`  | instruction words                                                      |
 //! | `state.rs`   | `get`, `put`, constants, helper calls                                  |
 //! | `int.rs`     | scalar integers                                                        |
@@ -39,6 +40,7 @@ mod division;
 pub(crate) mod encode;
 pub(crate) mod entry;
 mod exit;
+mod facts;
 mod flags;
 mod float;
 mod inline;
@@ -55,6 +57,7 @@ use crate::compile::MemoryOrder;
 use crate::isa::HostIsa;
 use calque_ir::{BlockId, Exit, GuestAddr, Helper, Inst, Op, Reg, Region, Target, Type};
 use encode::{self as e, Size, V, X};
+use facts::{Joins, UpperHalves};
 use plan::{Plan, What};
 use regs::{Held, Loc, Regs, Val};
 pub use saved::{SAVED_CELLS, SavedBlock};
@@ -248,6 +251,8 @@ pub struct Emitter {
     predicted: Vec<(BlockId, BlockId)>,
     /// How many edges lead to each IR block.
     ways_in: Vec<u32>,
+    joins: Joins,
+    upper_halves: UpperHalves,
     /// Instructions of the block that its exit emits.
     sunk: Vec<usize>,
 }
@@ -287,6 +292,8 @@ impl Emitter {
             block_pcs: Vec::new(),
             predicted: Vec::new(),
             ways_in: Vec::new(),
+            joins: Joins::default(),
+            upper_halves: UpperHalves::default(),
             sunk: Vec::new(),
         }
     }
@@ -314,13 +321,11 @@ impl Emitter {
             let label = self.block_label(n as u32);
             let held = self.held;
             self.place(label);
-            match self.is_only_behind_last(region, n) {
-                true => self.held = if let Held::Constant(_) = held { held } else { Held::Nothing },
-                false => {
-                    self.regs.forget();
-                    self.zeroed = 0;
-                }
+            let is_only_behind_last = self.is_only_behind_last(region, n);
+            if let (true, Held::Constant(_)) = (is_only_behind_last, held) {
+                self.held = held;
             }
+            self.begin_with_facts(n, is_only_behind_last);
             (self.block_start, self.block_end) = (block.start as usize, block.end as usize);
             self.pc = block.pc;
             self.upper_noted = false;
@@ -351,6 +356,7 @@ impl Emitter {
             }
             self.regs.next_inst(0, plan::NO_HOME, true);
             self.exit(block.exit, n as u32 + 1)?;
+            self.pass_facts_on(region, n);
             self.regs.end_block();
         }
         if self.regs.exhausted {
@@ -425,9 +431,10 @@ impl Emitter {
         for (_, to) in &region.predicted {
             self.ways_in[to.0 as usize] += 1;
         }
+        self.joins.start(region.blocks.len());
+        self.upper_halves.start(region);
         self.entry_pc = region.pc();
         self.barrier = 0;
-        self.zeroed = 0;
         self.flags_at = usize::MAX;
         self.merged = None;
     }

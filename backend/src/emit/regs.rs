@@ -54,7 +54,7 @@ pub(crate) const SLOTS_AT: usize = 176;
 pub(super) enum Loc {
     /// Nowhere: not defined, or no longer wanted.
     None,
-    /// A constant, not in any register.
+    /// A constant, not in any register; of vectors zero.
     Imm(Imm),
     X(X),
     V(V),
@@ -137,16 +137,32 @@ pub(super) struct Regs {
     slots: u32,
     /// The value that a guest register holds besides the one that says so, because it was moved from there to another: until it is written.
     copies: [Option<Copied>; 32],
-    /// As [`Val::zx`], of guest registers, general and vectors.
-    known: [u8; 32],
-    v_known: [u8; 32],
+    known: Known,
     /// An operation wanted more scratch registers than there are: the code is of no use.
     pub(super) exhausted: bool,
 }
 
-/// Nothing is known of any guest register.
-const UNKNOWN: [u8; 32] = [64; 32];
-const V_UNKNOWN: [u8; 32] = [WHOLE; 32];
+/// What is known of guest registers, by host register, general and vectors: as [`Val::zx`].
+#[derive(Clone, Copy)]
+pub(super) struct Known {
+    x: [u8; 32],
+    v: [u8; 32],
+}
+
+/// Nothing.
+impl Default for Known {
+    fn default() -> Self {
+        Known { x: [64; 32], v: [WHOLE; 32] }
+    }
+}
+
+impl Known {
+    /// Leaves what `other` knows, too.
+    pub(super) fn meet(&mut self, other: &Known) {
+        let all = self.x.iter_mut().chain(&mut self.v).zip(other.x.iter().chain(&other.v));
+        all.for_each(|(zx, other)| *zx = (*zx).max(*other));
+    }
+}
 
 /// As [`Val::zx`], of a vector of which nothing is known.
 pub(super) const WHOLE: u8 = 128;
@@ -159,7 +175,7 @@ impl Regs {
         self.v_refs = [0; 32];
         self.slots = 0;
         self.copies = [None; 32];
-        self.forget();
+        self.known = Known::default();
         self.exhausted = false;
     }
 
@@ -171,30 +187,35 @@ impl Regs {
         self.copies = [None; 32];
     }
 
-    /// What was known of guest registers does not hold here.
-    pub(super) fn forget(&mut self) {
-        (self.known, self.v_known) = (UNKNOWN, V_UNKNOWN);
+    /// This is known of guest registers here, and nothing else.
+    pub(super) fn know(&mut self, known: Known) {
+        self.known = known;
+    }
+
+    /// What is known of all guest registers.
+    pub(super) fn known_of_all(&self) -> Known {
+        self.known
     }
 
     /// What is known of the guest register `r`: bits from this one up are zero.
     #[inline]
     pub(super) fn known(&self, r: u8) -> u8 {
-        self.known[usize::from(r)]
+        self.known.x[usize::from(r)]
     }
 
     /// The guest register `r` has been written.
     #[inline]
     pub(super) fn written(&mut self, r: u8, zx: u8) {
-        self.known[usize::from(r)] = zx;
+        self.known.x[usize::from(r)] = zx;
     }
 
     /// The same two of a guest vector register, whose upper half is in `CpuState`.
     pub(super) fn v_known(&self, r: V) -> u8 {
-        self.v_known[usize::from(r.0)]
+        self.known.v[usize::from(r.0)]
     }
 
     pub(super) fn v_written(&mut self, r: V, zx: u8) {
-        self.v_known[usize::from(r.0)] = zx;
+        self.known.v[usize::from(r.0)] = zx;
     }
 
     /// Value `v` has been moved out of `r`, which still holds it.
@@ -412,6 +433,12 @@ impl Emitter {
         let i = v.0 as usize;
         let r = match self.regs.values[i].loc {
             Loc::V(r) => r,
+            Loc::Imm(_) => {
+                let r = self.v_temp()?;
+                self.word(e::movi_bytes(r, 0));
+                self.regs.relocate(i, Loc::V(r));
+                r
+            }
             Loc::Slot(n) => {
                 let r = self.v_temp()?;
                 self.word(e::access(Access::LDRQ, r.0, slot(n)));

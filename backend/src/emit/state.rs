@@ -2,6 +2,7 @@
 
 use super::encode::{self as e, Access, At, Size, V, X};
 use super::entry::{CALL_ARGS, CALL_RESULT, Stub};
+use super::facts;
 use super::inline;
 use super::int::is_home;
 use super::plan::{NO_HOME, VECTOR, home_of};
@@ -139,8 +140,9 @@ impl Emitter {
                 Ok(())
             }
             RegKind::YmmHi(n) => {
-                if self.zeroed >> n & 1 == 0 || !self.is_zero_vector(v) {
-                    let from = self.v(v)?;
+                let is_zero = self.is_zero_vector(v);
+                if self.zeroed >> n & 1 == 0 || !is_zero {
+                    let from = if is_zero { self.v_zero() } else { self.v(v)? };
                     self.store_state(Access::STRQ, from.0, at);
                     self.note_upper_half(n, v);
                 }
@@ -247,8 +249,7 @@ impl Emitter {
 
     /// Whether `v` is the vector constant 0.
     fn is_zero_vector(&self, v: Value) -> bool {
-        let def = &self.insts[v.0 as usize];
-        def.op == Op::Vconst && self.pool[def.args[0] as usize] == [0; 2]
+        facts::is_zero_vector(&self.insts, &self.pool, v.0)
     }
 
     /// Keeps `CpuState::upper_halves` true where `v` is put into the upper half of vector register `n`.

@@ -1,7 +1,8 @@
 //! Operations on 128-bit vectors: integer lanes, and moving lanes of any kind.
 
 use super::encode::{self as e, Size, V, Vec3, VecShift};
-use super::regs::{Loc, WHOLE};
+use super::facts;
+use super::regs::{Imm, Loc, WHOLE};
 use super::{EmitError, Emitter, Reach, log2_of};
 use calque_ir::{Cc, Inst, Op, Type, Value};
 
@@ -17,6 +18,10 @@ impl Emitter {
         let [a, b, c] = [inst.args[0], inst.args[1], inst.args[2]].map(Value);
         match inst.op {
             Op::Vconst => {
+                if facts::is_zero_vector(&self.insts, &self.pool, self.at as u32) && self.regs.vector_home().is_none() {
+                    self.define(Loc::Imm(Imm::new(0)), 0);
+                    return Ok(());
+                }
                 let d = self.v_dest()?;
                 let bits = self.pool[inst.args[0] as usize];
                 self.v_constant(d, bits);
