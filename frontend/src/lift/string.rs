@@ -5,13 +5,14 @@
 //!
 //! ```text
 //!     head:  rcx == 0 ? done : bulk or step
-//!     bulk:  16 bytes if that cannot be told from single steps, else step
+//!     bulk:  64 bytes, or 16, if that cannot be told from single steps, else step
 //!     step:  one element; CMPS and SCAS leave for done when ZF says so
 //!     done:  the next instruction
 //! ```
 //!
-//! Bulk steps (MOVS, STOS, forward only) copy 16 bytes at once where neither pointer's 16 bytes cross a page, so that
-//! a fault would have hit the first of them, and where the destination doesn't start inside the source's 16 bytes.
+//! Bulk steps (MOVS, STOS, forward only) copy 64 or 16 bytes at once where neither pointer's bytes cross a page, so that
+//! a fault would have hit the first of them, and where the destination doesn't start inside the source's bytes. The larger ones are tried only while
+//! there is enough to do: a string of a few elements pays one comparison for them.
 
 use super::flags::{Cond, FlagSet, Recipe};
 use super::operand::Gpr;
@@ -30,8 +31,10 @@ pub(super) enum StringOp {
     Cmps,
 }
 
-/// Bytes of a bulk step.
-const BULK: u64 = 16;
+/// Bytes of a bulk step, the larger first.
+const BULK: [u64; 2] = [64, 16];
+/// Bytes of each access of one.
+const ACCESS: u64 = 16;
 
 pub(super) fn string(l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type) {
     let repeat = match op {
@@ -139,15 +142,19 @@ fn repeated(l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type, leave: Option<
     l.flush_flags(FlagSet::ALL);
     l.close(Exit::Goto(Target::Block(head)));
 
-    let bulk =
-        (matches!(op, StringOp::Movs | StringOp::Stos) && pointer_type(i) == Type::I64).then(|| l.b.create_block(l.pc));
+    let has_bulk = matches!(op, StringOp::Movs | StringOp::Stos) && pointer_type(i) == Type::I64;
+    let bulk = has_bulk.then(|| BULK.map(|_| l.b.create_block(l.pc)));
     l.reopen(head);
     let rcx = pointer(l, i, RCX);
     let cond = l.compare_zero(Cc::Equal, Type::I64, rcx);
-    let first = Target::Block(bulk.unwrap_or(body));
+    let first = Target::Block(bulk.map_or(body, |[large, _]| large));
     l.close(Exit::Branch { cond, taken: Target::Block(done), fallthrough: first });
-    if let Some(bulk) = bulk {
-        check_bulk(l, i, op, ty, bulk, head, body);
+    if let Some([large, small]) = bulk {
+        let (large, small) =
+            (Bulk { bytes: BULK[0], from: large, other: small }, Bulk { bytes: BULK[1], from: small, other: body });
+        for bulk in [large, small] {
+            bulk.lift(l, i, op, ty, head);
+        }
     }
 
     l.reopen(body);
@@ -169,54 +176,93 @@ fn count_down(l: &mut Lifter<'_>, i: &Insn, steps: i64) {
     add_to_pointer(l, i, RCX, steps);
 }
 
-/// Fills `bulk`: chooses between a step of 16 bytes and a single one.
-fn check_bulk(l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type, bulk: BlockId, head: BlockId, body: BlockId) {
-    let t = Type::I64;
-    l.reopen(bulk);
-    let (rdi, rcx) = (l.gpr64(RDI), l.gpr64(RCX));
-    let df = l.b.get(Type::I1, Reg::DF);
-    let elements = BULK / u64::from(ty.bytes());
-    let least = l.b.iconst(t, elements);
-    let mut no = l.b.icmp(Cc::UnsignedLessThan, t, rcx, least);
-    no = l.b.binary(Op::Bor, Type::I1, no, df);
-    no = or_crosses_page(l, no, Mem::base(rdi));
-    if op == StringOp::Movs {
-        let rsi = l.gpr64(RSI);
-        let m = source(l, i, rsi);
-        no = or_crosses_page(l, no, m);
-        let at = l.addr_value(m);
-        let distance = l.b.binary(Op::Isub, t, rdi, at);
-        let sixteen = l.b.iconst(t, BULK);
-        let overlaps = l.b.icmp(Cc::UnsignedLessThan, t, distance, sixteen);
-        no = l.b.binary(Op::Bor, Type::I1, no, overlaps);
-    }
-    let copy = l.b.create_block(l.pc);
-    l.close(Exit::Branch { cond: no, taken: Target::Block(body), fallthrough: Target::Block(copy) });
-
-    l.reopen(copy);
-    let rdi = l.gpr64(RDI);
-    let v = match op {
-        StringOp::Movs => load_source(l, i, Type::V128),
-        _ => {
-            let v = l.read_gpr(Gpr::of(RAX, ty));
-            l.b.unary(Op::Splat, super::operand::vector_of(ty), v)
-        }
-    };
-    l.b.store(Type::V128, Mem::base(rdi), v);
-    let delta = l.b.iconst(t, BULK);
-    advance(l, i, op, delta);
-    count_down(l, i, elements as i64);
-    l.close(Exit::Goto(Target::Block(head)));
+/// A step of so many bytes.
+struct Bulk {
+    bytes: u64,
+    /// The block that is taken to it.
+    from: BlockId,
+    /// The one that does with less what it cannot do.
+    other: BlockId,
 }
 
-/// `cond` or 16 bytes at `m` cross a page.
-fn or_crosses_page(l: &mut Lifter<'_>, cond: Value, m: Mem) -> Value {
-    let at = l.addr_value(m);
-    let mask = l.b.iconst(Type::I64, calque_ir::addr::GUEST_PAGE - 1);
-    let offset = l.b.binary(Op::Band, Type::I64, at, mask);
-    let last = l.b.iconst(Type::I64, calque_ir::addr::GUEST_PAGE - BULK);
-    let crosses = l.b.icmp(Cc::UnsignedGreaterThan, Type::I64, offset, last);
-    l.b.binary(Op::Bor, Type::I1, cond, crosses)
+impl Bulk {
+    /// Fills its blocks; `head` comes behind it.
+    fn lift(&self, l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type, head: BlockId) {
+        let elements = self.bytes / u64::from(ty.bytes());
+        l.reopen(self.from);
+        let (rcx, least) = (l.gpr64(RCX), l.b.iconst(Type::I64, elements));
+        let too_few = l.b.icmp(Cc::UnsignedLessThan, Type::I64, rcx, least);
+        let enough = self.branch(l, too_few);
+
+        l.reopen(enough);
+        let differs = self.differs(l, i, op);
+        let copy = self.branch(l, differs);
+
+        l.reopen(copy);
+        self.copy(l, i, op, ty);
+        let delta = l.b.iconst(Type::I64, self.bytes);
+        advance(l, i, op, delta);
+        count_down(l, i, elements as i64);
+        l.close(Exit::Goto(Target::Block(head)));
+    }
+
+    /// Ends the block: to `other` if `cond`, else to one that is made.
+    fn branch(&self, l: &mut Lifter<'_>, cond: Value) -> BlockId {
+        let on = l.b.create_block(l.pc);
+        l.close(Exit::Branch { cond, taken: Target::Block(self.other), fallthrough: Target::Block(on) });
+        on
+    }
+
+    /// Whether single steps might do something else.
+    fn differs(&self, l: &mut Lifter<'_>, i: &Insn, op: StringOp) -> Value {
+        let t = Type::I64;
+        let rdi = l.gpr64(RDI);
+        let df = l.b.get(Type::I1, Reg::DF);
+        let differs = self.or_crosses_page(l, df, Mem::base(rdi));
+        if op != StringOp::Movs {
+            return differs;
+        }
+        let rsi = l.gpr64(RSI);
+        let m = source(l, i, rsi);
+        let differs = self.or_crosses_page(l, differs, m);
+        let at = l.addr_value(m);
+        let distance = l.b.binary(Op::Isub, t, rdi, at);
+        let bytes = l.b.iconst(t, self.bytes);
+        let overlaps = l.b.icmp(Cc::UnsignedLessThan, t, distance, bytes);
+        l.b.binary(Op::Bor, Type::I1, differs, overlaps)
+    }
+
+    /// `cond` or its bytes at `m` cross a page.
+    fn or_crosses_page(&self, l: &mut Lifter<'_>, cond: Value, m: Mem) -> Value {
+        let at = l.addr_value(m);
+        let mask = l.b.iconst(Type::I64, calque_ir::addr::GUEST_PAGE - 1);
+        let offset = l.b.binary(Op::Band, Type::I64, at, mask);
+        let last = l.b.iconst(Type::I64, calque_ir::addr::GUEST_PAGE - self.bytes);
+        let crosses = l.b.icmp(Cc::UnsignedGreaterThan, Type::I64, offset, last);
+        l.b.binary(Op::Bor, Type::I1, cond, crosses)
+    }
+
+    /// Its accesses: all loads first, for the destination may lie closely below the source.
+    fn copy(&self, l: &mut Lifter<'_>, i: &Insn, op: StringOp, ty: Type) {
+        let at = |n: u64, m: Mem| Mem { disp: (n * ACCESS) as i32, ..m };
+        let accesses = self.bytes / ACCESS;
+        let values: Vec<Value> = match op {
+            StringOp::Movs => {
+                let rsi = l.gpr64(RSI);
+                let m = source(l, i, rsi);
+                (0..accesses).map(|n| l.b.load(Type::V128, at(n, m))).collect()
+            }
+            _ => {
+                let v = l.read_gpr(Gpr::of(RAX, ty));
+                let v = l.b.unary(Op::Splat, super::operand::vector_of(ty), v);
+                vec![v; accesses as usize]
+            }
+        };
+        let rdi = l.gpr64(RDI);
+        for (n, v) in (0..accesses).zip(values) {
+            l.b.store(Type::V128, at(n, Mem::base(rdi)), v);
+        }
+    }
 }
 
 /// XLATB: AL = [rBX + AL].
