@@ -3,12 +3,15 @@
 //! The kernels of `bench/guests` are built for x86-64 and, as a yardstick, for AArch64, both static. Counted are the x86-64
 //! program (guest instructions), Calque for AArch64 running it (host instructions, with everything that Calque does:
 //! start-up, interpretation, compiling), and gcc's AArch64 program. A kernel by itself is what a run of it takes beyond
-//! a run without any kernel. Two more figures: start-up of programs that do next to nothing, and translation alone, which callgrind counts on
+//! a run without any kernel. Three more figures: Debian's programs as they are, start-up of programs that do next to nothing, and translation alone, which callgrind counts on
 //! any machine, because the emitter makes AArch64 code everywhere. On x86-64 machines qemu-x86_64 has no place in the table: it would have to run under emulation, too.
+
+mod programs;
 
 use crate::counting::{Counters, Emulated};
 use crate::setup::{self, CrossRust, Tools};
 use crate::shell::{command, run, target};
+use programs::PROGRAMS;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -16,7 +19,7 @@ use std::time::Instant;
 /// What to count.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only kernels whose name contains this ("start": start-up and translation; "profile": what profiles cost, which is in no report); the
+    /// Only kernels whose name contains this ("start": start-up and translation; "programs": Debian's; "profile": what profiles cost, which is in no report); the
     /// report is then printed, not written
     only: Option<String>,
     /// Engine of Calque's to count; the report is only written for "auto"
@@ -86,6 +89,9 @@ fn report(args: &Args) -> Result<String, String> {
         text += &session.mix(mix, args)?;
     }
     text += &session.vectors(args)?;
+    if args.wants(PROGRAMS) && cfg!(target_arch = "x86_64") {
+        text += &session.programs()?;
+    }
     if args.wants(START) {
         text += &session.start_up(tools.sysroot.as_ref().ok())?;
         text += &translation()?;
