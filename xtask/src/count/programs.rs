@@ -3,7 +3,7 @@
 
 use super::{Session, translator};
 use crate::counting::Emulated;
-use crate::shell::{command, target};
+use crate::shell::{command, run, target};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ const GAWK: &str = "BEGIN { for (i = 0; i < 300000; i++) s += sin(i * 0.001) * c
 const LUAJIT: &str = "local s, t = 0, {} for i = 1, 6e6 do local k = i % 1000 \
     t[k] = (t[k] or 0) + i * 0.5 s = (s + t[k]) % 1000003 end print(s)";
 
-/// Name, and the command; `TEXT` stands for a file of text, a name without a directory for a program of `/usr/bin`.
+/// Name, and the command; `TEXT` stands for a file of text, `SOURCE` for one of C, `CC1` for the compiler; names are of programs in `/usr/bin`.
 const ROWS: [(&str, &[&str]); 12] = [
     ("gzip", &["gzip", "-n6", "-c", TEXT]),
     ("bzip2", &["bzip2", "-1", "-c", TEXT]),
@@ -41,11 +41,12 @@ const ROWS: [(&str, &[&str]); 12] = [
     ("gawk", &["gawk", GAWK]),
     ("luajit", &["luajit", "-e", LUAJIT]),
     ("bash -c :", &["bash", "-c", ":"]),
-    ("cc1 -O2", &[CC1, "-quiet", "-O2", "bench/guests/integer_mix.c", "-o", "-"]),
+    ("cc1 -O2", &[CC1, "-quiet", "-fpreprocessed", "-O2", SOURCE, "-o", "-"]),
 ];
 
 const TEXT: &str = "TEXT";
 const CC1: &str = "CC1";
+const SOURCE: &str = "SOURCE";
 
 impl Session {
     /// The table: nothing is saved from one run to the next.
@@ -54,9 +55,9 @@ impl Session {
             "## Programs\n\nDebian's, dynamically linked, whole runs of a tenth of a second or two natively: start-up and translation weigh more than in long ones.\n\n\
              | program | 10^6 guest instructions | 10^6 instructions of Calque | ratio |\n|---|---|---|---|\n",
         );
-        let text = text()?;
+        let (text, source) = (text()?, source()?);
         for (name, row) in ROWS {
-            let words: Vec<PathBuf> = row.iter().map(|word| expand(word, &text)).collect::<Result<_, _>>()?;
+            let words: Vec<PathBuf> = row.iter().map(|word| expand(word, &text, &source)).collect::<Result<_, _>>()?;
             let program = if row[0] == CC1 { words[0].clone() } else { Path::new("/usr/bin").join(&words[0]) };
             if !program.exists() {
                 println!("count: {}: not installed", program.display());
@@ -79,15 +80,23 @@ impl Session {
     }
 }
 
-fn expand(word: &str, text: &Path) -> Result<PathBuf, String> {
+fn expand(word: &str, text: &Path, source: &Path) -> Result<PathBuf, String> {
     match word {
         TEXT => Ok(text.into()),
+        SOURCE => Ok(source.into()),
         CC1 => {
             let out = command("gcc", ["-print-prog-name=cc1"]).output().map_err(|e| format!("gcc: {e}"))?;
             Ok(String::from_utf8_lossy(&out.stdout).trim().into())
         }
         _ => Ok(word.into()),
     }
+}
+
+/// A program in C, preprocessed.
+fn source() -> Result<PathBuf, String> {
+    let path = target().join("bench/preprocessed.c");
+    let mut gcc = command("gcc", ["-E", "-P", "bench/guests/integer_mix.c", "-o"]);
+    if run(gcc.arg(&path)) { Ok(path) } else { Err("gcc cannot preprocess integer_mix.c".into()) }
 }
 
 /// A megabyte of text that compresses somewhat, the same everywhere.
