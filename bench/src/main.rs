@@ -18,6 +18,7 @@ mod micro;
 mod programs;
 mod report;
 mod runner;
+mod scripts;
 
 use clap::Parser;
 use measure::Sample;

@@ -2,6 +2,7 @@
 
 use crate::inputs;
 use crate::runner::find;
+use crate::scripts;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -51,25 +52,9 @@ pub(crate) struct Program {
     pub(crate) work: Rc<tempfile::TempDir>,
 }
 
-const PERL: &str = "my %h; for my $i (1..900000) { $h{$i % 977} .= chr(65 + $i % 26) } my $s = 0; \
-    for (sort { $a <=> $b } keys %h) { $s += length($h{$_}) * $_ } \
-    my $t = join ' ', 1..60000; my $n = () = $t =~ /\\b\\d*7\\d*\\b/g; print \"$s $n\\n\"";
-const PYTHON: &str = "import hashlib, json, re, zlib, math\n\
-    d = {i: round(math.sin(i), 9) for i in range(60000)}\n\
-    s = json.dumps(d)\n\
-    print(hashlib.sha256(s.encode()).hexdigest(), zlib.crc32(repr(d).encode()), len(re.findall('9+', s)))\n\
-    print(sum(i * i % 7 for i in range(600000)), sorted(d.values())[100])";
-const SQL: &str = "create table t(a, b); \
-    with recursive c(x) as (select 1 union all select x + 1 from c where x < 200000) insert into t select x, x * x % 1009 from c; \
-    create index i on t(b); select b, count(*), sum(a) from t group by b order by 2 desc, 1 limit 5; \
-    select avg(a), total(b) / 3 from t;";
 const LUA: &str = "local t = {} for i = 1, 200000 do t[#t + 1] = string.format('%d:%x', i, i * 7) end table.sort(t) \
     local s = 0 for _, v in ipairs(t) do s = (s * 31 + #v + v:byte(-1)) % 1000003 end \
     local function f(n) if n < 2 then return n end return f(n - 1) + f(n - 2) end print(s, f(26))";
-const LUAJIT: &str = "local s, t = 0, {} for i = 1, 4e7 do local k = i % 1000 \
-    t[k] = (t[k] or 0) + i * 0.5 s = (s + t[k]) % 1000003 end print(s)";
-const GAWK: &str = "BEGIN { for (i = 0; i < 1600000; i++) s += sin(i * 0.001) * cos(i); printf \"%.9f\\n\", s }";
-const JQ: &str = "[range(60000) | {a: ., b: (. * 7 % 1009 | tostring)}] | group_by(.b) | map(length) | add";
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guests/objects.js");
 const JAVA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guests/Objects.java");
 #[rustfmt::skip]
@@ -100,20 +85,20 @@ pub(crate) fn all(only: &[String]) -> (Vec<Program>, Vec<String>) {
         "matmul SSE2"       Float       guest("matrix-sse2", "matrix.c", &["-O3"]);
         "matmul AVX2"       Float       guest("matrix-avx2", "matrix.c", &["-O3", "-mavx2", "-mfma"]);
         "stencil"           Float       guest("stencil", "stencil.c", &["-O3"]);
-        "gawk sin"          Float       installed("gawk", &[GAWK]);
+        "gawk sin"          Float       installed("gawk", &[&scripts::gawk(1_600_000)]);
         "ffmpeg x264"       Float       installed("ffmpeg", &FFMPEG);
         "aes-256-gcm"       Vector      vectors("aes-256-gcm", "85000");
         "sha256"            Vector      vectors("sha256", "37000");
         "FMA product"       Vector      vectors("product", "400");
-        "python3"           Interpreter installed("python3", &["-c", PYTHON]);
-        "perl"              Interpreter installed("perl", &["-e", PERL]);
+        "python3"           Interpreter installed("python3", &["-c", &scripts::python(60000, 600_000)]);
+        "perl"              Interpreter installed("perl", &["-e", &scripts::perl(900_000, 60000)]);
         "lua"               Interpreter installed("lua5.4", &["-e", LUA]);
-        "sqlite3"           Interpreter installed("sqlite3", &[":memory:", SQL]);
-        "jq"                Interpreter installed("jq", &["-n", JQ]);
+        "sqlite3"           Interpreter installed("sqlite3", &[":memory:", &scripts::sql(200_000)]);
+        "jq"                Interpreter installed("jq", &["-n", &scripts::jq(60000)]);
         "node"              Jit         installed("node", &[SCRIPT]);
         "node, one second"  Jit         installed("node", &[SCRIPT, "6"]);
         "java, one second"  Jit         installed("java", &[JAVA]);
-        "luajit"            Jit         installed("luajit", &["-e", LUAJIT]);
+        "luajit"            Jit         installed("luajit", &["-e", &scripts::luajit("4e7")]);
         "hello"             Startup     guest("hello", "hello.c", &["-O2"]);
         "bash -c :"         Startup     installed("bash", &["-c", ":"]);
         "python3 -c pass"   Startup     installed("python3", &["-S", "-c", "pass"]);
